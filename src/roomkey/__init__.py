@@ -1,0 +1,30 @@
+"""Roomkey: server-side sessions for Python web apps.
+
+The browser holds a signed random ID, the server holds the data, and logging out ends it.
+"""
+
+from roomkey.config import SessionConfig
+from roomkey.errors import (
+    ConfigurationError,
+    ResponseStarted,
+    RoomkeyError,
+    SessionDataError,
+    SessionEnded,
+    StoreUnavailable,
+    WeakSecretWarning,
+)
+from roomkey.middleware import SessionMiddleware
+from roomkey.session import Session
+
+__all__ = [
+    "ConfigurationError",
+    "ResponseStarted",
+    "RoomkeyError",
+    "Session",
+    "SessionConfig",
+    "SessionDataError",
+    "SessionEnded",
+    "SessionMiddleware",
+    "StoreUnavailable",
+    "WeakSecretWarning",
+]

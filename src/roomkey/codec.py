@@ -1,0 +1,258 @@
+"""Session data to bytes and back, every value with its exact type.
+
+The bytes start with one that names the format, so that what is stored never depends on what happens to be installed.
+Format 1 is MessagePack with extension types for what MessagePack has no type of its own. Plain data takes a fast path
+inside ormsgpack; whatever that refuses is tried once more by `_portable`, which knows the rarer cases (integers past
+64 bits, lone surrogates, dictionaries whose keys are not text) and names the place of what nobody can store.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import ormsgpack
+
+from roomkey.errors import RoomkeyError, SessionDataError
+
+__all__ = ["EMPTY", "DamagedData", "decode", "encode", "verify"]
+
+_FORMAT = b"\x01"
+EMPTY = b"\x01\x80"  # what an empty session encodes to
+
+_OPTIONS = (
+    ormsgpack.OPT_PASSTHROUGH_DATETIME
+    | ormsgpack.OPT_PASSTHROUGH_UUID
+    | ormsgpack.OPT_PASSTHROUGH_TUPLE
+    | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
+    | ormsgpack.OPT_PASSTHROUGH_DATACLASS
+    | ormsgpack.OPT_PASSTHROUGH_ENUM
+)
+
+# The numbers are stored: never change or reuse one.
+_TUPLE, _SET, _FROZENSET, _DICT, _INT, _STR, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID = range(1, 13)
+
+
+class DamagedData(RoomkeyError):
+    """The stored bytes are not a session that this version can read."""
+
+
+def encode(data: dict[str, Any]) -> bytes:
+    """Return `data` as bytes; equal data of equal types in equal order gives equal bytes.
+
+    Raises:
+        SessionDataError: a value, or a key of the session, cannot be stored; names the key path and the type.
+    """
+    try:
+        return _FORMAT + ormsgpack.packb(data, _default, _OPTIONS)
+    except (TypeError, ValueError, RecursionError):
+        return _FORMAT + _pack(_portable_session(data))
+
+
+def verify(data: dict[str, Any]) -> None:
+    """Refuse what `encode` lets through but would come back as another type (`bytearray`, `memoryview`).
+
+    Apart from `encode`, because only data about to be saved needs this second look.
+
+    Raises:
+        SessionDataError: names the key path and the type.
+    """
+    try:
+        exact = _exact(data)
+    except RecursionError:
+        exact = False
+    if not exact:
+        _portable_session(data)
+
+
+def _exact(value: Any) -> bool:
+    kind = type(value)
+    if kind in _LEAVES:
+        return True
+    if kind is dict:
+        return all(map(_exact, value)) and all(map(_exact, value.values()))
+    return kind in _GROUPS and all(map(_exact, value))
+
+
+def decode(stored: bytes) -> dict[str, Any]:
+    """Return the data that `encode` made `stored` from.
+
+    Raises:
+        DamagedData: `stored` is anything else. No other error comes out, whatever the bytes.
+    """
+    if stored[:1] != _FORMAT:
+        raise DamagedData("the stored session has a format that this version of Roomkey does not know")
+    try:
+        data = ormsgpack.unpackb(stored[1:], ext_hook=_restore)
+    except (ValueError, TypeError, ArithmeticError, LookupError, RecursionError, OSError) as error:
+        raise DamagedData(f"the stored session cannot be read ({type(error).__name__})") from None
+    if type(data) is not dict:  # its keys are text: ormsgpack takes no others
+        raise DamagedData("the stored session is not a dictionary")
+    return data
+
+
+def _pack(value: object) -> bytes:
+    return ormsgpack.packb(value, _default, _OPTIONS)
+
+
+def _default(value: Any) -> ormsgpack.Ext:
+    """Make an extension of a value that MessagePack has no type for. ormsgpack calls it for these only."""
+    writer = _WRITERS.get(type(value))
+    if writer is None:
+        raise TypeError(type(value).__name__)
+    return writer(value)
+
+
+def _zone(value: dt.datetime | dt.time) -> str | None:
+    return value.tzinfo.key if isinstance(value.tzinfo, ZoneInfo) else None
+
+
+def _write_moment(tag: int) -> Callable[[Any], ormsgpack.Ext]:
+    def write(value: dt.datetime | dt.time) -> ormsgpack.Ext:
+        # The offset is in the text; a named zone goes beside it, for it is more than its offset of the moment.
+        zone = _zone(value)
+        text = value.replace(tzinfo=None).isoformat() if zone else value.isoformat()
+        return ormsgpack.Ext(tag, _pack([text, value.fold, zone]))
+
+    return write
+
+
+def _members(value: set[Any] | frozenset[Any]) -> bytes:
+    # Sorted by their bytes: the same set gives the same bytes, whatever order the interpreter keeps it in.
+    return b"".join(len(item).to_bytes(4, "big") + item for item in sorted(_pack_any(item) for item in value))
+
+
+def _pack_any(value: object) -> bytes:
+    try:
+        return _pack(value)
+    except (TypeError, ValueError):
+        return _pack(_portable(value, "session"))
+
+
+_WRITERS: dict[type, Callable[[Any], ormsgpack.Ext]] = {
+    tuple: lambda value: ormsgpack.Ext(_TUPLE, _pack(list(value))),
+    set: lambda value: ormsgpack.Ext(_SET, _members(value)),
+    frozenset: lambda value: ormsgpack.Ext(_FROZENSET, _members(value)),
+    dt.datetime: _write_moment(_DATETIME),
+    dt.time: _write_moment(_TIME),
+    dt.date: lambda value: ormsgpack.Ext(_DATE, value.isoformat().encode()),
+    dt.timedelta: lambda value: ormsgpack.Ext(_TIMEDELTA, _pack([value.days, value.seconds, value.microseconds])),
+    Decimal: lambda value: ormsgpack.Ext(_DECIMAL, str(value).encode()),
+    UUID: lambda value: ormsgpack.Ext(_UUID, value.bytes),
+}
+
+
+_GROUPS = frozenset({list, tuple, set, frozenset})
+_PLAIN = frozenset({bool, int, float, str, bytes})
+_LEAVES = (_PLAIN | {type(None)} | frozenset(_WRITERS)) - _GROUPS
+
+
+def _portable_session(data: dict[str, Any]) -> dict[str, Any]:
+    for key in data:
+        if type(key) is not str:
+            raise SessionDataError(
+                f"the session's key {_shown(key)} is of type {type(key).__name__}; the keys of a session are text"
+            )
+        if _has_surrogates(key):
+            raise SessionDataError("a key of the session holds lone surrogates; the keys of a session are valid text")
+    return {key: _portable(value, f"session[{_shown(key)}]") for key, value in data.items()}
+
+
+def _portable(value: Any, path: str, depth: int = 0) -> Any:
+    """Return `value` with the rarer cases made into extensions; raises SessionDataError naming `path`."""
+    kind = type(value)
+    if depth > _DEEPEST:
+        raise SessionDataError(f"{path} is nested more than {_DEEPEST} levels deep; a session is flat data")
+    if kind is int and not -(2**63) <= value < 2**64:
+        return ormsgpack.Ext(_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+    if kind is str and _has_surrogates(value):
+        return ormsgpack.Ext(_STR, value.encode("utf-8", "surrogatepass"))
+    if value is None or kind in _PLAIN:
+        return value
+    if kind is list:
+        return [_portable(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+    if kind is dict:
+        return _portable_dict(value, path, depth)
+    if kind is tuple:
+        items = [_portable(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+        return ormsgpack.Ext(_TUPLE, _pack(items))
+    if kind is set or kind is frozenset:
+        members = {_pack(_portable(item, f"{path}{{...}}", depth + 1)) for item in value}
+        joined = b"".join(len(item).to_bytes(4, "big") + item for item in sorted(members))
+        return ormsgpack.Ext(_SET if kind is set else _FROZENSET, joined)
+    if kind in _WRITERS:
+        return _WRITERS[kind](value)
+    raise SessionDataError(
+        f"{path} is of type {kind.__module__}.{kind.__qualname__}, which a session does not keep; "
+        "store plain data instead (None, bool, int, float, str, bytes, list, tuple, set, frozenset, dict, datetime, "
+        "date, time, timedelta, Decimal, UUID)"
+    )
+
+
+def _portable_dict(value: dict[Any, Any], path: str, depth: int) -> Any:
+    if all(type(key) is str and not _has_surrogates(key) for key in value):
+        return {key: _portable(item, f"{path}[{_shown(key)}]", depth + 1) for key, item in value.items()}
+    pairs = [
+        [_portable(key, f"{path} key {_shown(key)}", depth + 1), _portable(item, f"{path}[{_shown(key)}]", depth + 1)]
+        for key, item in value.items()
+    ]
+    return ormsgpack.Ext(_DICT, _pack(pairs))
+
+
+_DEEPEST = 200  # levels; ormsgpack refuses what is much deeper
+
+
+def _has_surrogates(text: str) -> bool:
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _shown(key: object) -> str:
+    """Return a key for an error text, short. Keys are names in the app's code; values are never shown."""
+    text = ascii(key) if isinstance(key, str | int) else type(key).__name__
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _restore(tag: int, payload: bytes) -> Any:
+    return _READERS[tag](payload)
+
+
+def _unpack(payload: bytes) -> Any:
+    return ormsgpack.unpackb(payload, ext_hook=_restore)
+
+
+def _read_moment(kind: Any) -> Callable[[bytes], Any]:
+    def read(payload: bytes) -> Any:
+        text, fold, zone = _unpack(payload)
+        moment = kind.fromisoformat(text).replace(fold=fold)
+        return moment if zone is None else moment.replace(tzinfo=ZoneInfo(zone))
+
+    return read
+
+
+def _read_members(payload: bytes) -> list[Any]:
+    items, position = [], 0
+    while position < len(payload):
+        start = position + 4
+        position = start + int.from_bytes(payload[position:start], "big")
+        items.append(_unpack(payload[start:position]))
+    return items
+
+
+_READERS: dict[int, Callable[[bytes], Any]] = {
+    _TUPLE: lambda payload: tuple(_unpack(payload)),
+    _SET: lambda payload: set(_read_members(payload)),
+    _FROZENSET: lambda payload: frozenset(_read_members(payload)),
+    _DICT: lambda payload: dict(_unpack(payload)),
+    _INT: lambda payload: int.from_bytes(payload, "big", signed=True),
+    _STR: lambda payload: payload.decode("utf-8", "surrogatepass"),
+    _DATETIME: _read_moment(dt.datetime),
+    _DATE: lambda payload: dt.date.fromisoformat(payload.decode()),
+    _TIME: _read_moment(dt.time),
+    _TIMEDELTA: lambda payload: dt.timedelta(*_unpack(payload)),
+    _DECIMAL: lambda payload: Decimal(payload.decode()),
+    _UUID: lambda payload: UUID(bytes=payload),
+}

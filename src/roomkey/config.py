@@ -1,0 +1,159 @@
+"""SessionConfig: every option, checked once, when it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from roomkey.errors import ConfigurationError
+from roomkey.keys import SecretKeys
+from roomkey.stores.urls import store_from
+
+if TYPE_CHECKING:
+    from roomkey.stores.base import Store
+
+__all__ = ["SessionConfig"]
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")  # RFC 6265 section 4.1.1: a cookie name is a token
+_PATH = re.compile(r"/[\x20-\x3a\x3c-\x7e]*")  # RFC 6265 section 4.1.1: no controls, no ";"
+_DOMAIN = re.compile(r"\.?[A-Za-z0-9]([A-Za-z0-9.\-]{0,251}[A-Za-z0-9])?")
+_LILYA_ONLY = {
+    "session_serializer": "values keep their type without a serializer: leave it out",
+    "session_deserializer": "values keep their type without a deserializer: leave it out",
+    "populate_session": "it would create a session for every bot: set the first values in a handler instead",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SessionConfig:
+    """How sessions work in one app. Frozen, and checked when made.
+
+    Args:
+        secret_key: signs the cookie. `str`, `bytes`, or a `Secret`; a list rotates: the first signs, all verify. Under
+            32 bytes warns (`WeakSecretWarning`): who guesses it can forge cards, though not guess the ID inside.
+        session_cookie: the cookie's name, 1 to 256 characters of an RFC 6265 token.
+        max_age: seconds a session lives after it was last used; 4 hours (NIST SP 800-63B section 2.2.3 asks for
+            reauthentication within at most 1 hour of inactivity at AAL2: lower it where that applies). `None`, as
+            Starlette takes it, means `persistent=False` with the default.
+        same_site: `"lax"`, `"strict"` or `"none"`; `"none"` sends the cookie with other sites' requests and needs
+            `https_only`.
+        https_only: the `Secure` attribute. Off by default, for development; turn it on wherever HTTPS is served.
+        persistent: `False`: the cookie goes with the browser; the server's clocks hold all the same.
+        path: the cookie's `Path`.
+        domain: the cookie's `Domain`; `None`: this host only, the safest.
+        partitioned: the `Partitioned` attribute (CHIPS); needs `https_only`.
+        absolute_timeout: seconds a session lives at most, however busy (NIST SP 800-63B section 2.1.3: 30 days at
+            AAL1); never below `max_age`; `None` for no cap.
+        store: a URL (`memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`) or a `Store`.
+        user_key: the session key that says whose session it is: when its value changes, the session ID rotates and
+            the session is filed under that user. `None` turns both off.
+        store_timeout: seconds one store operation may take before the answer is 503.
+        max_bytes: encoded size, in bytes, at which a session is refused.
+        clock: returns Unix seconds; tests move it.
+
+    Raises:
+        ConfigurationError: an option is wrong; the message names it, what it got and what it takes.
+    """
+
+    secret_key: Any
+    session_cookie: str = "session"
+    max_age: float | None = 14400  # 4 hours, in seconds
+    same_site: Literal["lax", "strict", "none"] = "lax"
+    https_only: bool = False
+    persistent: bool = True
+    path: str = "/"
+    domain: str | None = None
+    partitioned: bool = False
+    absolute_timeout: float | None = 2592000  # 30 days, in seconds
+    store: Store | str = "sqlite:///sessions.sqlite3"
+    user_key: str | None = "user_id"
+    store_timeout: float = 2.0  # seconds
+    max_bytes: int = 65536
+    clock: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        self._set("secret_key", SecretKeys(self.secret_key))
+        if self.max_age is None:
+            self._set("max_age", SessionConfig.max_age)
+            self._set("persistent", False)
+        self._check_numbers()
+        self._check_cookie()
+        if self.user_key is not None and (type(self.user_key) is not str or not self.user_key):
+            self._refuse("user_key", "it takes a session key (text), or None")
+        if not callable(self.clock):
+            self._refuse("clock", "it takes a function that returns Unix seconds")
+        self._set("store", store_from(self.store))
+
+    def _check_numbers(self) -> None:
+        for name in ("max_age", "store_timeout", "absolute_timeout", "max_bytes"):
+            value = getattr(self, name)
+            if value is None and name == "absolute_timeout":
+                continue
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or value <= 0:
+                self._refuse(name, f"it takes a number of {'bytes' if name == 'max_bytes' else 'seconds'} above 0")
+        if self.absolute_timeout is not None and self.absolute_timeout < self.idle_timeout:
+            self._refuse("absolute_timeout", f"it is never below max_age ({self.max_age}); raise it, or give None")
+
+    def _check_cookie(self) -> None:
+        name = self.session_cookie
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            self._refuse("session_cookie", "it takes 1 to 256 letters, digits or any of !#$%&'*+-.^_`|~")
+        for option in ("https_only", "persistent", "partitioned"):
+            if type(getattr(self, option)) is not bool:
+                self._refuse(option, "it takes True or False")
+        if self.same_site not in ("lax", "strict", "none"):
+            self._refuse("same_site", "it takes 'lax', 'strict' or 'none'")
+        if not isinstance(self.path, str) or not _PATH.fullmatch(self.path):
+            self._refuse("path", "it takes a path that begins with '/' and holds no ';'")
+        if self.domain is not None and not (isinstance(self.domain, str) and _DOMAIN.fullmatch(self.domain)):
+            self._refuse("domain", "it takes a host name, or None")
+        if self.same_site == "none" and not self.https_only:
+            self._refuse("same_site", "'none' needs https_only=True: browsers drop the cookie otherwise")
+        if self.partitioned and not self.https_only:
+            self._refuse("partitioned", "it needs https_only=True: browsers drop the cookie otherwise")
+        # RFC 6265bis section 4.1.3; browsers compare the prefixes without case.
+        prefix = name.lower()
+        if prefix.startswith(("__host-", "__secure-")) and not self.https_only:
+            self._refuse("session_cookie", "this prefix needs https_only=True")
+        if prefix.startswith("__host-") and (self.path != "/" or self.domain is not None):
+            self._refuse("session_cookie", "the prefix __Host- needs path='/' and no domain")
+
+    @property
+    def idle_timeout(self) -> float:
+        """`max_age` as a plain number of seconds."""
+        assert self.max_age is not None  # __post_init__ replaced it
+        return self.max_age
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _refuse(self, option: str, takes: str) -> None:
+        raise ConfigurationError(f"{option}: got {getattr(self, option)!r}; {takes}")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # frozen, and the store in it is one of a kind
+
+    @classmethod
+    def from_options(cls, options: dict[str, Any]) -> Self:
+        """Make a config from keyword options.
+
+        Raises:
+            ConfigurationError: an option is unknown, missing or wrong.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in options:
+            if name in _LILYA_ONLY:
+                raise ConfigurationError(f"{name}: not an option of Roomkey; {_LILYA_ONLY[name]}")
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"the options are {', '.join(known)}"
+                raise ConfigurationError(f"{name}: no such option; {hint}")
+        if "secret_key" not in options:
+            raise ConfigurationError("secret_key: missing; it takes str, bytes, a Secret, or a list of these")
+        return cls(**options)

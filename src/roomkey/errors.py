@@ -1,0 +1,65 @@
+"""Every error and warning that Roomkey raises on purpose.
+
+    RoomkeyError
+    ├── ConfigurationError   an option is wrong (also a ValueError)
+    ├── SessionDataError     a value cannot be stored, or the session is too large (also a TypeError)
+    ├── SessionEnded         the session was ended while this request ran
+    ├── ResponseStarted      a new cookie is due, but the headers have left
+    └── StoreUnavailable     the store is down, slow, full or damaged
+
+    WeakSecretWarning        a secret key is short enough to be guessed
+
+`Conflict`, which stores raise, is part of the store contract: see `roomkey.stores.base`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigurationError",
+    "ResponseStarted",
+    "RoomkeyError",
+    "SessionDataError",
+    "SessionEnded",
+    "StoreUnavailable",
+    "WeakSecretWarning",
+]
+
+
+class RoomkeyError(Exception):
+    """The root of every error that Roomkey raises on purpose."""
+
+
+class ConfigurationError(RoomkeyError, ValueError):
+    """An option is wrong; the message names the option, what it got and what it takes."""
+
+
+class SessionDataError(RoomkeyError, TypeError):
+    """A value cannot be stored; the message names the key path and the type. Nothing was saved."""
+
+
+class SessionEnded(RoomkeyError):
+    """The session was ended (logged out, revoked, expired) while this request was running."""
+
+
+class ResponseStarted(RoomkeyError):
+    """The session needs a cookie that can no longer be sent. Nothing was saved.
+
+    Create or rotate a session before the response starts (before `websocket.accept` for a WebSocket).
+    """
+
+
+class StoreUnavailable(RoomkeyError):
+    """The store did not do what it was asked, or not in time.
+
+    Args:
+        message: what failed and the way out, without IDs, keys or data.
+        retry_after: seconds after which a client may try again.
+    """
+
+    def __init__(self, message: str, *, retry_after: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class WeakSecretWarning(UserWarning):
+    """A secret key is shorter than 32 bytes."""

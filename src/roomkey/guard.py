@@ -1,0 +1,128 @@
+"""Store operations under a clock.
+
+A store that is down, slow or raises becomes a `StoreUnavailable`, logged once an outage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Generator
+from types import coroutine
+from typing import Any, TypeVar
+
+from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store
+
+__all__ = ["GuardedStore"]
+
+_log = logging.getLogger("roomkey")
+_Answer = TypeVar("_Answer")
+
+
+class GuardedStore:
+    """A store made of a store: the same operations, each with a time limit.
+
+    Args:
+        store: the store itself.
+        timeout: seconds that one operation may take.
+    """
+
+    def __init__(self, store: Store, timeout: float) -> None:
+        self.store = store
+        self._timeout = timeout
+        self._down = False
+
+    async def load(self, key: str) -> Record | None:
+        return await self._within(self.store.load(key))
+
+    async def create(self, key: str, record: Record) -> None:
+        await self._within(self.store.create(key, record))
+
+    async def update(self, key: str, record: Record, *, version: int) -> None:
+        await self._within(self.store.update(key, record, version=version))
+
+    async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
+        await self._within(self.store.rotate(key, new_key, record, tombstone, version=version))
+
+    async def touch(self, key: str, expires_at: float) -> bool:
+        return await self._within(self.store.touch(key, expires_at))
+
+    async def delete(self, key: str) -> None:
+        await self._within(self.store.delete(key))
+
+    async def purge(self, limit: int) -> int:
+        """Remove at most `limit` expired records; 0 where the engine does that by itself."""
+        return await self._within(self.store.purge(limit)) if isinstance(self.store, Purge) else 0
+
+    async def open(self) -> None:
+        """Open the store where it can be opened. ConfigurationError passes; anything else is StoreUnavailable."""
+        if isinstance(self.store, Lifespan):
+            await self._within(self.store.open())
+
+    async def close(self) -> None:
+        """Close the store where it can be closed. Takes as long as it takes: writes may still be under way."""
+        if isinstance(self.store, Lifespan):
+            await self.store.close()
+
+    async def _within(self, operation: Coroutine[Any, Any, _Answer]) -> _Answer:
+        try:
+            # A timer costs more than a whole operation in memory: run up to the first wait without one.
+            try:
+                waiting_for = operation.send(None)
+            except StopIteration as stop:
+                answer: _Answer = stop.value
+            else:
+                async with asyncio.timeout(self._timeout):
+                    answer = await _resume(operation, waiting_for)
+        except Conflict:
+            self._is_up()  # it said no, but it answered
+            raise
+        except StoreUnavailable as error:
+            self._is_down(error)
+            raise
+        except TimeoutError as error:
+            unavailable = StoreUnavailable(
+                f"{type(self.store).__name__} did not answer within {self._timeout:g} s (store_timeout)"
+            )
+            self._is_down(unavailable)
+            raise unavailable from error
+        except ConfigurationError:
+            raise
+        except Exception as error:  # drivers have error classes of their own, and this module knows no driver
+            raise self._failed(error) from error
+        if self._down:
+            self._is_up()
+        return answer
+
+    def _failed(self, error: Exception) -> StoreUnavailable:
+        # The driver's own words may hold a password or a key: they stay in the chained error.
+        unavailable = StoreUnavailable(f"{type(self.store).__name__} failed: {type(error).__name__}")
+        self._is_down(unavailable)
+        return unavailable
+
+    def _is_down(self, error: StoreUnavailable) -> None:
+        if not self._down:
+            self._down = True
+            _log.error("session store unavailable, answering 503 until it is back: %s", error)
+
+    def _is_up(self) -> None:
+        if self._down:
+            self._down = False
+            _log.warning("session store available again")
+
+
+@coroutine
+def _resume(operation: Coroutine[Any, Any, Any], waiting_for: Any) -> Generator[Any, Any, Any]:
+    """Go on with a coroutine that was already run up to its first wait."""
+    while True:
+        thrown: BaseException | None = None
+        sent: Any = None
+        try:
+            sent = yield waiting_for
+        except BaseException as error:  # a cancellation or GeneratorExit, for the operation to see
+            thrown = error
+        try:
+            waiting_for = operation.send(sent) if thrown is None else operation.throw(thrown)
+        except StopIteration as stop:
+            return stop.value

@@ -1,0 +1,154 @@
+"""Secret keys: from what the app gives, to keys for one purpose each; sign and verify.
+
+A card is what the cookie carries: 4 characters that name the key, 32 of a random session ID (192 bits) and 40 of a
+keyed BLAKE2b (RFC 7693, 160 bits) over that ID: 76 characters that need no quoting anywhere. Its key is derived from
+the secret, the purpose and the cookie's name, so that a card made for one of them is refused for every other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import warnings
+from base64 import urlsafe_b64encode
+from typing import Any
+
+from roomkey.errors import ConfigurationError, WeakSecretWarning
+
+__all__ = ["Keyring", "SecretKeys", "new_session_id", "store_key"]
+
+_KEY_NAME_LENGTH = 4  # characters
+_ID_LENGTH = 32  # characters, 24 random bytes
+_MAC_BYTES = 20
+_CARD_LENGTH = _KEY_NAME_LENGTH + _ID_LENGTH + 2 * _MAC_BYTES
+_ENOUGH_BYTES = 32  # as long as the output of SHA-256: RFC 2104 section 3
+_ADVICE = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+
+
+class SecretKeys:
+    """The app's secret keys, the first one signing and all of them verifying; never shown.
+
+    Args:
+        value: a `str`, `bytes`, an object with `get_secret_value()` (pydantic) or whose class defines `__str__`
+            (Starlette's, Lilya's and Ravyn's `Secret`); or a list or tuple of these.
+
+    Raises:
+        ConfigurationError: a key is empty, or is none of these.
+    """
+
+    __slots__ = ("values",)
+
+    def __init__(self, value: object) -> None:
+        if isinstance(value, SecretKeys):
+            self.values: tuple[bytes, ...] = value.values
+            return
+        several = value if isinstance(value, list | tuple) else [value]
+        if not several:
+            raise ConfigurationError(f"secret_key: an empty list; it takes at least one key: {_ADVICE}")
+        self.values = tuple(_secret_bytes(item) for item in several)
+        if any(len(item) < _ENOUGH_BYTES for item in self.values):
+            warnings.warn(
+                f"secret_key is shorter than {_ENOUGH_BYTES} bytes, which may be guessed; {_ADVICE}",
+                WeakSecretWarning,
+                stacklevel=_OUTSIDE,
+            )
+
+    def __repr__(self) -> str:
+        return f"<{len(self.values)} secret key(s)>"
+
+    def __str__(self) -> str:
+        # Another library that signs with `str(secret_key)` must not get a constant that anybody can guess.
+        raise TypeError("Roomkey's secret keys have no text form; was this SessionConfig given to something else?")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SecretKeys) and self.values == other.values
+
+    def __hash__(self) -> int:
+        return hash(self.values)
+
+
+_OUTSIDE = 5  # frames from `warn` to the caller of SessionConfig: SecretKeys, __post_init__, __init__
+
+
+def _secret_bytes(value: Any) -> bytes:
+    reveal = getattr(value, "get_secret_value", None)
+    if callable(reveal):
+        value = reveal()
+    if isinstance(value, bytes):
+        secret = value
+    elif isinstance(value, str):
+        secret = value.encode()
+    elif isinstance(value, int | float | complex | dict | set | frozenset | bytearray | list | tuple | type) or (
+        value is None or not _has_text(value)
+    ):
+        raise ConfigurationError(
+            f"secret_key: got {type(value).__name__}; it takes str, bytes, a Secret, or a list of these; {_ADVICE}"
+        )
+    else:
+        secret = str(value).encode()
+    if not secret.strip():
+        raise ConfigurationError(f"secret_key is empty; {_ADVICE}")
+    return secret
+
+
+def _has_text(value: object) -> bool:
+    """Whether the class says what `str()` of its values is; the default would be an address."""
+    return any("__str__" in kind.__dict__ for kind in type(value).__mro__ if kind is not object)
+
+
+class Keyring:
+    """The keys for one purpose and one cookie name, derived once.
+
+    Args:
+        secret_keys: the app's secrets; the first signs, all verify.
+        purpose: what the signature is for.
+        name: the cookie's name.
+    """
+
+    __slots__ = ("_by_name", "_signing_key", "_signing_name")
+
+    def __init__(self, secret_keys: SecretKeys, *, purpose: str, name: str) -> None:
+        self._by_name: dict[bytes, list[bytes]] = {}
+        derived = [_derive(secret, purpose, name) for secret in secret_keys.values]
+        for key_name, key in derived:
+            self._by_name.setdefault(key_name, []).append(key)
+        self._signing_name, self._signing_key = derived[0]
+
+    def sign(self, session_id: bytes) -> bytes:
+        """Return the card for a session ID, signed with the first key."""
+        return self._signing_name + session_id + _mac(self._signing_key, session_id)
+
+    def verify(self, card: bytes) -> bytes | None:
+        """Return the session ID in `card`; None when it is not one that these keys signed."""
+        if len(card) != _CARD_LENGTH:
+            return None
+        keys = self._by_name.get(card[:_KEY_NAME_LENGTH])
+        if keys is None:
+            return None
+        session_id = card[_KEY_NAME_LENGTH : _KEY_NAME_LENGTH + _ID_LENGTH]
+        mac = card[_KEY_NAME_LENGTH + _ID_LENGTH :]
+        for key in keys:
+            if hmac.compare_digest(_mac(key, session_id), mac):
+                return session_id
+        return None
+
+
+def new_session_id() -> bytes:
+    """Return a fresh session ID: 192 random bits (OWASP ASVS 7.2.3 asks for 128) as 32 characters."""
+    return urlsafe_b64encode(secrets.token_bytes(24))
+
+
+def store_key(session_id: bytes) -> str:
+    """Return the key under which a store keeps the session: the SHA-256 of the ID, so that a store holds no ID."""
+    return hashlib.sha256(session_id).hexdigest()
+
+
+def _derive(secret: bytes, purpose: str, name: str) -> tuple[bytes, bytes]:
+    context = f"roomkey/1\0{purpose}\0{name}".encode()
+    key = hmac.digest(secret, context, "sha256")
+    return urlsafe_b64encode(hmac.digest(key, b"key name", "sha256")[:3]), key
+
+
+def _mac(key: bytes, session_id: bytes) -> bytes:
+    return hashlib.blake2b(session_id, digest_size=_MAC_BYTES, key=key).hexdigest().encode()

@@ -1,0 +1,48 @@
+"""Lilya: `request.set_session` and `request.clear_session` made to work; the middleware is the usual one.
+
+Lilya (0.29) and Ravyn hand a handler a *copy* of the scope, so that assigning `scope["session"]`, as these two methods
+do, never reaches a middleware. Importing this module makes them change Roomkey's session in place. Sessions that are
+not Roomkey's are treated as before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lilya._internal._connection import Connection
+
+from roomkey.config import SessionConfig
+from roomkey.middleware import SessionMiddleware
+from roomkey.session import Session
+
+__all__ = ["SessionConfig", "SessionMiddleware"]
+
+for _name in ("set_session", "clear_session"):
+    if not callable(getattr(Connection, _name, None)):
+        raise ImportError(f"this Lilya has no Connection.{_name}, which roomkey.lilya mends; please report its version")
+
+_set_session = Connection.set_session
+_clear_session = Connection.clear_session
+
+
+def _set(connection: Connection, value: Any) -> None:
+    session = connection.scope.get("session")
+    if not isinstance(session, Session):
+        _set_session(connection, value)
+        return
+    content = dict(value or {})
+    session.clear()
+    session.update(content)
+
+
+def _clear(connection: Connection) -> None:
+    if isinstance(connection.scope.get("session"), Session):
+        _set(connection, None)
+    else:
+        _clear_session(connection)
+
+
+if not hasattr(Connection, "_roomkey"):
+    Connection._roomkey = True
+    Connection.set_session = _set
+    Connection.clear_session = _clear

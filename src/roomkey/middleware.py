@@ -1,0 +1,242 @@
+"""SessionMiddleware: ASGI in, ASGI out. No decisions: those are `roomkey.lifecycle`'s."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+from roomkey.config import SessionConfig
+from roomkey.cookies import CookieWriter, find_cookies, protect_from_caches, vary_on_cookie
+from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.lifecycle import Cookie, Lifecycle, Visit
+from roomkey.session import Session
+
+__all__ = ["SessionMiddleware"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_TRY_AGAIN_LATER = 1013  # WebSocket close code, IANA registry
+_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"})
+
+
+class SessionMiddleware:
+    """Gives every HTTP request and WebSocket of an ASGI app its session, as `scope["session"]`.
+
+    Args:
+        app: the ASGI app to wrap.
+        config: the configuration; or give its options by keyword, under the names of `SessionConfig`.
+
+    Raises:
+        ConfigurationError: an option is wrong, unknown or missing, or both a config and options were given.
+    """
+
+    def __init__(self, app: App, config: SessionConfig | None = None, **options: Any) -> None:
+        if config is None:
+            config = SessionConfig.from_options(options)
+        elif options:
+            raise ConfigurationError(f"give a config or options, not both (got a config and {', '.join(options)})")
+        elif not isinstance(config, SessionConfig):
+            raise ConfigurationError(f"config: got {type(config).__name__}; it takes a roomkey.SessionConfig")
+        self.app = app
+        self.config = config
+        self.lifecycle = Lifecycle(config)
+        self._writer = CookieWriter(config)
+        self._cookie_name = config.session_cookie.encode("ascii")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "lifespan":
+            await self.lifespan(self.app, scope, receive, send)
+            return
+        if kind not in ("http", "websocket") or ("session" in scope and self._is_served(scope["session"])):
+            await self.app(scope, receive, send)
+            return
+        cards = find_cookies(scope["headers"], self._cookie_name)
+        if cards:
+            try:
+                visit = await self.lifecycle.arrive(cards)
+            except StoreUnavailable as error:
+                await _send_unavailable(scope, send, error)
+                return
+        else:
+            visit = self.lifecycle.anonymous()
+        scope["session"] = visit.session
+        response = _Response(self._writer, visit, scope, send)
+        try:
+            await self.app(scope, receive, response.send)
+        except Exception as error:
+            if kind != "http" or not _is_answer(error):
+                raise
+            if not await response.answer(error):
+                raise
+            return
+        await response.finish()
+
+    def _is_served(self, session: object) -> bool:
+        """Whether an outer middleware already serves this cookie: a mounted app sees the one session."""
+        if not isinstance(session, Session) or not isinstance(session._visit, Visit):
+            return False
+        return session._visit.lifecycle.config.session_cookie == self.config.session_cookie
+
+    async def lifespan(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the lifespan protocol around `app`: the store opens before it starts and closes after it has ended."""
+        store = self.lifecycle.store
+        startup = await receive()
+        try:
+            await store.open()
+        except StoreUnavailable:
+            pass  # logged; requests are answered 503 until it is back
+        except ConfigurationError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        messages = [startup]
+
+        async def receive_again() -> Message:
+            return messages.pop() if messages else await receive()
+
+        purging = asyncio.create_task(self.lifecycle.keep_purging(), name="roomkey: purge")
+
+        async def stop() -> None:
+            purging.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await purging
+            await store.close()
+
+        async def send_after_stop(message: Message) -> None:
+            # Whoever hears "complete" may end the process: be done before.
+            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed"):
+                await stop()
+            await send(message)
+
+        try:
+            await app(scope, receive_again, send_after_stop)
+        finally:
+            await stop()
+
+
+class _Response:
+    """Sends the app's response on, with the session saved before its first byte."""
+
+    _started = False
+    _failed = False  # saving raised: what follows is the app's error page, which saves nothing
+    _replaced = False  # the store was unavailable: a 503 went out instead of the app's response
+
+    def __init__(self, writer: CookieWriter, visit: Visit, scope: Scope, send: Send) -> None:
+        self._writer = writer
+        self._visit = visit
+        self._session = visit.session
+        self._scope = scope
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        if self._replaced:
+            return
+        if not self._started and message["type"] in _STARTS:
+            await self._start(message)
+            if self._replaced:
+                return
+        await self._send(message)
+
+    async def _start(self, message: Message) -> None:
+        visit = self._visit
+        if not self._failed:
+            if message["type"] == "websocket.close":
+                visit.cookie_possible = False  # refused before it was accepted: the answer has no headers of ours
+            try:
+                if self._scope.get("session") is not self._session:
+                    self._take_in_replacement()
+                if self._session._accessed:
+                    await visit.commit()
+            except StoreUnavailable as error:
+                self._replaced = self._failed = True
+                await _send_unavailable(self._scope, self._send, error)
+                return
+            except BaseException:
+                self._failed = True
+                raise
+        self._started = True
+        visit.cookie_possible = False
+        if self._session._accessed and message["type"] != "websocket.close":
+            self._write_headers(message)
+
+    def _write_headers(self, message: Message) -> None:
+        visit = self._visit
+        headers = list(message.get("headers", ()))
+        vary_on_cookie(headers)
+        if visit.cookie is not Cookie.KEEP:
+            protect_from_caches(headers)
+            if visit.cookie is Cookie.GIVE:
+                assert visit.record is not None
+                seconds = visit.record.expires_at - visit.lifecycle.clock()
+                headers.append(self._writer.give(visit.card, seconds))
+            else:
+                headers.append(self._writer.clear())
+            visit.cookie = Cookie.KEEP
+        message["headers"] = headers
+
+    async def answer(self, error: Any) -> bool:
+        """Save for an `HTTPException` that a framework outside (Ravyn, Litestar) makes a response of.
+
+        What that response owes the browser travels in the exception's headers. Returns whether a 503 went out instead.
+        """
+        if self._started or self._failed:
+            return False
+        own = dict(error.headers or {})
+        if any(name.lower() == "set-cookie" for name in own):
+            self._visit.cookie_possible = False  # a dict holds one cookie, and this one is the app's
+        message: Message = {
+            "type": "http.response.start",
+            "headers": [(name.encode("latin-1"), str(value).encode("latin-1")) for name, value in own.items()],
+        }
+        await self._start(message)
+        if not self._replaced and self._session._accessed:
+            error.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
+        return self._replaced
+
+    def _take_in_replacement(self) -> None:
+        """Understand `scope["session"] = {...}`: the session's new content. None or nothing empties it."""
+        content = self._scope.get("session")
+        session = self._session
+        if isinstance(content, Session):  # another middleware's, under another cookie
+            return
+        if content is not None and not isinstance(content, Mapping):
+            raise TypeError(f'scope["session"] was set to {type(content).__name__}; it takes a dict, or None to clear')
+        session.clear()
+        session.update(content or {})
+        self._scope["session"] = session
+
+    async def finish(self) -> None:
+        """Save what changed after the response had started: streams, background tasks, WebSockets."""
+        if self._started and not self._failed:
+            if self._scope.get("session") is not self._session:
+                self._take_in_replacement()
+            await self._visit.commit()
+
+
+def _is_answer(error: Exception) -> bool:
+    """Whether an exception is a response that the app made. Every framework has its own class of this name."""
+    return hasattr(error, "headers") and any(kind.__name__ == "HTTPException" for kind in type(error).__mro__)
+
+
+async def _send_unavailable(scope: Scope, send: Send, error: StoreUnavailable) -> None:
+    body = b"The session store is unavailable; try again in a moment.\n"
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(body)),
+        (b"retry-after", b"%d" % error.retry_after),
+        (b"cache-control", b"no-store"),
+    ]
+    kind = scope["type"]
+    if kind == "websocket":
+        if "websocket.http.response" not in (scope.get("extensions") or {}):
+            await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "session store unavailable"})
+            return
+        kind = "websocket.http"
+    await send({"type": f"{kind}.response.start", "status": 503, "headers": headers})
+    await send({"type": f"{kind}.response.body", "body": body})

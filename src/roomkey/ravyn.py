@@ -1,0 +1,107 @@
+"""Ravyn: `Ravyn(session_config=SessionConfig(secret_key="..."))` and the settings classes, as Ravyn documents them.
+
+Ravyn (0.4.3) calls `model_dump()` on the configuration and hands the result to the `SessionMiddleware` that it finds in
+`ravyn.middleware.sessions`. This module puts a subclass there that makes Roomkey's middleware when the options are
+Roomkey's, and Lilya's, as before, when they are not. Should a later Ravyn look elsewhere, Lilya's middleware gets an
+option that it does not know and refuses to start: no app ever runs with the wrong sessions.
+
+Ravyn serves the lifespan in its router, where no middleware sees it; there the store is opened and closed.
+
+A settings class may annotate `session_config: SessionConfig = SessionConfig(...)`. `RavynSettings` has a property of
+that name, which would win over the annotated field; it is replaced by a descriptor that gives way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ravyn.middleware.sessions as _sessions
+from ravyn import RavynSettings
+
+from roomkey import lilya as lilya  # request.set_session and request.clear_session
+from roomkey.config import SessionConfig as _SessionConfig
+from roomkey.middleware import SessionMiddleware
+
+__all__ = ["SessionConfig", "SessionMiddleware"]
+
+_OPTION = "roomkey_config"
+
+
+class SessionConfig(_SessionConfig):
+    """`roomkey.SessionConfig`, in the form that Ravyn's `session_config` takes."""
+
+    def model_dump(self) -> dict[str, Any]:
+        """Return the options that Ravyn hands to its session middleware: this configuration, whole."""
+        return {_OPTION: self}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        # Settings classes are pydantic models: an instance is what it is, and is never built from parts.
+        from pydantic_core import core_schema
+
+        return core_schema.is_instance_schema(cls)
+
+
+class _Dispatch(_sessions.SessionMiddleware):  # type: ignore[misc]  # Lilya's, untyped here
+    """Lilya's session middleware, unless the options are Roomkey's."""
+
+    def __new__(cls, app: Any, *args: Any, **options: Any) -> Any:
+        config = options.get(_OPTION)
+        if config is None:
+            return super().__new__(cls)
+        middleware = SessionMiddleware(app, config)
+        _join_lifespan(app, middleware)
+        return middleware
+
+
+class _Lifespan:
+    """The lifespan of a router, within that of the session store."""
+
+    def __init__(self, inner: Any, middleware: SessionMiddleware) -> None:
+        self.inner = inner
+        self._middleware = middleware
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._middleware.lifespan(self.inner, scope, receive, send)
+
+
+def _join_lifespan(app: Any, middleware: SessionMiddleware) -> None:
+    """Open and close the store with the app. Ravyn serves the lifespan in its router, past every middleware."""
+    router = app
+    while router is not None and not callable(getattr(router, "lifespan", None)):
+        router = getattr(router, "app", None)
+    if router is not None:  # else: the store opens itself, and purges as sessions are made
+        inner = router.lifespan.inner if isinstance(router.lifespan, _Lifespan) else router.lifespan
+        router.lifespan = _Lifespan(inner, middleware)
+
+
+class _GivesWay:
+    """A read-only attribute of `RavynSettings` that a field of a subclass may replace.
+
+    A property would win over the field's value in the instance's `__dict__`; this, without `__set__`, does not. On the
+    class it is absent, for pydantic warns of fields that shadow an attribute.
+    """
+
+    def __init__(self, replaced: property) -> None:
+        self._replaced = replaced
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            raise AttributeError("session_config")
+        return self._replaced.__get__(instance, owner)
+
+
+def _bridge() -> None:
+    if not issubclass(_sessions.SessionMiddleware, _Dispatch):
+        _sessions.SessionMiddleware = _Dispatch
+    declared = RavynSettings.__dict__.get("session_config")
+    if isinstance(declared, property):
+        type.__setattr__(RavynSettings, "session_config", _GivesWay(declared))
+    elif not isinstance(declared, _GivesWay):
+        raise ImportError(
+            "this Ravyn declares RavynSettings.session_config in a way that roomkey.ravyn does not know; "
+            "please report its version"
+        )
+
+
+_bridge()

@@ -1,0 +1,269 @@
+"""Session: the dict that a handler holds.
+
+It knows what the handler did to it and asks its `Visit` (`roomkey.lifecycle`) for everything that needs the store.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
+from typing import Any, NamedTuple, NoReturn, Protocol, SupportsIndex
+
+__all__ = ["Change", "Session"]
+
+_NOT_GIVEN = object()
+
+
+class Change(NamedTuple):
+    """One call of `Session.change`, kept so that it can run again on a fresh value."""
+
+    key: str
+    function: Callable[[Any], Any]
+    default: Any
+
+
+class Visit(Protocol):
+    """What a session asks of the request that it belongs to."""
+
+    @property
+    def handle(self) -> str: ...
+    @property
+    def created_at(self) -> float: ...  # Unix seconds
+    @property
+    def expires_at(self) -> float: ...  # Unix seconds
+    @property
+    def is_new(self) -> bool: ...
+    def is_modified(self) -> bool: ...
+    async def save(self) -> None: ...
+    async def refresh(self) -> None: ...
+
+
+class Session(dict[str, Any]):
+    """The session of one request: a dict with string keys, kept on the server.
+
+    Everything that works on a dict works on it; changes deep inside values count. It is saved when the response
+    starts. See `roomkey.codec` for the types that it keeps.
+    """
+
+    # Class attributes, so that the session of a request that does not touch it costs one allocation.
+    _accessed = False
+    _ended = False
+    _rotate: float | None = None  # seconds of grace; None: no rotation was asked for
+    _changes: tuple[Change, ...] = ()
+    _visit: Visit | None = None
+
+    # --- what a handler calls -------------------------------------------------------------------------------------
+
+    def rotate(self, grace: float = 0) -> None:
+        """Give the session a new ID, from this response on; the old one is dead.
+
+        Args:
+            grace: seconds for which requests that still carry the old ID are served. For rotation by the clock only:
+                where rights change (log-in), the old ID must die at once (OWASP ASVS 7.2.4).
+
+        Raises:
+            ValueError: `grace` is negative or not a finite number.
+        """
+        if not 0 <= grace < float("inf"):
+            raise ValueError(f"rotate: grace is {grace!r}; it takes seconds, 0 or more")
+        self._accessed = True
+        self._rotate = float(grace)
+
+    def invalidate(self) -> None:
+        """End the session: its data is gone, its store entry is deleted and its cookie is taken back.
+
+        What is put into the session afterwards, in the same request, starts a new one with a new ID.
+        """
+        self.clear()
+        self._ended = True
+
+    def change(self, key: str, function: Callable[[Any], Any], default: Any = None) -> Any:
+        """Read, modify and write one key, so that no concurrent request can undo it.
+
+        Args:
+            key: which one.
+            function: takes the value, returns the new one. Runs again, on the fresh value, when another request saved
+                first: it must have no effect but its result.
+            default: what `function` gets when the key is missing.
+
+        Returns:
+            The new value, as far as this request knows; it may differ from what is saved in the end.
+        """
+        self._accessed = True
+        value = function(dict.get(self, key, _NOT_GIVEN) if key in self else copy.deepcopy(default))
+        self._changes = (*self._changes, Change(key, function, default))
+        dict.__setitem__(self, key, value)
+        return value
+
+    async def save(self) -> None:
+        """Save now: for WebSockets, streams and long jobs. Afterwards the session holds what was saved.
+
+        Raises:
+            SessionDataError: a value cannot be stored.
+            SessionEnded: the session was ended meanwhile.
+            ResponseStarted: it needs a cookie that can no longer be sent.
+            StoreUnavailable: the store did not do it.
+        """
+        await self._attached().save()
+
+    async def refresh(self) -> None:
+        """Take in what other requests saved since; this request's own changes stay on top.
+
+        Raises:
+            SessionEnded: the session was ended meanwhile.
+            StoreUnavailable: the store did not answer.
+        """
+        self._accessed = True
+        await self._attached().refresh()
+
+    @property
+    def handle(self) -> str:
+        """The public name of the session: safe in logs and URLs, useless as a credential. Empty until it is saved."""
+        return self._attached().handle
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this request found no session: nothing was loaded."""
+        return self._attached().is_new
+
+    @property
+    def accessed(self) -> bool:
+        """Whether anything read or wrote the session in this request."""
+        return self._accessed
+
+    @property
+    def modified(self) -> bool:
+        """Whether the session differs from what was loaded, or was asked to rotate or end."""
+        return self._attached().is_modified()
+
+    @property
+    def created_at(self) -> dt.datetime:
+        """When the session began (aware, UTC); for one not saved yet, when the request did."""
+        return dt.datetime.fromtimestamp(self._attached().created_at, dt.UTC)
+
+    @property
+    def expires_at(self) -> dt.datetime:
+        """When it ends if nobody uses it any more (aware, UTC)."""
+        return dt.datetime.fromtimestamp(self._attached().expires_at, dt.UTC)
+
+    def mark_accessed(self) -> None:
+        """Count the session as used. Starlette calls this whenever a handler says `request.session`."""
+        self._accessed = True
+
+    def _attached(self) -> Visit:
+        if self._visit is None:
+            raise RuntimeError("this Session belongs to no request; take it from request.session")
+        return self._visit
+
+    def _plain(self) -> dict[str, Any]:
+        """Return a plain copy without counting as used. (`dict.copy` would go through `__iter__`, 20 times slower.)"""
+        return dict(dict.items(self))
+
+    # --- dict, so that use is seen --------------------------------------------------------------------------------
+
+    def __getitem__(self, key: str) -> Any:
+        self._accessed = True
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._accessed = True
+        return super().get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        self._accessed = True
+        return super().__contains__(key)
+
+    def __len__(self) -> int:
+        self._accessed = True
+        return super().__len__()
+
+    def __iter__(self) -> Iterator[str]:
+        self._accessed = True
+        return super().__iter__()
+
+    def __reversed__(self) -> Iterator[str]:
+        self._accessed = True
+        return super().__reversed__()
+
+    def keys(self) -> KeysView[str]:  # type: ignore[override]  # dict_keys is a KeysView
+        self._accessed = True
+        return super().keys()
+
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]
+        self._accessed = True
+        return super().values()
+
+    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
+        self._accessed = True
+        return super().items()
+
+    def __eq__(self, other: object) -> bool:
+        self._accessed = True
+        return super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        self._accessed = True
+        return super().__ne__(other)
+
+    __hash__ = None
+
+    def __or__(self, other: Any) -> Any:
+        self._accessed = True
+        return self._plain() | other
+
+    def __ror__(self, other: Any) -> Any:
+        self._accessed = True
+        return other | self._plain()
+
+    def __ior__(self, other: Any) -> Session:  # type: ignore[override]
+        self._accessed = True
+        super().update(other)
+        return self
+
+    def copy(self) -> dict[str, Any]:
+        """Return a plain dict with the same content."""
+        self._accessed = True
+        return self._plain()
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return copy.deepcopy(self.copy(), memo)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError("a Session cannot be pickled; pickle session.copy() instead")
+
+    def __repr__(self) -> str:
+        # Session data does not belong into logs; `session.copy()` shows it.
+        return f"<Session with {dict.__len__(self)} key(s)>"
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._accessed = True
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        self._accessed = True
+        super().__delitem__(key)
+
+    def pop(self, *args: Any) -> Any:
+        self._accessed = True
+        return super().pop(*args)
+
+    def popitem(self) -> tuple[str, Any]:
+        self._accessed = True
+        return super().popitem()
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        self._accessed = True
+        return super().setdefault(key, default)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        self._accessed = True
+        super().update(*args, **kwargs)
+
+    def clear(self) -> None:
+        """Empty the session; if it is still empty when the request ends, it ends."""
+        self._accessed = True
+        self._changes = ()
+        super().clear()

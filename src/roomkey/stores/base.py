@@ -1,0 +1,121 @@
+"""What a store is: bytes in, bytes out, compare-and-swap. Nothing here knows cookies, codecs or users' data.
+
+Leaves to others: what the bytes mean (`roomkey.codec`), what to do next (`roomkey.lifecycle`), and time limits on
+store operations (`roomkey.guard`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+__all__ = ["Conflict", "Lifespan", "Purge", "Record", "Store", "UserIndex"]
+
+
+class Conflict(Exception):
+    """Compare-and-swap said no: the key is taken (`create`), or the record moved on or is gone (`update`, `rotate`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One session as a store keeps it. All moments are Unix time in float seconds.
+
+    A record is *live* while `expires_at` lies ahead; past it, every store operation treats it as absent.
+    A *tombstone* is a record with a `successor`: the session moved there, and `data` is empty.
+    """
+
+    data: bytes
+    version: int  # counts up by one at each update; compare-and-swap compares it
+    created_at: float
+    expires_at: float
+    user: str | None = None  # whose session it is; None: nobody's yet
+    successor: str | None = None  # the key that the session moved to; None: it did not move
+    serve_until: float = 0.0  # tombstones only: until then, requests that arrive with the old ID are served
+    ip: str | None = None  # where the user logged in from; None: not recorded
+    user_agent: str | None = None  # with what; None: not recorded
+
+
+@runtime_checkable
+class Store(Protocol):
+    """The contract of a store. `roomkey.testing.StoreContract` tests each sentence of it.
+
+    Keys are opaque strings of 64 hexadecimal digits. Every operation is atomic, also across processes, and returns
+    only when its effect is as durable as the store ever makes it. A store that cannot do what it was asked raises
+    `roomkey.errors.StoreUnavailable` or its driver's own error; it never answers "nothing there" instead.
+    """
+
+    async def load(self, key: str) -> Record | None:
+        """Return the live record (a tombstone too) under `key`; None when there is none or it has expired."""
+        ...
+
+    async def create(self, key: str, record: Record) -> None:
+        """Put a new record under `key`. Never overwrites.
+
+        Raises:
+            Conflict: a live record is there. (An expired one is absent and is replaced.)
+        """
+        ...
+
+    async def update(self, key: str, record: Record, *, version: int) -> None:
+        """Replace the record under `key` if it is live, is no tombstone and has `version`. Never revives.
+
+        A `record` whose `expires_at` has passed is fine: it ends the session.
+
+        Raises:
+            Conflict: the record has another version, is a tombstone, has expired, or is gone.
+        """
+        ...
+
+    async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
+        """In one atomic step put `record` under `new_key` and `tombstone` under `key`.
+
+        Raises:
+            Conflict: as for `update`; or a live record is under `new_key`. Nothing was changed then.
+        """
+        ...
+
+    async def touch(self, key: str, expires_at: float) -> bool:
+        """Move the record's `expires_at` forward; its version stays.
+
+        Never revives and never shortens. Returns whether a live record that is no tombstone is there: True also when
+        it already expires later than asked.
+        """
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Remove whatever is under `key`; nothing there is fine."""
+        ...
+
+
+@runtime_checkable
+class Lifespan(Protocol):
+    """A store that holds resources. Both calls may come twice, and `open` again after `close`.
+
+    A store also works when nobody calls `open` (an app without lifespan): it opens itself on first use.
+    """
+
+    async def open(self) -> None:
+        """Get ready. Raises ConfigurationError when the fault is permanent, StoreUnavailable when it may pass."""
+        ...
+
+    async def close(self) -> None:
+        """Give everything back."""
+        ...
+
+
+@runtime_checkable
+class Purge(Protocol):
+    """A store whose engine keeps expired records until told."""
+
+    async def purge(self, limit: int) -> int:
+        """Remove at most `limit` expired records; return how many went."""
+        ...
+
+
+@runtime_checkable
+class UserIndex(Protocol):
+    """A store that can find a user's records."""
+
+    async def of_user(self, user: str) -> list[tuple[str, Record]]:
+        """Return key and record of every live session (no tombstones) of `user`; an empty list when there is none."""
+        ...

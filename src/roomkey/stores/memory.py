@@ -1,0 +1,136 @@
+"""The store in this process's memory: for development, for tests, and for apps that run as one process.
+
+Sessions end with the process, and two processes do not see each other's. Everything else is as the contract says.
+An operation never suspends: it is a few dictionary look-ups.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+
+from roomkey.stores.base import Conflict, Record
+
+__all__ = ["MemoryStore"]
+
+# Two are looked at for each one that is added: a full round ends before the records can double. A constant price per
+# added record, never a stall, and it holds in an app whose lifespan, and with it the purge loop, never runs.
+_LOOKED_AT_PER_ADDED = 2
+
+
+class MemoryStore:
+    """Keep sessions in a dictionary. Implements `Store`, `Purge` and `UserIndex`.
+
+    Args:
+        clock: returns Unix time in seconds; default `time.time`. Tests pass one that they move.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._records: OrderedDict[str, Record] = OrderedDict()
+        self._of_user: dict[str, set[str]] = {}  # exactly the keys in `_records` whose record has that user
+        # One event loop needs no lock; a test client or a second server in a thread has its own loop.
+        self._lock = threading.Lock()
+
+    async def load(self, key: str) -> Record | None:
+        """Return the live record under `key`, or None."""
+        record = self._records.get(key)
+        return record if record is not None and record.expires_at > self._clock() else None
+
+    async def create(self, key: str, record: Record) -> None:
+        """Put a new record under `key`. Raises `Conflict` when a live one is there."""
+        with self._lock:
+            now = self._clock()
+            self._refuse_taken(key, now)
+            self._put(key, record)
+            self._look_around(now)
+
+    async def update(self, key: str, record: Record, *, version: int) -> None:
+        """Replace the live record under `key`. Raises `Conflict` when it is gone, moved on, or has another version."""
+        with self._lock:
+            self._refuse_changed(key, version, self._clock())
+            self._put(key, record)
+
+    async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
+        """Put `record` under `new_key` and `tombstone` under `key`. Raises `Conflict` and then changes nothing."""
+        with self._lock:
+            now = self._clock()
+            self._refuse_changed(key, version, now)
+            self._refuse_taken(new_key, now)
+            self._put(key, tombstone)
+            self._put(new_key, record)
+            self._look_around(now)
+
+    async def touch(self, key: str, expires_at: float) -> bool:
+        """Let the live record under `key` expire later; return whether there is one that is no tombstone."""
+        with self._lock:
+            record = self._records.get(key)
+            if record is None or record.successor is not None or record.expires_at <= self._clock():
+                return False
+            if expires_at > record.expires_at:
+                self._records[key] = replace(record, expires_at=expires_at)
+            return True
+
+    async def delete(self, key: str) -> None:
+        """Remove whatever is under `key`."""
+        with self._lock:
+            self._drop(key)
+
+    async def purge(self, limit: int) -> int:
+        """Remove at most `limit` expired records; return how many went."""
+        with self._lock:
+            now = self._clock()
+            expired: list[str] = []
+            for key, record in self._records.items():
+                if len(expired) >= limit:
+                    break
+                if record.expires_at <= now:
+                    expired.append(key)
+            for key in expired:
+                self._drop(key)
+            return len(expired)
+
+    async def of_user(self, user: str) -> list[tuple[str, Record]]:
+        """Return key and record of every live session of `user`."""
+        with self._lock:
+            now = self._clock()
+            theirs = [(key, self._records[key]) for key in self._of_user.get(user, ())]
+        return [(key, record) for key, record in theirs if record.expires_at > now and record.successor is None]
+
+    def _refuse_taken(self, key: str, now: float) -> None:
+        record = self._records.get(key)
+        if record is not None and record.expires_at > now:
+            raise Conflict
+
+    def _refuse_changed(self, key: str, version: int, now: float) -> None:
+        record = self._records.get(key)
+        if record is None or record.version != version or record.successor is not None or record.expires_at <= now:
+            raise Conflict
+
+    def _put(self, key: str, record: Record) -> None:
+        before = self._records.get(key)
+        if before is not None and before.user != record.user:
+            self._drop(key)
+        self._records[key] = record
+        if record.user is not None:
+            self._of_user.setdefault(record.user, set()).add(key)
+
+    def _drop(self, key: str) -> None:
+        record = self._records.pop(key, None)
+        if record is not None and record.user is not None:
+            keys = self._of_user[record.user]
+            keys.discard(key)
+            if not keys:
+                del self._of_user[record.user]
+
+    def _look_around(self, now: float) -> None:
+        """Take the records looked at longest ago: drop the expired ones, send the others to the back of the queue."""
+        for _ in range(min(_LOOKED_AT_PER_ADDED, len(self._records))):
+            key = next(iter(self._records))
+            if self._records[key].expires_at <= now:
+                self._drop(key)
+            else:
+                self._records.move_to_end(key)
