@@ -1,0 +1,247 @@
+"""A small shop on Ravyn: log in, fill a cart, log out. Every page shows what the browser and the server hold.
+
+Run it from the root of the repository: `python -m examples.ravyn_shop`. Its data (guests, sessions, secret key)
+is kept in the directory `$ROOMKEY_DEMO_DATA`, or else `./demo-data`.
+"""
+
+import os
+import pprint
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from ravyn import Form, Gateway, Ravyn, Request, get, post
+from ravyn.core.config import StaticFilesConfig
+from ravyn.exceptions import HTTPException
+from ravyn.responses import Response
+
+from examples.ravyn_shop.goods import ITEMS
+from examples.ravyn_shop.users import User, Users
+from roomkey.ravyn import SessionConfig
+
+HERE = Path(__file__).parent
+MOST_OF_ONE_ITEM = 20
+# A page may load nothing but the shop's own styles and pictures. Set on the response, not in a middleware: Ravyn makes
+# the pages of an `HTTPException` outside of the middleware that an app brings.
+PAGE_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+# ---- pages ---------------------------------------------------------------------------------------------------------
+
+
+@get("/")
+async def shop(request: Request) -> Response:
+    return render(request, "shop.html", items=ITEMS.values(), cart=cart_of(request))
+
+
+@get("/cart")
+async def cart(request: Request) -> Response:
+    lines = [(ITEMS[sku], count) for sku, count in cart_of(request).items()]
+    return render(request, "cart.html", lines=lines, total=sum(item.cents * count for item, count in lines))
+
+
+@post("/cart/add")
+async def add_to_cart(request: Request, data: dict[str, Any] = Form()) -> Response:  # noqa: B008  # how Ravyn spells it
+    sku = known_sku(data)
+
+    def one_more(cart: dict[str, int] | None) -> dict[str, int]:
+        cart = cart or {}
+        return {**cart, sku: min(cart.get(sku, 0) + 1, MOST_OF_ONE_ITEM)}
+
+    # Two tabs that add at the same moment both count: `change` runs again on the fresh cart where another saved first.
+    request.session.change("cart", one_more)
+    return see_other("/cart" if data.get("back") == "cart" else f"/#{sku}")
+
+
+@post("/cart/remove")
+async def remove_from_cart(request: Request, data: dict[str, Any] = Form()) -> Response:  # noqa: B008  # how Ravyn spells it
+    sku = known_sku(data)
+
+    def one_less(cart: dict[str, int] | None) -> dict[str, int]:
+        cart = cart or {}
+        return {key: left for key, count in cart.items() if (left := count - (key == sku)) > 0}
+
+    request.session.change("cart", one_less)
+    return see_other("/cart")
+
+
+@get("/login")
+async def login_form(request: Request) -> Response:
+    return render(request, "login.html", name="", failed=False)
+
+
+@post("/login")
+async def login(request: Request, data: dict[str, Any] = Form()) -> Response:  # noqa: B008  # how Ravyn spells it
+    name = str(data.get("name", "")).strip()
+    user = await users_of(request).check(name, str(data.get("password", "")))
+    if user is None:
+        return render(request, "login.html", status_code=422, name=name, failed=True)
+    if request.session.get("user_id") not in (None, user.id):
+        request.session.clear()  # somebody else was logged in here: their cart is theirs
+    request.session["user_id"] = user.id  # a new value of `user_key`: Roomkey gives the session a new ID
+    request.session["name"] = user.name
+    request.session["logged_in_at"] = datetime.now(UTC)
+    return see_other("/profile")
+
+
+@get("/profile")
+async def profile(request: Request) -> Response:
+    user = await current_user(request)
+    logged_in_at = request.session["logged_in_at"]
+    return render(request, "profile.html", user=user, address=str(request.url), logged_in_at=logged_in_at)
+
+
+@post("/logout")
+async def logout(request: Request) -> Response:
+    request.session.clear()  # empty at the end of the request: the store's entry goes, and so does the cookie
+    return see_other("/goodbye")
+
+
+@get("/goodbye")
+async def goodbye(request: Request) -> Response:
+    return render(request, "goodbye.html")
+
+
+# ---- helpers -------------------------------------------------------------------------------------------------------
+
+
+def users_of(request: Request) -> Users:
+    users: Users = request.app.state.users
+    return users
+
+
+async def current_user(request: Request) -> User:
+    """The user of this session. Anonymous, or a user who has been deleted since: 401."""
+    user_id = request.session.get("user_id")
+    user = await users_of(request).get(user_id) if user_id is not None else None
+    if user is None:
+        raise HTTPException(status_code=401, detail="This page is for guests who have checked in.")
+    return user
+
+
+def cart_of(request: Request) -> dict[str, int]:
+    """Item to count, in the order they were added; without items that the shop no longer sells."""
+    return {sku: count for sku, count in request.session.get("cart", {}).items() if sku in ITEMS}
+
+
+def known_sku(form: Mapping[str, Any]) -> str:
+    sku = str(form.get("item", ""))
+    if sku not in ITEMS:
+        raise HTTPException(status_code=404, detail="The shop does not sell this.")
+    return sku
+
+
+def see_other(path: str) -> Response:
+    return Response(status_code=303, headers={"location": path}, content=b"")
+
+
+# ---- rendering -----------------------------------------------------------------------------------------------------
+
+
+def price(cents: int) -> str:
+    return f"€ {cents // 100}.{cents % 100:02}"
+
+
+def moment(value: datetime) -> str:
+    return f"{value:%d %b %Y, %H:%M:%S} UTC"
+
+
+templates = Environment(
+    loader=FileSystemLoader(HERE / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+templates.filters.update(price=price, moment=moment)
+
+
+def render(request: Request, template: str, *, status_code: int = 200, **values: Any) -> Response:
+    session, config = request.session, request.app.session_config
+    page = templates.get_template(template).render(
+        path=request.url.path,
+        user_name=session.get("name"),
+        cart_count=sum(cart_of(request).values()),
+        # For the strip at the foot of each page. Only a demo shows a cookie: its page is as secret as the cookie is.
+        cookie_name=config.session_cookie,
+        cookie=request.cookies.get(config.session_cookie),
+        cookie_attributes=cookie_attributes(config),
+        session=session,
+        session_data=pprint.pformat(dict(session), width=48, sort_dicts=False),
+        **values,
+    )
+    return Response(content=page, status_code=status_code, media_type="text/html", headers=dict(PAGE_HEADERS))
+
+
+def cookie_attributes(config: SessionConfig) -> list[str]:
+    attributes = [f"Path={config.path}", f"SameSite={config.same_site}", "HttpOnly"]
+    if config.persistent:
+        attributes.append(f"Max-Age={config.max_age}")
+    if config.https_only:
+        attributes.append("Secure")
+    return attributes
+
+
+async def error_page(request: Request, error: HTTPException) -> Response:
+    detail = "There is no such page in this house." if error.detail == "Not Found" else error.detail
+    return render(request, "error.html", status_code=error.status_code, status=error.status_code, detail=detail)
+
+
+# ---- the app -------------------------------------------------------------------------------------------------------
+
+
+def secret_key(directory: Path) -> str:
+    """The key in `directory`, made on the first start: it must outlive a restart, or every restart logs all out."""
+    path = directory / "secret-key"
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(48))
+    except FileExistsError:
+        pass
+    return path.read_text()
+
+
+def create_app(directory: Path | None = None) -> Ravyn:
+    """The shop, with its data in `directory` (default: `$ROOMKEY_DEMO_DATA`, or else `./demo-data`)."""
+    directory = (directory or Path(os.environ.get("ROOMKEY_DEMO_DATA") or "demo-data")).resolve()
+    if not directory.exists():
+        directory.mkdir(mode=0o700, parents=True)
+        (directory / ".gitignore").write_text("*\n")
+
+    users = Users(directory / "users.sqlite3")
+
+    @asynccontextmanager
+    async def lifespan(app: Ravyn) -> AsyncIterator[None]:
+        await users.open()
+        yield
+        await users.close()
+
+    app = Ravyn(
+        routes=[
+            Gateway(handler=handler)
+            for handler in (shop, cart, add_to_cart, remove_from_cart, login_form, login, profile, logout, goodbye)
+        ],
+        session_config=SessionConfig(
+            secret_key=secret_key(directory),
+            store=f"sqlite:///{directory}/sessions.sqlite3",
+        ),
+        static_files_config=StaticFilesConfig(path="/static", directory=HERE / "static"),
+        # The numbers: for unknown addresses and methods, Ravyn looks its handlers up by status code only.
+        exception_handlers={HTTPException: error_page, 404: error_page, 405: error_page},
+        lifespan=lifespan,
+        enable_openapi=False,
+    )
+    app.state.users = users
+    return app

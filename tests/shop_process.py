@@ -1,0 +1,77 @@
+"""The demo shop as a process of its own, for the tests that talk to it over HTTP or through a browser."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+class ShopProcess:
+    """The demo, run as a person runs it: one port and one data directory, from start to Ctrl-C."""
+
+    def __init__(self, data: Path, port: int | None = None) -> None:
+        self.data = data
+        self.port = port or _free_port()
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it and wait until it answers. `port` is then the one it really took."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "examples.ravyn_shop", "--port", str(self.port)],
+            cwd=ROOT,
+            env={**os.environ, "ROOMKEY_DEMO_DATA": str(self.data)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # A test run that a shell started in the background ignores SIGINT, and its children inherit that.
+            preexec_fn=_heed_ctrl_c,
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        address = re.search(r"http://127\.0\.0\.1:(\d+)", line)
+        if address is None:
+            self._process.kill()
+            pytest.fail(f"The shop did not start:\n{line}{self._process.communicate()[0]}")
+        self.port = int(address[1])
+        httpx.get(self.address, timeout=20)  # the socket is open before the app is: this waits for the app
+
+    def stop(self) -> str:
+        """Ctrl-C. Returns what the shop printed after its address."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        try:
+            output, _ = self._process.communicate(timeout=15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            pytest.fail("The shop did not stop within 15 seconds of Ctrl-C.")
+        code, self._process = self._process.returncode, None
+        assert code == 0, output
+        return output
+
+    def close(self) -> None:
+        if self._process is not None:
+            self.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def _heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python sets its own handler only over the default one
