@@ -9,7 +9,7 @@ inside ormsgpack; whatever that refuses is tried once more by `_portable`, which
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -74,8 +74,12 @@ def _exact(value: Any) -> bool:
     if kind in _LEAVES:
         return True
     if kind is dict:
-        return all(map(_exact, value)) and all(map(_exact, value.values()))
-    return kind in _GROUPS and all(map(_exact, value))
+        return _all_exact(value) and _all_exact(value.values())
+    return kind in _GROUPS and _all_exact(value)
+
+
+def _all_exact(values: Collection[Any]) -> bool:
+    return _LEAVES.issuperset(map(type, values)) or all(map(_exact, values))
 
 
 def decode(stored: bytes) -> dict[str, Any]:
@@ -84,10 +88,10 @@ def decode(stored: bytes) -> dict[str, Any]:
     Raises:
         DamagedData: `stored` is anything else. No other error comes out, whatever the bytes.
     """
-    if stored[:1] != _FORMAT:
+    if not isinstance(stored, bytes) or stored[:1] != _FORMAT:
         raise DamagedData("the stored session has a format that this version of Roomkey does not know")
     try:
-        data = ormsgpack.unpackb(stored[1:], ext_hook=_restore)
+        data = ormsgpack.unpackb(memoryview(stored)[1:], ext_hook=_restore)
     except (ValueError, TypeError, ArithmeticError, LookupError, RecursionError, OSError) as error:
         raise DamagedData(f"the stored session cannot be read ({type(error).__name__})") from None
     if type(data) is not dict:  # its keys are text: ormsgpack takes no others

@@ -30,12 +30,11 @@ def find_cookies(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[by
         if header != b"cookie" or name not in value:
             continue
         for pair in value.split(b";"):
+            if name not in pair:
+                continue
             key, equals, content = pair.partition(b"=")
             if equals and key.strip(_SPACE) == name:
-                content = content.strip(_SPACE)
-                if len(content) > 1 and content[:1] == b'"' == content[-1:]:
-                    content = content[1:-1]
-                found.append(content)
+                found.append(content.strip(_SPACE).strip(b'"'))
                 if len(found) == _MOST_COPIES:
                     return found
     return found

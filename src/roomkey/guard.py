@@ -18,6 +18,7 @@ __all__ = ["GuardedStore"]
 
 _log = logging.getLogger("roomkey")
 _Answer = TypeVar("_Answer")
+_Asked = Coroutine[Any, Any, _Answer]
 
 
 class GuardedStore:
@@ -33,23 +34,25 @@ class GuardedStore:
         self._timeout = timeout
         self._down = False
 
-    async def load(self, key: str) -> Record | None:
-        return await self._within(self.store.load(key))
+    # Not `async def`: one coroutine less on the way of every request.
 
-    async def create(self, key: str, record: Record) -> None:
-        await self._within(self.store.create(key, record))
+    def load(self, key: str) -> _Asked[Record | None]:
+        return self._within(self.store.load(key))
 
-    async def update(self, key: str, record: Record, *, version: int) -> None:
-        await self._within(self.store.update(key, record, version=version))
+    def create(self, key: str, record: Record) -> _Asked[None]:
+        return self._within(self.store.create(key, record))
 
-    async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
-        await self._within(self.store.rotate(key, new_key, record, tombstone, version=version))
+    def update(self, key: str, record: Record, *, version: int) -> _Asked[None]:
+        return self._within(self.store.update(key, record, version=version))
 
-    async def touch(self, key: str, expires_at: float) -> bool:
-        return await self._within(self.store.touch(key, expires_at))
+    def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> _Asked[None]:
+        return self._within(self.store.rotate(key, new_key, record, tombstone, version=version))
 
-    async def delete(self, key: str) -> None:
-        await self._within(self.store.delete(key))
+    def touch(self, key: str, expires_at: float) -> _Asked[bool]:
+        return self._within(self.store.touch(key, expires_at))
+
+    def delete(self, key: str) -> _Asked[None]:
+        return self._within(self.store.delete(key))
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records; 0 where the engine does that by itself."""

@@ -151,7 +151,7 @@ class _Response:
             try:
                 if self._scope.get("session") is not self._session:
                     self._take_in_replacement()
-                if self._session._accessed:
+                if not visit.is_unchanged():
                     await visit.commit()
             except StoreUnavailable as error:
                 self._replaced = self._failed = True
@@ -216,7 +216,8 @@ class _Response:
         if self._started and not self._failed:
             if self._scope.get("session") is not self._session:
                 self._take_in_replacement()
-            await self._visit.commit()
+            if not self._visit.is_unchanged():
+                await self._visit.commit()
 
 
 def _is_answer(error: Exception) -> bool:
