@@ -86,7 +86,8 @@ def decode(stored: bytes) -> dict[str, Any]:
     """Return the data that `encode` made `stored` from.
 
     Raises:
-        DamagedData: `stored` is anything else. No other error comes out, whatever the bytes.
+        DamagedData: no session can be read from `stored`. No other error comes out, whatever the bytes. Bytes that
+            follow a whole session are ignored; the next save drops them.
     """
     if not isinstance(stored, bytes) or stored[:1] != _FORMAT:
         raise DamagedData("the stored session has a format that this version of Roomkey does not know")

@@ -1,0 +1,204 @@
+"""Several processes, one SQLite file: what always holds, against real uvicorn workers that share nothing else."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+import roomkey
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = Path(roomkey.__file__).resolve().parent.parent
+
+
+class Server:
+    """Two uvicorn workers in a process group of their own."""
+
+    def __init__(self, directory):
+        self._database = directory / "sessions.db"
+        self._log = directory / "uvicorn.log"
+        self._process = None
+        self.url = ""
+
+    def start(self):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        environment = {
+            **os.environ,
+            "ROOMKEY_TEST_STORE": f"sqlite:///{self._database}",
+            "PYTHONPATH": os.pathsep.join([str(SOURCE), str(ROOT)]),
+        }
+        command = [sys.executable, "-m", "uvicorn", "tests.process_app:app", "--workers", "2", "--port", str(port)]
+        command += ["--log-level", "warning", "--no-access-log", "--backlog", "2048"]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+        asyncio.run(self._until_both_answer())
+
+    async def _until_both_answer(self):
+        deadline = time.monotonic() + 30
+        seen = set()
+        while len(seen) < 2:
+            assert self._process.poll() is None, self._log.read_text()
+            assert time.monotonic() < deadline, self._log.read_text()
+            async with self.client() as client:
+                answers = await asyncio.gather(*(client.get("/who") for _ in range(12)), return_exceptions=True)
+            for answer in answers:
+                if isinstance(answer, httpx.Response):
+                    seen.add(answer.json()["pid"])
+                else:
+                    assert isinstance(answer, httpx.TransportError), answer
+            await asyncio.sleep(0.05)
+
+    def client(self, card=None):
+        """A client that sends `card` and forgets every cookie it is given."""
+        headers = {"cookie": f"session={card}"} if card else {}
+        limits = httpx.Limits(max_connections=40, max_keepalive_connections=40)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, limits=limits, timeout=60, trust_env=False)
+
+    async def log_in(self, user="ada"):
+        async with self.client() as client:
+            answer = await client.get("/login", params={"user": user})
+        assert answer.status_code == 200
+        return answer.cookies["session"]
+
+    async def read(self, card):
+        async with self.client(card) as client:
+            answer = await client.get("/read")
+        assert answer.status_code == 200
+        return answer.json()["data"]
+
+    def kill(self):
+        """Kill -9, the whole group."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=10)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:  # the workers are nobody's children by now
+            try:
+                os.killpg(process.pid, 0)
+            except (ProcessLookupError, PermissionError):
+                return
+            time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    running = Server(tmp_path_factory.mktemp("processes"))
+    try:
+        running.start()
+        yield running
+    finally:
+        running.kill()
+
+
+def test_concurrent_writers_of_different_keys_all_survive(server):
+    """Three hundred requests at once, on one session and over two processes, each keep the key that they wrote."""
+
+    async def scenario():
+        card = await server.log_in()
+        async with server.client(card) as client:
+            answers = await asyncio.gather(
+                *(client.get("/put", params={"key": f"k{number}", "value": f"v{number}"}) for number in range(300))
+            )
+        assert [answer.status_code for answer in answers] == [200] * 300
+        assert len({answer.json()["pid"] for answer in answers}) == 2
+        assert await server.read(card) == {"user_id": "ada"} | {f"k{number}": f"v{number}" for number in range(300)}
+
+    asyncio.run(scenario())
+
+
+def test_concurrent_increments_add_up(server):
+    """Two hundred concurrent increments through `change` add two hundred, across processes."""
+
+    async def scenario():
+        card = await server.log_in()
+        async with server.client(card) as client:
+            answers = await asyncio.gather(*(client.get("/count") for _ in range(200)))
+        assert [answer.status_code for answer in answers] == [200] * 200
+        assert (await server.read(card))["count"] == 200
+
+    asyncio.run(scenario())
+
+
+def test_a_log_out_that_races_with_writers_is_final(server):
+    """A log-out answered while writers are under way ends the session for good: none of them brings it back."""
+
+    async def scenario():
+        for attempt in range(3):
+            card = await server.log_in()
+            async with server.client(card) as client, server.client(card) as leaving:
+                writers = [
+                    asyncio.create_task(
+                        client.get("/put", params={"key": f"k{number}", "value": "x", "wait": f"{number % 10 / 20}"})
+                    )
+                    for number in range(40)
+                ]
+                await asyncio.sleep(0.05 + attempt * 0.1)
+                answer = await leaving.get("/logout")
+                assert answer.status_code == 200
+                assert not all(task.done() for task in writers)
+                assert await server.read(card) == {}
+                answers = await asyncio.gather(*writers)
+            assert {answer.status_code for answer in answers} <= {200, 401}
+            assert await server.read(card) == {}
+            async with server.client(card) as client:
+                assert (await client.get("/put", params={"key": "late", "value": "x"})).status_code == 401
+
+    asyncio.run(scenario())
+
+
+def test_what_was_acknowledged_survives_a_kill(tmp_path):
+    """After kill -9 of every process in the middle of writing, a restart finds each write that had been answered."""
+    server = Server(tmp_path)
+    acknowledged = {}
+
+    async def write_until_killed(cards):
+        async def writer(card, name):
+            async with server.client(card) as client:
+                for number in range(10_000):
+                    key = f"{name}-{number}"
+                    try:
+                        answer = await client.get("/put", params={"key": key, "value": str(number)})
+                    except httpx.TransportError:
+                        return
+                    if answer.status_code != 200:
+                        return
+                    acknowledged.setdefault(card, {})[key] = str(number)
+
+        writing = [asyncio.create_task(writer(card, f"w{index}")) for index, card in enumerate(cards * 2)]
+        await asyncio.sleep(0.7)
+        await asyncio.to_thread(server.kill)
+        await asyncio.gather(*writing)
+
+    async def log_in():
+        return [await server.log_in(f"user{number}") for number in range(4)]
+
+    async def check(cards):
+        for card in cards:
+            found = await server.read(card)
+            assert acknowledged[card].items() <= found.items()
+
+    try:
+        server.start()
+        cards = asyncio.run(log_in())
+        asyncio.run(write_until_killed(cards))
+        assert set(acknowledged) == set(cards)
+        server.start()
+        asyncio.run(check(cards))
+    finally:
+        server.kill()
