@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 import time
@@ -151,6 +150,8 @@ class SessionConfig:
             if name in _LILYA_ONLY:
                 raise ConfigurationError(f"{name}: not an option of Roomkey; {_LILYA_ONLY[name]}")
             if name not in known:
+                import difflib  # only to say sorry with
+
                 close = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"the options are {', '.join(known)}"
                 raise ConfigurationError(f"{name}: no such option; {hint}")

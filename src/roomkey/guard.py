@@ -5,7 +5,6 @@ A store that is down, slow or raises becomes a `StoreUnavailable`, logged once a
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Coroutine, Generator
 from types import coroutine
@@ -76,6 +75,8 @@ class GuardedStore:
             except StopIteration as stop:
                 answer: _Answer = stop.value
             else:
+                import asyncio  # here, because it is half of the time that `import roomkey` would take
+
                 async with asyncio.timeout(self._timeout):
                     answer = await _resume(operation, waiting_for)
         except Conflict:

@@ -10,7 +10,6 @@ tried again. What was ended stays ended.
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import itertools
 import random
@@ -18,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from roomkey import codec
@@ -28,6 +27,9 @@ from roomkey.guard import GuardedStore
 from roomkey.keys import Keyring, new_session_id, store_key
 from roomkey.session import Change, Session
 from roomkey.stores.base import Conflict, Record
+
+if TYPE_CHECKING:
+    import asyncio  # at run time it is imported where it is used: it is half of the time that `import roomkey` takes
 
 __all__ = ["Cookie", "Lifecycle", "Visit", "lay_over"]
 
@@ -220,6 +222,8 @@ class Lifecycle:
 
     def queue(self, key: str) -> AbstractAsyncContextManager[Any]:
         """Return the lock under which requests of this process that lost a swap for `key` try again."""
+        import asyncio
+
         place = (id(asyncio.get_running_loop()), key)
         lock = self._queues.get(place)
         if lock is None:
@@ -241,6 +245,8 @@ class Lifecycle:
 
     async def keep_purging(self) -> None:
         """Purge for ever: the one loop, run while the app's lifespan lasts."""
+        import asyncio
+
         while True:
             # Spread, so that many workers started together do not purge together.
             await asyncio.sleep(_PURGE_EVERY * random.uniform(0.5, 1.5))
@@ -397,6 +403,8 @@ class Visit:
 
     async def _merge(self, record: Record, mine: dict[str, Any], user: str | None, rotating: bool) -> None:
         """Save over what others saved meanwhile, as often as it takes."""
+        import asyncio
+
         lifecycle, session = self.lifecycle, self.session
         base = codec.decode(record.data)
         key, owner = self.key, record.user

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
@@ -86,6 +85,8 @@ class SessionMiddleware:
 
     async def lifespan(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the lifespan protocol around `app`: the store opens before it starts and closes after it has ended."""
+        import asyncio
+
         store = self.lifecycle.store
         startup = await receive()
         try:

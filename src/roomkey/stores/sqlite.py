@@ -640,7 +640,14 @@ def _prepare(connection: sqlite3.Connection, path: Path, synchronous: str) -> No
             )
         return True
 
-    is_ours()  # before anything is changed in a file that may be somebody else's
+    # Before anything is changed in a file that may be somebody else's. In a transaction, because it reads more than once,
+    # and another process may be making the table meanwhile.
+    connection.execute("BEGIN")
+    try:
+        is_ours()
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
     pragma("trusted_schema = OFF")  # SQLite's advice for files that others might have written
     pragma("auto_vacuum = INCREMENTAL")  # takes effect in an empty file only
     if pragma("journal_mode = WAL") != "wal":

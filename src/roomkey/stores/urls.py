@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import cast
-from urllib.parse import unquote
 
 from roomkey.errors import ConfigurationError
 from roomkey.stores.base import Store
@@ -31,6 +30,8 @@ def store_from(value: object) -> Store:
 
             return MemoryStore()
         if scheme == "sqlite":
+            from urllib.parse import unquote
+
             from roomkey.stores.sqlite import SQLiteStore
 
             if not rest.startswith("/") or rest.strip("/") in ("", ":memory:"):
