@@ -668,6 +668,37 @@ def test_a_lock_that_goes(path: Path) -> None:
 # Tasks, loops, threads, forks
 
 
+def test_load_does_not_suspend(path: Path) -> None:
+    """Once the file is open, a load is answered in the event loop, without a way through the thread."""
+
+    async def main() -> None:
+        store = SQLiteStore(path)
+        await store.create(KEY, _record())
+        load: Any = store.load(KEY)
+        with pytest.raises(StopIteration) as finished:
+            load.send(None)
+        assert finished.value.value.data == b"data"
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_load_in_the_thread(path: Path) -> None:
+    """Where the event loop's own connection cannot answer, the thread does."""
+
+    async def main() -> None:
+        store = SQLiteStore(path)
+        await store.create(KEY, _record())
+        worker = store._worker
+        assert worker is not None and worker.reader is not None
+        worker.reader.close()
+        found = await asyncio.gather(*(store.load(KEY) for _ in range(10)), store.load(_key(1)))
+        assert [record is not None for record in found] == [True] * 10 + [False]
+        await store.close()
+
+    asyncio.run(main())
+
+
 def test_a_cancelled_task(path: Path) -> None:
     """A task that stops waiting disturbs no other operation of its group."""
 

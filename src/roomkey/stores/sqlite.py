@@ -8,9 +8,9 @@ does not work, the thread does it again.
 Why `load` is in the event loop: the thread has to win the interpreter's lock several times per read from a loop that is
 busy. Measured with requests of 300 µs of computing each, one in five of which writes, in the loop and in the thread:
 a lone read 12 and 117 µs; at 1,500 requests a second a read's median 0.03 and 0.45 ms and its 99.9th percentile 0.35
-and 14 ms, the whole request's p99 2 and 11 ms; at most 2,700 and 2,200 requests a second. (Python 3.11, SQLite 3.40,
-2 cores, 20,000 sessions of 300 bytes.) The price: where the file is larger than the free memory, a read may have to
-wait for the disk, and every request of the process with it. Use a server's store then.
+and 10 to 14 ms, the whole request's p99 2 and 3 to 11 ms; at most 2,750 and 2,200 requests a second. (Python 3.11,
+SQLite 3.40, 2 cores, 20,000 sessions of 300 bytes.) The price: where the file is larger than the free memory, a read
+may have to wait for the disk, and every request of the process with it. Use a server's store then.
 
 Durability: an operation returns once its commit is in the write-ahead log. A killed process loses nothing that was
 acknowledged; a power cut may lose the last moments, never the file's order. `synchronous="FULL"` keeps them too.
@@ -640,8 +640,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, synchronous: str) -> No
             )
         return True
 
-    # Before anything is changed in a file that may be somebody else's. In a transaction, because it reads more than once,
-    # and another process may be making the table meanwhile.
+    # Before anything is changed in a file that may be somebody else's. In a transaction, because it reads more than
+    # once, and another process may be making the table meanwhile.
     connection.execute("BEGIN")
     try:
         is_ours()

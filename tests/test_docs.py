@@ -1,0 +1,71 @@
+"""The documentation is true: its code runs, its links lead somewhere, its table of options is the code's."""
+
+import contextlib
+import dataclasses
+import re
+import subprocess
+import unittest
+from pathlib import Path
+
+import pytest
+
+from roomkey import SessionConfig
+from roomkey.testing import StoreContract
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def _blocks(page: Path) -> list[str]:
+    if page.name == "design.md":
+        return []  # its blocks are sketches of signatures
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if _blocks(page)], ids=lambda page: page.name)
+def test_every_code_block_runs(page, tmp_path, monkeypatch):
+    """A page's blocks run one after the other, as a reader would paste them."""
+    monkeypatch.chdir(tmp_path)
+    namespace: dict = {"__name__": "docs"}
+    for block in _blocks(page):
+        exec(compile(block, page.name, "exec"), namespace)
+    contracts = [value for value in namespace.values() if isinstance(value, type) and StoreContract in value.__bases__]
+    for contract in contracts:
+        for name in dir(contract):
+            if name.startswith("test_"):
+                with contextlib.suppress(unittest.SkipTest):  # an optional protocol is not there
+                    getattr(contract(), name)()
+    assert bool(contracts) == (page.name == "write-your-own-store.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    """Relative links name files that exist."""
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_files_that_the_readme_names_exist():
+    """Each test file that is said to show a promise is there."""
+    for name in re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "README.md").read_text()):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_table_of_options_is_the_codes():
+    """Names, order and defaults of docs/options.md are those of SessionConfig."""
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \|", (ROOT / "docs" / "options.md").read_text(), re.M)
+    expected = []
+    for field in dataclasses.fields(SessionConfig):
+        default = "required" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
+        expected.append((field.name, "`time.time`" if field.name == "clock" else default))
+    assert rows == expected
+
+
+def test_no_tracked_text_names_a_machine():
+    """No file holds a path of somebody's machine or the address of a package registry."""
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    suspicious = re.compile("/" + "work/|/" + r"root/|files\.python" + "hosted|simple/" + "index")
+    for name in files:
+        path = ROOT / name
+        if path.is_file() and path.suffix in {".py", ".md", ".toml", ".html", ".css", ""}:
+            assert not suspicious.search(path.read_text(errors="ignore")), name
