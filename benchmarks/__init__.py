@@ -1,0 +1,1 @@
+"""Benchmarks: Roomkey beside its peers, in one run on one machine."""
