@@ -311,6 +311,9 @@ class Visit:
         if isinstance(found, _Gone):
             raise SessionEnded("the session was ended while this request ran")
         key, record = found
+        pending = self.lifecycle.user_of(self.session._plain())
+        if pending != self.user and record.user not in (None, pending, self.user):
+            raise SessionEnded("the session became another user's while this request ran")
         fresh = self._decoded(record)
         merged = lay_over(fresh, codec.decode(self.record.data), self.session._plain(), self.session._changes)
         if key != self.key:
@@ -410,8 +413,9 @@ class Visit:
         key, owner = self.key, record.user
         for attempt in itertools.count(1):
             found = await lifecycle.current(key, owner)
-            if isinstance(found, _Gone) or (user != self.user and found[1].user not in (None, user)):
-                logging_in = user is not None and user != self.user
+            changes_user = user != self.user
+            if isinstance(found, _Gone) or (changes_user and found[1].user not in (None, user, self.user)):
+                logging_in = user is not None and changes_user
                 self._forget()
                 # A log-in stands on its own: a session with what this request put into it, and nothing else.
                 self._hold(lay_over({}, base, mine, session._changes) if logging_in else {})
@@ -428,8 +432,10 @@ class Visit:
                 await self._end()
                 return
             data = lifecycle.checked(merged)
+            # Where another request logged in meanwhile, `rotate()` must not hand its card to one from before.
+            rotates = rotating and (changes_user or fresh.user == self.user)
             try:
-                await self._swap(key, fresh, data, lifecycle.user_of(merged), rotating)
+                await self._swap(key, fresh, data, lifecycle.user_of(merged), rotates)
             except Conflict:
                 owner = fresh.user
                 # Other processes queue elsewhere: step aside for a moment, longer each time.
@@ -466,7 +472,7 @@ class Visit:
         await lifecycle.store.update(key, saved, version=record.version)
         if key != self.key:
             self.session_id = None  # rotated by another request, whose response carries the new cookie
-        self.key, self.record = key, saved
+        self.key, self.record, self.user = key, saved, user
         if renewed:
             self._give()
 
