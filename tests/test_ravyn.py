@@ -1,5 +1,7 @@
 """The documented session system on real Ravyn apps."""
 
+import base64
+import json
 import os
 import re
 import subprocess
@@ -382,3 +384,164 @@ def test_the_store_opens_and_closes_with_the_app():
     with client(app):
         pass
     assert seen[:4] == ["open", "startup", "shutdown", "close"]
+
+
+@websocket("/begin")
+async def begin(socket: WebSocket) -> None:
+    socket.session["user_id"] = "socket"
+    await socket.accept()
+    await socket.close()
+
+
+HTTP_PLACES = ["", "/include", "/child", "/nested", "/own"]
+
+
+@pytest.fixture
+def places():
+    """An app whose handlers sit at every place that Ravyn has for them; two nested apps have a configuration."""
+    shared = config()
+
+    def all_routes() -> list:
+        return [*routes(), WebSocketGateway(handler=begin)]
+
+    app = Ravyn(
+        routes=[
+            *all_routes(),
+            Include("/include", routes=all_routes()),
+            Include("/child", app=ChildRavyn(routes=all_routes())),
+            Include("/nested", app=Ravyn(routes=all_routes(), session_config=shared)),
+            Include("/own", app=Ravyn(routes=all_routes(), session_config=config(secret_key="another " + SECRET))),
+        ],
+        session_config=shared,
+    )
+    with client(app) as browser:
+        yield browser
+
+
+@pytest.mark.parametrize("place", HTTP_PLACES)
+def test_a_session_begun_anywhere_is_seen_everywhere(places, place):
+    """Wherever a session begins, also by an HTTPException, one cookie goes out and every place reads the session."""
+    answer = places.get(f"{place}/teapot")
+    assert answer.status_code == 418
+    assert [name for name, _ in answer.headers.multi_items()].count("set-cookie") == 1
+    for reader in HTTP_PLACES:
+        assert places.get(f"{reader}/me").json() == {"user_id": "teapot"}, reader
+
+
+@pytest.mark.parametrize("place", HTTP_PLACES)
+def test_a_websocket_anywhere_shares_the_session(places, place):
+    """A WebSocket at any place reads what HTTP wrote, and what it writes HTTP reads."""
+    places.post("/login/ada")
+    with places.websocket_connect(f"{place}/ws") as opened:
+        assert opened.receive_json() == {"user_id": "ada", "via": "websocket"}
+    assert places.get("/me").json() == {"user_id": "ada", "via": "websocket"}
+
+
+@pytest.mark.parametrize("place", HTTP_PLACES)
+def test_a_session_begun_in_a_websocket_goes_on_over_http(places, place):
+    """The cookie that comes with websocket.accept opens the same session to the requests that follow."""
+    with places.websocket_connect(f"{place}/begin") as opened:
+        cookies = [value.decode() for name, value in opened.extra_headers if name == b"set-cookie"]
+    assert len(cookies) == 1
+    places.cookies.set("session", re.match(r"session=([\w-]+);", cookies[0])[1])
+    assert places.get("/me").json() == {"user_id": "socket"}
+
+
+def test_a_log_out_in_a_nested_app_ends_the_session(places):
+    """Logging out in a nested app with its own configuration ends the one session for all of them."""
+    places.post("/login/ada")
+    copied = places.cookies["session"]
+    assert "Max-Age=0" in places.post("/own/logout").headers["set-cookie"]
+    places.cookies.set("session", copied)
+    for reader in HTTP_PLACES:
+        assert places.get(f"{reader}/me").status_code == 401, reader
+
+
+@pytest.mark.parametrize("kind", ["Annotated", "Property"])
+def test_an_app_by_the_environment_serves_sessions_in_silence(kind):
+    """With RAVYN_SETTINGS_MODULE alone an app keeps sessions, and `-W default` finds no warning to show."""
+    code = """
+import roomkey.ravyn
+from ravyn import Gateway, Ravyn, Request, get, post
+from ravyn.testclient import RavynTestClient
+
+@post("/login")
+async def login(request: Request) -> dict:
+    request.session["user_id"] = "ada"
+    return {}
+
+@get("/me")
+async def me(request: Request) -> dict:
+    return dict(request.session)
+
+with RavynTestClient(Ravyn(routes=[Gateway(handler=login), Gateway(handler=me)])) as browser:
+    browser.post("/login")
+    print(*browser.cookies, browser.get("/me").json())
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", code],
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "RAVYN_SETTINGS_MODULE": f"tests.ravyn_settings.{kind}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == f"{kind.lower()} {{'user_id': 'ada'}}"
+    assert "Warning" not in done.stderr
+
+
+def test_an_http_exception_saves_a_known_session_and_keeps_its_own_headers():
+    """An HTTPException after a write saves into the session there is, and the headers it was given still go out."""
+
+    @get("/gone")
+    async def gone(request: Request) -> dict:
+        request.session["seen"] = True
+        raise HTTPException(status_code=410, headers={"X-Reason": "moved away"})
+
+    with client(Ravyn(routes=[*routes(), Gateway(handler=gone)], session_config=config())) as browser:
+        browser.post("/login/ada")
+        answer = browser.get("/gone")
+        assert (answer.status_code, answer.headers["x-reason"], answer.headers["vary"]) == (410, "moved away", "Cookie")
+        assert browser.get("/me").json() == {"user_id": "ada", "seen": True}
+
+
+def test_an_unhandled_error_in_a_first_visit_gives_no_cookie(browser):
+    """A handler that breaks begins no session."""
+    answer = browser.get("/crash")
+    assert answer.status_code == 500
+    assert "set-cookie" not in answer.headers
+
+
+def test_a_shared_exception_keeps_users_apart():
+    """An HTTPException made once and raised for everybody never carries one user's cookie to another."""
+    closed = HTTPException(status_code=403, detail="closed")
+
+    @post("/enter/{name}")
+    async def enter(request: Request, name: str) -> dict:
+        request.session["user_id"] = name
+        raise closed
+
+    @get("/closed")
+    async def stay_out(request: Request) -> dict:
+        raise closed
+
+    app = Ravyn(routes=[*routes(), Gateway(handler=enter), Gateway(handler=stay_out)], session_config=config())
+    with client(app) as ada, client(app) as stranger:
+        assert ada.post("/enter/ada").headers["set-cookie"].startswith("session=")
+        answer = stranger.get("/closed")
+        assert answer.status_code == 403
+        assert "set-cookie" not in answer.headers
+        assert stranger.get("/me").status_code == 401
+
+
+def test_ravyns_own_config_keeps_the_data_in_the_cookie():
+    """Ravyn's own sessions hold the data, readable, in the cookie; no store of Roomkey's is involved."""
+    with client(Ravyn(routes=routes(), session_config=RavynsOwn(secret_key=SECRET))) as browser:
+        header = browser.post("/login/ada").headers["set-cookie"]
+        content = re.match(r'session="?([\w+/=-]+)\.', header)[1]
+        assert json.loads(base64.b64decode(content)) == {"user_id": "ada"}
+        copied = browser.cookies["session"]
+        browser.post("/logout")
+        assert browser.get("/me").status_code == 401
+        browser.cookies.set("session", copied)
+        assert browser.get("/me").status_code == 200  # what server-side sessions are for

@@ -72,9 +72,12 @@ class SessionMiddleware:
         except Exception as error:
             if kind != "http" or not _is_answer(error):
                 raise
-            if not await response.answer(error):
+            answer = await response.answer(error)
+            if answer is None:
+                return
+            if answer is error:
                 raise
-            return
+            raise answer.with_traceback(error.__traceback__) from error.__cause__
         await response.finish()
 
     def _is_served(self, session: object) -> bool:
@@ -181,13 +184,14 @@ class _Response:
             visit.cookie = Cookie.KEEP
         message["headers"] = headers
 
-    async def answer(self, error: Any) -> bool:
+    async def answer(self, error: Any) -> Any:
         """Save for an `HTTPException` that a framework outside (Ravyn, Litestar) makes a response of.
 
-        What that response owes the browser travels in the exception's headers. Returns whether a 503 went out instead.
+        What that response owes the browser travels in the headers of a copy of the exception: an app may raise one
+        object for everybody. Returns what to raise; None when a 503 went out instead.
         """
         if self._started or self._failed:
-            return False
+            return error
         own = dict(error.headers or {})
         if any(name.lower() == "set-cookie" for name in own):
             self._visit.cookie_possible = False  # a dict holds one cookie, and this one is the app's
@@ -196,9 +200,15 @@ class _Response:
             "headers": [(name.encode("latin-1"), str(value).encode("latin-1")) for name, value in own.items()],
         }
         await self._start(message)
-        if not self._replaced and self._session._accessed:
-            error.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
-        return self._replaced
+        if self._replaced:
+            return None
+        if not self._session._accessed:
+            return error
+        # Not copy.copy, which would call the class's own __init__ with whatever `args` happens to hold.
+        copied = type(error).__new__(type(error), *error.args)
+        copied.__dict__.update(error.__dict__)
+        copied.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
+        return copied
 
     def _take_in_replacement(self) -> None:
         """Understand `scope["session"] = {...}`: the session's new content. None or nothing empties it."""

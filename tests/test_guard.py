@@ -1,0 +1,238 @@
+"""GuardedStore: time limits, one kind of error, one line in the log for an outage."""
+
+import asyncio
+import logging
+import time
+
+import pytest
+
+from roomkey.config import SessionConfig
+from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.guard import GuardedStore
+from roomkey.lifecycle import Lifecycle
+from roomkey.stores.base import Conflict, Record
+from roomkey.stores.memory import MemoryStore
+from roomkey.testing.clock import Clock
+
+LIMIT = 0.05  # seconds
+KEY = "a" * 64
+OTHER = "b" * 64
+RECORD = Record(b"\x01\x80", 1, 1000.0, 2000.0)
+
+OPERATIONS = {
+    "load": lambda store: store.load(KEY),
+    "create": lambda store: store.create(KEY, RECORD),
+    "update": lambda store: store.update(KEY, RECORD, version=1),
+    "rotate": lambda store: store.rotate(KEY, OTHER, RECORD, RECORD, version=1),
+    "touch": lambda store: store.touch(KEY, 3000.0),
+    "delete": lambda store: store.delete(KEY),
+    "purge": lambda store: store.purge(10),
+    "open": lambda store: store.open(),
+}
+every_operation = pytest.mark.parametrize("name", OPERATIONS)
+
+
+class DriverError(Exception):
+    """What a driver raises: nothing that Roomkey knows."""
+
+
+class TroubledStore:
+    """A store whose operations do what `trouble` says, first waiting where `waits` says so."""
+
+    def __init__(self, trouble=None, waits=False):
+        self.trouble = trouble
+        self.waits = waits
+        self.cancelled = 0
+
+    async def _do(self):
+        if self.waits:
+            await asyncio.sleep(0)
+        if self.trouble == "slow":
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+        elif self.trouble is not None:
+            raise self.trouble
+
+    async def load(self, key):
+        await self._do()
+
+    async def create(self, key, record):
+        await self._do()
+
+    async def update(self, key, record, *, version):
+        await self._do()
+
+    async def rotate(self, key, new_key, record, tombstone, *, version):
+        await self._do()
+
+    async def touch(self, key, expires_at):
+        await self._do()
+        return True
+
+    async def delete(self, key):
+        await self._do()
+
+    async def purge(self, limit):
+        await self._do()
+        return 3
+
+    async def open(self):
+        await self._do()
+
+    async def close(self):
+        await self._do()
+
+
+@every_operation
+def test_slow_store(name):
+    """An operation that takes too long is StoreUnavailable when the time is up, and is cancelled."""
+    store = TroubledStore("slow")
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable, match=r"TroubledStore did not answer within 0\.05 s \(store_timeout\)"):
+        asyncio.run(OPERATIONS[name](GuardedStore(store, LIMIT)))
+    assert time.monotonic() - began < 5
+    assert store.cancelled == 1
+
+
+@every_operation
+@pytest.mark.parametrize("waits", [False, True])
+def test_raising_store(name, waits):
+    """A driver's error becomes StoreUnavailable that names store and error class and holds nothing of its text."""
+    store = TroubledStore(DriverError(f"password=hunter2 key={KEY}"), waits)
+    with pytest.raises(StoreUnavailable) as caught:
+        asyncio.run(OPERATIONS[name](GuardedStore(store, LIMIT)))
+    assert str(caught.value) == "TroubledStore failed: DriverError"
+    assert isinstance(caught.value.__cause__, DriverError)
+    assert caught.value.retry_after > 0
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("error", [Conflict(), ConfigurationError("the path is a folder"), StoreUnavailable("full")])
+def test_errors_that_pass(error, waits):
+    """Conflict, ConfigurationError and the store's own StoreUnavailable pass as they are."""
+    store = TroubledStore(error, waits)
+    with pytest.raises(type(error)) as caught:
+        asyncio.run(GuardedStore(store, LIMIT).update(KEY, RECORD, version=1))
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_answers_pass(waits):
+    """What the store answers comes back, whether it waits or not."""
+
+    async def scenario():
+        guarded = GuardedStore(TroubledStore(waits=waits), LIMIT)
+        assert await guarded.touch(KEY, 1.0) is True
+        assert await guarded.purge(10) == 3
+        assert await guarded.load(KEY) is None
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("back", [None, Conflict()], ids=["answer", "conflict"])
+def test_one_line_an_outage(caplog, back):
+    """An outage is logged once when it begins and once when it ends, without the driver's text, each time anew."""
+
+    async def scenario():
+        store = TroubledStore()
+        guarded = GuardedStore(store, LIMIT)
+        for _ in range(2):
+            for trouble in (DriverError("hunter2"), "slow", DriverError("hunter2")):
+                store.trouble = trouble
+                with pytest.raises(StoreUnavailable):
+                    await guarded.load(KEY)
+            for _ in range(3):
+                store.trouble = back
+                try:
+                    await guarded.load(KEY)
+                except Conflict:
+                    pass
+
+    with caplog.at_level(logging.DEBUG, logger="roomkey"):
+        asyncio.run(scenario())
+    lines = [record for record in caplog.records if record.name == "roomkey"]
+    assert [record.levelno for record in lines] == [logging.ERROR, logging.WARNING] * 2
+    assert "unavailable" in lines[0].getMessage()
+    assert "available again" in lines[1].getMessage()
+    assert "hunter2" not in caplog.text
+    assert KEY not in caplog.text
+
+
+def test_no_outage_no_line(caplog):
+    """A store that answers, also with Conflict, writes nothing into the log."""
+
+    async def scenario():
+        guarded = GuardedStore(TroubledStore(), LIMIT)
+        await guarded.load(KEY)
+        with pytest.raises(Conflict):
+            await GuardedStore(TroubledStore(Conflict()), LIMIT).create(KEY, RECORD)
+
+    with caplog.at_level(logging.DEBUG, logger="roomkey"):
+        asyncio.run(scenario())
+    assert [record for record in caplog.records if record.name == "roomkey"] == []
+
+
+def test_cancellation_reaches_the_operation(caplog):
+    """A cancelled request cancels its store operation; that is no outage."""
+
+    async def scenario():
+        store = TroubledStore("slow")
+        task = asyncio.create_task(GuardedStore(store, 30).load(KEY))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert store.cancelled == 1
+
+    with caplog.at_level(logging.DEBUG, logger="roomkey"):
+        asyncio.run(scenario())
+    assert [record for record in caplog.records if record.name == "roomkey"] == []
+
+
+def test_plain_store_has_nothing_to_open_or_purge():
+    """A store without Purge and Lifespan is neither purged nor opened, and that is fine."""
+
+    class Plain:
+        pass
+
+    async def scenario():
+        guarded = GuardedStore(Plain(), LIMIT)
+        assert await guarded.purge(10) == 0
+        await guarded.open()
+        await guarded.close()
+
+    asyncio.run(scenario())
+
+
+def test_visit_over_a_slow_store():
+    """store_timeout of the configuration is the limit for a visit: arriving and saving both give up in time."""
+
+    class SlowStore(MemoryStore):
+        slow = False
+
+        async def load(self, key):
+            if self.slow:
+                await asyncio.sleep(30)
+            return await super().load(key)
+
+        async def update(self, key, record, *, version):
+            await asyncio.sleep(30)
+
+    async def scenario():
+        clock = Clock(1000.0)
+        store = SlowStore(clock=clock)
+        life = Lifecycle(SessionConfig(secret_key="k" * 32, store=store, clock=clock, store_timeout=LIMIT))
+        visit = life.anonymous()
+        visit.session["x"] = 1
+        await visit.commit()
+        visit.session["y"] = 1
+        with pytest.raises(StoreUnavailable):
+            await visit.commit()
+        store.slow = True
+        with pytest.raises(StoreUnavailable):
+            await life.arrive([visit.card])
+
+    asyncio.run(scenario())
