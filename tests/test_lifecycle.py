@@ -621,11 +621,6 @@ def test_change_of_user_after_a_concurrent_write_ends_the_old_session(user):
     asyncio.run(scenario())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="_merge lays a change of user over A's fresh data: what A wrote meanwhile passes to B, although B cleared",
-)
 @pytest.mark.parametrize("user", ["b", None])
 def test_cleared_log_in_takes_no_concurrent_write_of_the_user_before(user):
     """A → B, or A → nobody, that cleared the session holds nothing that another request of A saved meanwhile."""

@@ -425,7 +425,10 @@ class Visit:
                     self.lost = True
                 return
             key, fresh = found
-            merged = lay_over(self._decoded(fresh), base, mine, session._changes)
+            if changes_user and self.user is not None:
+                merged = mine  # what the user before wrote meanwhile stays behind
+            else:
+                merged = lay_over(self._decoded(fresh), base, mine, session._changes)
             if not merged:
                 self.key, self.record = key, fresh
                 self._hold(merged)
