@@ -217,7 +217,8 @@ def _has_surrogates(text: str) -> bool:
 
 def _shown(key: object) -> str:
     """Return a key for an error text, short. Keys are names in the app's code; values are never shown."""
-    text = ascii(key) if isinstance(key, str | int) else type(key).__name__
+    short = isinstance(key, str) or (isinstance(key, int) and abs(key) < 2**64)  # Python refuses to print huge ones
+    text = ascii(key) if short else type(key).__name__
     return text if len(text) <= 60 else text[:57] + "..."
 
 

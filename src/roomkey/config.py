@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ __all__ = ["SessionConfig"]
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")  # RFC 6265 section 4.1.1: a cookie name is a token
 _PATH = re.compile(r"/[\x20-\x3a\x3c-\x7e]*")  # RFC 6265 section 4.1.1: no controls, no ";"
 _DOMAIN = re.compile(r"\.?[A-Za-z0-9]([A-Za-z0-9.\-]{0,251}[A-Za-z0-9])?")
+_LARGEST = 1e18  # seconds or bytes; also says no to infinity, NaN and what no float can hold
 _LILYA_ONLY = {
     "session_serializer": "values keep their type without a serializer: leave it out",
     "session_deserializer": "values keep their type without a deserializer: leave it out",
@@ -94,7 +94,7 @@ class SessionConfig:
             if value is None and name == "absolute_timeout":
                 continue
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value <= 0:
+            if not number or not 0 < value < _LARGEST:
                 self._refuse(name, f"it takes a number of {'bytes' if name == 'max_bytes' else 'seconds'} above 0")
         if self.absolute_timeout is not None and self.absolute_timeout < self.idle_timeout:
             self._refuse("absolute_timeout", f"it is never below max_age ({self.max_age}); raise it, or give None")

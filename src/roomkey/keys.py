@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import sys
 import warnings
 from base64 import urlsafe_b64encode
 from typing import Any
@@ -51,7 +52,7 @@ class SecretKeys:
             warnings.warn(
                 f"secret_key is shorter than {_ENOUGH_BYTES} bytes, which may be guessed; {_ADVICE}",
                 WeakSecretWarning,
-                stacklevel=_OUTSIDE,
+                stacklevel=_outside(),
             )
 
     def __repr__(self) -> str:
@@ -68,7 +69,12 @@ class SecretKeys:
         return hash(self.values)
 
 
-_OUTSIDE = 5  # frames from `warn` to the caller of SessionConfig: SecretKeys, __post_init__, __init__
+def _outside() -> int:
+    """Return how many frames up the code is that is not ours: the app's, which gave the key."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "roomkey":
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _secret_bytes(value: Any) -> bytes:
@@ -78,7 +84,10 @@ def _secret_bytes(value: Any) -> bytes:
     if isinstance(value, bytes):
         secret = value
     elif isinstance(value, str):
-        secret = value.encode()
+        try:
+            secret = value.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"secret_key: it is no valid text (lone surrogates); {_ADVICE}") from None
     elif isinstance(value, int | float | complex | dict | set | frozenset | bytearray | list | tuple | type) or (
         value is None or not _has_text(value)
     ):

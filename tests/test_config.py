@@ -1,0 +1,243 @@
+"""SessionConfig: every option checked when it is made, every refusal naming the option."""
+
+import copy
+import dataclasses
+import re
+
+import pytest
+
+from roomkey import ConfigurationError, RoomkeyError, SessionConfig
+from roomkey.stores.memory import MemoryStore
+
+SECRET = "a secret that is long enough for every test here"
+
+
+def _config(**options):
+    return SessionConfig(**{"secret_key": SECRET, "store": "memory://", **options})
+
+
+def _shown(value):
+    """Return a parameter's name that is the same in every process: no addresses."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))[:40]
+
+
+_NO_NUMBERS = [0, -1, "60", True, float("nan"), float("inf"), [], object()]
+_WRONG = [
+    *[(name, value) for name in ("max_age", "store_timeout", "absolute_timeout", "max_bytes") for value in _NO_NUMBERS],
+    ("store_timeout", None),
+    ("max_bytes", None),
+    *[("session_cookie", value) for value in ("", "a b", "a;b", "a=b", "é", "a\n", 'a"', "x" * 257, None, b"s", 5)],
+    *[("same_site", value) for value in ("Lax", "", None, True, "none", [])],
+    *[(name, value) for name in ("https_only", "persistent", "partitioned") for value in (None, 0, 1, "yes")],
+    ("partitioned", True),
+    *[("path", value) for value in ("", "shop", "/a;b", "/a\r\nX: y", "/é", None, b"/")],
+    *[("domain", value) for value in ("", "a b", "a;b", "-a", "a-", "a\n", "é.example", b"a", 5)],
+    *[("user_key", value) for value in ("", 5, b"user_id", ["user_id"])],
+    *[("clock", value) for value in (None, 5, "now")],
+    *[
+        ("store", value)
+        for value in (
+            "",
+            "memory",
+            "sessions.sqlite3",
+            "redis://localhost",
+            "sqlite://",
+            "sqlite:///",
+            "sqlite:///:memory:",
+            "sqlite://sessions.db",
+            None,
+            5,
+            object(),
+            {},
+            MemoryStore,
+        )
+    ],
+]
+
+
+@pytest.mark.parametrize(("option", "value"), _WRONG, ids=_shown)
+def test_every_wrong_option_is_refused_by_name(option, value):
+    """A wrong value is refused with a ConfigurationError, a ValueError too, whose message starts with the option."""
+    with pytest.raises(ConfigurationError) as caught:
+        _config(**{option: value})
+    assert str(caught.value).startswith(f"{option}: ")
+    assert isinstance(caught.value, ValueError) and isinstance(caught.value, RoomkeyError)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["max_age", "store_timeout", "absolute_timeout", "max_bytes"])
+def test_an_absurdly_large_number_raises_no_other_error(option):
+    """A number past the range of floats is accepted or refused with ConfigurationError, never with OverflowError."""
+    try:
+        _config(**{option: 10**400})
+    except ConfigurationError as error:
+        assert str(error).startswith(f"{option}: ")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_age": 0.5},
+        {"max_age": 60, "absolute_timeout": 60},
+        {"absolute_timeout": None, "max_age": 10**9},
+        {"same_site": "strict"},
+        {"same_site": "none", "https_only": True},
+        {"partitioned": True, "https_only": True},
+        {"session_cookie": "!#$%&'*+-.^_`|~09azAZ"},
+        {"session_cookie": "x" * 256},
+        {"path": "/shop/a b"},
+        {"domain": "example.com"},
+        {"domain": ".example.com"},
+        {"domain": "localhost"},
+        {"user_key": None},
+        {"user_key": "account"},
+        {"clock": lambda: 0.0},
+        {"store": MemoryStore()},
+    ],
+    ids=_shown,
+)
+def test_right_options_are_accepted(options):
+    """What the documentation allows is accepted and kept as given."""
+    config = _config(**options)
+    for name, value in options.items():
+        assert getattr(config, name) == value
+
+
+# --- rules between options --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["__Host-s", "__host-s", "__HOST-s"])
+@pytest.mark.parametrize(
+    ("options", "accepted"),
+    [
+        ({"https_only": True}, True),
+        ({}, False),
+        ({"https_only": True, "path": "/shop"}, False),
+        ({"https_only": True, "domain": "example.com"}, False),
+    ],
+    ids=["good", "no https", "path", "domain"],
+)
+def test_the_host_prefix_has_its_rules(name, options, accepted):
+    """__Host- in any case needs HTTPS, the path / and no domain."""
+    if accepted:
+        assert _config(session_cookie=name, **options).session_cookie == name
+    else:
+        with pytest.raises(ConfigurationError, match=r"^session_cookie: .*prefix"):
+            _config(session_cookie=name, **options)
+
+
+@pytest.mark.parametrize("name", ["__Secure-s", "__secure-s"])
+def test_the_secure_prefix_has_its_rule(name):
+    """__Secure- in any case needs HTTPS and nothing else."""
+    assert _config(session_cookie=name, https_only=True, path="/shop", domain="example.com").session_cookie == name
+    with pytest.raises(ConfigurationError, match=r"^session_cookie: .*https_only"):
+        _config(session_cookie=name)
+
+
+def test_no_max_age_means_a_browser_session():
+    """max_age=None, as Starlette takes it, means persistent=False with the default of 4 hours."""
+    config = _config(max_age=None)
+    assert (config.persistent, config.max_age, config.idle_timeout) == (False, 14400, 14400)
+    assert _config().persistent is True
+
+
+def test_the_absolute_timeout_is_never_below_max_age():
+    """An absolute timeout below max_age, given or default, is refused and names max_age."""
+    with pytest.raises(ConfigurationError, match=r"^absolute_timeout: .*max_age \(3600\)"):
+        _config(max_age=3600, absolute_timeout=3599)
+    with pytest.raises(ConfigurationError, match=r"^absolute_timeout: .*max_age"):
+        _config(max_age=2592001)
+    with pytest.raises(ConfigurationError, match=r"^absolute_timeout: .*14400"):
+        _config(max_age=None, absolute_timeout=60)
+
+
+# --- from_options -----------------------------------------------------------------------------------------------------
+
+
+def test_options_make_a_config():
+    """Known options make the config that the constructor makes."""
+    config = SessionConfig.from_options({"secret_key": SECRET, "store": "memory://", "max_age": 60})
+    assert config.max_age == 60
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [("max_ages", "max_age"), ("cookie_session", None), ("samesite", "same_site"), ("secretkey", "secret_key")],
+)
+def test_an_unknown_option_is_refused_with_a_suggestion(option, meant):
+    """An unknown option is refused by name, with the nearest known one or all of them."""
+    with pytest.raises(ConfigurationError, match=f"^{option}: no such option") as caught:
+        SessionConfig.from_options({"secret_key": SECRET, option: 1})
+    if meant is not None:
+        assert f"did you mean {meant}?" in str(caught.value)
+
+
+def test_an_option_like_no_other_lists_them_all():
+    """An unknown option with nothing near it is answered with the list of all."""
+    with pytest.raises(ConfigurationError, match=r"^zzzz: no such option; the options are secret_key, .*clock$"):
+        SessionConfig.from_options({"secret_key": SECRET, "zzzz": 1})
+
+
+@pytest.mark.parametrize("option", ["session_serializer", "session_deserializer", "populate_session"])
+def test_options_of_lilya_alone_are_explained(option):
+    """An option that only Lilya's sessions have is refused with the reason and the way out."""
+    with pytest.raises(ConfigurationError, match=rf"^{option}: not an option of Roomkey; .*(leave it out|instead)$"):
+        SessionConfig.from_options({"secret_key": SECRET, option: None})
+
+
+def test_a_missing_secret_is_named():
+    """Without a secret_key the error says so."""
+    with pytest.raises(ConfigurationError, match="^secret_key: missing"):
+        SessionConfig.from_options({"store": "memory://"})
+
+
+# --- the object -------------------------------------------------------------------------------------------------------
+
+
+def test_a_config_is_frozen():
+    """No option can be set or deleted afterwards."""
+    config = _config()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.max_age = 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        del config.max_age
+
+
+def test_options_are_given_by_name():
+    """No option may be given by position."""
+    with pytest.raises(TypeError):
+        SessionConfig(SECRET)
+
+
+@pytest.mark.parametrize("secret", [SECRET, SECRET.encode(), [SECRET, SECRET + "2"]], ids=["str", "bytes", "list"])
+def test_repr_shows_no_secret(secret):
+    """Neither repr nor str shows a secret key."""
+    config = _config(secret_key=secret)
+    assert SECRET not in repr(config) and SECRET not in str(config)
+    assert SECRET not in repr(dataclasses.replace(config, max_age=60))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:hunter2@localhost/0",
+        "postgresql+asyncpg://user:hunter2@host/db",
+        "redis:user:hunter2@localhost",
+        "//user:hunter2@localhost",
+        "sqlite://user:hunter2@localhost",
+    ],
+)
+def test_errors_never_show_the_password_of_a_store(url):
+    """A store URL that is refused is not shown, for it may hold a password."""
+    with pytest.raises(ConfigurationError, match="^store: ") as caught:
+        _config(store=url)
+    assert "hunter2" not in str(caught.value) and "user" not in str(caught.value)
+    assert caught.value.__cause__ is None and caught.value.__context__ is None
+
+
+def test_a_deep_copy_is_the_config_itself():
+    """Frameworks that copy their settings deeply keep the one config with the one store."""
+    config = _config()
+    assert copy.deepcopy(config) is config
+    assert copy.deepcopy({"session": [config]})["session"][0] is config
