@@ -459,12 +459,13 @@ class Visit:
             now = lifecycle.clock()
             session_id = new_session_id()
             new_key = store_key(session_id)
-            # The tombstone outlives `grace`: a slow request that loaded the old record must still find the successor.
+            # The tombstone outlives `grace`: a slow request that loaded the old record, however short that had to live,
+            # must still find the successor, if only to end it.
             tombstone = Record(
                 b"",
-                saved.version,
-                record.created_at,
-                record.expires_at,
+                version,
+                created_at,
+                expires_at,
                 record.user,
                 successor=new_key,
                 serve_until=now + (self.session._rotate or 0) if user == self.user else now,
