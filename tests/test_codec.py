@@ -96,7 +96,7 @@ def _same(one, other):
 
 def _save(data):
     """Encode as a save does: with the second look."""
-    verify(data)
+    verify(data, encode(data))
     return encode(data)
 
 
@@ -112,7 +112,7 @@ def _save(data):
 @example({"v": [Decimal("1.50"), Decimal("-0"), Decimal("sNaN12"), Decimal("-Infinity"), -0.0]})
 def test_data_comes_back_equal_and_of_the_same_types(data):
     """Whatever can be stored comes back equal, with the same types at every level and in the same order."""
-    verify(data)
+    verify(data, encode(data))
     assert _same(decode(encode(data)), data)
 
 
@@ -135,9 +135,9 @@ def test_order_of_a_set_does_not_show(members, random):
 @pytest.mark.parametrize("kind", [set, frozenset])
 def test_colliding_members_of_a_set_do_not_show_their_order(kind):
     """Members whose hashes collide, which the interpreter keeps as inserted, give the same bytes in any order."""
-    members = [0, 8, 16, 24, 32]
-    assert list(set(members)) != list(set(reversed(members)))
-    assert encode({"v": kind(members)}) == encode({"v": kind(reversed(members))})
+    members, backwards = [0, 8, 16, 24, 32], [32, 24, 16, 8, 0]
+    assert list(set(members)) != list(set(backwards))
+    assert encode({"v": kind(members)}) == encode({"v": kind(backwards)})
 
 
 @pytest.mark.parametrize(
@@ -368,11 +368,10 @@ _UNSTORABLE = {
 def test_unstorable_values_are_refused_with_their_path(value, kind, wrap, path):
     """A value that would not come back as it is raises SessionDataError naming the path and the type."""
     data = wrap(value)
-    for refuse in (encode, verify):
-        with pytest.raises(SessionDataError) as caught:
-            refuse(data)
-        assert str(caught.value).startswith(f"{path} is of type ")
-        assert kind in str(caught.value).split(",")[0]
+    with pytest.raises(SessionDataError) as caught:
+        encode(data)
+    assert str(caught.value).startswith(f"{path} is of type ")
+    assert kind in str(caught.value).split(",")[0]
 
 
 @pytest.mark.parametrize("value", [bytearray(b"x"), memoryview(b"x")], ids=["bytearray", "memoryview"])
@@ -388,7 +387,7 @@ def test_unstorable_values_are_refused_with_their_path(value, kind, wrap, path):
 def test_verify_refuses_what_encode_would_change(value, wrap, path):
     """`verify` refuses bytearray and memoryview, which would come back as bytes, and names the path."""
     with pytest.raises(SessionDataError) as caught:
-        verify(wrap(value))
+        verify(wrap(value), encode(wrap(value)))
     assert str(caught.value).startswith(f"{path} is of type builtins.{type(value).__name__},")
 
 
@@ -396,9 +395,8 @@ def test_verify_refuses_what_encode_would_change(value, wrap, path):
 def test_unstorable_members_of_a_set_are_refused(member):
     """A member of a set that cannot be stored is refused with the path of the set."""
     for kind in (set, frozenset):
-        for refuse in (encode, verify):
-            with pytest.raises(SessionDataError, match=r"^session\['cart'\]\{\.\.\.\} is of type"):
-                refuse({"cart": kind([member])})
+        with pytest.raises(SessionDataError, match=r"^session\['cart'\]\{\.\.\.\} is of type"):
+            encode({"cart": kind([member])})
 
 
 @pytest.mark.parametrize("key", [_Text("x"), _Number.ONE, 1j], ids=lambda value: type(value).__name__)
@@ -433,9 +431,8 @@ def test_very_deep_nesting_is_refused(wrap):
     value = 1
     for _ in range(100_000):
         value = wrap(value)
-    for refuse in (encode, verify):
-        with pytest.raises(SessionDataError, match=r"^session\['cart'\].*levels deep"):
-            refuse({"cart": value})
+    with pytest.raises(SessionDataError, match=r"^session\['cart'\].*levels deep"):
+        encode({"cart": value})
 
 
 def test_data_that_holds_itself_is_refused():
@@ -445,9 +442,8 @@ def test_data_that_holds_itself_is_refused():
     ring = {}
     ring["k"] = ring
     for value in (loop, ring, (loop,), [ring]):
-        for refuse in (encode, verify):
-            with pytest.raises(SessionDataError, match=r"^session\['cart'\].*levels deep"):
-                refuse({"cart": value})
+        with pytest.raises(SessionDataError, match=r"^session\['cart'\].*levels deep"):
+            encode({"cart": value})
 
 
 def test_errors_show_no_values():

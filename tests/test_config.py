@@ -67,11 +67,9 @@ def test_every_wrong_option_is_refused_by_name(option, value):
 
 @pytest.mark.parametrize("option", ["max_age", "store_timeout", "absolute_timeout", "max_bytes"])
 def test_an_absurdly_large_number_raises_no_other_error(option):
-    """A number past the range of floats is accepted or refused with ConfigurationError, never with OverflowError."""
-    try:
+    """A number past the range of floats is refused with ConfigurationError, not with OverflowError."""
+    with pytest.raises(ConfigurationError, match=rf"^{option}: "):
         _config(**{option: 10**400})
-    except ConfigurationError as error:
-        assert str(error).startswith(f"{option}: ")
 
 
 @pytest.mark.parametrize(
@@ -188,7 +186,7 @@ def test_options_of_lilya_alone_are_explained(option):
 
 def test_a_missing_secret_is_named():
     """Without a secret_key the error says so."""
-    with pytest.raises(ConfigurationError, match="^secret_key: missing"):
+    with pytest.raises(ConfigurationError, match=r"^secret_key: missing"):
         SessionConfig.from_options({"store": "memory://"})
 
 
@@ -230,7 +228,7 @@ def test_repr_shows_no_secret(secret):
 )
 def test_errors_never_show_the_password_of_a_store(url):
     """A store URL that is refused is not shown, for it may hold a password."""
-    with pytest.raises(ConfigurationError, match="^store: ") as caught:
+    with pytest.raises(ConfigurationError, match=r"^store: ") as caught:
         _config(store=url)
     assert "hunter2" not in str(caught.value) and "user" not in str(caught.value)
     assert caught.value.__cause__ is None and caught.value.__context__ is None

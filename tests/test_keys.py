@@ -160,7 +160,7 @@ def test_what_is_no_secret_is_refused(value):
 
 def test_a_secret_with_a_lone_surrogate_is_refused_properly():
     """A secret that is no valid text is refused with ConfigurationError."""
-    with pytest.raises(ConfigurationError, match="^secret_key"):
+    with pytest.raises(ConfigurationError, match=r"^secret_key"):
         SecretKeys("\ud800" * 32)
 
 

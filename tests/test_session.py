@@ -212,7 +212,7 @@ def test_pickling_is_refused(protocol):
 def test_a_grace_must_be_finite_and_not_negative(grace):
     """rotate refuses any grace that is negative or not finite, and then has done nothing."""
     session = Session()
-    with pytest.raises(ValueError, match="^rotate: grace is "):
+    with pytest.raises(ValueError, match=r"^rotate: grace is "):
         session.rotate(grace=grace)
     assert session.accessed is False
 

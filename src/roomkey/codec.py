@@ -33,6 +33,8 @@ _OPTIONS = (
     | ormsgpack.OPT_PASSTHROUGH_ENUM
 )
 
+_BINARY = (b"\xc4", b"\xc5", b"\xc6")  # what binary begins with in MessagePack; other things may hold these bytes too
+
 # The numbers are stored: never change or reuse one.
 _TUPLE, _SET, _FROZENSET, _DICT, _INT, _STR, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID = range(1, 13)
 
@@ -53,14 +55,20 @@ def encode(data: dict[str, Any]) -> bytes:
         return _FORMAT + _pack(_portable_session(data))
 
 
-def verify(data: dict[str, Any]) -> None:
+def verify(data: dict[str, Any], stored: bytes) -> None:
     """Refuse what `encode` lets through but would come back as another type (`bytearray`, `memoryview`).
 
     Apart from `encode`, because only data about to be saved needs this second look.
 
+    Args:
+        data: the session.
+        stored: what `encode` made of it.
+
     Raises:
         SessionDataError: names the key path and the type.
     """
+    if not any(marker in stored for marker in _BINARY):
+        return  # both are stored as MessagePack's binary, and there is none: spared a walk through all of the data
     try:
         exact = _exact(data)
     except RecursionError:

@@ -203,14 +203,13 @@ class Lifecycle:
             key = record.successor
         return _Gone.ENDED
 
-    def checked(self, data: dict[str, Any]) -> bytes:
-        """Return `data` encoded, if it may be stored.
+    def check(self, data: dict[str, Any], stored: bytes) -> None:
+        """Refuse `data`, encoded as `stored`, if it may not be saved.
 
         Raises:
             SessionDataError: a value cannot be stored, or all of it is too large.
         """
-        stored = codec.encode(data)
-        codec.verify(data)
+        codec.verify(data, stored)
         most = self.config.max_bytes
         if len(stored) > most:
             largest = max(data, key=lambda key: len(codec.encode({key: data[key]})))
@@ -218,7 +217,6 @@ class Lifecycle:
                 f"the session takes {len(stored)} bytes and max_bytes is {most}; its largest key is {largest!r}: "
                 "keep large things in your database, and their IDs in the session"
             )
-        return stored
 
     def queue(self, key: str) -> AbstractAsyncContextManager[Any]:
         """Return the lock under which requests of this process that lost a swap for `key` try again."""
@@ -321,23 +319,34 @@ class Visit:
         self.key, self.record, self.user = key, record, self.lifecycle.user_of(fresh)
         self._hold(merged)
 
-    def is_unchanged(self) -> bool:
-        """Whether there is nothing to save, to renew or to tell the browser. The way of most requests: kept short."""
+    def unsaved(self) -> bytes | None:
+        """Return the session encoded; None if there is nothing to save, to renew or to tell the browser.
+
+        The way of most requests: kept short.
+
+        Raises:
+            SessionDataError: a value cannot be stored.
+        """
         session, record = self.session, self.record
-        if not session._accessed:
-            return True
-        if record is None:
-            return not session._ended and not dict.__len__(session)
-        if session._ended or session._rotate is not None or not dict.__len__(session):
-            return False
+        if not session._accessed or (record is None and not session._ended and not dict.__len__(session)):
+            return None
+        stored = codec.encode(session._plain())
+        if record is None or stored != record.data or session._ended or session._rotate is not None:
+            return stored
+        if not dict.__len__(session):
+            return stored
         lifecycle = self.lifecycle
-        fresh_enough = record.expires_at - lifecycle.clock() > lifecycle.renew_below or not lifecycle.is_due(record)
-        return fresh_enough and codec.encode(session._plain()) == record.data
+        if record.expires_at - lifecycle.clock() > lifecycle.renew_below or not lifecycle.is_due(record):
+            return None
+        return stored
 
     # --- deciding -------------------------------------------------------------------------------------------------
 
-    async def commit(self) -> None:
+    async def commit(self, stored: bytes | None = None) -> None:
         """Save what the request did to its session, and set `cookie` to what the response owes the browser.
+
+        Args:
+            stored: what `unsaved` has just returned, if it was asked.
 
         Raises:
             SessionDataError: nothing was saved.
@@ -345,20 +354,23 @@ class Visit:
             StoreUnavailable: the store did not acknowledge.
         """
         session = self.session
-        if self.is_unchanged():
-            return
+        if stored is None:
+            stored = self.unsaved()
+            if stored is None:
+                return
         if self.record is not None and (session._ended or not dict.__len__(session)):
             await self._end()
+            stored = codec.encode(session._plain())  # it may have changed meanwhile
         session._ended = False
         if self.record is not None:
-            await self._save(self.record)
+            await self._save(self.record, stored)
         elif dict.__len__(session):
-            await self._create(session._plain())
+            await self._create(session._plain(), stored)
         session._rotate, session._changes = None, ()
 
-    async def _create(self, data: dict[str, Any]) -> None:
+    async def _create(self, data: dict[str, Any], stored: bytes) -> None:
         lifecycle = self.lifecycle
-        stored = lifecycle.checked(data)
+        lifecycle.check(data, stored)
         self._need_cookie("a new session")
         now = lifecycle.clock()
         session_id = new_session_id()
@@ -388,18 +400,18 @@ class Visit:
         if self.cookie_possible:
             self.cookie = Cookie.CLEAR
 
-    async def _save(self, record: Record) -> None:
+    async def _save(self, record: Record, stored: bytes) -> None:
         mine = self.session._plain()
         user = self.lifecycle.user_of(mine)
         rotating = self.session._rotate is not None or user != self.user
-        if not rotating and codec.encode(mine) == record.data:
+        if not rotating and stored == record.data:
             await self._renew(record)  # what is unchanged and not due does not come here
             return
-        data = self.lifecycle.checked(mine)
+        self.lifecycle.check(mine, stored)
         if rotating:
             self._need_cookie("a rotated session")
         try:
-            await self._swap(self.key, record, data, user, rotating)
+            await self._swap(self.key, record, stored, user, rotating)
         except Conflict:
             async with self.lifecycle.queue(self.key):
                 await self._merge(record, mine, user, rotating)
@@ -420,7 +432,7 @@ class Visit:
                 # A log-in stands on its own: a session with what this request put into it, and nothing else.
                 self._hold(lay_over({}, base, mine, session._changes) if logging_in else {})
                 if logging_in:
-                    await self._create(session._plain())
+                    await self._create(session._plain(), self._encoded())
                 else:
                     self.lost = True
                 return
@@ -434,11 +446,12 @@ class Visit:
                 self._hold(merged)
                 await self._end()
                 return
-            data = lifecycle.checked(merged)
+            stored = codec.encode(merged)
+            lifecycle.check(merged, stored)
             # Where another request logged in meanwhile, `rotate()` must not hand its card to one from before.
             rotates = rotating and (changes_user or fresh.user == self.user)
             try:
-                await self._swap(key, fresh, data, lifecycle.user_of(merged), rotates)
+                await self._swap(key, fresh, stored, lifecycle.user_of(merged), rotates)
             except Conflict:
                 owner = fresh.user
                 # Other processes queue elsewhere: step aside for a moment, longer each time.

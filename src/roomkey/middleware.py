@@ -78,7 +78,8 @@ class SessionMiddleware:
             if answer is error:
                 raise
             raise answer.with_traceback(error.__traceback__) from error.__cause__
-        await response.finish()
+        if not response.is_untouched():
+            await response.finish()
 
     def _is_served(self, session: object) -> bool:
         """Whether an outer middleware already serves this cookie: a mounted app sees the one session."""
@@ -138,13 +139,27 @@ class _Response:
         self._scope = scope
         self._send = send
 
-    async def send(self, message: Message) -> None:
+    def is_untouched(self) -> bool:
+        """Whether the app did nothing whatever with the session so far."""
+        return not self._session._accessed and self._scope.get("session") is self._session
+
+    # Not `async def`: one coroutine less for each message.
+    def send(self, message: Message) -> Awaitable[None]:
+        if self._started:
+            return self._send(message)
+        return self._send_first(message)
+
+    async def _send_first(self, message: Message) -> None:
         if self._replaced:
             return
-        if not self._started and message["type"] in _STARTS:
-            await self._start(message)
-            if self._replaced:
-                return
+        if message["type"] in _STARTS:
+            if self.is_untouched():
+                self._started = True
+                self._visit.cookie_possible = False
+            else:
+                await self._start(message)
+                if self._replaced:
+                    return
         await self._send(message)
 
     async def _start(self, message: Message) -> None:
@@ -155,8 +170,9 @@ class _Response:
             try:
                 if self._scope.get("session") is not self._session:
                     self._take_in_replacement()
-                if not visit.is_unchanged():
-                    await visit.commit()
+                stored = visit.unsaved()
+                if stored is not None:
+                    await visit.commit(stored)
             except StoreUnavailable as error:
                 self._replaced = self._failed = True
                 await _send_unavailable(self._scope, self._send, error)
@@ -227,8 +243,7 @@ class _Response:
         if self._started and not self._failed:
             if self._scope.get("session") is not self._session:
                 self._take_in_replacement()
-            if not self._visit.is_unchanged():
-                await self._visit.commit()
+            await self._visit.commit()
 
 
 def _is_answer(error: Exception) -> bool:
