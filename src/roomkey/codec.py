@@ -120,16 +120,18 @@ def _default(value: Any) -> ormsgpack.Ext:
     return writer(value)
 
 
-def _zone(value: dt.datetime | dt.time) -> str | None:
-    return value.tzinfo.key if isinstance(value.tzinfo, ZoneInfo) else None
+def _zone(value: dt.datetime | dt.time) -> str | int | None:
+    """Return the name of a named zone (it is more than its offset of the moment), or the offset in microseconds."""
+    if isinstance(value.tzinfo, ZoneInfo) and value.tzinfo.key:
+        return value.tzinfo.key
+    offset = value.utcoffset()
+    return None if offset is None else offset // dt.timedelta(microseconds=1)
 
 
 def _write_moment(tag: int) -> Callable[[Any], ormsgpack.Ext]:
     def write(value: dt.datetime | dt.time) -> ormsgpack.Ext:
-        # The offset is in the text; a named zone goes beside it, for it is more than its offset of the moment.
-        zone = _zone(value)
-        text = value.replace(tzinfo=None).isoformat() if zone else value.isoformat()
-        return ormsgpack.Ext(tag, _pack([text, value.fold, zone]))
+        # The offset is not left to the text: `fromisoformat` takes one of a few microseconds for UTC.
+        return ormsgpack.Ext(tag, _pack([value.replace(tzinfo=None).isoformat(), value.fold, _zone(value)]))
 
     return write
 
@@ -242,7 +244,11 @@ def _read_moment(kind: Any) -> Callable[[bytes], Any]:
     def read(payload: bytes) -> Any:
         text, fold, zone = _unpack(payload)
         moment = kind.fromisoformat(text).replace(fold=fold)
-        return moment if zone is None else moment.replace(tzinfo=ZoneInfo(zone))
+        if zone is None:
+            return moment
+        if isinstance(zone, str):
+            return moment.replace(tzinfo=ZoneInfo(zone))
+        return moment.replace(tzinfo=dt.timezone(dt.timedelta(microseconds=zone)) if zone else dt.UTC)
 
     return read
 
