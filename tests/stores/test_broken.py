@@ -330,6 +330,24 @@ class NeedsOpen(_WithLifespan):
         return await super().load(key)
 
 
+class WipesTheLoggedInOnly(_Broken):
+    async def wipe(self) -> None:
+        for key, record in list(self._records.items()):
+            if record.user is not None:
+                self._drop(key)
+
+
+class StaysWiped(_Broken):
+    wiped = False
+
+    async def wipe(self) -> None:
+        self.wiped = True
+        await super().wipe()
+
+    async def load(self, key: str) -> Record | None:
+        return None if self.wiped else await super().load(key)
+
+
 FAULTS: list[tuple[Callable[..., Store], str]] = [
     (ReturnsAnEmptyRecord, "test_load_of_a_missing_key"),
     (NeverExpires, "test_load_of_an_expired_record"),
@@ -385,6 +403,8 @@ FAULTS: list[tuple[Callable[..., Store], str]] = [
     (FindsTheEnded, "test_of_user_leaves_out_tombstones"),
     (ForgetsWhoLoggedIn, "test_of_user_follows_the_record"),
     (IndexExpiresAlone, "test_of_user_follows_a_touch"),
+    (WipesTheLoggedInOnly, "test_wipe_ends_every_session"),
+    (StaysWiped, "test_wipe_and_go_on"),
     (ClosesOnce, "test_open_and_close_twice"),
     (OpensOnce, "test_open_after_close"),
     (NeedsOpen, "test_use_without_open"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Conflict", "Lifespan", "Purge", "Record", "Store", "UserIndex"]
+__all__ = ["Conflict", "Lifespan", "Purge", "Record", "Store", "UserIndex", "Wipe"]
 
 
 class Conflict(Exception):
@@ -109,6 +109,18 @@ class Purge(Protocol):
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records; return how many went."""
+        ...
+
+
+@runtime_checkable
+class Wipe(Protocol):
+    """A store that can end all sessions at once, after a breach."""
+
+    async def wipe(self) -> None:
+        """End every session of everybody, in a time that does not grow with their number.
+
+        When it returns, nothing that was there before can be loaded, updated, rotated, touched or listed again.
+        """
         ...
 
 

@@ -22,7 +22,7 @@ _LOOKED_AT_PER_ADDED = 2
 
 
 class MemoryStore:
-    """Keep sessions in a dictionary. Implements `Store`, `Purge` and `UserIndex`.
+    """Keep sessions in a dictionary. Implements `Store`, `Purge`, `UserIndex` and `Wipe`.
 
     Args:
         clock: returns Unix time in seconds; default `time.time`. Tests pass one that they move.
@@ -99,6 +99,12 @@ class MemoryStore:
             now = self._clock()
             theirs = [(key, self._records[key]) for key in self._of_user.get(user, ())]
         return [(key, record) for key, record in theirs if record.expires_at > now and record.successor is None]
+
+    async def wipe(self) -> None:
+        """End every session."""
+        with self._lock:
+            # New dictionaries: to empty the old ones takes as long as they are large.
+            self._records, self._of_user = OrderedDict(), {}
 
     def _refuse_taken(self, key: str, now: float) -> None:
         record = self._records.get(key)

@@ -91,11 +91,12 @@ UPDATE session SET expires_at = max(expires_at, ?) WHERE key = ? AND successor I
 """
 _DELETE = "DELETE FROM session WHERE key = ?"
 _PURGE = "DELETE FROM session WHERE rowid IN (SELECT rowid FROM session WHERE expires_at <= ? LIMIT ?)"
+_WIPE = "DELETE FROM session"
 _OF_USER = f"SELECT key, {_FIELDS} FROM session WHERE user = ? AND successor IS NULL AND expires_at > ?"
 
 
 class SQLiteStore:
-    """Keep sessions in one SQLite file. Implements `Store`, `Lifespan`, `Purge` and `UserIndex`.
+    """Keep sessions in one SQLite file. Implements `Store`, `Lifespan`, `Purge`, `UserIndex` and `Wipe`.
 
     Several processes may share the file; each makes its own store. The file must be on a local disk: write-ahead
     logging does not work over a network file system. It is made when missing, readable for its owner only, like the
@@ -202,6 +203,10 @@ class SQLiteStore:
         sessions: list[tuple[str, Record]] = await self._ask(_Kind.READ, _of_user, user)
         return sessions
 
+    async def wipe(self) -> None:
+        """End every session. SQLite drops whole pages when it deletes without a condition."""
+        await self._ask(_Kind.WRITE, _wipe)
+
     async def _ask(self, kind: _Kind, work: _Work, *args: Any) -> Any:
         job = _Job(kind, work, args)
         with self._lock:
@@ -287,6 +292,10 @@ def _delete(connection: sqlite3.Connection, now: float, key: str) -> None:
 
 def _purge(connection: sqlite3.Connection, now: float, limit: int) -> int:
     return connection.execute(_PURGE, (now, limit)).rowcount
+
+
+def _wipe(connection: sqlite3.Connection, now: float) -> None:
+    connection.execute(_WIPE)
 
 
 def _of_user(connection: sqlite3.Connection, now: float, user: str) -> list[tuple[str, Record]]:

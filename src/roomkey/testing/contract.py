@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from unittest import SkipTest
 
-from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex
+from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex, Wipe
 from roomkey.testing.clock import Clock
 
 __all__ = ["StoreContract"]
@@ -124,7 +124,7 @@ def _test(scenario: Callable[[Any, _Bench], Awaitable[None]]) -> Callable[[Store
 class StoreContract:
     """Subclass it, name the class `Test...`, and say how your store is made.
 
-    Tests of the optional protocols (`Purge`, `UserIndex`, `Lifespan`) are skipped for a store that has none of them.
+    Tests of the optional protocols (`Purge`, `UserIndex`, `Wipe`, `Lifespan`) are skipped for a store that has none of them.
     """
 
     clock_moves = True
@@ -680,6 +680,43 @@ class StoreContract:
         await bench.outlive_short()
         assert [found for found, _ in await store.of_user("42")] == [key]
 
+    # Wipe
+
+    @_test
+    async def test_wipe_ends_every_session(self, bench: _Bench) -> None:
+        """After `wipe` nothing that was there is there: to load, update, rotate, touch or list."""
+        store = _with_wipe(bench)
+        keys = [_key() for _ in range(3)]
+        for key in keys:
+            await store.create(key, bench.record(user="42"))
+        old, new = await bench.moved()
+        await store.wipe()
+        for key in [*keys, old, new]:
+            assert await store.load(key) is None
+        assert not await store.touch(keys[0], bench.now() + 7200)
+        await _refuses(store.update(keys[1], bench.record(version=2), version=1))
+        new_key = _key()
+        await _refuses(store.rotate(keys[2], new_key, bench.record(version=2), bench.tombstone(new_key), version=1))
+        for key in [*keys, new_key]:
+            assert await store.load(key) is None
+        if isinstance(store, UserIndex):
+            assert await store.of_user("42") == []
+
+    @_test
+    async def test_wipe_and_go_on(self, bench: _Bench) -> None:
+        """After `wipe`, also a second one at once, new sessions are kept, under an old key too."""
+        store = _with_wipe(bench)
+        key = _key()
+        await store.create(key, bench.record(data=b"old"))
+        await store.wipe()
+        await store.wipe()
+        record = bench.record(data=b"new", user="42")
+        await store.create(key, record)
+        _same(await store.load(key), record)
+        await store.update(key, bench.record(version=2, user="42"), version=1)
+        if isinstance(store, UserIndex):
+            assert [found for found, _ in await store.of_user("42")] == [key]
+
     # Lifespan
 
     @_test
@@ -720,6 +757,15 @@ class _StoreWithUsers(Store, UserIndex, Protocol): ...
 
 
 class _StoreWithLifespan(Store, Lifespan, Protocol): ...
+
+
+class _StoreWithWipe(Store, Wipe, Protocol): ...
+
+
+def _with_wipe(bench: _Bench) -> _StoreWithWipe:
+    if not isinstance(bench.store, Wipe):
+        raise SkipTest("the store has no wipe")
+    return bench.store
 
 
 def _with_users(bench: _Bench) -> _StoreWithUsers:
