@@ -1,0 +1,251 @@
+"""Migrating: sessions move from one store to another, each once, and nobody is logged out."""
+
+import asyncio
+
+import pytest
+
+from roomkey import ConfigurationError, SessionConfig, StoreUnavailable
+from roomkey.lifecycle import Cookie, Lifecycle
+from roomkey.stores.base import Conflict, Purge, Record, Store, UserIndex, Wipe
+from roomkey.stores.memory import MemoryStore
+from roomkey.stores.migrating import Migrating
+from roomkey.testing import Clock, StoreContract
+
+
+class TestMigrating(StoreContract):
+    """Everything is in the new store from the start."""
+
+    async def make(self, clock: Clock) -> Store:
+        return Migrating(MemoryStore(clock=clock), MemoryStore(clock=clock), clock=clock)
+
+
+class _FilledOld(Migrating):
+    """Whatever is made is put into the old store, as if it had been there before."""
+
+    async def create(self, key, record):
+        if await self._new.load(key) is not None:
+            raise Conflict
+        await self._old.create(key, record)
+
+    async def rotate(self, key, new_key, record, tombstone, *, version):
+        await self.load(new_key)  # the suite takes a key on purpose; a real one is random, and never in the old store
+        await super().rotate(key, new_key, record, tombstone, version=version)
+
+
+class TestMigratingFromOld(StoreContract):
+    """Everything that is asked for is still in the old store."""
+
+    async def make(self, clock: Clock) -> Store:
+        return _FilledOld(MemoryStore(clock=clock), MemoryStore(clock=clock), clock=clock)
+
+
+class _Slow(MemoryStore):
+    """Lets other tasks run before and after each operation."""
+
+    async def load(self, key):
+        await asyncio.sleep(0)
+        found = await super().load(key)
+        await asyncio.sleep(0)
+        return found
+
+    async def create(self, key, record):
+        await asyncio.sleep(0)
+        await super().create(key, record)
+        await asyncio.sleep(0)
+
+    async def update(self, key, record, *, version):
+        await asyncio.sleep(0)
+        await super().update(key, record, version=version)
+        await asyncio.sleep(0)
+
+    async def delete(self, key):
+        await asyncio.sleep(0)
+        await super().delete(key)
+        await asyncio.sleep(0)
+
+
+KEY = "ab" * 32
+CLOCK = Clock(1_000_000.0)
+
+
+def _record(**fields):
+    return Record(**{"data": b"data", "version": 3, "created_at": CLOCK(), "expires_at": CLOCK() + 3600, **fields})
+
+
+def _stores(kind=_Slow):
+    new, old = kind(clock=CLOCK), kind(clock=CLOCK)
+    return new, old, Migrating(new, old, clock=CLOCK)
+
+
+def test_a_session_moves_when_it_is_first_asked_for():
+    """A load finds the record unchanged, and from then on it is in the new store only."""
+
+    async def scenario():
+        new, old, store = _stores()
+        record = _record(user="42", ip="192.0.2.1")
+        await old.create(KEY, record)
+        assert await store.load(KEY) == record
+        assert await new.load(KEY) == record
+        assert await old.load(KEY) is None
+        assert await store.load(KEY) == record
+
+    asyncio.run(scenario())
+
+
+def test_many_first_requests_at_once_all_find_it():
+    """Concurrent first loads move the session once, and each of them gets it."""
+
+    async def scenario():
+        _, old, store = _stores()
+        record = _record()
+        await old.create(KEY, record)
+        assert await asyncio.gather(*(store.load(KEY) for _ in range(20))) == [record] * 20
+        assert await old.load(KEY) is None
+
+    asyncio.run(scenario())
+
+
+def test_a_log_out_is_final_while_others_move_it():
+    """A session that one request moved and ended is not moved again by another that had found it in the old store."""
+
+    async def scenario():
+        for delay in range(40):
+            new, old, store = _stores()
+            await old.create(KEY, _record())
+
+            async def late(store=store, delay=delay):
+                for _ in range(delay):
+                    await asyncio.sleep(0)
+                return await store.load(KEY)
+
+            async def leave(store=store):
+                record = await store.load(KEY)
+                ended = _record(version=record.version + 1, expires_at=CLOCK() - 1)
+                await store.update(KEY, ended, version=record.version)
+                await store.delete(KEY)
+
+            others = [asyncio.create_task(late()) for _ in range(3)]
+            await leave()
+            assert await store.load(KEY) is None
+            await asyncio.gather(*others, return_exceptions=True)
+            assert await store.load(KEY) is None
+            assert await new.load(KEY) is None
+
+    asyncio.run(scenario())
+
+
+def test_a_failing_new_store_leaves_the_session_in_the_old_one():
+    """When the new store is down, the move fails loudly and the session stays where it was."""
+
+    class Down(MemoryStore):
+        down = True
+
+        async def create(self, key, record):
+            if self.down:
+                raise StoreUnavailable("down")
+            await super().create(key, record)
+
+    async def scenario():
+        new, old = Down(clock=CLOCK), MemoryStore(clock=CLOCK)
+        store = Migrating(new, old, clock=CLOCK)
+        record = _record()
+        await old.create(KEY, record)
+        with pytest.raises(StoreUnavailable):
+            await store.load(KEY)
+        assert await old.load(KEY) == record
+        new.down = False
+        assert await store.load(KEY) == record
+
+    asyncio.run(scenario())
+
+
+def test_a_failing_old_store_is_no_log_out():
+    """When the old store is down, what the new one does not have is unknown, not absent."""
+
+    class Down(MemoryStore):
+        async def load(self, key):
+            raise StoreUnavailable("down")
+
+    async def scenario():
+        with pytest.raises(StoreUnavailable):
+            await Migrating(MemoryStore(), Down()).load(KEY)
+
+    asyncio.run(scenario())
+
+
+def test_a_move_that_was_killed_ends_the_session_soon():
+    """A record that was taken and never arrived is an outage for a moment, then an ended session."""
+
+    async def scenario():
+        clock = Clock(1_000_000.0)
+        new, old = MemoryStore(clock=clock), MemoryStore(clock=clock)
+
+        class Killed(Exception):
+            pass
+
+        class Dies(Migrating):
+            async def _give_back(self, key, record):
+                raise Killed
+
+        async def die(key, record):
+            raise Killed
+
+        new.create = die
+        await old.create(KEY, _record())
+        with pytest.raises(Killed):
+            await Dies(new, old, clock=clock).load(KEY)
+        del new.create
+        store = Migrating(new, old, clock=clock)
+        with pytest.raises(StoreUnavailable):
+            await store.load(KEY)
+        clock.advance(11)
+        assert await store.load(KEY) is None
+
+    asyncio.run(scenario())
+
+
+def test_a_browser_stays_logged_in():
+    """Through the whole life cycle: logged in on the old store, still in on the new one, and out for good."""
+
+    async def scenario():
+        new, old, store = _stores()
+        before = Lifecycle(SessionConfig(secret_key="k" * 32, store=old, clock=CLOCK))
+        visit = before.anonymous()
+        visit.session["user_id"] = 42
+        await visit.commit()
+        card = visit.card
+
+        life = Lifecycle(SessionConfig(secret_key="k" * 32, store=store, clock=CLOCK))
+        visit = await life.arrive([card])
+        assert visit.session == {"user_id": 42}
+        visit.session["cart"] = [1]
+        await visit.commit()
+        visit = await Lifecycle(SessionConfig(secret_key="k" * 32, store=new, clock=CLOCK)).arrive([card])
+        assert visit.session == {"user_id": 42, "cart": [1]}
+        visit.session.clear()
+        await visit.commit()
+        assert visit.cookie is Cookie.CLEAR
+        assert (await life.arrive([card])).record is None
+
+    asyncio.run(scenario())
+
+
+def test_only_what_both_stores_have_is_offered():
+    """A list of a user's sessions, or ending all of them, needs both stores."""
+
+    class Plain:
+        def __init__(self):
+            self.inner = MemoryStore()
+            for name in ("load", "create", "update", "rotate", "touch", "delete"):
+                setattr(self, name, getattr(self.inner, name))
+
+    both, one = Migrating(MemoryStore(), MemoryStore()), Migrating(MemoryStore(), Plain())
+    assert isinstance(both, UserIndex) and isinstance(both, Wipe) and isinstance(both, Purge)
+    assert not isinstance(one, UserIndex) and not isinstance(one, Wipe)
+
+
+def test_urls_are_taken(tmp_path):
+    """Both stores may be given as URLs; what is neither is refused."""
+    assert "MemoryStore" in repr(Migrating("memory://", f"sqlite:///{tmp_path}/old.db"))
+    with pytest.raises(ConfigurationError):
+        Migrating("memory://", 5)
