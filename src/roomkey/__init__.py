@@ -6,6 +6,7 @@ The browser holds a signed random ID, the server holds the data, and logging out
 from roomkey.config import SessionConfig
 from roomkey.errors import (
     ConfigurationError,
+    LoginTooOld,
     ResponseStarted,
     RoomkeyError,
     SessionDataError,
@@ -15,16 +16,20 @@ from roomkey.errors import (
 )
 from roomkey.middleware import SessionMiddleware
 from roomkey.session import Session
+from roomkey.users import SessionInfo, Sessions
 
 __all__ = [
     "ConfigurationError",
+    "LoginTooOld",
     "ResponseStarted",
     "RoomkeyError",
     "Session",
     "SessionConfig",
     "SessionDataError",
     "SessionEnded",
+    "SessionInfo",
     "SessionMiddleware",
+    "Sessions",
     "StoreUnavailable",
     "WeakSecretWarning",
 ]

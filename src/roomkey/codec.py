@@ -1,17 +1,20 @@
 """Session data to bytes and back, every value with its exact type.
 
 The bytes start with one that names the format, so that what is stored never depends on what happens to be installed.
-Format 1 is MessagePack with extension types for what MessagePack has no type of its own. Plain data takes a fast path
-inside ormsgpack; whatever that refuses is tried once more by `_portable`, which knows the rarer cases (integers past
-64 bits, lone surrogates, dictionaries whose keys are not text) and names the place of what nobody can store.
+Format 1 is MessagePack with extension types for what MessagePack has no type of its own; format 2 is the same with the
+session's `Facts` before it. Plain data takes a fast path inside ormsgpack; whatever that refuses is tried once more by
+`_portable`, which knows the rarer cases (integers past 64 bits, lone surrogates, dictionaries whose keys are not text)
+and names the place of what nobody can store.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import math
+import struct
 from collections.abc import Callable, Collection
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -19,9 +22,11 @@ import ormsgpack
 
 from roomkey.errors import RoomkeyError, SessionDataError
 
-__all__ = ["EMPTY", "DamagedData", "decode", "encode", "verify"]
+__all__ = ["EMPTY", "NO_FACTS", "DamagedData", "Facts", "decode", "encode", "facts_in", "verify"]
 
 _FORMAT = b"\x01"
+_WITH_FACTS = b"\x02"
+_FACTS = struct.Struct(">dd")
 EMPTY = b"\x01\x80"  # what an empty session encodes to
 
 _OPTIONS = (
@@ -43,16 +48,40 @@ class DamagedData(RoomkeyError):
     """The stored bytes are not a session that this version can read."""
 
 
-def encode(data: dict[str, Any]) -> bytes:
-    """Return `data` as bytes; equal data of equal types in equal order gives equal bytes.
+class Facts(NamedTuple):
+    """What a session knows beside its data."""
+
+    authenticated_at: float | None = None  # Unix seconds of the last log-in; None: nobody logged in
+    lifetime: float | None = None  # seconds that it lives after it was last used; None: the configuration's max_age
+
+
+NO_FACTS = Facts()
+
+
+def encode(data: dict[str, Any], facts: Facts = NO_FACTS) -> bytes:
+    """Return `data` as bytes; equal data of equal types in equal order, with equal facts, gives equal bytes.
 
     Raises:
         SessionDataError: a value, or a key of the session, cannot be stored; names the key path and the type.
     """
+    start = _FORMAT if facts is NO_FACTS else _head(facts)
     try:
-        return _FORMAT + ormsgpack.packb(data, _default, _OPTIONS)
+        return start + ormsgpack.packb(data, _default, _OPTIONS)
     except (TypeError, ValueError, RecursionError):
-        return _FORMAT + _pack(_portable_session(data))
+        return start + _pack(_portable_session(data))
+
+
+def _head(facts: Facts) -> bytes:
+    if facts == NO_FACTS:
+        return _FORMAT
+    return _WITH_FACTS + _FACTS.pack(*(math.nan if fact is None else fact for fact in facts))
+
+
+def facts_in(stored: bytes) -> Facts:
+    """Return the facts in what `encode` made; none in what cannot be read."""
+    if stored[:1] != _WITH_FACTS or len(stored) <= _FACTS.size:
+        return NO_FACTS
+    return Facts(*(fact if math.isfinite(fact) else None for fact in _FACTS.unpack_from(stored, 1)))
 
 
 def verify(data: dict[str, Any], stored: bytes) -> None:
@@ -97,10 +126,15 @@ def decode(stored: bytes) -> dict[str, Any]:
         DamagedData: no session can be read from `stored`. No other error comes out, whatever the bytes. Bytes that
             follow a whole session are ignored; the next save drops them.
     """
-    if not isinstance(stored, bytes) or stored[:1] != _FORMAT:
+    start = stored[:1] if isinstance(stored, bytes) else b""
+    if start == _FORMAT:
+        begin = 1
+    elif start == _WITH_FACTS:
+        begin = 1 + _FACTS.size
+    else:
         raise DamagedData("the stored session has a format that this version of Roomkey does not know")
     try:
-        data = ormsgpack.unpackb(memoryview(stored)[1:], ext_hook=_restore)
+        data = ormsgpack.unpackb(memoryview(stored)[begin:], ext_hook=_restore)
     except (ValueError, TypeError, ArithmeticError, LookupError, RecursionError, OSError) as error:
         raise DamagedData(f"the stored session cannot be read ({type(error).__name__})") from None
     if type(data) is not dict:  # its keys are text: ormsgpack takes no others

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from roomkey.errors import ConfigurationError
 from roomkey.keys import SecretKeys
+from roomkey.stores.base import Store, UserIndex
 from roomkey.stores.urls import store_from
 
 if TYPE_CHECKING:
-    from roomkey.stores.base import Store
+    from roomkey.events import Event
 
 __all__ = ["SessionConfig"]
 
@@ -51,8 +52,17 @@ class SessionConfig:
         store: a URL (`memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`) or a `Store`.
         user_key: the session key that says whose session it is: when its value changes, the session ID rotates and
             the session is filed under that user. `None` turns both off.
+        max_sessions_per_user: past it, the user's longest unused session ends; `None`: no limit. Needs `user_key`, and
+            a store that can find a user's sessions.
+        record_client: keep the IP address and the user agent of each log-in, for `Sessions`. Off by default: both are
+            personal data. The address is the one that the server resolved (`scope["client"]`).
+        seal: encrypt the data at rest, under a key derived from `secret_key` and the session ID: a stolen database,
+            even with the secret key, says nothing. Needs `roomkey[crypto]`. Turning it on or off ends what sessions
+            there are.
         store_timeout: seconds one store operation may take before the answer is 503.
         max_bytes: encoded size, in bytes, at which a session is refused.
+        on_event: is called with each event of `roomkey.events`, in the request's task: be quick. What it raises is
+            logged, and disturbs nobody.
         clock: returns Unix seconds; tests move it.
 
     Raises:
@@ -71,8 +81,12 @@ class SessionConfig:
     absolute_timeout: float | None = 2592000  # 30 days, in seconds
     store: Store | str = "sqlite:///sessions.sqlite3"
     user_key: str | None = "user_id"
+    max_sessions_per_user: int | None = None
+    record_client: bool = False
+    seal: bool = False
     store_timeout: float = 2.0  # seconds
     max_bytes: int = 65536
+    on_event: Callable[[Event], None] | None = None
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -86,7 +100,21 @@ class SessionConfig:
             self._refuse("user_key", "it takes a session key (text), or None")
         if not callable(self.clock):
             self._refuse("clock", "it takes a function that returns Unix seconds")
+        if self.on_event is not None and not callable(self.on_event):
+            self._refuse("on_event", "it takes a function of one event, or None")
         self._set("store", store_from(self.store))
+        self._check_limit()
+
+    def _check_limit(self) -> None:
+        limit = self.max_sessions_per_user
+        if limit is None:
+            return
+        if type(limit) is not int or limit < 1:
+            self._refuse("max_sessions_per_user", "it takes a whole number above 0, or None")
+        if self.user_key is None:
+            self._refuse("max_sessions_per_user", "it needs a user_key, to know whose session it is")
+        if not isinstance(self.store, UserIndex):
+            self._refuse("max_sessions_per_user", f"{type(self.store).__name__} cannot find a user's sessions")
 
     def _check_numbers(self) -> None:
         for name in ("max_age", "store_timeout", "absolute_timeout", "max_bytes"):
@@ -103,7 +131,7 @@ class SessionConfig:
         name = self.session_cookie
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             self._refuse("session_cookie", "it takes 1 to 256 letters, digits or any of !#$%&'*+-.^_`|~")
-        for option in ("https_only", "persistent", "partitioned"):
+        for option in ("https_only", "persistent", "partitioned", "record_client", "seal"):
             if type(getattr(self, option)) is not bool:
                 self._refuse(option, "it takes True or False")
         if self.same_site not in ("lax", "strict", "none"):

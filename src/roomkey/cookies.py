@@ -60,9 +60,12 @@ class CookieWriter:
         expired = b"; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
         self._clear = (b"set-cookie", self._prefix + expired + self._attributes)
 
-    def give(self, card: bytes, seconds: float) -> tuple[bytes, bytes]:
-        """Return the header that hands out `card` for `seconds` (rounded up, at least 1)."""
-        age = b"; Max-Age=%d" % max(1, ceil(seconds)) if self._persistent else b""
+    def give(self, card: bytes, seconds: float, *, remembered: bool = False) -> tuple[bytes, bytes]:
+        """Return the header that hands out `card` for `seconds` (rounded up, at least 1).
+
+        `remembered`: it outlives the browser, whatever `persistent` says.
+        """
+        age = b"; Max-Age=%d" % max(1, ceil(seconds)) if self._persistent or remembered else b""
         return b"set-cookie", self._prefix + card + age + self._attributes
 
     def clear(self) -> tuple[bytes, bytes]:

@@ -4,6 +4,7 @@
     ├── ConfigurationError   an option is wrong (also a ValueError)
     ├── SessionDataError     a value cannot be stored, or the session is too large (also a TypeError)
     ├── SessionEnded         the session was ended while this request ran
+    ├── LoginTooOld          `session.require_recent`: the user is to log in again
     ├── ResponseStarted      a new cookie is due, but the headers have left
     └── StoreUnavailable     the store is down, slow, full or damaged
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 __all__ = [
     "ConfigurationError",
+    "LoginTooOld",
     "ResponseStarted",
     "RoomkeyError",
     "SessionDataError",
@@ -39,6 +41,10 @@ class SessionDataError(RoomkeyError, TypeError):
 
 class SessionEnded(RoomkeyError):
     """The session was ended (logged out, revoked, expired) while this request was running."""
+
+
+class LoginTooOld(RoomkeyError):
+    """The last log-in is longer ago than this step allows, or there was none: ask for the password again."""
 
 
 class ResponseStarted(RoomkeyError):

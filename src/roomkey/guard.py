@@ -6,12 +6,13 @@ A store that is down, slow or raises becomes a `StoreUnavailable`, logged once a
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
 from typing import Any, TypeVar
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store
+from roomkey.events import Event, OutageBegan, OutageEnded
+from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex, Wipe
 
 __all__ = ["GuardedStore"]
 
@@ -26,10 +27,12 @@ class GuardedStore:
     Args:
         store: the store itself.
         timeout: seconds that one operation may take.
+        tell: is told of outages.
     """
 
-    def __init__(self, store: Store, timeout: float) -> None:
+    def __init__(self, store: Store, timeout: float, tell: Callable[[Event], None] | None = None) -> None:
         self.store = store
+        self._tell = tell
         self._timeout = timeout
         self._down = False
 
@@ -52,6 +55,19 @@ class GuardedStore:
 
     def delete(self, key: str) -> _Asked[None]:
         return self._within(self.store.delete(key))
+
+    def of_user(self, user: str) -> _Asked[list[tuple[str, Record]]]:
+        if not isinstance(self.store, UserIndex):
+            raise ConfigurationError(f"store: {type(self.store).__name__} cannot find a user's sessions (no of_user)")
+        return self._within(self.store.of_user(user))
+
+    def wipe(self) -> _Asked[None]:
+        if not isinstance(self.store, Wipe):
+            raise ConfigurationError(
+                f"store: {type(self.store).__name__} cannot end all sessions at once (no wipe); "
+                "give a new secret_key, without the old ones, instead"
+            )
+        return self._within(self.store.wipe())
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records; 0 where the engine does that by itself."""
@@ -109,11 +125,15 @@ class GuardedStore:
         if not self._down:
             self._down = True
             _log.error("session store unavailable, answering 503 until it is back: %s", error)
+            if self._tell is not None:
+                self._tell(OutageBegan(type(self.store).__name__, str(error)))
 
     def _is_up(self) -> None:
         if self._down:
             self._down = False
             _log.warning("session store available again")
+            if self._tell is not None:
+                self._tell(OutageEnded(type(self.store).__name__))
 
 
 @coroutine

@@ -115,18 +115,18 @@ class Keyring:
         name: the cookie's name.
     """
 
-    __slots__ = ("_by_name", "_signing_key", "_signing_name")
+    __slots__ = ("_by_name", "_signing_key", "signing_name")
 
     def __init__(self, secret_keys: SecretKeys, *, purpose: str, name: str) -> None:
         self._by_name: dict[bytes, list[bytes]] = {}
         derived = [_derive(secret, purpose, name) for secret in secret_keys.values]
         for key_name, key in derived:
             self._by_name.setdefault(key_name, []).append(key)
-        self._signing_name, self._signing_key = derived[0]
+        self.signing_name, self._signing_key = derived[0]
 
     def sign(self, session_id: bytes) -> bytes:
         """Return the card for a session ID, signed with the first key."""
-        return self._signing_name + session_id + _mac(self._signing_key, session_id)
+        return self.signing_name + session_id + _mac(self._signing_key, session_id)
 
     def verify(self, card: bytes) -> bytes | None:
         """Return the session ID in `card`; None when it is not one that these keys signed."""
@@ -141,6 +141,14 @@ class Keyring:
             if hmac.compare_digest(_mac(key, session_id), mac):
                 return session_id
         return None
+
+    def is_stranger(self, card: bytes) -> bool:
+        """Whether `card` has the form of one, and names a key that is none of these."""
+        return len(card) == _CARD_LENGTH and card[:_KEY_NAME_LENGTH] not in self._by_name
+
+    def is_old(self, card: bytes) -> bool:
+        """Whether a card that `verify` took was signed by another key than the first."""
+        return not card.startswith(self.signing_name)
 
 
 def new_session_id() -> bytes:

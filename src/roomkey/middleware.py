@@ -21,6 +21,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _TRY_AGAIN_LATER = 1013  # WebSocket close code, IANA registry
+_LONGEST_ADDRESS = 64  # characters; an IPv6 address with a zone has room
+_LONGEST_AGENT = 256  # characters; a browser's name fits, a novel does not
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"})
 
 
@@ -65,6 +67,8 @@ class SessionMiddleware:
                 return
         else:
             visit = self.lifecycle.anonymous()
+        if self.config.record_client:
+            visit.client = _client(scope)
         scope["session"] = visit.session
         response = _Response(self._writer, visit, scope, send)
         try:
@@ -194,7 +198,7 @@ class _Response:
             if visit.cookie is Cookie.GIVE:
                 assert visit.record is not None
                 seconds = visit.record.expires_at - visit.lifecycle.clock()
-                headers.append(self._writer.give(visit.card, seconds))
+                headers.append(self._writer.give(visit.card, seconds, remembered=visit.facts.lifetime is not None))
             else:
                 headers.append(self._writer.clear())
             visit.cookie = Cookie.KEEP
@@ -249,6 +253,16 @@ class _Response:
 def _is_answer(error: Exception) -> bool:
     """Whether an exception is a response that the app made. Every framework has its own class of this name."""
     return hasattr(error, "headers") and any(kind.__name__ == "HTTPException" for kind in type(error).__mro__)
+
+
+def _client(scope: Scope) -> tuple[str | None, str | None]:
+    """Return the IP address that the server resolved (anybody can send an `X-Forwarded-For`), and the user agent."""
+    address = scope.get("client")
+    agent = next((value for name, value in scope["headers"] if name == b"user-agent"), None)
+    return (
+        str(address[0])[:_LONGEST_ADDRESS] if address else None,
+        None if agent is None else agent.decode("latin-1")[:_LONGEST_AGENT],
+    )
 
 
 async def _send_unavailable(scope: Scope, send: Send, error: StoreUnavailable) -> None:

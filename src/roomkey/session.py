@@ -8,11 +8,18 @@ from __future__ import annotations
 import copy
 import datetime as dt
 from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
-from typing import Any, NamedTuple, NoReturn, Protocol, SupportsIndex
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Protocol, SupportsIndex
 
-__all__ = ["Change", "Session"]
+from roomkey.errors import LoginTooOld, SessionEnded
+
+if TYPE_CHECKING:
+    from roomkey.users import Sessions
+
+__all__ = ["AS_IT_IS", "Change", "Session"]
 
 _NOT_GIVEN = object()
+_FLASHES = "_flashes"  # the session's key for messages that wait to be shown
+AS_IT_IS: Final = -1.0  # no lifetime was asked for
 
 
 class Change(NamedTuple):
@@ -34,6 +41,11 @@ class Visit(Protocol):
     def expires_at(self) -> float: ...  # Unix seconds
     @property
     def is_new(self) -> bool: ...
+    @property
+    def authenticated_at(self) -> float | None: ...  # Unix seconds
+    @property
+    def sessions(self) -> Sessions: ...
+    def now(self) -> float: ...  # Unix seconds
     def is_modified(self) -> bool: ...
     async def save(self) -> None: ...
     async def refresh(self) -> None: ...
@@ -51,6 +63,8 @@ class Session(dict[str, Any]):
     _ended = False
     _rotate: float | None = None  # seconds of grace; None: no rotation was asked for
     _changes: tuple[Change, ...] = ()
+    _lifetime: float | None = AS_IT_IS  # seconds; None: the configuration's
+    _reauthenticated = False
     _visit: Visit | None = None
 
     # --- what a handler calls -------------------------------------------------------------------------------------
@@ -95,6 +109,87 @@ class Session(dict[str, Any]):
         self._changes = (*self._changes, Change(key, function, default))
         dict.__setitem__(self, key, value)
         return value
+
+    def remember(self, seconds: float | None) -> None:
+        """Keep this session for another time than `max_age` after its last use: "keep me signed in".
+
+        Call it at log-in. The cookie then outlives the browser, also with `persistent=False`; `absolute_timeout` caps
+        it all the same. A change of user forgets it.
+
+        Args:
+            seconds: how long it lives after it was last used; None: `max_age` again.
+
+        Raises:
+            ValueError: `seconds` is not a number above 0.
+        """
+        if seconds is not None and not 0 < seconds < float("inf"):
+            raise ValueError(f"remember: seconds is {seconds!r}; it takes a number above 0, or None")
+        self._accessed = True
+        self._lifetime = None if seconds is None else float(seconds)
+
+    @property
+    def authenticated_at(self) -> dt.datetime | None:
+        """When the user last logged in (aware, UTC); None: nobody is logged in."""
+        moment = self._attached().authenticated_at
+        return None if moment is None else dt.datetime.fromtimestamp(moment, dt.UTC)
+
+    def reauthenticated(self) -> None:
+        """Say that the same user has just proved who they are again; the session gets a new ID (OWASP ASVS 7.2.4)."""
+        self._accessed = True
+        self._reauthenticated = True
+
+    def require_recent(self, seconds: float) -> None:
+        """Refuse a dangerous step when the log-in is too long ago (OWASP ASVS 7.5.1).
+
+        Args:
+            seconds: how long ago it may be.
+
+        Raises:
+            LoginTooOld: it is longer ago, or nobody is logged in. Ask for the password, then call `reauthenticated`.
+        """
+        self._accessed = True
+        moment = self._attached().authenticated_at
+        if moment is None or self._attached().now() - moment > seconds:
+            raise LoginTooOld("this step needs a recent log-in; ask the user to log in again")
+
+    def flash(self, message: Any, category: str = "info") -> None:
+        """Leave a message for the user's next page.
+
+        Args:
+            message: anything that a session keeps.
+            category: a word for the page, such as "info" or "error".
+        """
+        self.change(_FLASHES, lambda waiting: [*waiting, (category, message)], default=[])
+
+    async def flashes(self) -> list[tuple[str, Any]]:
+        """Take the messages that wait, as pairs of category and message; each is handed out once and only once.
+
+        They are removed from the store before this returns: of two requests at once, one shows them. Call it before
+        the response starts.
+
+        Raises:
+            StoreUnavailable: the store did not do it; the messages still wait.
+        """
+        self._accessed = True
+        if not dict.get(self, _FLASHES):
+            return []
+        taken: list[tuple[str, Any]] = []
+
+        def take(waiting: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+            taken[:] = waiting  # runs again on what is fresh: what the swap that won has found, counts
+            return []
+
+        self.change(_FLASHES, take, default=[])
+        try:
+            await self._attached().save()
+        except SessionEnded:
+            return []
+        return taken
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions of users, to list and to revoke: `await request.session.sessions.of(user)`."""
+        return self._attached().sessions
 
     async def save(self) -> None:
         """Save now: for WebSockets, streams and long jobs. Afterwards the session holds what was saved.
@@ -150,6 +245,10 @@ class Session(dict[str, Any]):
     def mark_accessed(self) -> None:
         """Count the session as used. Starlette calls this whenever a handler says `request.session`."""
         self._accessed = True
+
+    def _asks(self) -> bool:
+        """Whether something was asked for that its content does not show."""
+        return self._ended or self._rotate is not None or self._reauthenticated or self._lifetime is not AS_IT_IS
 
     def _attached(self) -> Visit:
         if self._visit is None:

@@ -124,7 +124,7 @@ def _test(scenario: Callable[[Any, _Bench], Awaitable[None]]) -> Callable[[Store
 class StoreContract:
     """Subclass it, name the class `Test...`, and say how your store is made.
 
-    Tests of the optional protocols (`Purge`, `UserIndex`, `Wipe`, `Lifespan`) are skipped for a store that has none of them.
+    Tests of the optional protocols (`Purge`, `UserIndex`, `Wipe`, `Lifespan`) are skipped for a store without them.
     """
 
     clock_moves = True

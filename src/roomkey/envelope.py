@@ -1,0 +1,112 @@
+"""How a record's data lies in the store: as the codec made it, or sealed (`seal=True`).
+
+Sealed data opens only with the server's secret key *and* the session ID, which the server never stores: the one is
+useless without the other. It is bound to the store key, so that a record which turns up under another key does not
+open. Whoever holds the old ID must be able to follow a rotation (a request under way has its changes to lay over), so
+the tombstone carries the new secret, sealed under the old one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from typing import TYPE_CHECKING, Protocol
+
+from roomkey import codec
+from roomkey.codec import DamagedData
+
+if TYPE_CHECKING:
+    from roomkey.config import SessionConfig
+    from roomkey.seal import Sealer
+
+__all__ = ["Envelope", "envelope_for", "lifetime_in"]
+
+_SEALED = b"\x03"  # the first byte of sealed data; 1 and 2 are the codec's
+_LIFETIME = struct.Struct(">d")  # in clear, for the list of a user's sessions; not a number: the configuration's
+_HEAD = 1 + _LIFETIME.size
+
+
+class Envelope(Protocol):
+    """Both ways of keeping data. A secret is derived from the session ID; it is empty where nothing is sealed."""
+
+    def secret_of(self, session_id: bytes) -> bytes: ...
+    def close(self, stored: bytes, key: str, secret: bytes) -> bytes: ...
+    def open(self, data: bytes, key: str, secret: bytes) -> bytes:
+        """Raises DamagedData when this is not what `close` made for this key and secret."""
+        ...
+
+    def pass_on(self, secret: bytes, new_key: str, new_secret: bytes) -> bytes:
+        """Return what the tombstone holds, so that `follow` finds the new secret."""
+        ...
+
+    def follow(self, tombstone: bytes, new_key: str, secret: bytes) -> bytes:
+        """Return the secret of the session that moved to `new_key`. Raises DamagedData."""
+        ...
+
+
+def envelope_for(config: SessionConfig) -> Envelope:
+    """Return the way that the configuration asks for. Raises ConfigurationError when `cryptography` is missing."""
+    if not config.seal:
+        return _Plain()
+    from roomkey.seal import Sealer
+
+    return _Sealed(Sealer(config.secret_key, purpose="session data", name=config.session_cookie))
+
+
+def lifetime_in(data: bytes) -> float | None:
+    """Return the seconds for which this session lives after use, if it has its own; sealed or not."""
+    if data[:1] != _SEALED or len(data) < _HEAD:
+        return codec.facts_in(data).lifetime
+    lifetime: float = _LIFETIME.unpack_from(data, 1)[0]
+    return lifetime if math.isfinite(lifetime) else None
+
+
+class _Plain:
+    def secret_of(self, session_id: bytes) -> bytes:
+        return b""
+
+    def close(self, stored: bytes, key: str, secret: bytes) -> bytes:
+        return stored
+
+    def open(self, data: bytes, key: str, secret: bytes) -> bytes:
+        return data
+
+    def pass_on(self, secret: bytes, new_key: str, new_secret: bytes) -> bytes:
+        return b""
+
+    def follow(self, tombstone: bytes, new_key: str, secret: bytes) -> bytes:
+        return b""
+
+
+class _Sealed:
+    def __init__(self, sealer: Sealer) -> None:
+        self._sealer = sealer
+
+    def secret_of(self, session_id: bytes) -> bytes:
+        return hashlib.sha256(b"roomkey: what opens the data\0" + session_id).digest()
+
+    def close(self, stored: bytes, key: str, secret: bytes) -> bytes:
+        lifetime = codec.facts_in(stored).lifetime
+        head = _SEALED + _LIFETIME.pack(math.nan if lifetime is None else lifetime)
+        return head + self._sealer.seal(stored, bound=head + key.encode(), session_id=secret)
+
+    def open(self, data: bytes, key: str, secret: bytes) -> bytes:
+        head = data[:_HEAD]
+        if head[:1] != _SEALED:
+            raise DamagedData("the stored session is not sealed")
+        return self._open(data[_HEAD:], head + key.encode(), secret)
+
+    def pass_on(self, secret: bytes, new_key: str, new_secret: bytes) -> bytes:
+        return self._sealer.seal(new_secret, bound=new_key.encode(), session_id=secret)
+
+    def follow(self, tombstone: bytes, new_key: str, secret: bytes) -> bytes:
+        if not secret:
+            return b""  # who only ends sessions (`Sessions`) follows without being able to read
+        return self._open(tombstone, new_key.encode(), secret)
+
+    def _open(self, sealed: bytes, bound: bytes, secret: bytes) -> bytes:
+        opened = self._sealer.open(sealed, bound=bound, session_id=secret)
+        if opened is None:
+            raise DamagedData("the stored session does not open: another key, or somebody altered it")
+        return opened

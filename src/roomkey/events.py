@@ -1,0 +1,96 @@
+"""What happens to sessions, as values: for `SessionConfig(on_event=...)`.
+
+No event holds a secret: `handle` is the public name of a session, good in logs and useless as a credential. Every
+event is also logged, on the logger `roomkey.events` at DEBUG, by its class's name and its fields.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = [
+    "Created",
+    "Ended",
+    "Event",
+    "LoadedWithOldKey",
+    "Merged",
+    "OutageBegan",
+    "OutageEnded",
+    "Refused",
+    "Rotated",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created(Event):
+    """A session was saved for the first time."""
+
+    handle: str
+    user: str | None  # None: nobody's yet
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedWithOldKey(Event):
+    """A card signed with another than the first secret key was taken; it is signed anew when the session is used."""
+
+    handle: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated(Event):
+    """The session has a new ID, and with it a new handle."""
+
+    old_handle: str
+    handle: str
+    user: str | None
+    old_user: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Event):
+    """A session was ended before its time. (One that expires does so without a word.)"""
+
+    handle: str
+    user: str | None
+    reason: Literal["cleared", "revoked", "limit"]  # by the app's handler; by Sessions; by max_sessions_per_user
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Event):
+    """What a browser sent was no session: the request went on as an anonymous one.
+
+    Reasons: `card` (not signed by our keys, or no card at all), `key` (names a secret key that we do not have),
+    `unknown` (genuine, but expired, ended, or never saved), `rotated` (the ID from before a rotation), `damaged`
+    (what the store holds cannot be read).
+    """
+
+    reason: Literal["card", "key", "unknown", "rotated", "damaged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Merged(Event):
+    """Another request had saved first; what both changed was kept."""
+
+    handle: str
+    attempts: int  # how many swaps were tried again
+
+
+@dataclass(frozen=True, slots=True)
+class OutageBegan(Event):
+    """The store stopped answering as it should. Said once for each outage."""
+
+    store: str  # its class's name
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutageEnded(Event):
+    """The store answers again."""
+
+    store: str

@@ -1,0 +1,141 @@
+"""Sessions: a user's key cards, listed and revoked."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from roomkey.config import SessionConfig
+from roomkey.lifecycle import Lifecycle, Place
+from roomkey.stores.base import Record
+
+if TYPE_CHECKING:
+    from roomkey.session import Session
+
+__all__ = ["SessionInfo", "Sessions"]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """One session, as a list of them shows it. Moments are aware, UTC."""
+
+    handle: str  # its public name: safe in logs and URLs
+    user: str
+    created_at: dt.datetime
+    last_used_at: dt.datetime  # at most a tenth of `max_age` too early: renewals are throttled
+    expires_at: dt.datetime  # if nobody uses it any more
+    ip: str | None  # of the log-in; None: not recorded (`record_client`)
+    user_agent: str | None
+    is_current: bool  # whether it is the session that asks
+
+
+class Sessions:
+    """The sessions of an app's users.
+
+    In a handler: `request.session.sessions`. Elsewhere, in a script or a job: `Sessions(config)` with the same store.
+
+    Args:
+        config: the configuration of the app.
+        current: the session that asks.
+
+    Raises:
+        ConfigurationError: by a method, when the store cannot do what is asked.
+    """
+
+    def __init__(self, config: SessionConfig | Lifecycle, *, current: Session | None = None) -> None:
+        self._lifecycle = config if isinstance(config, Lifecycle) else Lifecycle(config)
+        self._current = current
+
+    async def of(self, user: int | str | UUID) -> list[SessionInfo]:
+        """List a user's live sessions, the one used last first.
+
+        Args:
+            user: the value of `user_key`.
+
+        Raises:
+            ConfigurationError: the store cannot find a user's sessions.
+            StoreUnavailable: it does not answer.
+        """
+        here = self._handle_of(self._current)
+        found = [self._info(key, record, here) for key, record in await self._live(user)]
+        return sorted(found, key=lambda info: (info.last_used_at, info.created_at, info.handle), reverse=True)
+
+    async def revoke(self, handle: str, *, user: int | str | UUID | None = None) -> bool:
+        """End one session.
+
+        Args:
+            handle: its public name.
+            user: whose it has to be. Give it whenever `handle` comes from a browser: it is then nobody else's session
+                that ends.
+
+        Returns:
+            Whether there was such a session.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
+        found = await self._lifecycle.current(handle, None, b"") if _is_handle(handle) else None
+        if not isinstance(found, Place) or (user is not None and found.record.user != str(user)):
+            return False
+        return await self._lifecycle.end(found, "revoked")
+
+    async def revoke_all(self, user: int | str | UUID, *, keep: Session | str | None = None) -> int:
+        """End all sessions of a user: after a change of password, say (OWASP ASVS 7.4.3).
+
+        Args:
+            user: the value of `user_key`.
+            keep: the session, or the handle of the session, to spare.
+
+        Returns:
+            How many ended.
+
+        Raises:
+            ConfigurationError: the store cannot find a user's sessions.
+            StoreUnavailable: it does not answer; some may have ended.
+        """
+        spared = keep if isinstance(keep, str) else self._handle_of(keep)
+        theirs = [Place(key, record, b"") for key, record in await self._live(user) if key != spared]
+        return sum([await self._lifecycle.end(place, "revoked") for place in theirs])
+
+    async def end_all(self) -> None:
+        """End every session of everybody, after a breach, in a time that does not grow with their number.
+
+        Raises:
+            ConfigurationError: the store cannot do that; the message says what can.
+            StoreUnavailable: it does not answer.
+        """
+        await self._lifecycle.store.wipe()
+
+    async def _live(self, user: int | str | UUID) -> list[tuple[str, Record]]:
+        found = await self._lifecycle.store.of_user(str(user))
+        # A store that lies, or whose index is late, shows nobody another's session.
+        return [
+            (key, record)
+            for key, record in found
+            if record.user == str(user) and record.successor is None and not self._lifecycle.is_over(record)
+        ]
+
+    def _info(self, key: str, record: Record, here: str) -> SessionInfo:
+        return SessionInfo(
+            handle=key,
+            user=record.user or "",
+            created_at=_moment(record.created_at),
+            last_used_at=_moment(self._lifecycle.last_used(record)),
+            expires_at=_moment(record.expires_at),
+            ip=record.ip,
+            user_agent=record.user_agent,
+            is_current=key == here,
+        )
+
+    def _handle_of(self, session: Session | None) -> str:
+        return "" if session is None else session.handle
+
+
+def _is_handle(text: object) -> bool:
+    return isinstance(text, str) and len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def _moment(seconds: float) -> dt.datetime:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC)

@@ -1,0 +1,246 @@
+"""Each clock of a session: remembered for longer, the moment of the log-in, the step that needs a recent one."""
+
+import asyncio
+import datetime as dt
+
+import pytest
+
+from roomkey import LoginTooOld, SessionConfig
+from roomkey.cookies import CookieWriter
+from roomkey.lifecycle import Cookie, Lifecycle
+from roomkey.stores.memory import MemoryStore
+from roomkey.testing import Clock
+
+SECRET = "the secret key of these tests, 32 bytes and more"
+START = 1_700_000_000.0
+DAY = 86_400
+
+
+class World:
+    def __init__(self, **options):
+        self.clock = Clock(START)
+        options = {"max_age": 1000, "absolute_timeout": 30 * DAY, **options}
+        self.store = MemoryStore(clock=self.clock)
+        self.config = SessionConfig(secret_key=SECRET, store=self.store, clock=self.clock, **options)
+        self.life = Lifecycle(self.config)
+
+    async def log_in(self, user=42, remember=None):
+        visit = self.life.anonymous()
+        visit.session["user_id"] = user
+        if remember is not None:
+            visit.session.remember(remember)
+        await visit.commit()
+        return visit
+
+    async def arrive(self, card):
+        return await self.life.arrive([card])
+
+    async def use(self, card):
+        """A request that reads; returns whether the session is there."""
+        visit = await self.arrive(card)
+        there = visit.session.get("user_id") is not None
+        await visit.commit()
+        return there
+
+
+def run(scenario):
+    asyncio.run(scenario())
+
+
+def test_a_remembered_session_outlives_max_age():
+    """`remember` keeps the session for that long after its last use, and each use starts that time anew."""
+
+    async def scenario():
+        world = World()
+        card = (await world.log_in(remember=DAY)).card
+        for _ in range(5):
+            world.clock.advance(0.9 * DAY)
+            assert await world.use(card)
+        world.clock.advance(1.1 * DAY)
+        assert not await world.use(card)
+
+    run(scenario)
+
+
+def test_the_absolute_timeout_caps_a_remembered_session():
+    """However long it is remembered and however busy, a session ends at its absolute timeout."""
+
+    async def scenario():
+        world = World(absolute_timeout=3 * DAY)
+        visit = await world.log_in(remember=90 * DAY)
+        assert visit.session.expires_at.timestamp() == START + 3 * DAY
+        world.clock.advance(3 * DAY - 1)
+        assert await world.use(visit.card)
+        world.clock.advance(2)
+        assert not await world.use(visit.card)
+
+    run(scenario)
+
+
+def test_a_remembered_session_is_renewed_a_tenth_at_a_time():
+    """Renewal is throttled to a tenth of the session's own lifetime, not of max_age."""
+
+    async def scenario():
+        world = World()
+        card = (await world.log_in(remember=DAY)).card
+        for seconds, cookie in ((0.05 * DAY, Cookie.KEEP), (0.06 * DAY, Cookie.GIVE)):
+            world.clock.advance(seconds)
+            visit = await world.arrive(card)
+            assert visit.session["user_id"] == 42
+            await visit.commit()
+            assert visit.cookie is cookie
+
+    run(scenario)
+
+
+def test_a_session_can_be_forgotten_again():
+    """`remember(None)` goes back to max_age at once."""
+
+    async def scenario():
+        world = World()
+        card = (await world.log_in(remember=DAY)).card
+        visit = await world.arrive(card)
+        visit.session.remember(None)
+        await visit.commit()
+        world.clock.advance(1001)
+        assert not await world.use(card)
+
+    run(scenario)
+
+
+def test_another_user_is_not_remembered():
+    """A change of user forgets the lifetime that the user before asked for."""
+
+    async def scenario():
+        world = World()
+        visit = await world.arrive((await world.log_in(remember=DAY)).card)
+        visit.session["user_id"] = 43
+        await visit.commit()
+        world.clock.advance(1001)
+        assert not await world.use(visit.card)
+
+    run(scenario)
+
+
+def test_concurrent_changes_keep_what_was_asked_for():
+    """A write that merges over a `remember` keeps it, and the other way round."""
+
+    async def scenario():
+        for first, second in ((0, 1), (1, 0)):
+            world = World()
+            card = (await world.log_in()).card
+            visits = [await world.arrive(card) for _ in range(2)]
+            visits[0].session.remember(DAY)
+            visits[1].session["x"] = 1
+            await visits[first].commit()
+            await visits[second].commit()
+            world.clock.advance(0.5 * DAY)
+            visit = await world.arrive(card)
+            assert visit.session == {"user_id": 42, "x": 1}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
+def test_a_wrong_time_is_refused(seconds):
+    """`remember` takes a number of seconds above 0."""
+    with pytest.raises(ValueError, match="remember"):
+        World().life.anonymous().session.remember(seconds)
+
+
+def test_the_cookie_of_a_remembered_session_outlives_the_browser():
+    """With persistent=False only a remembered session's cookie has a Max-Age."""
+    writer = CookieWriter(World(persistent=False).config)
+    assert b"Max-Age" not in writer.give(b"card", 60)[1]
+    assert b"Max-Age=60" in writer.give(b"card", 60, remembered=True)[1]
+
+
+def test_the_moment_of_the_log_in_is_known():
+    """`authenticated_at` is None before, the moment of the log-in after, and None again for nobody."""
+
+    async def scenario():
+        world = World()
+        visit = world.life.anonymous()
+        assert visit.session.authenticated_at is None
+        visit.session["x"] = 1
+        await visit.commit()
+        world.clock.advance(100)
+        visit = await world.arrive(visit.card)
+        visit.session["user_id"] = 42
+        assert visit.session.authenticated_at == dt.datetime.fromtimestamp(START + 100, dt.UTC)
+        await visit.commit()
+        world.clock.advance(100)
+        visit = await world.arrive(visit.card)
+        assert visit.session.authenticated_at == dt.datetime.fromtimestamp(START + 100, dt.UTC)
+        del visit.session["user_id"]
+        await visit.commit()
+        assert (await world.arrive(visit.card)).session.authenticated_at is None
+
+    run(scenario)
+
+
+def test_a_dangerous_step_needs_a_recent_log_in():
+    """`require_recent` passes within that time and raises after it, and for nobody."""
+
+    async def scenario():
+        world = World()
+        with pytest.raises(LoginTooOld):
+            world.life.anonymous().session.require_recent(60)
+        card = (await world.log_in()).card
+        world.clock.advance(60)
+        (await world.arrive(card)).session.require_recent(60)
+        world.clock.advance(1)
+        with pytest.raises(LoginTooOld):
+            (await world.arrive(card)).session.require_recent(60)
+
+    run(scenario)
+
+
+def test_proving_it_again_is_a_recent_log_in():
+    """`reauthenticated` sets the moment anew and gives the session a new ID; the old one is dead."""
+
+    async def scenario():
+        world = World()
+        card = (await world.log_in()).card
+        world.clock.advance(500)
+        visit = await world.arrive(card)
+        visit.session.reauthenticated()
+        visit.session.require_recent(1)
+        await visit.commit()
+        assert visit.cookie is Cookie.GIVE and visit.card != card
+        assert not await world.use(card)
+        (await world.arrive(visit.card)).session.require_recent(1)
+
+    run(scenario)
+
+
+def test_anonymous_data_is_kept_through_the_log_in():
+    """What was put into the session before the log-in is there after it, under the new ID only."""
+
+    async def scenario():
+        world = World()
+        visit = world.life.anonymous()
+        visit.session["cart"] = [1]
+        await visit.commit()
+        before = visit.card
+        visit = await world.arrive(before)
+        visit.session["user_id"] = 42
+        await visit.commit()
+        assert (await world.arrive(visit.card)).session == {"cart": [1], "user_id": 42}
+        assert (await world.arrive(before)).session == {}
+
+    run(scenario)
+
+
+def test_a_clock_that_goes_back_ends_nothing_early():
+    """A session survives a clock that is set back, and does not live longer than its own clock says."""
+
+    async def scenario():
+        world = World()
+        card = (await world.log_in()).card
+        world.clock.advance(-500)
+        assert await world.use(card)
+        world.clock.advance(500 + 1001)
+        assert not await world.use(card)
+
+    run(scenario)

@@ -1,0 +1,378 @@
+"""Sessions: a user's key cards, listed, revoked and limited, over each store that needs no server."""
+
+import asyncio
+import datetime as dt
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from roomkey import ConfigurationError, SessionConfig, SessionDataError, SessionEnded, Sessions
+from roomkey.lifecycle import Lifecycle
+from roomkey.stores.memory import MemoryStore
+from roomkey.stores.sqlite import SQLiteStore
+from roomkey.testing import Clock
+
+SECRET = "the secret key of these tests, 32 bytes and more"
+START = 1_700_000_000.0
+
+
+class World:
+    """Browsers that log in under one configuration."""
+
+    def __init__(self, store, clock, **options):
+        self.clock = clock
+        self.config = SessionConfig(secret_key=SECRET, store=store, clock=clock, max_age=1000, **options)
+        self.life = Lifecycle(self.config)
+        self.sessions = Sessions(self.config)
+
+    async def log_in(self, user, card=None, client=(None, None)):
+        visit = await self.arrive(card)
+        visit.client = client
+        visit.session["user_id"] = user
+        await visit.commit()
+        return visit.card
+
+    async def arrive(self, card):
+        return self.life.anonymous() if card is None else await self.life.arrive([card])
+
+    async def who(self, card):
+        return (await self.arrive(card)).session.copy().get("user_id")
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def world(request):
+    """Return a function that makes a world; what it opened is closed."""
+    clock = Clock(START)
+    with tempfile.TemporaryDirectory() as directory:
+        made = MemoryStore(clock=clock) if request.param == "memory" else SQLiteStore(f"{directory}/s.db", clock=clock)
+
+        def make(**options):
+            return World(made, clock, **options)
+
+        yield make
+        if isinstance(made, SQLiteStore):
+            asyncio.run(made.close())
+
+
+def test_a_users_sessions_are_listed(world):
+    """Each live session of the user is listed, last used first, with what is known of it."""
+
+    async def scenario():
+        here = world(record_client=True)
+        one = await here.log_in(42, client=("192.0.2.1", "Firefox"))
+        here.clock.advance(10)
+        await here.log_in(42, client=("2001:db8::1", "curl"))
+        await here.log_in(43)
+        visit = await here.arrive(one)
+        second, first = await visit.session.sessions.of(42)
+        assert (first.ip, first.user_agent, second.ip, second.user_agent) == (
+            "192.0.2.1",
+            "Firefox",
+            "2001:db8::1",
+            "curl",
+        )
+        assert first.is_current and not second.is_current
+        assert first.handle == visit.session.handle
+        assert first.user == "42"
+        assert first.created_at == dt.datetime.fromtimestamp(START, dt.UTC)
+        assert first.last_used_at == first.created_at
+        assert first.expires_at == first.created_at + dt.timedelta(seconds=1000)
+        assert await here.sessions.of(44) == []
+
+    asyncio.run(scenario())
+
+
+def test_last_used_follows_renewal(world):
+    """The time of last use moves with each renewal, a remembered session's too."""
+
+    async def scenario():
+        here = world()
+        card = await here.log_in(42)
+        visit = await here.arrive(card)
+        visit.session.remember(5000)
+        await visit.commit()
+        here.clock.advance(2000)
+        visit = await here.arrive(card)
+        assert visit.session["user_id"] == 42
+        await visit.commit()
+        (info,) = await here.sessions.of(42)
+        assert info.last_used_at.timestamp() == START + 2000
+        assert info.expires_at.timestamp() == START + 7000
+
+    asyncio.run(scenario())
+
+
+def test_one_session_is_revoked_by_its_handle(world):
+    """Revoking by handle ends that session at once, says whether there was one, and spares the others."""
+
+    async def scenario():
+        here = world()
+        one, two = await here.log_in(42), await here.log_in(42)
+        handle = (await here.arrive(one)).session.handle
+        assert await here.sessions.revoke(handle)
+        assert await here.who(one) is None
+        assert await here.who(two) == 42
+        assert not await here.sessions.revoke(handle)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("handle", ["", "x" * 64, "a" * 63, "*", "../../etc", None, 5, b"a" * 64, "é" * 64])
+def test_a_strange_handle_revokes_nothing(world, handle):
+    """What is no handle is answered with False, without asking the store for it."""
+
+    async def scenario():
+        assert not await world().sessions.revoke(handle)
+
+    asyncio.run(scenario())
+
+
+def test_a_handle_of_another_user_is_refused(world):
+    """With `user` given, only a session of that user is revoked."""
+
+    async def scenario():
+        here = world()
+        card = await here.log_in(42)
+        handle = (await here.arrive(card)).session.handle
+        assert not await here.sessions.revoke(handle, user=43)
+        assert await here.who(card) == 42
+        assert await here.sessions.revoke(handle, user=42)
+
+    asyncio.run(scenario())
+
+
+def test_a_handle_is_no_credential(world):
+    """A handle in the cookie opens nothing."""
+
+    async def scenario():
+        here = world()
+        handle = (await here.arrive(await here.log_in(42))).session.handle
+        for card in (handle.encode(), handle[:36].encode() + b"0" * 40):
+            assert await here.who(card) is None
+
+    asyncio.run(scenario())
+
+
+def test_all_but_this_one_are_revoked(world):
+    """`revoke_all` with `keep` ends the user's other sessions, counts them, and spares other users."""
+
+    async def scenario():
+        here = world()
+        mine = await here.log_in(42)
+        others = [await here.log_in(42) for _ in range(3)]
+        stranger = await here.log_in(43)
+        visit = await here.arrive(mine)
+        assert await visit.session.sessions.revoke_all(42, keep=visit.session) == 3
+        assert [await here.who(card) for card in [mine, *others, stranger]] == [42, None, None, None, 43]
+        assert await here.sessions.revoke_all(42) == 1
+        assert await here.who(mine) is None
+
+    asyncio.run(scenario())
+
+
+def test_everybodys_sessions_end_at_once(world):
+    """`end_all` ends every session, also for a request under way."""
+
+    async def scenario():
+        here = world()
+        cards = [await here.log_in(user) for user in (1, 2)]
+        under_way = await here.arrive(cards[0])
+        under_way.session["x"] = 1
+        await here.sessions.end_all()
+        assert [await here.who(card) for card in cards] == [None, None]
+        with pytest.raises(SessionEnded):
+            await under_way.session.save()
+        assert await here.who(cards[0]) is None
+        assert await here.who(await here.log_in(3)) == 3
+
+    asyncio.run(scenario())
+
+
+def test_revoking_is_final_for_a_request_under_way(world):
+    """A request that had loaded the session cannot bring it back, by writing or by rotating."""
+
+    async def scenario():
+        for act in (lambda session: session.update(x=1), lambda session: session.rotate()):
+            here = world()
+            card = await here.log_in(42)
+            visit = await here.arrive(card)
+            act(visit.session)
+            await here.sessions.revoke_all(42)
+            await visit.commit()
+            assert visit.lost
+            assert await here.who(card) is None
+            assert await here.sessions.of(42) == []
+
+    asyncio.run(scenario())
+
+
+def test_revoking_follows_a_rotation(world):
+    """A session that rotated after it was listed is revoked under its new ID."""
+
+    async def scenario():
+        here = world()
+        card = await here.log_in(42)
+        (info,) = await here.sessions.of(42)
+        visit = await here.arrive(card)
+        visit.session.rotate()
+        await visit.commit()
+        assert await here.sessions.revoke(info.handle, user=42)
+        assert await here.who(visit.card) is None
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("user", [5, "5", 0, "", -1, 2**70, "Zoë 🗝", UUID(int=5)], ids=repr)
+def test_users_of_each_type_are_found(world, user):
+    """IDs of type int, str and UUID are filed, and found by the same value."""
+
+    async def scenario():
+        here = world()
+        card = await here.log_in(user)
+        assert await here.who(card) == user
+        assert len(await here.sessions.of(user)) == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("user", [True, 1.5, b"5", ["5"], {"id": 5}, (5,), dt.date(2026, 1, 1)], ids=repr)
+def test_what_is_no_id_is_refused(world, user):
+    """A user's ID of another type is an error that names the key, and nothing is saved."""
+
+    async def scenario():
+        here = world()
+        with pytest.raises(SessionDataError, match="user_id"):
+            await here.log_in(user)
+        assert await here.sessions.of(str(user)) == []
+
+    asyncio.run(scenario())
+
+
+def test_the_limit_ends_the_longest_unused(world):
+    """Past `max_sessions_per_user`, the session that was used longest ago ends, with its reason in the event."""
+
+    async def scenario():
+        events = []
+        here = world(max_sessions_per_user=2, on_event=events.append)
+        cards = []
+        for _ in range(2):
+            cards.append(await here.log_in(42))
+            here.clock.advance(200)
+        visit = await here.arrive(cards[0])
+        visit.session["seen"] = 1  # the older one is used again
+        await visit.commit()
+        cards.append(await here.log_in(42))
+        assert [await here.who(card) for card in cards] == [42, None, 42]
+        assert [event.reason for event in events if type(event).__name__ == "Ended"] == ["limit"]
+
+    asyncio.run(scenario())
+
+
+def test_the_limit_is_exact_under_concurrent_log_ins(world):
+    """Fifty log-ins at once leave exactly as many sessions as are allowed."""
+
+    async def scenario():
+        here = world(max_sessions_per_user=3)
+        cards = await asyncio.gather(*(here.log_in(42) for _ in range(50)))
+        assert len(await here.sessions.of(42)) == 3
+        assert sum([await here.who(card) == 42 for card in cards]) == 3
+
+    asyncio.run(scenario())
+
+
+_LOG_IN = """
+import asyncio, sys
+from roomkey import SessionConfig
+from roomkey.lifecycle import Lifecycle
+
+life = Lifecycle(SessionConfig(secret_key=sys.argv[2], store=f"sqlite:///{sys.argv[1]}", max_sessions_per_user=3,
+                               store_timeout=15))
+
+async def log_in():
+    visit = life.anonymous()
+    visit.session["user_id"] = 42
+    await visit.commit()
+
+async def main():
+    await asyncio.gather(*(log_in() for _ in range(20)))
+    await life.store.close()
+
+asyncio.run(main())
+"""
+
+
+def test_the_limit_is_exact_across_processes():
+    """Four processes that log the same user in at once leave exactly as many sessions as are allowed."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "s.db"
+        command = [sys.executable, "-c", _LOG_IN, str(path), SECRET]
+        running = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
+        for process in running:
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, errors.decode()
+
+        async def count():
+            store = SQLiteStore(path)
+            found = await store.of_user("42")
+            await store.close()
+            return len(found)
+
+        assert asyncio.run(count()) == 3
+
+
+class _NoIndex:
+    """A store with the six operations and nothing else."""
+
+    def __init__(self):
+        inner = MemoryStore()
+        for name in ("load", "create", "update", "rotate", "touch", "delete"):
+            setattr(self, name, getattr(inner, name))
+
+
+def test_a_store_without_an_index_says_so():
+    """Listing, limiting and ending everything need a store that can; the error says what cannot."""
+
+    async def scenario():
+        sessions = Sessions(SessionConfig(secret_key=SECRET, store=_NoIndex()))
+        for ask in (sessions.of(42), sessions.revoke_all(42)):
+            with pytest.raises(ConfigurationError, match="_NoIndex cannot find a user's sessions"):
+                await ask
+        with pytest.raises(ConfigurationError, match="secret_key"):
+            await sessions.end_all()
+
+    asyncio.run(scenario())
+    with pytest.raises(ConfigurationError, match=r"^max_sessions_per_user: "):
+        SessionConfig(secret_key=SECRET, store=_NoIndex(), max_sessions_per_user=2)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "3", True])
+def test_a_wrong_limit_is_refused(value):
+    """The limit is a whole number above 0."""
+    with pytest.raises(ConfigurationError, match=r"^max_sessions_per_user: "):
+        SessionConfig(secret_key=SECRET, store="memory://", max_sessions_per_user=value)
+
+
+def test_a_limit_needs_a_user_key():
+    """Without a `user_key` nobody knows whose sessions to count."""
+    with pytest.raises(ConfigurationError, match="user_key"):
+        SessionConfig(secret_key=SECRET, store="memory://", max_sessions_per_user=1, user_key=None)
+
+
+def test_a_store_that_lies_shows_nobody_anothers_session():
+    """Records of other users, tombstones and expired ones in a store's answer are left out."""
+
+    class Lies(MemoryStore):
+        async def of_user(self, user):
+            return [*await MemoryStore.of_user(self, "42"), *await MemoryStore.of_user(self, "43")]
+
+    async def scenario():
+        here = World(Lies(clock=Clock(START)), Clock(START))
+        await here.log_in(42)
+        await here.log_in(43)
+        assert [info.user for info in await here.sessions.of(42)] == ["42"]
+
+    asyncio.run(scenario())
