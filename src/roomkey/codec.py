@@ -22,11 +22,12 @@ import ormsgpack
 
 from roomkey.errors import RoomkeyError, SessionDataError
 
-__all__ = ["EMPTY", "NO_FACTS", "DamagedData", "Facts", "decode", "encode", "facts_in", "verify"]
+__all__ = ["EMPTY", "NO_FACTS", "DamagedData", "Facts", "decode", "encode", "facts_in", "make_facts", "verify"]
 
 _FORMAT = b"\x01"
 _WITH_FACTS = b"\x02"
 _FACTS = struct.Struct(">dd")
+_LATEST = 1e12  # Unix seconds
 EMPTY = b"\x01\x80"  # what an empty session encodes to
 
 _OPTIONS = (
@@ -49,13 +50,22 @@ class DamagedData(RoomkeyError):
 
 
 class Facts(NamedTuple):
-    """What a session knows beside its data."""
+    """What a session knows beside its data. Made by `make_facts`."""
 
     authenticated_at: float | None = None  # Unix seconds of the last log-in; None: nobody logged in
     lifetime: float | None = None  # seconds that it lives after it was last used; None: the configuration's max_age
+    head: bytes = _FORMAT  # what the encoded session begins with: all of this
 
 
 NO_FACTS = Facts()
+
+
+def make_facts(authenticated_at: float | None, lifetime: float | None) -> Facts:
+    """Return these facts, with their encoding."""
+    if authenticated_at is None and lifetime is None:
+        return NO_FACTS
+    packed = _FACTS.pack(*(math.nan if fact is None else fact for fact in (authenticated_at, lifetime)))
+    return Facts(authenticated_at, lifetime, _WITH_FACTS + packed)
 
 
 def encode(data: dict[str, Any], facts: Facts = NO_FACTS) -> bytes:
@@ -64,24 +74,24 @@ def encode(data: dict[str, Any], facts: Facts = NO_FACTS) -> bytes:
     Raises:
         SessionDataError: a value, or a key of the session, cannot be stored; names the key path and the type.
     """
-    start = _FORMAT if facts is NO_FACTS else _head(facts)
+    start = facts.head
     try:
         return start + ormsgpack.packb(data, _default, _OPTIONS)
     except (TypeError, ValueError, RecursionError):
         return start + _pack(_portable_session(data))
 
 
-def _head(facts: Facts) -> bytes:
-    if facts == NO_FACTS:
-        return _FORMAT
-    return _WITH_FACTS + _FACTS.pack(*(math.nan if fact is None else fact for fact in facts))
-
-
 def facts_in(stored: bytes) -> Facts:
     """Return the facts in what `encode` made; none in what cannot be read."""
     if stored[:1] != _WITH_FACTS or len(stored) <= _FACTS.size:
         return NO_FACTS
-    return Facts(*(fact if math.isfinite(fact) else None for fact in _FACTS.unpack_from(stored, 1)))
+    authenticated_at, lifetime = _FACTS.unpack_from(stored, 1)
+    # What is not a number says that there is none, and differs from itself; the other odd ones nobody writes.
+    return Facts(
+        authenticated_at if abs(authenticated_at) < _LATEST else None,
+        lifetime if 0 < lifetime < _LATEST else None,
+        stored[: 1 + _FACTS.size],
+    )
 
 
 def verify(data: dict[str, Any], stored: bytes) -> None:

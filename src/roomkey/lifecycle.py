@@ -438,7 +438,7 @@ class Visit:
         session = self.session
         if self.record is None:
             return dict.__len__(session) > 0
-        return session._asks() or self._encoded() != self.loaded
+        return session._asked or self._encoded() != self.loaded
 
     async def save(self) -> None:
         self.lost = False
@@ -476,7 +476,7 @@ class Visit:
         if not session._accessed or (record is None and not session._ended and not dict.__len__(session)):
             return None
         stored = codec.encode(session._plain(), self.facts)
-        if record is None or stored != self.loaded or session._asks():
+        if record is None or stored != self.loaded or session._asked:
             return stored
         if not dict.__len__(session) or self.has_old_card:
             return stored
@@ -512,7 +512,7 @@ class Visit:
             await self._save(self.record, stored)
         elif dict.__len__(session):
             await self._create()
-        session._rotate, session._changes = None, ()
+        session._rotate, session._changes, session._asked = None, (), False
         session._lifetime, session._reauthenticated = AS_IT_IS, False
 
     async def _create(self) -> None:
@@ -547,7 +547,7 @@ class Visit:
     async def _save(self, record: Record, stored: bytes) -> None:
         lifecycle, session = self.lifecycle, self.session
         mine = session._plain()
-        if stored == self.loaded and not session._asks():
+        if stored == self.loaded and not session._asked:
             await self._renew(record)  # what is unchanged and not due does not come here
             return
         user = lifecycle.user_of(mine)
@@ -675,14 +675,14 @@ class Visit:
         facts = self.facts if facts is None else facts
         if user == self.user and not session._reauthenticated and session._lifetime is AS_IT_IS:
             return facts
-        authenticated_at, lifetime = facts
+        authenticated_at, lifetime, _ = facts
         if user != self.user:
             authenticated_at, lifetime = (None if user is None else self.lifecycle.clock()), None
         elif session._reauthenticated:
             authenticated_at = self.lifecycle.clock()
         if session._lifetime is not AS_IT_IS:
             lifetime = session._lifetime
-        return Facts(authenticated_at, lifetime)
+        return codec.make_facts(authenticated_at, lifetime)
 
     def _encoded(self) -> bytes:
         return codec.encode(self.session._plain(), self._facts_of(self._user()))

@@ -60,6 +60,7 @@ class Session(dict[str, Any]):
 
     # Class attributes, so that the session of a request that does not touch it costs one allocation.
     _accessed = False
+    _asked = False  # whether something was asked for that the content does not show: the four below
     _ended = False
     _rotate: float | None = None  # seconds of grace; None: no rotation was asked for
     _changes: tuple[Change, ...] = ()
@@ -81,7 +82,7 @@ class Session(dict[str, Any]):
         """
         if not 0 <= grace < float("inf"):
             raise ValueError(f"rotate: grace is {grace!r}; it takes seconds, 0 or more")
-        self._accessed = True
+        self._accessed = self._asked = True
         self._rotate = float(grace)
 
     def invalidate(self) -> None:
@@ -90,7 +91,7 @@ class Session(dict[str, Any]):
         What is put into the session afterwards, in the same request, starts a new one with a new ID.
         """
         self.clear()
-        self._ended = True
+        self._asked = self._ended = True
 
     def change(self, key: str, function: Callable[[Any], Any], default: Any = None) -> Any:
         """Read, modify and write one key, so that no concurrent request can undo it.
@@ -124,7 +125,7 @@ class Session(dict[str, Any]):
         """
         if seconds is not None and not 0 < seconds < float("inf"):
             raise ValueError(f"remember: seconds is {seconds!r}; it takes a number above 0, or None")
-        self._accessed = True
+        self._accessed = self._asked = True
         self._lifetime = None if seconds is None else float(seconds)
 
     @property
@@ -135,8 +136,7 @@ class Session(dict[str, Any]):
 
     def reauthenticated(self) -> None:
         """Say that the same user has just proved who they are again; the session gets a new ID (OWASP ASVS 7.2.4)."""
-        self._accessed = True
-        self._reauthenticated = True
+        self._accessed = self._asked = self._reauthenticated = True
 
     def require_recent(self, seconds: float) -> None:
         """Refuse a dangerous step when the log-in is too long ago (OWASP ASVS 7.5.1).
@@ -245,10 +245,6 @@ class Session(dict[str, Any]):
     def mark_accessed(self) -> None:
         """Count the session as used. Starlette calls this whenever a handler says `request.session`."""
         self._accessed = True
-
-    def _asks(self) -> bool:
-        """Whether something was asked for that its content does not show."""
-        return self._ended or self._rotate is not None or self._reauthenticated or self._lifetime is not AS_IT_IS
 
     def _attached(self) -> Visit:
         if self._visit is None:
