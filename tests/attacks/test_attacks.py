@@ -1,0 +1,579 @@
+"""The attacks that must fail, each a test named after it, over every store that keeps sessions on a server."""
+
+import asyncio
+import contextlib
+import dataclasses
+import statistics
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from roomkey import ConfigurationError, SessionConfig, SessionDataError, SessionMiddleware, Sessions
+from roomkey.keys import new_session_id
+from roomkey.lifecycle import Lifecycle
+from roomkey.stores.memory import MemoryStore
+from roomkey.testing import Clock
+
+SECRET = "the secret key of these tests, 32 bytes and more"
+
+
+class Site:
+    """An app with Roomkey in front, and raw requests to it."""
+
+    def __init__(self, store, clock, **options):
+        self.clock = clock
+        self.store = store
+        options = {"secret_key": SECRET, "max_age": 1000, "store_timeout": 10, **options}
+        self.config = SessionConfig(store=store, clock=clock, **options)
+        self.app = SessionMiddleware(self._handle, self.config)
+        self.life: Lifecycle = self.app.lifecycle
+        self.act = lambda session: None
+        self.wait = None
+        self.headers = ()
+
+    async def _handle(self, scope, receive, send):
+        session = scope["session"]
+        self.seen = session.copy()
+        result = self.act(session)
+        if result is not None and hasattr(result, "__await__"):
+            await result
+        await send({"type": "http.response.start", "status": 200, "headers": list(self.headers)})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def ask(self, cookie=None, act=None, headers=()):
+        """Send one request; return what its handler found in the session, and the headers of the answer."""
+        self.act = act or (lambda session: None)
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        raw = [*headers, *([] if cookie is None else [(b"cookie", b"session=" + cookie)])]
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": raw, "client": ("192.0.2.1", 1)}
+        self.seen = None
+        await self.app(scope, None, send)
+        return self.seen, sent[0]["headers"]
+
+    async def log_in(self, user=42, cookie=None):
+        """Log in; return the card that the answer gave."""
+        _, headers = await self.ask(cookie, lambda session: session.__setitem__("user_id", user))
+        return card_in(headers)
+
+    async def who(self, cookie):
+        seen, _ = await self.ask(cookie)
+        return seen.get("user_id")
+
+
+def set_cookies(headers):
+    return [value for name, value in headers if name == b"set-cookie"]
+
+
+def card_in(headers):
+    (cookie,) = set_cookies(headers)
+    return cookie.split(b";")[0].partition(b"=")[2]
+
+
+def update(**values):
+    return lambda session: session.update(values)
+
+
+@pytest.fixture
+def site(any_store):
+    """Return a function that makes a site over the store under test, and one that runs a scenario."""
+
+    def attack(scenario, **options):
+        async def whole():
+            clock = Clock(time.time())
+            store = await any_store(clock)
+            try:
+                await scenario(Site(store, clock, **options))
+            finally:
+                if hasattr(store, "close"):
+                    await store.close()
+
+        asyncio.run(whole())
+
+    return attack
+
+
+# --- fixation ---------------------------------------------------------------------------------------------------------
+
+
+def test_fixation_with_an_id_that_was_never_issued(site):
+    """An ID that the attacker made up, even rightly signed, is not adopted: the victim gets a fresh one."""
+
+    async def scenario(site):
+        planted = site.life.keyring.sign(new_session_id())
+        card = await site.log_in(cookie=planted)
+        assert card != planted
+        assert await site.who(planted) is None
+        assert await site.who(card) == 42
+
+    site(scenario)
+
+
+def test_fixation_with_an_expired_id(site):
+    """An ID that was good once and has expired is not adopted either."""
+
+    async def scenario(site):
+        planted = card_in((await site.ask(act=update(x=1)))[1])
+        site.clock.advance(2000)
+        card = await site.log_in(cookie=planted)
+        assert card != planted
+        assert await site.who(planted) is None
+
+    site(scenario)
+
+
+def test_fixation_with_the_id_from_before_the_log_in(site):
+    """The ID that the attacker planted while nobody was logged in is dead after the log-in."""
+
+    async def scenario(site):
+        planted = card_in((await site.ask(act=update(x=1)))[1])
+        card = await site.log_in(cookie=planted)
+        assert card != planted
+        seen, headers = await site.ask(planted)
+        assert seen == {}
+        assert not set_cookies(headers)
+        assert await site.who(card) == 42
+
+    site(scenario)
+
+
+# --- bringing back what ended -----------------------------------------------------------------------------------------
+
+
+def test_replay_after_log_out(site):
+    """A copied cookie opens nothing after the log-out, and the answer says no to it again and again."""
+
+    async def scenario(site):
+        card = await site.log_in()
+        _, headers = await site.ask(card, lambda session: session.clear())
+        assert b"Max-Age=0" in set_cookies(headers)[0]
+        for _ in range(3):
+            assert await site.who(card) is None
+
+    site(scenario)
+
+
+def test_restore_after_delete(site):
+    """A request that had loaded the session before the log-out cannot write it back."""
+
+    async def scenario(site):
+        card = await site.log_in()
+        late = await site.life.arrive([card])
+        await site.ask(card, lambda session: session.invalidate())
+        late.session["x"] = 1
+        await late.commit()
+        assert late.lost
+        assert await site.who(card) is None
+
+    site(scenario)
+
+
+def test_rotate_then_clear(site):
+    """A log-out by a request that had loaded the session before it rotated ends the session under its new ID too."""
+
+    async def scenario(site):
+        card = await site.log_in()
+        leaving = await site.life.arrive([card])
+        _, headers = await site.ask(card, lambda session: session.rotate())
+        leaving.session.clear()
+        await leaving.commit()
+        assert await site.who(card_in(headers)) is None
+        assert await site.who(card) is None
+
+    site(scenario)
+
+
+def test_rotate_twice(site):
+    """Two rotations at once leave one live session, that everybody's changes are in, and no second card."""
+
+    async def scenario(site):
+        card = await site.log_in()
+        visits = [await site.life.arrive([card]) for _ in range(2)]
+        for number, visit in enumerate(visits):
+            visit.session[f"k{number}"] = number
+            visit.session.rotate()
+        for visit in visits:
+            await visit.commit()
+        cards = {visit.card for visit in visits if visit.cookie.value == "give"}
+        live = [seen for seen in [(await site.ask(each))[0] for each in cards] if seen]
+        assert live == [{"user_id": 42, "k0": 0, "k1": 1}]
+        assert await site.who(card) is None
+
+    site(scenario)
+
+
+def test_late_response_after_rotation(site):
+    """A response that comes after the rotation sends no cookie, and does not log the user out; its change is kept."""
+
+    async def scenario(site):
+        card = await site.log_in()
+        fresh = []
+
+        async def slow(session):
+            session["late"] = 1
+            other = await site.life.arrive([card])
+            other.session.rotate()
+            await other.commit()
+            fresh.append(other.card)
+
+        _, headers = await site.ask(card, slow)
+        assert not set_cookies(headers)
+        seen, _ = await site.ask(fresh[0])
+        assert seen == {"user_id": 42, "late": 1}
+
+    site(scenario)
+
+
+def test_lost_update(site):
+    """Fifty concurrent requests that each write their own key, and count, lose nothing."""
+
+    async def scenario(site):
+        card = await site.log_in()
+
+        async def one(number):
+            visit = await site.life.arrive([card])
+            await asyncio.sleep(0)
+            visit.session[f"k{number}"] = number
+            visit.session.change("n", lambda n: n + 1, 0)
+            await visit.commit()
+
+        await asyncio.gather(*(one(number) for number in range(50)))
+        seen, _ = await site.ask(card)
+        assert seen == {"user_id": 42, "n": 50} | {f"k{number}": number for number in range(50)}
+
+    site(scenario)
+
+
+# --- cookies ----------------------------------------------------------------------------------------------------------
+
+
+def test_cookie_tossing_and_duplicates(site):
+    """A cookie of the same name from a sibling domain neither hides the genuine one nor becomes the session."""
+
+    async def scenario(site):
+        card = await site.log_in()
+        for tossed in (b"x", b"0" * 76, card[:-1] + b"!", b""):
+            for header in (tossed + b"; session=" + card, card + b"; session=" + tossed):
+                assert await site.who(header) == 42
+        assert await site.who(b"; session=".join([b"x"] * 500)) is None
+
+    site(scenario)
+
+
+def test_cross_subdomain(site):
+    """By default the cookie has no Domain: a sibling never gets it; with __Host- nobody else can set it."""
+
+    async def scenario(site):
+        _, headers = await site.ask(act=update(x=1))
+        assert b"domain" not in set_cookies(headers)[0].lower()
+
+    site(scenario)
+    with pytest.raises(ConfigurationError):
+        SessionConfig(secret_key=SECRET, session_cookie="__Host-s", https_only=True, domain="example.com")
+
+
+def test_a_cookie_of_another_app_with_the_same_key(site):
+    """A card made under another cookie name is refused, although key and store are the same."""
+
+    async def scenario(site):
+        other = Lifecycle(dataclasses.replace(site.config, session_cookie="other"))
+        visit = other.anonymous()
+        visit.session["user_id"] = 42
+        await visit.commit()
+        assert await site.who(visit.card) is None
+        assert site.life.refused["key"] == 1
+
+    site(scenario)
+
+
+def test_caches_that_keep_set_cookie(site):
+    """An answer that sets the cookie is kept out of caches, whatever the app said; one that depends on it varies."""
+
+    async def scenario(site):
+        site.headers = [(b"Cache-Control", b"public, max-age=3600"), (b"Expires", b"Thu, 01 Jan 2099 00:00:00 GMT")]
+        _, headers = await site.ask(act=update(x=1))
+        said = [value for name, value in headers if name.lower() in (b"cache-control", b"expires")]
+        assert said == [b"no-store"]
+        _, headers = await site.ask(card_in(headers), lambda session: session.get("x"))
+        assert (b"vary", b"Cookie") in headers
+        assert not set_cookies(headers)
+
+    site(scenario)
+
+
+@pytest.mark.parametrize("option", ["session_cookie", "path", "domain", "same_site"])
+@pytest.mark.parametrize("value", ["a\r\nSet-Cookie: b=c", "a\nb", "a;b", "a\0b", "/a\r\n", "a b\x7f"])
+def test_header_injection_by_option(option, value):
+    """No option puts a line break or a separator into a header."""
+    with pytest.raises(ConfigurationError):
+        SessionConfig(secret_key=SECRET, store="memory://", **{option: value})
+
+
+def test_header_injection_by_value(site):
+    """Session data never reaches a header, and what does is of a fixed alphabet."""
+
+    async def scenario(site):
+        nasty = "\r\nSet-Cookie: admin=1"
+        _, headers = await site.ask(act=lambda session: session.update({nasty: nasty, "user_id": nasty}))
+        (cookie,) = set_cookies(headers)
+        assert b"\r" not in cookie and b"\n" not in cookie and b"admin" not in cookie
+
+    site(scenario)
+
+
+# --- filling the store ------------------------------------------------------------------------------------------------
+
+
+class Counting:
+    """A store that counts what it is asked."""
+
+    def __init__(self, inner):
+        self.inner, self.asked = inner, 0
+        for name in ("load", "create", "update", "rotate", "touch", "delete"):
+            setattr(self, name, self._counted(getattr(inner, name)))
+
+    def _counted(self, operation):
+        def ask(*args, **kwargs):
+            self.asked += 1
+            return operation(*args, **kwargs)
+
+        return ask
+
+
+def test_rows_for_bots(site):
+    """Visitors that never touch the session, and forged cookies, make no row and ask the store for nothing."""
+
+    async def scenario(site):
+        counting = Counting(site.store)
+        bots = Site(counting, site.clock)
+        for cookie in (None, b"x", b"a" * 76, b"\xff" * 100, b"b" * 10_000):
+            seen, headers = await bots.ask(cookie, lambda session: session.get("user_id"))
+            assert seen == {} and not set_cookies(headers)
+        assert counting.asked == 0
+
+    site(scenario)
+
+
+def test_oversized_data(site):
+    """A session past max_bytes is refused before anything is saved, and the one before it stays."""
+
+    async def scenario(site):
+        card = await site.log_in()
+        with pytest.raises(SessionDataError, match="max_bytes"):
+            await site.ask(card, update(big="x" * 100_000))
+        seen, _ = await site.ask(card)
+        assert seen == {"user_id": 42}
+
+    site(scenario)
+
+
+def test_deeply_nested_data(site):
+    """Data nested a hundred thousand levels deep is refused with the place, not with a crash."""
+
+    async def scenario(site):
+        deep = []
+        for _ in range(100_000):
+            deep = [deep]
+        card = await site.log_in()
+        with pytest.raises(SessionDataError, match="deep"):
+            await site.ask(card, update(deep=deep))
+        assert await site.who(card) == 42
+
+    site(scenario)
+
+
+# --- a store that is not what it seems --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "junk", [b"", b"\x01", b"\x02\x00", b"\x03" + b"x" * 50, b"\x80\x04K\x01.", b"{}", b"\xff" * 99]
+)
+def test_undecodable_but_correctly_signed_data(site, junk):
+    """A record that cannot be read is an anonymous request and a count; a new session gets a new ID."""
+
+    async def scenario(site):
+        card = await site.log_in()
+        visit = await site.life.arrive([card])
+        broken = dataclasses.replace(visit.record, data=junk, version=visit.record.version + 1)
+        await site.store.update(visit.key, broken, version=visit.record.version)
+        assert await site.who(card) is None
+        assert site.life.refused["damaged"] == 1
+        assert await site.log_in(cookie=card) != card
+
+    site(scenario)
+
+
+def test_another_users_record_under_my_key(site):
+    """A record filed under one user that holds another's session is not served."""
+
+    async def scenario(site):
+        mine, theirs = [await site.log_in(user) for user in (42, 43)]
+        me, them = [await site.life.arrive([card]) for card in (mine, theirs)]
+        swapped = dataclasses.replace(me.record, data=them.record.data, version=me.record.version + 1)
+        await site.store.update(me.key, swapped, version=me.record.version)
+        assert await site.who(mine) is None
+
+    site(scenario)
+
+
+def test_a_store_that_answers_with_an_old_version(site):
+    """What was loaded from a late replica is not saved over what is newer: the swap fails, and the change is merged."""
+
+    class Late(Counting):
+        old = None
+
+        def __init__(self, inner):
+            super().__init__(inner)
+            fresh = self.load
+
+            async def load(key):
+                if self.old is not None:
+                    record, self.old = self.old, None
+                    return record
+                return await fresh(key)
+
+            self.load = load
+
+    async def scenario(site):
+        late = Late(site.store)
+        here = Site(late, site.clock)
+        card = await here.log_in()
+        old = (await here.life.arrive([card])).record
+        await here.ask(card, update(x=1))
+        late.old = old
+        await here.ask(card, update(y=2))
+        seen, _ = await here.ask(card)
+        assert seen == {"user_id": 42, "x": 1, "y": 2}
+        late.old = old
+        await here.ask(card, lambda session: session.clear())
+        assert await here.who(card) is None
+
+    site(scenario)
+
+
+def test_foreign_rows_in_the_store(site):
+    """A record that some other program put there is listed for nobody, and opened by nobody's card."""
+
+    async def scenario(site):
+        card = await site.log_in()
+        record = (await site.life.arrive([card])).record
+        await site.store.create("f" * 64, dataclasses.replace(record, data=b"theirs", user="43", version=1))
+        assert [info.user for info in await Sessions(site.life).of(43)] == ["43"]
+        assert await Sessions(site.life).revoke("f" * 64, user=42) is False
+        assert await site.who(card) == 42
+
+    site(scenario)
+
+
+# --- clocks and timing ------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_goes_back(site):
+    """A clock set back ends nobody's session, and lets none live past its absolute timeout by it."""
+
+    async def scenario(site):
+        card = await site.log_in()
+        site.clock.advance(-300)
+        assert await site.who(card) == 42
+        site.clock.advance(300 + 500)
+        assert await site.who(card) == 42
+
+    site(scenario)
+
+
+def test_a_clock_that_jumps(site):
+    """A clock that jumps ahead of every timeout ends the session; it does not come back with the clock."""
+
+    async def scenario(site):
+        card = await site.log_in()
+        site.clock.advance(10_000_000)
+        seen, headers = await site.ask(card)
+        assert seen == {} and not set_cookies(headers)
+        assert await site.log_in(cookie=card) != card
+
+    site(scenario)
+
+
+def test_timing_of_the_id_look_up():
+    """A store never compares IDs: what it looks up is a hash, which an attacker cannot steer bit by bit."""
+    asked = []
+
+    class Spy(MemoryStore):
+        async def load(self, key):
+            asked.append(key)
+            return await super().load(key)
+
+    async def scenario():
+        site = Site(Spy(), time.time)
+        card = await site.log_in()
+        asked.clear()
+        near = site.life.keyring.sign(card[4:35] + (b"A" if card[35:36] != b"A" else b"B"))
+        for cookie in (card, near):
+            await site.ask(cookie)
+        one, other = (bytes.fromhex(key) for key in asked)
+        differing = sum((a ^ b).bit_count() for a, b in zip(one, other, strict=True))
+        assert differing > 64  # one character of the ID changed; about half of the 256 bits did
+
+    asyncio.run(scenario())
+
+
+def test_timing_of_the_signature():
+    """Signatures that are wrong from the first or from the last byte take the same time to refuse, within noise."""
+    site = Site(MemoryStore(), time.time)
+    card = site.life.keyring.sign(new_session_id())
+    early = card[:36] + (b"0" if card[36:37] != b"0" else b"1") + card[37:]
+    late = card[:-1] + (b"0" if card[-1:] != b"0" else b"1")
+
+    def measure(cookie):
+        begin = time.perf_counter_ns()
+        for _ in range(200):
+            site.life.keyring.verify(cookie)
+        return time.perf_counter_ns() - begin
+
+    rounds = [(measure(early), measure(late)) for _ in range(60)]
+    ratio = statistics.median(a for a, _ in rounds) / statistics.median(b for _, b in rounds)
+    assert 0.5 < ratio < 2  # a comparison byte by byte is not hunted by this: it is `hmac.compare_digest`'s promise
+
+
+# --- anything at all --------------------------------------------------------------------------------------------------
+
+_names = st.sampled_from([b"cookie", b"Cookie", b"host", b"\xff"])
+_pairs = st.one_of(st.binary(max_size=200), st.binary(max_size=100).map(lambda value: b"session=" + value))
+_headers = st.lists(st.tuples(_names, _pairs), max_size=5)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(headers=_headers)
+def test_nothing_a_client_sends_raises(headers):
+    """Whatever the headers, the request reaches the app, as an anonymous one."""
+
+    async def scenario():
+        site = Site(MemoryStore(), time.time)
+        seen, _ = await site.ask(headers=headers)
+        assert seen == {}
+
+    asyncio.run(scenario())
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.binary(max_size=200), user=st.none() | st.text(max_size=5))
+def test_nothing_a_store_holds_raises(data, user):
+    """Whatever a record holds, the request reaches the app."""
+
+    async def scenario():
+        store = MemoryStore()
+        site = Site(store, time.time)
+        card = await site.log_in()
+        key = (await site.life.arrive([card])).key
+        store._records[key] = dataclasses.replace(store._records[key], data=data, user=user)
+        seen, _ = await site.ask(card, lambda session: session.get("x"))
+        assert isinstance(seen, dict)
+        with contextlib.suppress(KeyError):
+            del store._records[key]
+
+    asyncio.run(scenario())
