@@ -109,4 +109,4 @@ class _Sealed:
         opened = self._sealer.open(sealed, bound=bound, session_id=secret)
         if opened is None:
             raise DamagedData("the stored session does not open: another key, or somebody altered it")
-        return opened
+        return opened.data
