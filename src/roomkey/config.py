@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from roomkey.errors import ConfigurationError
@@ -15,6 +15,7 @@ from roomkey.stores.urls import store_from
 
 if TYPE_CHECKING:
     from roomkey.events import Event
+    from roomkey.legacy import LegacyReader
 
 __all__ = ["SessionConfig"]
 
@@ -61,6 +62,8 @@ class SessionConfig:
             there are.
         store_timeout: seconds one store operation may take before the answer is 503.
         max_bytes: encoded size, in bytes, at which a session is refused.
+        legacy: readers of another library's sessions (`roomkey.legacy`), which move in on first sight. Take them out
+            again once the old cookies have expired: until then, a copy of an old signed cookie can move in too.
         on_event: is called with each event of `roomkey.events`, in the request's task: be quick. What it raises is
             logged, and disturbs nobody.
         clock: returns Unix seconds; tests move it.
@@ -86,6 +89,7 @@ class SessionConfig:
     seal: bool = False
     store_timeout: float = 2.0  # seconds
     max_bytes: int = 65536
+    legacy: Sequence[LegacyReader] = ()
     on_event: Callable[[Event], None] | None = None
     clock: Callable[[], float] = time.time
 
@@ -102,6 +106,10 @@ class SessionConfig:
             self._refuse("clock", "it takes a function that returns Unix seconds")
         if self.on_event is not None and not callable(self.on_event):
             self._refuse("on_event", "it takes a function of one event, or None")
+        if self.legacy != ():
+            from roomkey.legacy import checked_readers  # here, because few apps move in
+
+            self._set("legacy", checked_readers(self.legacy))
         self._set("store", store_from(self.store))
         self._check_limit()
 

@@ -36,6 +36,7 @@ from roomkey.stores.base import Conflict, Record
 if TYPE_CHECKING:
     import asyncio  # at run time it is imported where it is used: it is half of the time that `import roomkey` takes
 
+    from roomkey.legacy import Cookies, Found, MoveIn
     from roomkey.users import Sessions
 
 __all__ = ["Cookie", "Lifecycle", "Visit", "lay_over"]
@@ -145,6 +146,11 @@ class Lifecycle:
         self._queues: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
         self._purged_at = self.clock()
         self._warned_of_strangers = False
+        self.move_in: MoveIn | None = None
+        if config.legacy:
+            from roomkey.legacy import MoveIn  # here, because few apps move in
+
+            self.move_in = MoveIn(config.legacy, config, self.refused)
 
     def tell(self, event: Event) -> None:
         """Log an event, and hand it to whoever subscribed."""
@@ -166,8 +172,12 @@ class Lifecycle:
         """Return the visit of a request that brought no card."""
         return Visit(self, Session())
 
-    async def arrive(self, cards: list[bytes]) -> Visit:
+    async def arrive(self, cards: list[bytes], cookies: Cookies | None = None) -> Visit:
         """Return the visit of a request that brought these cards; the first genuine one counts.
+
+        Args:
+            cards: the values of Roomkey's own cookie.
+            cookies: gives the values of any cookie, for sessions that are to move in.
 
         Raises:
             StoreUnavailable: whether there is a session cannot be known.
@@ -177,7 +187,11 @@ class Lifecycle:
             if session_id is not None:
                 break
         else:
-            return self._refuse_cards(cards)
+            # Only here: who brings a genuine card whose session has ended has logged out.
+            old = await self.move_in.find(cookies) if self.move_in is not None and cookies is not None else None
+            if old is not None:
+                return self._moving(old)
+            return self._refuse_cards(cards) if cards else self.anonymous()
         key = store_key(session_id)
         record = await self.store.load(key)
         if record is None:
@@ -212,6 +226,14 @@ class Lifecycle:
         if known_id is not None and self.keyring.is_old(card):
             visit.has_old_card = True
             self.tell(LoadedWithOldKey(key))
+        return visit
+
+    def _moving(self, found: Found) -> Visit:
+        """Return the visit of a request that brought an old session: a new one with its data, saved in any case."""
+        data = codec.decode(codec.encode(found.session.data))  # a copy: what was found stays to compare with
+        visit = Visit(self, Session(data))
+        visit.found = found
+        visit.session.mark_accessed()
         return visit
 
     def _refuse_cards(self, cards: list[bytes]) -> Visit:
@@ -390,6 +412,7 @@ class Visit:
     facts = NO_FACTS  # likewise
     secret = b""  # for the envelope
     has_old_card = False  # the card was signed by another than the first key
+    found: Found | None = None  # the old session that moves in; None: it has, or there is none
     client: tuple[str | None, str | None] = (None, None)  # IP address and user agent; kept at a log-in
     cookie = Cookie.KEEP
     card = b""  # for Cookie.GIVE
@@ -473,9 +496,13 @@ class Visit:
             SessionDataError: a value cannot be stored.
         """
         session, record = self.session, self.record
-        if not session._accessed or (record is None and not session._ended and not dict.__len__(session)):
+        if self.found is None and (
+            not session._accessed or (record is None and not session._ended and not dict.__len__(session))
+        ):
             return None
         stored = codec.encode(session._plain(), self.facts)
+        if self.found is not None and not self.cookie_possible and stored == codec.encode(self.found.session.data):
+            return None  # this response cannot give a cookie: it moves in with the next request
         if record is None or stored != self.loaded or session._asked:
             return stored
         if not dict.__len__(session) or self.has_old_card:
@@ -512,8 +539,14 @@ class Visit:
             await self._save(self.record, stored)
         elif dict.__len__(session):
             await self._create()
+        elif self.found is not None and self.cookie_possible:
+            self.cookie = Cookie.CLEAR  # logged out by the first request: the old cookie may have this name
         session._rotate, session._changes, session._asked = None, (), False
         session._lifetime, session._reauthenticated = AS_IT_IS, False
+        if self.found is not None:
+            found, self.found = self.found, None
+            assert self.lifecycle.move_in is not None
+            await self.lifecycle.move_in.forget(found)
 
     async def _create(self) -> None:
         lifecycle, data = self.lifecycle, self.session._plain()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import partial
 from typing import Any
 
 from roomkey.config import SessionConfig
@@ -59,9 +60,9 @@ class SessionMiddleware:
             await self.app(scope, receive, send)
             return
         cards = find_cookies(scope["headers"], self._cookie_name)
-        if cards:
+        if cards or self.lifecycle.move_in is not None:
             try:
-                visit = await self.lifecycle.arrive(cards)
+                visit = await self.lifecycle.arrive(cards, partial(find_cookies, scope["headers"]))
             except StoreUnavailable as error:
                 await _send_unavailable(scope, send, error)
                 return
@@ -195,6 +196,8 @@ class _Response:
         vary_on_cookie(headers)
         if visit.cookie is not Cookie.KEEP:
             protect_from_caches(headers)
+            if visit.lifecycle.move_in is not None:
+                headers += visit.lifecycle.move_in.take_back(partial(find_cookies, self._scope["headers"]))
             if visit.cookie is Cookie.GIVE:
                 assert visit.record is not None
                 seconds = visit.record.expires_at - visit.lifecycle.clock()

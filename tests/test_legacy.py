@@ -1,0 +1,1305 @@
+"""Readers of other libraries' sessions, held against cookies that the libraries themselves made."""
+
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import datetime as dt
+import json
+import logging
+import time
+import uuid
+import warnings
+import zlib
+from collections import Counter
+
+import django
+import flask
+import httpx
+import itsdangerous
+import pytest
+import redis
+import redis.asyncio
+import starsessions.stores.redis
+from django.conf import settings as django_settings
+from django.http import HttpRequest, HttpResponse
+from flask.json.tag import TaggedJSONSerializer
+from hypothesis import example, given
+from hypothesis import strategies as st
+from lilya.apps import Lilya
+from lilya.middleware import DefineMiddleware
+from lilya.middleware.sessions import SessionMiddleware as LilyaMiddleware
+from lilya.routing import Path
+from lilya.testclient import TestClient as LilyaClient
+from litestar import Litestar
+from litestar import Request as LitestarRequest
+from litestar import get as litestar_get
+from litestar.middleware.session.server_side import ServerSideSessionConfig
+from litestar.stores.memory import MemoryStore as LitestarMemory
+from litestar.stores.redis import RedisStore as LitestarStore
+from markupsafe import Markup
+from pydantic import SecretStr
+from ravyn import Gateway, Ravyn
+from ravyn import get as ravyn_get
+from ravyn.core.config.session import SessionConfig as RavynSessionConfig
+from ravyn.requests import Request as RavynRequest
+from ravyn.testclient import RavynTestClient
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware as StarletteMiddleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from roomkey import ConfigurationError, SessionConfig, SessionMiddleware, StoreUnavailable, codec
+from roomkey.cookies import find_cookies
+from roomkey.legacy import (
+    DjangoCookie,
+    FlaskCookie,
+    LegacySession,
+    LilyaCookie,
+    LitestarRedis,
+    MoveIn,
+    RavynCookie,
+    StarletteCookie,
+    StarsessionsRedis,
+    checked_readers,
+)
+from roomkey.stores.memory import MemoryStore
+from roomkey.testing.clock import Clock
+
+KEY = "the old app's key, long enough that nobody guesses it"
+OTHER = "another key, just as long as the old app's own key is"
+SECRET = "a secret that is long enough for every test here"
+DAY = 24 * 60 * 60
+DATA = {"user_id": 7, "cart": [{"tea": 2}, "ümlaut ☃"], "rate": 1.5, "yes": True, "none": None}
+
+
+def run(coroutine):
+    return asyncio.run(coroutine)
+
+
+def at_once(coroutine):
+    """Run what never waits, without the cost of a loop for each of many examples."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("it waits")
+
+
+def _sent_back(set_cookie):
+    """Return the name of a cookie and the value that Roomkey finds when a browser sends it back as it was set."""
+    pair = set_cookie.partition(";")[0]
+    name = pair.partition("=")[0]
+    (value,) = find_cookies([(b"cookie", b"a=b; " + pair.encode() + b"; c=d")], name.encode())
+    return name, value
+
+
+# --- the libraries ----------------------------------------------------------------------------------------------------
+
+
+def starlette_cookie(key, data, **options):
+    async def fill(request):
+        request.session.update(data)
+        return PlainTextResponse("")
+
+    app = Starlette(routes=[Route("/", fill)], middleware=[Middleware(StarletteMiddleware, secret_key=key, **options)])
+    return _sent_back(TestClient(app).get("/").headers["set-cookie"])
+
+
+def lilya_cookie(key, data, **options):
+    async def fill(request):
+        request.session.update(data)
+        return "ok"
+
+    app = Lilya(routes=[Path("/", fill)], middleware=[DefineMiddleware(LilyaMiddleware, secret_key=key, **options)])
+    return _sent_back(LilyaClient(app).get("/").headers["set-cookie"])
+
+
+def ravyn_cookie(key, data, **options):
+    @ravyn_get("/")
+    async def fill(request: RavynRequest) -> str:
+        request.session.update(data)
+        return "ok"
+
+    app = Ravyn(routes=[Gateway(handler=fill)], session_config=RavynSessionConfig(secret_key=key, **options))
+    return _sent_back(RavynTestClient(app).get("/").headers["set-cookie"])
+
+
+def flask_cookie(key, data, interface=None, **config):
+    app = flask.Flask("old")
+    app.secret_key = key
+    app.config.update(config)
+    if interface is not None:
+        app.session_interface = interface
+
+    @app.get("/")
+    def fill():
+        flask.session.update(data)
+        return ""
+
+    return _sent_back(app.test_client().get("/").headers["set-cookie"])
+
+
+def django_cookie(key, data, **options):
+    from django.contrib.sessions.middleware import SessionMiddleware as DjangoMiddleware
+    from django.test.utils import override_settings
+
+    def fill(request):
+        request.session.update(data)
+        return HttpResponse()
+
+    with override_settings(SECRET_KEY=key, **options):
+        response = DjangoMiddleware(fill)(HttpRequest())
+        return _sent_back(response.cookies[django_settings.SESSION_COOKIE_NAME].OutputString())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _django():
+    if not django_settings.configured:
+        django_settings.configure(
+            SECRET_KEY=OTHER, SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies", USE_TZ=True
+        )
+        django.setup()
+
+
+@dataclasses.dataclass(frozen=True)
+class Signed:
+    cookie: object  # makes one
+    reader: object
+    max_age: int  # seconds
+    separator: bytes = b"."
+    format: str = "itsdangerous, unsalted"  # readers of one format take each other's cookies
+
+
+SIGNED = {
+    "Starlette": Signed(starlette_cookie, StarletteCookie, 14 * DAY),
+    "Lilya": Signed(lilya_cookie, LilyaCookie, 14 * DAY),
+    "Ravyn": Signed(ravyn_cookie, RavynCookie, 180 * DAY),
+    "Flask": Signed(flask_cookie, FlaskCookie, 31 * DAY, format="Flask"),
+    "Django": Signed(django_cookie, DjangoCookie, 14 * DAY, b":", format="Django"),
+}
+by_library = pytest.mark.parametrize("library", SIGNED.values(), ids=SIGNED.keys())
+
+
+# --- signed cookies ---------------------------------------------------------------------------------------------------
+
+
+@by_library
+@pytest.mark.parametrize("data", [DATA, {"long": "tea " * 500}, {"a": 1}], ids=["plain", "compressible", "short"])
+def test_a_cookie_of_the_library_is_read(library, data):
+    """What the library put into its cookie comes out, under its cookie's name, with what it has left to live."""
+    reader = library.reader(KEY)
+    name, value = library.cookie(KEY, data)
+    found = run(reader.read(value))
+    assert found.data == data
+    assert library.max_age - 60 < found.expires_in <= library.max_age
+    assert name == reader.cookie_name
+    assert (reader.max_age, reader.path, reader.domain) == (library.max_age, "/", None)
+    assert run(reader.forget(value)) is None
+
+
+def test_compressed_cookies_are_among_those_read():
+    """The compressible data above makes Flask and Django compress: their cookies begin with a dot."""
+    assert flask_cookie(KEY, {"long": "tea " * 500})[1].startswith(b".")
+    assert django_cookie(KEY, {"long": "tea " * 500})[1].startswith(b".")
+
+
+@by_library
+@pytest.mark.parametrize(
+    "key", [KEY.encode(), SecretStr(KEY), [OTHER, KEY], (KEY, OTHER)], ids=["bytes", "Secret", "second", "first"]
+)
+def test_forms_of_the_key(library, key):
+    """The key may be text, bytes, a secret, or one of several."""
+    assert run(library.reader(key).read(library.cookie(KEY, DATA)[1])).data == DATA
+
+
+@by_library
+def test_another_key_reads_nothing(library):
+    """A cookie signed with a key that the reader does not have is none."""
+    value = library.cookie(KEY, DATA)[1]
+    assert run(library.reader(OTHER).read(value)) is None
+    assert run(library.reader([OTHER, KEY + "x"]).read(value)) is None
+
+
+@pytest.mark.parametrize("library", [SIGNED["Flask"], SIGNED["Django"]], ids=["Flask", "Django"])
+def test_another_salt_reads_nothing(library):
+    """A cookie signed for another purpose is none."""
+    assert run(library.reader(KEY, salt="other").read(library.cookie(KEY, DATA)[1])) is None
+
+
+@pytest.mark.parametrize("reading", SIGNED)
+@pytest.mark.parametrize("made", SIGNED)
+def test_only_the_right_reader_takes_a_cookie(made, reading):
+    """With the same key, a reader takes its own format only; Starlette's, Lilya's and Ravyn's is one format."""
+    found = run(SIGNED[reading].reader(KEY).read(SIGNED[made].cookie(KEY, DATA)[1]))
+    assert (found is not None) == (SIGNED[made].format == SIGNED[reading].format)
+
+
+@by_library
+def test_an_expired_cookie_reads_nothing(library):
+    """A cookie is taken for `max_age` after its signing, and not a second longer."""
+    clock = Clock()
+    value = library.cookie(KEY, DATA)[1]
+    reader = library.reader(KEY, max_age=100, clock=clock)
+    clock.advance(95)
+    assert 0 <= run(reader.read(value)).expires_in <= 5.1
+    clock.advance(7)
+    assert run(reader.read(value)) is None
+
+
+@pytest.mark.parametrize("library", list(SIGNED.values())[:4], ids=list(SIGNED)[:4])
+def test_a_cookie_from_the_future_reads_nothing(library):
+    """As itsdangerous has it, a cookie signed later than now is none."""
+    assert run(library.reader(KEY, clock=Clock(time.time() - 60)).read(library.cookie(KEY, DATA)[1])) is None
+
+
+@by_library
+def test_every_changed_byte_is_noticed(library):
+    """No byte of a cookie can be changed, dropped or added."""
+    reader = library.reader(KEY)
+    value = library.cookie(KEY, {"user_id": 7})[1]
+
+    async def read_all():
+        assert await reader.read(value) is not None
+        for place in range(len(value)):
+            for changed in (value[place] ^ 1, value[place] ^ 32):
+                assert await reader.read(value[:place] + bytes([changed]) + value[place + 1 :]) is None
+            assert await reader.read(value[:place] + value[place + 1 :]) is None
+            assert await reader.read(value[:place] + b"." + value[place:]) is None
+        for extra in (b".", b":", b"=", b"A", b"\0", b" "):
+            assert await reader.read(value + extra) is None
+            assert await reader.read(extra + value) is None
+
+    run(read_all())
+
+
+@by_library
+def test_an_empty_cookie_of_a_logged_out_user_reads_nothing(library):
+    """What the libraries set to clear a cookie, and other values without a session, are none."""
+    for value in (b"", b"null", b"''", b"{}", b".", b"..", b"...", b":::", b"a.b.c", b"a:b:c"):
+        assert run(library.reader(KEY).read(value)) is None
+
+
+# fmt: off
+# Made by Starlette 1.10, Lilya 0.29, Ravyn 0.4.3, Flask 3.1.3 and Django 5.2.19 at 1800000000.
+KNOWN = {
+    "Starlette": "eyJ1c2VyX2lkIjogNywgIm5vdGUiOiAiXHUwMGZjIn0=.a0nSAA.jJrrcCLVRAZBFdlmuX_rRAVzXhk",
+    "Lilya": "eyJ1c2VyX2lkIjo3LCJub3RlIjoiw7wifQ==.a0nSAA.1DVnZDQy-UHpFyYBTJJ43xsXJTk",
+    "Ravyn": "eyJ1c2VyX2lkIjo3LCJub3RlIjoiw7wifQ==.a0nSAA.1DVnZDQy-UHpFyYBTJJ43xsXJTk",
+    "Flask": "eyJub3RlIjoiXHUwMGZjIiwidXNlcl9pZCI6N30.a0nSAA.sYFRL1rQcO-folzXZuNatvktvYc",
+    "Flask, compressed":
+        ".eJyrVsrJz0tXslIqSU1UoCZW0lHKyy9JBZocU2pgkJYM5JcWpxbFZ6YoWZnXAgBE3Sbd.a0nSAA.jR6sZqQrVdovYKR7RRxsFSLqANI",
+    "Django": "eyJ1c2VyX2lkIjo3LCJub3RlIjoiXHUwMGZjIn0:1xocE4:ZmR6ts6lBh9LomJs3QPxRvC25rsd1RKLp9hu9crGdjA",
+    "Django, compressed":
+        ".eJyrViotTi2Kz0xRsjLXUcrLL0lVslKKKTUwSEtW0lHKyc9LB_JLUhMVqImVagEBUSbd"
+        ":1xocE4:THKHi6vRN3UKilk9NJKvc39NvtrW04o5WasJkWGKL6E",
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_cookies(name):
+    """These strings are the wire formats; each is read at its time."""
+    reader = SIGNED[name.partition(",")[0]].reader("known key", clock=Clock(1800000010.0))
+    found = run(reader.read(KNOWN[name].encode()))
+    assert found.data == ({"user_id": 7, "note": "ü"} | ({"long": "tea " * 20} if "compressed" in name else {}))
+    assert found.expires_in == reader.max_age - 10
+
+
+# --- what each library has of its own ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cookie", [starlette_cookie, lilya_cookie], ids=["Starlette", "Lilya"])
+def test_an_app_without_max_age(cookie):
+    """The cookies of an app that never let them expire are read too, until the reader's `max_age`."""
+    reader = StarletteCookie(KEY, cookie_name="sid")
+    name, value = cookie(KEY, DATA, max_age=None, session_cookie="sid")
+    assert name == reader.cookie_name
+    assert run(reader.read(value)).data == DATA
+
+
+def test_a_lilya_app_with_its_own_serializer():
+    """`loads` is the old app's deserializer; what it raises means that there is no session."""
+    value = lilya_cookie(KEY, DATA, session_serializer=lambda data: repr(data), session_deserializer=lambda raw: {})[1]
+
+    def loads(raw):
+        import ast
+
+        return ast.literal_eval(raw.decode())
+
+    def fails(raw):
+        raise RuntimeError("as libraries do")
+
+    assert run(LilyaCookie(KEY, loads=loads).read(value)).data == DATA
+    assert run(RavynCookie(KEY, loads=loads).read(value)).data == DATA
+    assert run(LilyaCookie(KEY).read(value)) is None
+    assert run(LilyaCookie(KEY, loads=fails).read(value)) is None
+    assert run(LilyaCookie(KEY, loads=lambda raw: {"x": object()}).read(value)) is None
+
+
+def test_flask_types_come_along():
+    """Tuples, bytes, UUIDs and moments keep their type; Markup becomes text; a key that looks like a tag is a key."""
+    moment = dt.datetime(2026, 11, 23, 12, 0, tzinfo=dt.UTC)
+    data = {
+        "tuple": (1, (2, [3])),
+        "bytes": b"\0\xff",
+        "uuid": uuid.UUID(int=7),
+        "moment": moment,
+        "markup": Markup("<b>tea</b>"),
+        "tag": {" t": [1]},
+        "tags": {" b": "x", " u": "y"},
+        "nested": {"deep": [{" di": {" d": 1}}]},
+        "_flashes": [("message", "hello")],
+    }
+    found = run(FlaskCookie(KEY).read(flask_cookie(KEY, data)[1])).data
+    assert found == data
+    assert type(found["markup"]) is str
+    assert codec.decode(codec.encode(found)) == found
+
+
+@pytest.mark.parametrize("data", [{" t": 1}, {" di": {"x": 1}}, {" b": b"x"}, {" b__": 1}])
+def test_a_flask_session_that_looks_like_a_tag(data):
+    """A session whose one key is a tag of Flask's comes out as it was."""
+    assert run(FlaskCookie(KEY).read(flask_cookie(KEY, data)[1])).data == data
+
+
+_TAG_KEYS = st.sampled_from([" di", " t", " b", " m", " u", " d", " t__", " di__", "x", ""])
+_TAGGED = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just("Mon, 23 Nov 2026 12:00:00 GMT"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TAG_KEYS, inner, max_size=2),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(_TAG_KEYS, _TAGGED, max_size=3))
+@example({"x": {" d": "Mon, 23 Nov 2026 12:00:00 -0000"}})
+@example({"x": {" d": "Mon, 23 Nov 2026 12:00:00 +0200"}})
+@example({"x": {" d": "no date"}})
+@example({"x": {" di": {}}})
+def test_flask_tags_are_undone_as_flask_does(value):
+    """Whatever JSON stands in a genuine cookie, it is read as Flask's serializer reads it, or not at all."""
+    text = json.dumps(value)
+    try:
+        expected = TaggedJSONSerializer().loads(text)
+    except Exception:
+        expected = None
+    if type(expected) is not dict or not expected:
+        expected = None
+    found = at_once(FlaskCookie(KEY).read(_flask_signed(_encoded(text.encode()))))
+    assert (None if found is None else found.data) == expected
+
+
+@pytest.mark.parametrize("derivation", ["hmac", "django-concat", "concat"])
+@pytest.mark.parametrize("digest", ["sha1", "sha256", "sha512"])
+def test_a_flask_app_with_its_own_signature(derivation, digest):
+    """Salt, digest and derivation may be those of an app's own interface, and must be."""
+    import hashlib
+
+    class Interface(flask.sessions.SecureCookieSessionInterface):
+        salt = "own"
+        digest_method = staticmethod(getattr(hashlib, digest))
+        key_derivation = derivation
+
+    value = flask_cookie(KEY, DATA, Interface(), SESSION_COOKIE_NAME="own")[1]
+    reader = FlaskCookie(KEY, salt="own", digest=digest, key_derivation=derivation, cookie_name="own")
+    assert run(reader.read(value)).data == DATA
+    assert run(FlaskCookie(KEY, salt="own", digest="sha384", key_derivation=derivation).read(value)) is None
+
+
+def test_keys_that_flask_and_django_had_before():
+    """Cookies signed with a fallback key are read when that key is given too."""
+    old = flask_cookie(OTHER, DATA)[1]
+    assert run(FlaskCookie([KEY, OTHER]).read(old)).data == DATA
+    assert run(DjangoCookie([KEY, OTHER]).read(django_cookie(OTHER, DATA)[1])).data == DATA
+
+
+def test_a_django_user_comes_along():
+    """The keys that Django's log-in writes are plain data."""
+    data = {"_auth_user_id": "7", "_auth_user_backend": "django.contrib.auth.backends.ModelBackend"}
+    value = django_cookie(KEY, data, SESSION_COOKIE_NAME="sid")
+    assert value[0] == "sid"
+    assert run(DjangoCookie(KEY, cookie_name="sid").read(value[1])).data == data
+
+
+# --- genuine, and yet no session --------------------------------------------------------------------------------------
+
+
+def _flask_signed(payload):
+    """Return a cookie with this payload and a genuine signature: what only who has the key can make."""
+    signer = itsdangerous.TimestampSigner(KEY, salt="cookie-session", key_derivation="hmac")
+    return signer.sign(payload)
+
+
+def _encoded(data, compress=False):
+    return (b"." if compress else b"") + base64.urlsafe_b64encode(zlib.compress(data) if compress else data).rstrip(
+        b"="
+    )
+
+
+def _nested(levels):
+    return b'{"a":' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
+
+
+GENUINE_BUT_WRONG = {
+    "no base64": b"!",
+    "no JSON": _encoded(b"{"),
+    "no text": _encoded(b'{"a": "\xff"}'),
+    "no zlib": b"." + _encoded(b"{}"),
+    "cut zlib": _encoded(b'{"a": 1}', compress=True)[:-4],
+    "nothing compressed": b".",
+    "a list": _encoded(b'[["a", 1]]'),
+    "null": _encoded(b"null"),
+    "empty": _encoded(b"{}"),
+    "too deep": _encoded(_nested(101)),
+    "far too deep": _encoded(b"[" * 40000),
+    "a bomb": _encoded(b'{"a": "' + b"x" * 1048576 + b'"}', compress=True),
+    "a huge integer": _encoded(b'{"a": 1' + b"0" * 5000 + b"}", compress=True),
+    "a key that is no text": _encoded(b'{"\\ud800": 1}'),
+    "bad tags": _encoded(b'{"a": {" u": "x"}}'),
+}
+
+
+@pytest.mark.parametrize("name", GENUINE_BUT_WRONG)
+def test_a_genuine_cookie_that_cannot_be_a_session(name):
+    """What is signed and yet malformed, too large or too deep reads as nothing, and raises nothing."""
+    value = _flask_signed(GENUINE_BUT_WRONG[name])
+    assert len(value) <= 65536
+    assert run(FlaskCookie(KEY).read(value)) is None
+
+
+@pytest.mark.parametrize(
+    "payload", [_encoded(_nested(100)), _encoded(b'{"a": "' + b"x" * 1048000 + b'"}', compress=True)]
+)
+def test_what_is_just_within_the_limits(payload):
+    """100 levels and a megabyte are read."""
+    found = run(FlaskCookie(KEY).read(_flask_signed(payload)))
+    assert codec.decode(codec.encode(found.data)) == found.data
+
+
+def test_a_value_over_64_kilobytes_is_not_looked_at():
+    """No signature is computed over more than 65536 bytes."""
+    short = _flask_signed(_encoded(b'{"a":"' + b"x" * 48000 + b'"}'))
+    long = _flask_signed(_encoded(b'{"a":"' + b"x" * 49200 + b'"}'))
+    assert len(short) <= 65536 < len(long)
+    assert run(FlaskCookie(KEY).read(short)) is not None
+    assert run(FlaskCookie(KEY).read(long)) is None
+
+
+@pytest.mark.parametrize("stamp", [b"", b"!", b"A" * 12, b"A" * 5, b"_" * 11])
+def test_a_genuine_cookie_with_a_strange_time(stamp):
+    """A time of signing that is none, is far away or does not fit reads as nothing."""
+    signed = _encoded(b'{"a": 1}') + b"." + stamp
+    signer = itsdangerous.Signer(KEY, salt="cookie-session", key_derivation="hmac")
+    assert run(FlaskCookie(KEY).read(signer.sign(signed))) is None
+
+
+@pytest.mark.parametrize("stamp", ["", "!", "-1", "z" * 12, "0", "ü"])
+def test_a_genuine_django_cookie_with_a_strange_time(stamp):
+    """The same for Django's own way to write it."""
+    from django.core.signing import Signer
+
+    signer = Signer(key=KEY, salt="django.contrib.sessions.backends.signed_cookies")
+    value = signer.sign(_encoded(b'{"a": 1}').decode() + ":" + stamp).encode()
+    assert run(DjangoCookie(KEY).read(value)) is None
+
+
+_PIECES = st.lists(
+    st.sampled_from([b".", b":", b"=", b"eyJhIjoxfQ", b"awTRgQ", b"1vM", b"\xff"]) | st.binary(max_size=30)
+)
+
+
+@given(st.binary() | _PIECES.map(b"".join), st.sampled_from(list(SIGNED.values())))
+def test_no_value_raises(value, library):
+    """Whatever a client sends, a reader of signed cookies returns None."""
+    assert at_once(library.reader(KEY).read(value)) is None
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_no_genuine_payload_raises(payload, encode):
+    """Whatever the key holder signed, the answer is a session or None."""
+    signed = _flask_signed(_encoded(payload) if encode else payload)
+    found = at_once(FlaskCookie(KEY).read(signed))
+    assert found is None or type(found.data) is dict
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(), _JSON, min_size=1, max_size=4))
+def test_any_json_comes_along_and_can_be_stored(data):
+    """Any session of JSON comes out of a cookie equal, and goes into Roomkey's codec and back."""
+    signer = itsdangerous.TimestampSigner(KEY)
+    found = at_once(StarletteCookie(KEY).read(signer.sign(base64.b64encode(json.dumps(data).encode()))))
+    assert found.data == data
+    assert codec.decode(codec.encode(found.data)) == data
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (lambda: StarletteCookie(""), "secret_key"),
+        (lambda: StarletteCookie([]), "secret_key"),
+        (lambda: StarletteCookie(None), "secret_key"),
+        (lambda: LilyaCookie(KEY, cookie_name=""), "cookie_name"),
+        (lambda: LilyaCookie(KEY, cookie_name="a b"), "cookie_name"),
+        (lambda: RavynCookie(KEY, max_age=None), "max_age"),
+        (lambda: RavynCookie(KEY, max_age=0), "max_age"),
+        (lambda: RavynCookie(KEY, max_age=float("inf")), "max_age"),
+        (lambda: RavynCookie(KEY, max_age=True), "max_age"),
+        (lambda: FlaskCookie(KEY, salt=b"x"), "salt"),
+        (lambda: FlaskCookie(KEY, digest="sha0"), "digest"),
+        (lambda: FlaskCookie(KEY, digest="shake_128"), "digest"),
+        (lambda: FlaskCookie(KEY, key_derivation="none"), "key_derivation"),
+        (lambda: DjangoCookie(KEY, path="x"), "path"),
+        (lambda: DjangoCookie(KEY, domain=b"x"), "domain"),
+        (lambda: DjangoCookie(KEY, salt=None), "salt"),
+        (lambda: DjangoCookie(KEY, clock=0), "clock"),
+        (lambda: StarsessionsRedis(None), "client"),
+        (lambda: StarsessionsRedis(redis.Redis()), "client"),
+        (lambda: StarsessionsRedis(redis.asyncio.Redis), "client"),
+        (lambda: StarsessionsRedis(redis.asyncio.Redis(), prefix=None), "prefix"),
+        (lambda: LitestarRedis(redis.Redis()), "client"),
+        (lambda: LitestarRedis(redis.asyncio.Redis(), namespace=1), "namespace"),
+        (lambda: LitestarRedis(redis.asyncio.Redis(), cookie_name="é"), "cookie_name"),
+        (lambda: checked_readers(StarletteCookie(KEY)), "legacy"),
+        (lambda: checked_readers("session"), "legacy"),
+        (lambda: checked_readers([StarletteCookie]), "legacy"),
+        (lambda: checked_readers([StarletteMiddleware(None, KEY)]), "legacy"),
+    ],
+)
+def test_a_wrong_option_is_named(make, names):
+    """A wrong option fails when the reader is made, and the message begins with its name."""
+    with pytest.raises(ConfigurationError, match=f"^{names}"):
+        make()
+
+
+def test_readers_are_checked_and_kept_in_order():
+    """A list of readers becomes a tuple of them."""
+    readers = [StarletteCookie(KEY), FlaskCookie(KEY)]
+    assert checked_readers(readers) == tuple(readers)
+    assert checked_readers([]) == ()
+
+
+def test_readers_are_frozen_and_show_no_secret():
+    """A reader cannot be changed; no key, no cookie and no data is in any repr."""
+    server = redis.asyncio.Redis.from_url("redis://user:hush@localhost/0")
+    for reader in [library.reader(KEY) for library in SIGNED.values()] + [
+        StarsessionsRedis(server),
+        LitestarRedis(server),
+    ]:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            reader.cookie_name = "x"
+        assert "key, long" not in repr(reader) and "hush" not in repr(reader)
+    assert "tea" not in repr(LegacySession({"cart": "tea"}))
+
+
+def test_an_old_key_may_be_short():
+    """An old key is what it is: a short one gives no warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run(StarletteCookie("short").read(starlette_cookie("short", DATA)[1])).data == DATA
+
+
+# --- sessions on a Redis server ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def redis_url():
+    from tests.servers.redis import RedisServer
+
+    with RedisServer() as server:
+        yield server.url
+
+
+@contextlib.asynccontextmanager
+async def _connected(url, **options):
+    async with redis.asyncio.Redis.from_url(url, **options) as client:
+        await client.flushdb()
+        yield client
+
+
+async def starsessions_cookie(store, data, **options):
+    async def fill(request):
+        await starsessions.load_session(request)
+        request.session.update(data)
+        return PlainTextResponse("")
+
+    app = starsessions.SessionMiddleware(Starlette(routes=[Route("/", fill)]), store, **options)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://test") as client:
+        return _sent_back((await client.get("/")).headers["set-cookie"])
+
+
+async def litestar_cookie(store, data, **options):
+    @litestar_get("/")
+    async def fill(request: LitestarRequest) -> None:
+        request.session.update(data)
+
+    config = ServerSideSessionConfig(**options)
+    app = Litestar([fill], middleware=[config.middleware], stores={"sessions": store}, openapi_config=None)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://test") as client:
+        return _sent_back((await client.get("/")).headers["set-cookie"])
+
+
+@pytest.mark.parametrize("decode", [False, True], ids=["bytes", "text"])
+@pytest.mark.parametrize("lifetime", [0, 3600])
+@pytest.mark.parametrize(
+    "prefix", ["starsessions.", "", lambda session_id: f"<{session_id}>"], ids=["default", "none", "function"]
+)
+def test_a_starsessions_session_on_redis(redis_url, prefix, lifetime, decode):
+    """A session that starsessions wrote is read without its bookkeeping, and is gone once it was forgotten."""
+
+    async def go():
+        async with (
+            _connected(redis_url) as old,
+            redis.asyncio.Redis.from_url(redis_url, decode_responses=decode) as new,
+        ):
+            store = starsessions.stores.redis.RedisStore(connection=old, prefix=prefix)
+            name, value = await starsessions_cookie(store, DATA, lifetime=lifetime)
+            reader = StarsessionsRedis(new, prefix=prefix)
+            found = await reader.read(value)
+            assert found.data == DATA
+            assert abs(found.created_at - time.time()) < 60
+            assert name == reader.cookie_name
+            assert await StarsessionsRedis(new, prefix="other.").read(value) is None
+            await reader.forget(value)
+            assert await old.keys() == []
+            assert await reader.read(value) is None
+            await reader.forget(value)
+
+    run(go())
+
+
+def test_a_starsessions_store_instead_of_a_client():
+    """A store of starsessions is read through its own methods."""
+
+    async def go():
+        store = starsessions.InMemoryStore()
+        name, value = await starsessions_cookie(store, DATA, cookie_name="sid")
+        reader = StarsessionsRedis(store, cookie_name="sid")
+        assert name == "sid"
+        assert (await reader.read(value)).data == DATA
+        assert await reader.read(b"0" * 32) is None
+        await reader.forget(value)
+        assert store.data == {}
+        assert await reader.read(value) is None
+
+    run(go())
+
+
+def test_a_starsessions_app_with_its_own_serializer():
+    """`loads` is the old serializer's `deserialize`."""
+
+    class Reversed(starsessions.Serializer):
+        def serialize(self, data):
+            return json.dumps(data).encode()[::-1]
+
+        def deserialize(self, data):
+            return json.loads(data[::-1]) if data else {}
+
+    async def go():
+        store = starsessions.InMemoryStore()
+        value = (await starsessions_cookie(store, DATA, serializer=Reversed()))[1]
+        assert (await StarsessionsRedis(store, loads=Reversed().deserialize).read(value)).data == DATA
+        assert await StarsessionsRedis(store).read(value) is None
+
+    run(go())
+
+
+@pytest.mark.parametrize("namespace", ["LITESTAR", "LITESTAR_sessions", None])
+@pytest.mark.parametrize("as_store", [False, True], ids=["client", "store"])
+def test_a_litestar_session_on_redis(redis_url, namespace, as_store):
+    """A session that Litestar wrote is read through a client or its store, and is gone once it was forgotten."""
+
+    async def go():
+        async with _connected(redis_url) as client:
+            store = LitestarStore(client, namespace=namespace)
+            name, value = await litestar_cookie(store, DATA)
+            reader = LitestarRedis(store) if as_store else LitestarRedis(client, namespace=namespace)
+            assert (await reader.read(value)).data == DATA
+            assert name == reader.cookie_name
+            assert await LitestarRedis(client, namespace="other").read(value) is None
+            await reader.forget(value)
+            assert await client.keys() == []
+            assert await reader.read(value) is None
+
+    run(go())
+
+
+def test_the_default_namespace_is_that_of_litestars_store(redis_url):
+    """Nobody has to name what Litestar chose by itself."""
+
+    async def go():
+        async with _connected(redis_url) as client:
+            name, value = await litestar_cookie(LitestarStore(client), DATA, key="sid", session_id_bytes=16)
+            assert name == "sid"
+            assert (await LitestarRedis(client, cookie_name="sid").read(value)).data == DATA
+
+    run(go())
+
+
+def test_a_litestar_store_of_another_kind():
+    """Any store of Litestar's is read through its own methods."""
+
+    async def go():
+        store = LitestarMemory()
+        value = (await litestar_cookie(store, DATA))[1]
+        reader = LitestarRedis(store)
+        assert (await reader.read(value)).data == DATA
+        await reader.forget(value)
+        assert await reader.read(value) is None
+
+    run(go())
+
+
+def test_an_empty_session_on_redis_reads_nothing(redis_url):
+    """Litestar writes an entry for every visitor; those with nothing in it stay where they are."""
+
+    async def go():
+        async with _connected(redis_url) as client:
+            value = (await litestar_cookie(LitestarStore(client), {}))[1]
+            assert await client.keys() != []
+            assert await LitestarRedis(client).read(value) is None
+            store = starsessions.stores.redis.RedisStore(connection=client)
+            await store.write("0" * 32, b'{"__metadata__": {"created": 1.5}}', 0, 0)
+            assert await StarsessionsRedis(client).read(b"0" * 32) is None
+
+    run(go())
+
+
+def test_every_cookie_with_every_other_reader(redis_url):
+    """On one server and with one key, no reader of a server takes another library's cookie, nor the other way round."""
+
+    async def go():
+        async with _connected(redis_url) as client:
+            readers = {"starsessions": StarsessionsRedis(client), "Litestar": LitestarRedis(client)}
+            cookies = {
+                "starsessions": await starsessions_cookie(
+                    starsessions.stores.redis.RedisStore(connection=client), DATA
+                ),
+                "Litestar": await litestar_cookie(LitestarStore(client), DATA),
+            }
+            for name, library in SIGNED.items():
+                readers[name] = library.reader(KEY)
+                cookies[name] = await asyncio.to_thread(library.cookie, KEY, DATA)
+            for made, (_, value) in cookies.items():
+                for name, reader in readers.items():
+                    same = made in SIGNED and name in SIGNED and SIGNED[made].format == SIGNED[name].format
+                    assert (await reader.read(value) is not None) == (made == name or same), (made, name)
+
+    run(go())
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"null", b"0" * 15, b"0" * 513, b"A" * 32, b"0" * 31 + b"\n", b"x:" + b"0" * 32, b"\xff" * 32]
+)
+def test_only_ids_as_the_libraries_make_them_reach_the_server(redis_url, value):
+    """A client cannot name any other key of the database, and cannot delete it."""
+
+    async def go():
+        async with _connected(redis_url) as client:
+            await client.set(value, b'{"a": 1}')
+            for reader in (StarsessionsRedis(client, prefix=""), LitestarRedis(client, namespace=None)):
+                assert await reader.read(value) is None
+                await reader.forget(value)
+            assert await client.exists(value)
+
+    run(go())
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b"null",
+        b"\xff",
+        b'{"a": "\xff"}',
+        _nested(101),
+        b"[" * 100000,
+        b'{"a": "' + b"x" * 1048576 + b'"}',
+    ],
+    ids=lambda stored: ascii(stored[:12]),
+)
+@pytest.mark.parametrize("decode", [False, True], ids=["bytes", "text"])
+def test_an_entry_that_is_no_session(redis_url, stored, decode):
+    """What cannot be a session reads as nothing, and raises nothing."""
+
+    async def go():
+        async with _connected(redis_url, decode_responses=decode) as client:
+            await client.set("k" + "0" * 32, stored)
+            assert await StarsessionsRedis(client, prefix="k").read(b"0" * 32) is None
+            await client.rename("k" + "0" * 32, "k:" + "0" * 32)
+            assert await LitestarRedis(client, namespace="k").read(b"0" * 32) is None
+
+    run(go())
+
+
+def test_an_entry_of_another_type(redis_url):
+    """A key that holds no string is somebody else's."""
+
+    async def go():
+        async with _connected(redis_url) as client:
+            await client.rpush("k:" + "0" * 32, "x")
+            assert await LitestarRedis(client, namespace="k").read(b"0" * 32) is None
+
+    run(go())
+
+
+# --- moving in --------------------------------------------------------------------------------------------------------
+
+
+def _config(**options):
+    return SessionConfig(secret_key=SECRET, store="memory://", **options)
+
+
+def _lookup(header):
+    return lambda name: find_cookies([(b"cookie", header)], name)
+
+
+class _OwnReader:
+    """A reader that an app wrote: of one cookie, whose value is the user."""
+
+    def __init__(self, name="own", data=None, error=None):
+        self.cookie_name, self.path, self.domain = name, "/app", "example.com"
+        self.data, self.error, self.forgotten = data, error, []
+
+    async def read(self, value):
+        if self.error is not None:
+            raise self.error
+        return None if value == b"no" else LegacySession(self.data or {"user_id": value.decode()})
+
+    async def forget(self, value):
+        if self.error is not None:
+            raise self.error
+        self.forgotten.append(value)
+
+
+def test_the_first_reader_that_finds_a_session_counts():
+    """Readers are asked in their order, each for every cookie of its name; what they refuse is counted."""
+    refused = Counter()
+    first, second = _OwnReader("one"), _OwnReader("two")
+    move_in = MoveIn([first, second], _config(), refused)
+
+    async def go():
+        found = await move_in.find(_lookup(b"two=b; one=no; one=a"))
+        assert (found.reader, found.value, found.session.data) == (first, b"a", {"user_id": "a"})
+        assert "one=" not in repr(found) and "b'a'" not in repr(found)
+        assert refused == {"legacy": 1}
+        assert (await move_in.find(_lookup(b"one=no; two=b"))).reader is second
+        assert await move_in.find(_lookup(b"three=c")) is None
+        await move_in.forget(found)
+        assert (first.forgotten, second.forgotten) == ([b"a"], [])
+
+    run(go())
+
+
+@pytest.mark.parametrize("data", [{"x": object()}, {"x": "y" * 70000}, {1: 2}, {"x": bytearray(b"y")}])
+def test_a_session_that_does_not_fit_stays_outside(data):
+    """What Roomkey could not save is refused before a handler sees it."""
+    refused = Counter()
+    assert run(MoveIn([_OwnReader(data=data)], _config(), refused).find(_lookup(b"own=a"))) is None
+    assert refused == {"legacy": 1}
+
+
+def test_old_cookies_are_taken_back_where_they_were_set():
+    """Every old cookie that the request brought is taken back with its own path and domain; Roomkey's own is not."""
+    readers = [_OwnReader(), StarletteCookie(KEY), DjangoCookie(KEY), FlaskCookie(KEY, path="/flask")]
+    move_in = MoveIn(readers, _config(https_only=True), Counter())
+    expired = b"; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+    rest = b"; HttpOnly; SameSite=lax; Secure"
+    assert move_in.take_back(_lookup(b"own=a; sessionid=b")) == [
+        (b"set-cookie", b"own=" + expired + b"; Path=/app; Domain=example.com" + rest),
+        (b"set-cookie", b"sessionid=" + expired + b"; Path=/" + rest),
+    ]
+    assert move_in.take_back(_lookup(b"session=a")) == [
+        (b"set-cookie", b"session=" + expired + b"; Path=/flask" + rest)
+    ]
+    assert MoveIn([StarletteCookie(KEY)], _config(), Counter()).take_back(_lookup(b"session=a")) == []
+    assert move_in.take_back(_lookup(b"x=y")) == []
+
+
+def test_a_cookie_that_cannot_be_taken_back_is_a_mistake():
+    """A name that browsers take from HTTPS only needs `https_only`."""
+    with pytest.raises(ConfigurationError, match="https_only"):
+        MoveIn([StarletteCookie(KEY, cookie_name="__Secure-s")], _config(), Counter())
+
+
+@pytest.mark.parametrize("error", [OSError("hush"), RuntimeError("hush"), StoreUnavailable("hush")])
+def test_a_reader_that_cannot_know_makes_it_unavailable(error, caplog):
+    """Where nobody knows whether there is a session, nobody is logged out; it is logged once an outage."""
+    reader = _OwnReader(error=error)
+    move_in = MoveIn([reader], _config(), Counter())
+
+    async def go():
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable) as raised:
+                await move_in.find(_lookup(b"own=a"))
+            assert "hush" not in str(raised.value)
+        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+        reader.error = None
+        assert await move_in.find(_lookup(b"own=a")) is not None
+        reader.error = error
+        with pytest.raises(StoreUnavailable):
+            await move_in.find(_lookup(b"own=a"))
+        assert len(caplog.records) == 2
+
+    with caplog.at_level(logging.WARNING, "roomkey"):
+        run(go())
+    assert "hush" not in caplog.text and "own=a" not in caplog.text
+
+
+def test_a_server_that_is_gone_makes_it_unavailable():
+    """A real client without its server gives StoreUnavailable, soon."""
+
+    async def go():
+        async with redis.asyncio.Redis.from_url("redis://127.0.0.1:1/0") as client:
+            move_in = MoveIn([LitestarRedis(client)], _config(store_timeout=0.2), Counter())
+            started = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await move_in.find(_lookup(b"session=" + b"0" * 64))
+            assert time.monotonic() - started < 1.5
+
+    run(go())
+
+
+def test_a_server_that_does_not_answer_makes_it_unavailable():
+    """A server that takes the connection and then says nothing is waited for as long as `store_timeout` says."""
+
+    async def go():
+        async def listen(reader, writer):
+            await reader.read()
+            writer.close()
+
+        async with await asyncio.start_server(listen, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with redis.asyncio.Redis.from_url(f"redis://127.0.0.1:{port}/0") as client:
+                move_in = MoveIn([StarsessionsRedis(client)], _config(store_timeout=0.1), Counter())
+                with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.1 s"):
+                    await move_in.find(_lookup(b"session=" + b"0" * 32))
+
+    run(go())
+
+
+def test_forgetting_may_fail_without_harm(caplog):
+    """The new session counts: what cannot be removed is logged, and nothing is raised."""
+    reader = _OwnReader()
+    move_in = MoveIn([reader], _config(), Counter())
+
+    async def go():
+        found = await move_in.find(_lookup(b"own=a"))
+        reader.error = OSError("hush")
+        await move_in.forget(found)
+
+    with caplog.at_level(logging.WARNING, "roomkey"):
+        run(go())
+    assert "could not be removed" in caplog.text and "hush" not in caplog.text
+
+
+# --- the whole way ----------------------------------------------------------------------------------------------------
+
+wired = pytest.mark.skipif(
+    "legacy" not in {field.name for field in dataclasses.fields(SessionConfig)}, reason="no option `legacy` yet"
+)
+
+
+class _Refusal(Exception):
+    def __init__(self):
+        self.headers = {"Set-Cookie": "of=the app"}
+
+
+_Refusal.__name__ = "HTTPException"
+
+
+async def _shop(scope, receive, send):
+    """An app: the path says what it does with the session."""
+    session, path = scope["session"], scope["path"]
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept" if path == "/accept" else "websocket.close"})
+        return
+    if path == "/log-out":
+        session.clear()
+    elif path == "/log-in":
+        session["user_id"] = "new"
+    elif path == "/raise":
+        raise RuntimeError
+    elif path == "/refuse":
+        raise _Refusal
+    body = json.dumps(dict(session) if path == "/read" else {}).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+
+class _Browser:
+    """Sends the cookies that it was given, and does as `Set-Cookie` says."""
+
+    def __init__(self, app, **cookies):
+        self.app, self.cookies = app, cookies
+        self.set_cookies = []
+
+    async def visit(self, path, kind="http"):
+        sent = "; ".join(f"{name}={value}" for name, value in self.cookies.items()).encode()
+        scope = {"type": kind, "path": path, "headers": [(b"cookie", sent)] if sent else []}
+        messages = []
+
+        async def receive():
+            return {"type": "websocket.connect"}
+
+        async def send(message):
+            messages.append(message)
+
+        await self.app(scope, receive, send)
+        self.set_cookies = [value.decode() for name, value in messages[0].get("headers", ()) if name == b"set-cookie"]
+        for header in self.set_cookies:
+            name, _, value = header.partition(";")[0].partition("=")
+            self.cookies.pop(name, None)
+            if "Max-Age=0" not in header:
+                self.cookies[name] = value
+        if kind == "websocket" or messages[0]["status"] != 200:
+            return messages[0].get("status")
+        return json.loads(messages[1]["body"])
+
+
+def _roomkey(*readers, **options):
+    store = MemoryStore()
+    return store, SessionMiddleware(_shop, secret_key=SECRET, store=store, legacy=list(readers), **options)
+
+
+@wired
+@by_library
+@pytest.mark.parametrize("name", ["session", "sessionid", "roomkey"])
+@pytest.mark.parametrize("path", ["/read", "/untouched"])
+def test_nobody_is_logged_out_by_the_switch(library, path, name):
+    """The first request with an old cookie has its data and replaces the cookie, touched or not; so have later ones."""
+    _, app = _roomkey(library.reader(KEY), session_cookie=name)
+    old_name, value = library.cookie(KEY, DATA)
+    browser = _Browser(app, **{old_name: value.decode()})
+
+    async def go():
+        assert await browser.visit(path) == (DATA if path == "/read" else {})
+        assert set(browser.cookies) == {name}
+        assert browser.cookies[name] != value.decode()
+        assert await browser.visit("/read") == DATA
+        assert browser.set_cookies == []
+
+    run(go())
+
+
+@wired
+def test_a_session_on_redis_moves_in_once(redis_url):
+    """The old entry is removed when the new session was saved: a copy of the old cookie is good for nothing."""
+
+    async def go():
+        async with _connected(redis_url) as client:
+            for reader, (name, value) in (
+                (LitestarRedis(client), await litestar_cookie(LitestarStore(client), DATA)),
+                (
+                    StarsessionsRedis(client),
+                    await starsessions_cookie(starsessions.stores.redis.RedisStore(connection=client), DATA),
+                ),
+            ):
+                _, app = _roomkey(reader)
+                browser = _Browser(app, **{name: value.decode()})
+                assert await browser.visit("/read") == DATA
+                assert await browser.visit("/read") == DATA
+                assert await _Browser(app, **{name: value.decode()}).visit("/read") == {}
+            assert await client.keys() == []
+
+    run(go())
+
+
+@wired
+def test_logging_out_by_the_first_request():
+    """Who logs out with an old cookie is logged out: both cookies are taken back, and the old entry is removed."""
+    reader = _OwnReader()
+    _, app = _roomkey(reader)
+    browser = _Browser(app, own="a", session="left over")
+
+    async def go():
+        assert await browser.visit("/log-out") == {}
+        assert (browser.cookies, reader.forgotten) == ({}, [b"a"])
+
+    run(go())
+
+
+@wired
+def test_logging_out_by_the_first_request_under_the_same_name():
+    """The same where the old cookie has Roomkey's name."""
+    _, app = _roomkey(StarletteCookie(KEY))
+    browser = _Browser(app, session=starlette_cookie(KEY, DATA)[1].decode())
+    assert run(browser.visit("/log-out")) == {}
+    assert browser.cookies == {}
+
+
+@wired
+def test_a_log_out_is_not_undone_by_an_old_cookie():
+    """Who brings the card of a session that has ended is anonymous, whatever old cookie comes with it."""
+    _, app = _roomkey(_OwnReader())
+    browser = _Browser(app, own="a")
+
+    async def go():
+        await browser.visit("/read")
+        card = browser.cookies["session"]
+        browser.cookies["own"] = "a"  # as if it had come back
+        await browser.visit("/log-out")
+        assert browser.cookies == {}
+        assert await _Browser(app, own="a", session=card).visit("/read") == {}
+
+    run(go())
+
+
+@wired
+def test_a_card_counts_before_an_old_cookie():
+    """With a genuine card of a live session, no reader is asked."""
+    _, app = _roomkey(_OwnReader())
+    browser = _Browser(app, own="a")
+
+    async def go():
+        await browser.visit("/read")
+        browser.cookies["own"] = "b"
+        assert await browser.visit("/read") == {"user_id": "a"}
+
+    run(go())
+
+
+@wired
+def test_nothing_of_the_old_session_but_its_data_is_adopted():
+    """Two first requests at once make two sessions, each with an ID of its own; a new log-in stays what it is."""
+    _, app = _roomkey(_OwnReader())
+    one, two, three = (_Browser(app, own="a") for _ in range(3))
+
+    async def go():
+        assert await asyncio.gather(one.visit("/read"), two.visit("/read")) == [{"user_id": "a"}] * 2
+        assert one.cookies["session"] != two.cookies["session"]
+        await three.visit("/log-in")
+        assert await three.visit("/read") == {"user_id": "new"}
+        assert await one.visit("/read") == {"user_id": "a"}
+
+    run(go())
+
+
+@wired
+def test_a_store_that_is_down_loses_no_old_session(monkeypatch):
+    """When the new session cannot be saved, the answer is 503, and the old cookie and entry stay."""
+    reader = _OwnReader()
+    store, app = _roomkey(reader)
+    browser = _Browser(app, own="a")
+
+    async def down(*args, **options):
+        raise StoreUnavailable("down")
+
+    async def go():
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "create", down)
+            assert await browser.visit("/read") == 503
+            assert (browser.cookies, reader.forgotten) == ({"own": "a"}, [])
+        assert await browser.visit("/read") == {"user_id": "a"}
+        assert (set(browser.cookies), reader.forgotten) == ({"session"}, [b"a"])
+
+    run(go())
+
+
+@wired
+def test_an_old_server_that_is_down_is_503():
+    """Where nobody knows whether there is an old session, the answer is 503, and the cookie stays."""
+    reader = _OwnReader(error=OSError())
+    _, app = _roomkey(reader)
+    browser = _Browser(app, own="a")
+
+    async def go():
+        assert await browser.visit("/read") == 503
+        assert browser.cookies == {"own": "a"}
+        assert await _Browser(app).visit("/read") == {}  # others are served
+
+    run(go())
+
+
+@wired
+def test_a_websocket_moves_in_when_it_is_accepted():
+    """A WebSocket's cookie goes out when it is accepted; one that is refused leaves the old session for later."""
+    reader = _OwnReader()
+    _, app = _roomkey(reader)
+    browser = _Browser(app, own="a")
+
+    async def go():
+        await browser.visit("/close", "websocket")
+        assert (browser.cookies, reader.forgotten) == ({"own": "a"}, [])
+        await browser.visit("/accept", "websocket")
+        assert (set(browser.cookies), reader.forgotten) == ({"session"}, [b"a"])
+        assert await browser.visit("/read") == {"user_id": "a"}
+
+    run(go())
+
+
+@wired
+@pytest.mark.parametrize(("path", "error"), [("/raise", RuntimeError), ("/refuse", _Refusal)])
+def test_a_request_that_cannot_give_a_cookie_leaves_it_for_later(path, error):
+    """After an unhandled error, or an answer whose one cookie is the app's, the old session is still there."""
+    reader = _OwnReader()
+    _, app = _roomkey(reader)
+    browser = _Browser(app, own="a")
+
+    async def go():
+        with pytest.raises(error):
+            await browser.visit(path)
+        assert reader.forgotten == []
+        assert await browser.visit("/read") == {"user_id": "a"}
+
+    run(go())
+
+
+@wired
+def test_without_an_old_cookie_nothing_happens():
+    """Anonymous and forged requests stay anonymous; forged values are counted."""
+    _, app = _roomkey(StarletteCookie(KEY))
+
+    async def go():
+        assert await _Browser(app).visit("/read") == {}
+        forged = _Browser(app, session=starlette_cookie(OTHER, DATA)[1].decode())
+        assert await forged.visit("/read") == {}
+        assert forged.set_cookies == []
+        assert app.lifecycle.refused["legacy"] == 1
+
+    run(go())
+
+
+@wired
+def test_a_cookie_of_the_same_name_at_another_path_is_taken_back_first():
+    """A browser that takes the two cookies for one keeps the new one."""
+    _, app = _roomkey(StarletteCookie(KEY, path="/old"))
+    browser = _Browser(app, session=starlette_cookie(KEY, DATA)[1].decode())
+
+    async def go():
+        assert await browser.visit("/read") == DATA
+        old, new = browser.set_cookies
+        assert "Max-Age=0" in old and "Path=/old" in old
+        assert browser.cookies == {"session": new.partition(";")[0].partition("=")[2]}
+        assert await browser.visit("/read") == DATA
+
+    run(go())
+
+
+@wired
+def test_a_ravyn_app_moves_in():
+    """Ravyn's own sessions move in with one import changed and one option added."""
+    from roomkey.ravyn import SessionConfig as Config
+
+    @ravyn_get("/")
+    async def show(request: RavynRequest) -> dict:
+        return dict(request.session)
+
+    config = Config(secret_key=SECRET, store="memory://", legacy=[RavynCookie(KEY)])
+    value = ravyn_cookie(KEY, DATA)[1].decode()
+    with RavynTestClient(Ravyn(routes=[Gateway(handler=show)], session_config=config)) as client:
+        assert client.get("/", headers={"Cookie": f"session={value}"}).json() == DATA
+        assert client.get("/").json() == DATA
