@@ -36,6 +36,10 @@ class Envelope(Protocol):
         """Raises DamagedData when this is not what `close` made for this key and secret."""
         ...
 
+    def is_old(self, data: bytes) -> bool:
+        """Whether data that opened was closed with another secret key than the first."""
+        ...
+
     def pass_on(self, secret: bytes, new_key: str, new_secret: bytes) -> bytes:
         """Return what the tombstone holds, so that `follow` finds the new secret."""
         ...
@@ -72,6 +76,9 @@ class _Plain:
     def open(self, data: bytes, key: str, secret: bytes) -> bytes:
         return data
 
+    def is_old(self, data: bytes) -> bool:
+        return False
+
     def pass_on(self, secret: bytes, new_key: str, new_secret: bytes) -> bytes:
         return b""
 
@@ -96,6 +103,9 @@ class _Sealed:
         if head[:1] != _SEALED:
             raise DamagedData("the stored session is not sealed")
         return self._open(data[_HEAD:], head + key.encode(), secret)
+
+    def is_old(self, data: bytes) -> bool:
+        return not self._sealer.is_by_first_key(data[_HEAD:])
 
     def pass_on(self, secret: bytes, new_key: str, new_secret: bytes) -> bytes:
         return self._sealer.seal(new_secret, bound=new_key.encode(), session_id=secret)

@@ -223,8 +223,8 @@ class Lifecycle:
         facts = codec.facts_in(loaded)
         if facts is not NO_FACTS:
             visit.facts = facts
-        if known_id is not None and self.keyring.is_old(card):
-            visit.has_old_card = True
+        if known_id is not None and (self.keyring.is_old(card) or self.envelope.is_old(record.data)):
+            visit.has_old_key = True
             self.tell(LoadedWithOldKey(key))
         return visit
 
@@ -411,7 +411,7 @@ class Visit:
     loaded = b""  # the session encoded, as loaded or last saved
     facts = NO_FACTS  # likewise
     secret = b""  # for the envelope
-    has_old_card = False  # the card was signed by another than the first key
+    has_old_key = False  # the card was signed, or the data sealed, with another than the first key
     found: Found | None = None  # the old session that moves in; None: it has, or there is none
     client: tuple[str | None, str | None] = (None, None)  # IP address and user agent; kept at a log-in
     cookie = Cookie.KEEP
@@ -505,7 +505,7 @@ class Visit:
             return None  # this response cannot give a cookie: it moves in with the next request
         if record is None or stored != self.loaded or session._asked:
             return stored
-        if not dict.__len__(session) or self.has_old_card:
+        if not dict.__len__(session) or self.has_old_key:
             return stored
         lifecycle, facts = self.lifecycle, self.facts
         idle = lifecycle.idle if facts.lifetime is None else facts.lifetime
@@ -580,7 +580,7 @@ class Visit:
     async def _save(self, record: Record, stored: bytes) -> None:
         lifecycle, session = self.lifecycle, self.session
         mine = session._plain()
-        if stored == self.loaded and not session._asked:
+        if stored == self.loaded and not session._asked and not lifecycle.envelope.is_old(record.data):
             await self._renew(record)  # what is unchanged and not due does not come here
             return
         user = lifecycle.user_of(mine)
@@ -664,7 +664,7 @@ class Visit:
             if key != self.key:
                 self.session_id = None  # rotated by another request, whose response carries the new cookie
             self._saved(Place(key, saved, secret), stored, facts)
-            if renewed or self.has_old_card:
+            if renewed or self.has_old_key:
                 self._give()
             return
         now = lifecycle.clock()
@@ -747,11 +747,11 @@ class Visit:
     def _give(self) -> None:
         if self.session_id is not None and self.cookie_possible:
             self.card = self.lifecycle.keyring.sign(self.session_id)
-            self.cookie, self.has_old_card = Cookie.GIVE, False
+            self.cookie, self.has_old_key = Cookie.GIVE, False
 
     def _forget(self) -> None:
         self.key, self.record, self.session_id, self.user = "", None, None, None
-        self.loaded, self.facts, self.secret, self.has_old_card = b"", NO_FACTS, b"", False
+        self.loaded, self.facts, self.secret, self.has_old_key = b"", NO_FACTS, b"", False
 
     def _hold(self, data: dict[str, Any]) -> None:
         dict.clear(self.session)

@@ -1,7 +1,7 @@
 """Authenticated encryption: AES-256-GCM, with a key of its own for each message.
 
-A sealed message is a format byte, 4 bytes that name the secret key, 16 random bytes of salt, and the ciphertext with its
-tag. The message's key and nonce are derived from the secret key, the salt and, where there is one, the session ID: so
+A sealed message is a format byte, 4 bytes that name the secret key, 16 random bytes of salt, and the ciphertext with
+its tag. The message's key and nonce are derived from the secret key, the salt and, where there is one, the session ID: so
 there is no limit to the number of messages under one secret (NIST SP 800-38D section 8.3 sets one for random nonces).
 Cookie name, purpose and whatever else it is bound to are authenticated with it. Nothing is compressed: the length of
 compressed data tells about its content.
@@ -71,6 +71,10 @@ class Sealer:
         head = _FORMAT + name + secrets.token_bytes(_SALT)
         key, nonce = _message_key(root, head, session_id)
         return head + AESGCM(key).encrypt(nonce, data, head + self._bound + bound)
+
+    def is_by_first_key(self, sealed: bytes) -> bool:
+        """Whether this names the first secret key; says nothing about whether it is genuine."""
+        return sealed[1 : 1 + _NAME] == self._first[0]
 
     def open(self, sealed: bytes, *, bound: bytes = b"", session_id: bytes = b"") -> Opened | None:
         """Return what was sealed; None when it is not genuine. No input raises."""

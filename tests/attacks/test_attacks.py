@@ -79,11 +79,13 @@ def update(**values):
     return lambda session: session.update(values)
 
 
-@pytest.fixture
-def site(any_store):
-    """Return a function that makes a site over the store under test, and one that runs a scenario."""
+@pytest.fixture(params=[False, True], ids=["plain", "sealed"])
+def site(request, any_store):
+    """Return a function that runs a scenario on a site over the store under test."""
 
     def attack(scenario, **options):
+        options = {"seal": request.param, **options}
+
         async def whole():
             clock = Clock(time.time())
             store = await any_store(clock)

@@ -1,0 +1,210 @@
+"""Cross-site request forgery: a check of headers that needs no token, and tokens for those who need them.
+
+The check is the one that Go 1.25 (`net/http.CrossOriginProtection`) and datasette have settled on, and that OWASP's
+cheat sheet describes under "Fetch Metadata": browsers say with each request whether it comes from the same site, and
+scripts cannot alter what they say. Tokens are the older way: a secret in the session, masked anew each time it is
+shown, so that compression does not give it away (BREACH).
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import re
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from roomkey.errors import ConfigurationError
+
+__all__ = ["CSRFMiddleware", "csrf_token", "verify_csrf_token"]
+
+Scope = MutableMapping[str, Any]
+App = Callable[[Scope, Any, Any], Awaitable[None]]
+Session = MutableMapping[str, Any]
+
+_log = logging.getLogger("roomkey")
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
+_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_SECRET_BYTES = 32
+_KEY = "_csrf"  # the session's key for the secret, and for whom it was made
+_TEXT = re.compile(r"[A-Za-z0-9_\-]{86}")  # 64 bytes in base64url, without the padding
+_FORBIDDEN = b"This request was made by another site, and was refused.\n"
+
+
+class CSRFMiddleware:
+    """Refuse requests that another site's page had the browser make, with 403.
+
+    Requests with a safe method pass: let none of them change anything. A request that no browser made (neither
+    `Sec-Fetch-Site` nor `Origin`) passes: it carries nobody's cookies. WebSocket handshakes are checked as well.
+
+    Args:
+        app: the ASGI app to wrap.
+        trusted_origins: origins that may make requests all the same, such as `"https://login.example.com"`.
+        exempt_paths: paths that are not checked, such as a webhook's; one that ends with `/` stands for everything
+            below it. Compared with `scope["path"]`, as it is.
+        tokens: unsafe requests have to bring a token besides, in the header `X-CSRF-Token`. Where tokens come in a form
+            field, leave this off, and call `verify_csrf_token` in the handler.
+
+    Raises:
+        ConfigurationError: an origin is none, or a path does not begin with `/`.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        trusted_origins: Iterable[str] = (),
+        exempt_paths: Iterable[str] = (),
+        tokens: bool = False,
+    ) -> None:
+        self.app = app
+        self._trusted = frozenset(_checked_origin(origin) for origin in _several("trusted_origins", trusted_origins))
+        paths = [_checked_path(path) for path in _several("exempt_paths", exempt_paths)]
+        self._exempt = frozenset(paths)
+        self._exempt_below = tuple(path for path in paths if path.endswith("/"))
+        self._tokens = tokens
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        reason = self._objection(scope) if scope["type"] in ("http", "websocket") else None
+        if reason is None:
+            await self.app(scope, receive, send)
+            return
+        _log.warning("refused a cross-site request to %r: %s", scope["path"][:200], reason)
+        await _refuse(scope, send)
+
+    def _objection(self, scope: Scope) -> str | None:
+        """Return why this request is refused; None when it passes."""
+        if scope["type"] == "http" and scope["method"] in _SAFE:
+            return None
+        path = scope["path"]
+        if path in self._exempt or (self._exempt_below and path.startswith(self._exempt_below)):
+            return None
+        reason = self._cross_site(scope)
+        if reason is None and self._tokens and scope["type"] == "http" and not self._has_token(scope):
+            return "no valid token in the header X-CSRF-Token"
+        return reason
+
+    def _cross_site(self, scope: Scope) -> str | None:
+        headers = scope["headers"]
+        origins = [value for name, value in headers if name == b"origin"]
+        sites = {value for name, value in headers if name == b"sec-fetch-site"}
+        if len(origins) > 1:
+            return "several Origin headers"
+        origin = _parsed(origins[0].decode("latin-1")) if origins else None
+        if origin is not None and origin in self._trusted:
+            return None
+        if sites:
+            # `none`: the user typed the address, or took a bookmark.
+            return None if sites <= {b"same-origin", b"none"} else "Sec-Fetch-Site is neither same-origin nor none"
+        if not origins:
+            return None
+        # An older browser. Only the host is compared: behind a proxy the server may not know the scheme. (Go does so.)
+        hosts = [value for name, value in headers if name == b"host"]
+        if origin is None or len(hosts) != 1:
+            return "the Origin is none, or there is no Host to compare it with"
+        host = _parsed(f"{origin[0]}://{hosts[0].decode('latin-1')}")
+        return None if host == origin else "the Origin is another host"
+
+    def _has_token(self, scope: Scope) -> bool:
+        session = scope.get("session")
+        if session is None:
+            raise ConfigurationError("CSRFMiddleware(tokens=True) finds no session; put SessionMiddleware around it")
+        found = [value for name, value in scope["headers"] if name == b"x-csrf-token"]
+        return len(found) == 1 and verify_csrf_token(session, found[0].decode("latin-1"))
+
+
+def csrf_token(session: Session, *, user_key: str = "user_id") -> str:
+    """Return a token for this session's forms or scripts; each call gives another text for the same secret.
+
+    A log-in, a log-out or a change of user makes a new secret: the tokens from before are worth nothing then.
+
+    Args:
+        session: `request.session`.
+        user_key: the session key that says whose session it is; as in `SessionConfig`.
+    """
+    secret = _secret_in(session, user_key)
+    if secret is None:
+        secret = secrets.token_bytes(_SECRET_BYTES)
+        session[_KEY] = [secret, _user(session, user_key)]
+    mask = secrets.token_bytes(_SECRET_BYTES)
+    return urlsafe_b64encode(mask + _xor(mask, secret)).rstrip(b"=").decode()
+
+
+def verify_csrf_token(session: Session, token: object, *, user_key: str = "user_id") -> bool:
+    """Whether `token` was made by `csrf_token` for this session and the user that it has now. Nothing raises."""
+    secret = _secret_in(session, user_key)
+    if secret is None or not isinstance(token, str) or not _TEXT.fullmatch(token):
+        return False
+    masked = urlsafe_b64decode(token + "==")
+    return hmac.compare_digest(_xor(masked[:_SECRET_BYTES], masked[_SECRET_BYTES:]), secret)
+
+
+def _secret_in(session: Session, user_key: str) -> bytes | None:
+    kept = session.get(_KEY)
+    if not isinstance(kept, list) or len(kept) != 2 or kept[1] != _user(session, user_key):
+        return None
+    secret = kept[0]
+    return secret if isinstance(secret, bytes) and len(secret) == _SECRET_BYTES else None
+
+
+def _user(session: Session, user_key: str) -> str | None:
+    user = session.get(user_key)
+    return None if user is None else str(user)
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(one, other, strict=True))
+
+
+def _parsed(origin: str) -> tuple[str, str, int] | None:
+    """Return scheme, host and port of an origin; None when it is none (`null`, or junk)."""
+    try:
+        parts = urlsplit(origin)
+        port = parts.port
+    except ValueError:
+        return None
+    if not parts.hostname or parts.path or parts.query or parts.fragment or parts.username is not None:
+        return None
+    default = _PORTS.get(parts.scheme)
+    if default is None:
+        return None
+    return parts.scheme, parts.hostname.rstrip("."), default if port is None else port
+
+
+def _several(option: str, values: Iterable[str]) -> Iterable[str]:
+    if isinstance(values, str):
+        raise ConfigurationError(f"{option}: got text; it takes a list")
+    return values
+
+
+def _checked_origin(origin: object) -> tuple[str, str, int]:
+    parsed = _parsed(origin) if isinstance(origin, str) else None
+    if parsed is None or "*" in parsed[1]:
+        raise ConfigurationError(f"trusted_origins: got {origin!r}; it takes origins such as 'https://example.com'")
+    return parsed
+
+
+def _checked_path(path: object) -> str:
+    if not isinstance(path, str) or not path.startswith("/") or "*" in path:
+        raise ConfigurationError(f"exempt_paths: got {path!r}; it takes paths that begin with '/', without wildcards")
+    return path
+
+
+async def _refuse(scope: Scope, send: Any) -> None:
+    kind = "http"
+    if scope["type"] == "websocket":
+        if "websocket.http.response" not in (scope.get("extensions") or {}):
+            await send({"type": "websocket.close", "code": 1008, "reason": "cross-site"})  # the server answers 403
+            return
+        kind = "websocket.http"
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(_FORBIDDEN)),
+        (b"cache-control", b"no-store"),
+    ]
+    await send({"type": f"{kind}.response.start", "status": 403, "headers": headers})
+    await send({"type": f"{kind}.response.body", "body": _FORBIDDEN})
