@@ -214,6 +214,26 @@ def test_proving_it_again_is_a_recent_log_in():
     run(scenario)
 
 
+def test_proving_it_again_starts_both_clocks_anew():
+    """The absolute timeout counts from the last log-in, not from the first visit (NIST SP 800-63B section 5.2)."""
+
+    async def scenario():
+        world = World(max_age=DAY, absolute_timeout=DAY)
+        visit = world.life.anonymous()
+        visit.session["x"] = 1
+        await visit.commit()
+        for act in (lambda session: session.update(user_id=42), lambda session: session.reauthenticated()):
+            world.clock.advance(0.8 * DAY)
+            visit = await world.arrive(visit.card)
+            act(visit.session)
+            await visit.commit()
+            assert visit.session.expires_at.timestamp() == world.clock() + DAY
+        world.clock.advance(DAY + 1)
+        assert not await world.use(visit.card)
+
+    run(scenario)
+
+
 def test_anonymous_data_is_kept_through_the_log_in():
     """What was put into the session before the log-in is there after it, under the new ID only."""
 

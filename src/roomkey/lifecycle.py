@@ -648,12 +648,14 @@ class Visit:
     async def _swap(self, place: Place, stored: bytes, facts: Facts, user: str | None, rotating: bool) -> None:
         lifecycle = self.lifecycle
         key, record, secret = place
+        created_at, version = record.created_at, record.version + 1
+        if facts.authenticated_at is not None and facts.authenticated_at != self.facts.authenticated_at:
+            created_at = facts.authenticated_at  # who proves who they are has both clocks start anew: NIST 800-63B 5.2
         expires_at, renewed = record.expires_at, False
         if facts.lifetime != self.facts.lifetime:
-            expires_at, renewed = lifecycle.expiry(record.created_at, facts), True  # which may be sooner
+            expires_at, renewed = lifecycle.expiry(created_at, facts), True  # which may be sooner
         elif rotating or lifecycle.is_due(record, facts):
-            expires_at, renewed = max(lifecycle.expiry(record.created_at, facts), expires_at), True
-        created_at, version = record.created_at, record.version + 1
+            expires_at, renewed = max(lifecycle.expiry(created_at, facts), expires_at), True
         ip, user_agent = (record.ip, record.user_agent) if user == record.user else self.client
         envelope = lifecycle.envelope
         if not rotating:
