@@ -1,0 +1,45 @@
+"""Prometheus: counts of what happens to sessions. `SessionConfig(on_event=session_metrics())`.
+
+Needs the package `prometheus_client` (`roomkey[prometheus]`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
+
+from roomkey.events import Created, Ended, Event, LoadedWithOldKey, Merged, OutageBegan, OutageEnded, Refused, Rotated
+
+__all__ = ["session_metrics"]
+
+_PLAIN = {Created: "created", Rotated: "rotated", LoadedWithOldKey: "loaded_with_old_key", Merged: "merged"}
+
+
+def session_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[Event], None]:
+    """Return a subscriber that counts.
+
+    The metrics: `roomkey_events_total{event}`, `roomkey_ended_total{reason}`, `roomkey_refused_total{reason}` and
+    `roomkey_store_down` (1 during an outage). No label grows with users or sessions.
+
+    Args:
+        registry: where the metrics are registered; once each.
+    """
+    events = Counter("roomkey_events_total", "What happened to sessions.", ["event"], registry=registry)
+    ended = Counter("roomkey_ended_total", "Sessions that were ended, by reason.", ["reason"], registry=registry)
+    refused = Counter(
+        "roomkey_refused_total", "Cookies that were no session, by reason.", ["reason"], registry=registry
+    )
+    down = Gauge("roomkey_store_down", "Whether the session store is out of order.", registry=registry)
+
+    def count(event: Event) -> None:
+        if isinstance(event, Refused):
+            refused.labels(event.reason).inc()
+        elif isinstance(event, Ended):
+            ended.labels(event.reason).inc()
+        elif isinstance(event, OutageBegan | OutageEnded):
+            down.set(isinstance(event, OutageBegan))
+        elif type(event) in _PLAIN:
+            events.labels(_PLAIN[type(event)]).inc()
+
+    return count

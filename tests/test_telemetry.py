@@ -1,0 +1,68 @@
+"""Subscribers for Prometheus and OpenTelemetry, against the real libraries."""
+
+import asyncio
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry
+
+from roomkey import SessionConfig, Sessions
+from roomkey.events import OutageBegan, OutageEnded
+from roomkey.lifecycle import Lifecycle
+from roomkey.otel import session_telemetry
+from roomkey.prometheus import session_metrics
+
+
+async def _a_life(on_event):
+    """Log in, change the session twice at once, rotate, show a forged card, revoke."""
+    life = Lifecycle(SessionConfig(secret_key="k" * 32, store="memory://", on_event=on_event))
+    visit = life.anonymous()
+    visit.session["user_id"] = 42
+    await visit.commit()
+    one, two = [await life.arrive([visit.card]) for _ in range(2)]
+    one.session["a"], two.session["b"] = 1, 2
+    await one.commit()
+    await two.commit()
+    two.session.rotate()
+    await two.commit()
+    await life.arrive([b"forged"])
+    await Sessions(life).revoke_all(42)
+
+
+def test_prometheus_counts():
+    """Each event adds to its counter, and an outage is a gauge; no label holds a user or a handle."""
+    registry = CollectorRegistry()
+    count = session_metrics(registry)
+    asyncio.run(_a_life(count))
+
+    def value(name, **labels):
+        return registry.get_sample_value(name, labels)
+
+    for event in ("created", "merged", "rotated"):
+        assert value("roomkey_events_total", event=event) == 1
+    assert value("roomkey_ended_total", reason="revoked") == 1
+    assert value("roomkey_refused_total", reason="card") == 1
+    assert value("roomkey_store_down") == 0
+    count(OutageBegan("Store", "down"))
+    assert value("roomkey_store_down") == 1
+    count(OutageEnded("Store"))
+    assert value("roomkey_store_down") == 0
+
+
+def test_opentelemetry_is_told():
+    """Events are on the span that was current, without the user unless asked for."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    for users in (False, True):
+        exporter.clear()
+        with provider.get_tracer("test").start_as_current_span("request"):
+            asyncio.run(_a_life(session_telemetry(users=users)))
+        (span,) = exporter.get_finished_spans()
+        names = [event.name for event in span.events]
+        assert names == [f"roomkey.{name}" for name in ("Created", "Merged", "Rotated", "Refused", "Ended")]
+        assert span.events[3].attributes == {"roomkey.reason": "card"}
+        assert ("roomkey.user" in span.events[0].attributes) is users
+    assert not trace.get_current_span().is_recording()
