@@ -40,7 +40,7 @@ _WRONG = [
             "",
             "memory",
             "sessions.sqlite3",
-            "redis://localhost",
+            "redis://localhost/zero",
             "sqlite://",
             "sqlite:///",
             "sqlite:///:memory:",
@@ -219,8 +219,9 @@ def test_repr_shows_no_secret(secret):
 @pytest.mark.parametrize(
     "url",
     [
-        "redis://user:hunter2@localhost/0",
+        "redis://user:hunter2@localhost/zero",
         "postgresql+asyncpg://user:hunter2@host/db",
+        "postgresql://user:hunter2@host:port/db",
         "redis:user:hunter2@localhost",
         "//user:hunter2@localhost",
         "sqlite://user:hunter2@localhost",

@@ -12,12 +12,13 @@ import socket
 import subprocess
 import tempfile
 import time
+import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-__all__ = ["RedisServer", "make_certificate", "redis_binary"]
+__all__ = ["RedisServer", "free_port", "make_certificate", "packaged_binary", "redis_binary"]
 
 _PATIENCE = 10.0  # seconds for a server to start or to stop
 
@@ -82,10 +83,12 @@ class RedisServer:
         self.tls = tls
         self.sentinel = sentinel
         self.binary = binary or redis_binary()
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self._directory = tempfile.TemporaryDirectory(prefix="roomkey-redis-")
-        self.directory = Path(self._directory.name)
+        self.directory = Path(tempfile.mkdtemp(prefix="roomkey-redis-"))
+        # For a test that does not come to its end: neither files nor a process may stay behind.
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._cleaning = weakref.finalize(self, _clean, self.directory, self._processes)
         self.socket = self.directory / "s"  # short: a socket's path has at most 107 bytes
         self.certificate = self.directory / "certificate.pem"  # its own authority: give it as ssl_ca_certs
         if tls:
@@ -106,7 +109,7 @@ class RedisServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        self._directory.cleanup()
+        self._cleaning()
 
     def start(self, *options: str) -> None:
         """Start it, and return when it answers.
@@ -120,13 +123,14 @@ class RedisServer:
         assert self._process is None, "it runs already"
         log = self.directory / "log"
         with log.open("wb") as output:
-            self._process = subprocess.Popen(  # noqa: S603 (a program that the tests chose)
+            self._process = subprocess.Popen(
                 [self.binary, *self._arguments(), *self.options, *options],
                 cwd=self.directory,
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,
             )
+        self._processes.append(self._process)
         deadline = time.monotonic() + _PATIENCE
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -195,9 +199,18 @@ class RedisServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(_PATIENCE)
+        self._processes.remove(process)
 
 
-def _free_port() -> int:
+def _clean(directory: Path, processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.kill()
+        process.wait(_PATIENCE)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody uses now."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]

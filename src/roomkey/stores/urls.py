@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, cast
 
 from roomkey.errors import ConfigurationError
 from roomkey.stores.base import Store
 
 __all__ = ["store_from"]
 
-_TAKES = "it takes memory://, sqlite:///relative/path.db, sqlite:////absolute/path.db, or a Store"
+_TAKES = (
+    "it takes memory://, sqlite:///relative/path.db, sqlite:////absolute/path.db, redis://, valkey://, postgresql://, "
+    "sqlalchemy+..., cookie://, or a Store"
+)
+_REDIS = [
+    f"{name}{tls}{kind}" for name in ("redis", "valkey") for tls in ("", "s") for kind in ("", "+cluster", "+sentinel")
+]
 
 
 def store_from(value: object) -> Store:
@@ -19,27 +27,23 @@ def store_from(value: object) -> Store:
         value: a URL, or a `Store`, which is returned as it is.
 
     Raises:
-        ConfigurationError: neither, or a URL that names no store. The URL itself is not shown: it may hold a password.
+        ConfigurationError: neither, or a URL that names no store, or one whose driver is not installed. The URL itself
+            is not shown: it may hold a password.
     """
     if isinstance(value, str):
         scheme, separator, rest = value.partition("://")
         if not separator:
             raise ConfigurationError(f"store: got text that is no URL; {_TAKES}")
-        if scheme == "memory":
-            from roomkey.stores.memory import MemoryStore
-
-            return MemoryStore()
-        if scheme == "sqlite":
-            from urllib.parse import unquote
-
-            from roomkey.stores.sqlite import SQLiteStore
-
-            if not rest.startswith("/") or rest.strip("/") in ("", ":memory:"):
-                raise ConfigurationError(
-                    f"store: a sqlite URL without a file; for sessions in memory: memory://; {_TAKES}"
-                )
-            return SQLiteStore(unquote(rest[1:]))
-        raise ConfigurationError(f"store: unknown scheme {scheme[:40]!r}; {_TAKES}")
+        opener = _BY_SCHEME.get(scheme)
+        if opener is None and scheme.startswith("sqlalchemy+"):
+            opener = _open_sqlalchemy
+        if opener is None:
+            raise ConfigurationError(f"store: unknown scheme {scheme[:40]!r}; {_TAKES}")
+        try:
+            return opener(value, rest)
+        except ConfigurationError as error:
+            said = str(error)
+        raise ConfigurationError(said if said.startswith("store: ") else f"store: {said}")  # without the URL's context
     if isinstance(value, type):
         raise ConfigurationError(f"store: got the class {value.__name__}; make one: {value.__name__}(...)")
     missing = [name for name in _OPERATIONS if not callable(getattr(value, name, None))]
@@ -51,3 +55,49 @@ def store_from(value: object) -> Store:
 
 
 _OPERATIONS = ("load", "create", "update", "rotate", "touch", "delete")
+
+
+def _open_memory(url: str, rest: str) -> Store:
+    from roomkey.stores.memory import MemoryStore
+
+    return MemoryStore()
+
+
+def _open_sqlite(url: str, rest: str) -> Store:
+    from urllib.parse import unquote
+
+    from roomkey.stores.sqlite import SQLiteStore
+
+    if not rest.startswith("/") or rest.strip("/") in ("", ":memory:"):
+        raise ConfigurationError(f"store: a sqlite URL without a file; for sessions in memory: memory://; {_TAKES}")
+    return SQLiteStore(unquote(rest[1:]))
+
+
+def _open_redis(url: str, rest: str) -> Store:
+    return cast(Store, _class_of("redis", "RedisStore", extra="redis")(url))
+
+
+def _open_postgres(url: str, rest: str) -> Store:
+    return cast(Store, _class_of("postgres", "PostgresStore", extra="postgres")(url))
+
+
+def _open_sqlalchemy(url: str, rest: str) -> Store:
+    return cast(Store, _class_of("sqlalchemy", "SQLAlchemyStore", extra="sqlalchemy")(url))
+
+
+def _class_of(module: str, name: str, *, extra: str) -> Any:
+    """Return a store's class. Raises ConfigurationError when its driver is not there."""
+    try:
+        return getattr(import_module(f"roomkey.stores.{module}"), name)
+    except ImportError as error:
+        raise ConfigurationError(f"store: its driver is not installed: pip install 'roomkey[{extra}]'") from error
+
+
+_BY_SCHEME: dict[str, Callable[[str, str], Store]] = {
+    "memory": _open_memory,
+    "sqlite": _open_sqlite,
+    "unix": _open_redis,
+    **dict.fromkeys(_REDIS, _open_redis),
+    "postgresql": _open_postgres,
+    "postgres": _open_postgres,
+}

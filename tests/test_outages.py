@@ -1,0 +1,287 @@
+"""Outages of real engines: 503 in time, with Retry-After, and one log line; nothing hangs; full service right after."""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from roomkey import SessionConfig, SessionMiddleware
+from tests.servers.postgres import PostgresServer
+from tests.servers.proxy import Proxy
+from tests.servers.redis import RedisServer
+
+TIMEOUT = 0.5  # seconds: the store_timeout of these tests
+SLACK = 1.5  # seconds that a busy machine may take beside it
+
+
+@dataclass
+class Engine:
+    """One engine: its server, and how a store is made for it."""
+
+    name: str
+    server: Any
+
+    def store(self, port=None):
+        url = self.server.url if port is None else self.server.url.replace(f":{self.server.port}/", f":{port}/")
+        if self.name == "redis":
+            from roomkey.stores.redis import RedisStore
+
+            return RedisStore(url)
+        from roomkey.stores.postgres import PostgresStore
+
+        return PostgresStore(url)
+
+    async def prepare(self):
+        if self.name == "postgres":
+            store = self.store()
+            await store.create_table()
+            await store.close()
+
+
+@pytest.fixture(scope="module", params=["redis", "postgres"])
+def engine(request):
+    """Return a running engine that keeps what it acknowledged."""
+    if request.param == "redis":
+        # Every write is on disk before it is acknowledged, so that a kill takes nothing with it.
+        server = RedisServer("--appendonly", "yes", "--appendfsync", "always")
+    else:
+        server = PostgresServer()
+    with server:
+        made = Engine(request.param, server)
+        asyncio.run(made.prepare())
+        yield made
+
+
+class Site:
+    """An app in front of the store, and raw requests to it."""
+
+    def __init__(self, store, timeout=TIMEOUT):
+        config = SessionConfig(secret_key="k" * 32, store=store, store_timeout=timeout)
+        self.app = SessionMiddleware(self._handle, config)
+        self.store = store
+
+    async def _handle(self, scope, receive, send):
+        scope["act"](scope["session"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def ask(self, card=None, act=lambda session: None):
+        """Return status, headers and seconds of one request."""
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        headers = [] if card is None else [(b"cookie", b"session=" + card)]
+        begin = time.monotonic()
+        await self.app({"type": "http", "headers": headers, "act": act, "method": "GET", "path": "/"}, None, send)
+        return sent[0]["status"], dict(sent[0]["headers"]), time.monotonic() - begin
+
+    async def log_in(self, user):
+        status, headers, _ = await self.ask(act=lambda session: session.update(user_id=user))
+        assert status == 200
+        return headers[b"set-cookie"].split(b";")[0].partition(b"=")[2]
+
+    async def read(self, card):
+        """Return the status, and what the session held."""
+        seen = []
+        status, _, _ = await self.ask(card, lambda session: seen.append(session.copy()))
+        return status, seen[0] if seen else None
+
+    async def until_served(self, card):
+        """Return after how many seconds requests are served again."""
+        begin = time.monotonic()
+        while (await self.ask(card))[0] != 200:
+            assert time.monotonic() - begin < 20, "it does not come back"
+            await asyncio.sleep(0.02)
+        return time.monotonic() - begin
+
+
+async def refused_in_time(site, card, *, many=40):
+    """Many requests at once are all answered 503 with Retry-After, within the time limit."""
+    begin = time.monotonic()
+    answers = await asyncio.gather(
+        *(site.ask(card, act) for act in (lambda s: None, lambda s: s.update(x=1)) for _ in range(many // 2))
+    )
+    assert time.monotonic() - begin < TIMEOUT + SLACK
+    assert {status for status, _, _ in answers} == {503}
+    assert all(headers[b"retry-after"].isdigit() for _, headers, _ in answers)
+
+
+def lines(caplog, level):
+    return [record for record in caplog.records if record.name == "roomkey" and record.levelno == level]
+
+
+OUTAGES = {
+    "stopped": (lambda server: server.stop(), lambda server: server.start()),
+    "killed": (lambda server: server.kill(), lambda server: server.start()),
+    "paused": (lambda server: server.pause(), lambda server: server.resume()),
+}
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_an_outage_is_a_503_and_is_over_at_once(engine, outage, caplog):
+    """While the server is away each request is 503 in time; a second after its return all is well, nothing lost."""
+    begin, end = OUTAGES[outage]
+
+    async def scenario():
+        site = Site(engine.store())
+        cards = [await site.log_in(user) for user in range(5)]
+        await site.ask(cards[0], lambda session: session.update(kept="acknowledged"))
+        caplog.clear()
+        await asyncio.to_thread(begin, engine.server)
+        try:
+            for _ in range(2):
+                await refused_in_time(site, cards[0])
+        finally:
+            await asyncio.to_thread(end, engine.server)
+        assert len(lines(caplog, logging.ERROR)) == 1
+        assert await site.until_served(cards[0]) < 1 + SLACK
+        assert len(lines(caplog, logging.WARNING)) == 1
+        assert await site.read(cards[0]) == (200, {"user_id": 0, "kept": "acknowledged"})
+        answers = await asyncio.gather(*(site.read(card) for card in cards for _ in range(10)))
+        assert [seen["user_id"] for _, seen in answers] == [user for user in range(5) for _ in range(10)]
+        assert (await site.ask(cards[1], lambda session: session.update(x=1)))[0] == 200
+        assert len(lines(caplog, logging.ERROR)) == 1
+        await site.store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_restart_between_two_requests_goes_unnoticed(engine, caplog):
+    """A server that was restarted while nobody asked costs at most one refused request for each connection."""
+
+    async def scenario():
+        site = Site(engine.store(), timeout=2)
+        cards = [await site.log_in(user) for user in range(5)]
+        await asyncio.gather(*(site.read(card) for card in cards * 5))
+        await asyncio.to_thread(engine.server.restart)
+        assert await site.until_served(cards[0]) < 1 + SLACK
+        for user, card in enumerate(cards):
+            assert await site.read(card) == (200, {"user_id": user})
+        await site.store.close()
+
+    asyncio.run(scenario())
+
+
+def test_connections_reset_in_the_middle_of_an_answer(engine):
+    """Each request is answered 200 or 503, never with another session's data; afterwards everything is as before."""
+
+    async def scenario():
+        async with Proxy(engine.server.port) as proxy:
+            site = Site(engine.store(proxy.port), timeout=2)
+            cards = [await site.log_in(user) for user in range(10)]
+            for cut in (0, 1, 7, 40):
+                proxy.cut_after = cut
+                answers = await asyncio.gather(*(site.read(card) for card in cards))
+                assert {status for status, _ in answers} <= {200, 503}
+                writes = [site.ask(card, lambda session, cut=cut: session.update(x=cut)) for card in cards]
+                assert {status for status, _, _ in await asyncio.gather(*writes)} <= {200, 503}
+                proxy.cut_after = None
+                await site.until_served(cards[0])
+                for user, card in enumerate(cards):
+                    status, seen = await site.read(card)
+                    assert (status, seen["user_id"]) == (200, user)
+            await site.store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_slow_server_is_waited_for_no_longer_than_allowed(engine):
+    """Slower than store_timeout is a 503 in time; within it, an answer; and the connections do not pile up."""
+
+    async def scenario():
+        async with Proxy(engine.server.port) as proxy:
+            site = Site(engine.store(proxy.port))
+            card = await site.log_in(1)
+            proxy.delay = 1.0
+            for _ in range(3):
+                await refused_in_time(site, card)
+            assert proxy.connections <= 20
+            proxy.delay = 0
+            assert await site.until_served(card) < 1 + SLACK
+            await site.store.close()
+            proxy.delay = 0.05
+            patient = Site(engine.store(proxy.port), timeout=5)
+            assert await patient.read(card) == (200, {"user_id": 1})
+            await patient.store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_refuses_writes(engine):
+    """Reads go on, writes are 503, and all is well when it takes writes again."""
+
+    async def admin(*commands):
+        if engine.name == "redis":
+            import redis.asyncio
+
+            client = redis.asyncio.Redis.from_url(engine.server.url)
+            for command in commands:
+                await client.execute_command(*command)
+            await client.aclose()
+        else:
+            import asyncpg
+
+            connection = await asyncpg.connect(engine.server.url)
+            for command in commands:
+                await connection.execute(command)
+            await connection.close()
+
+    if engine.name == "redis":
+        refuse = [("CONFIG", "SET", "maxmemory-policy", "noeviction"), ("CONFIG", "SET", "maxmemory", "1")]
+        accept = [("CONFIG", "SET", "maxmemory", "0")]
+    else:
+        refuse = ["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"]
+        accept = [
+            "SET default_transaction_read_only = off",
+            "ALTER SYSTEM RESET default_transaction_read_only",
+            "SELECT pg_reload_conf()",
+        ]
+
+    async def scenario():
+        site = Site(engine.store(), timeout=2)
+        card = await site.log_in(1)
+        await admin(*refuse)
+        try:
+            deadline = time.monotonic() + 5
+            while (await site.ask(card, lambda session: session.update(x=time.monotonic())))[0] == 200:
+                assert time.monotonic() < deadline  # the setting takes a moment to arrive
+                await asyncio.sleep(0.02)
+            status, headers, _ = await site.ask(card, lambda session: session.update(refused=True))
+            assert status == 503 and b"retry-after" in headers
+            status, seen = await site.read(card)
+            assert status == 200 and "refused" not in seen
+        finally:
+            await admin(*accept)
+        deadline = time.monotonic() + 5
+        while (await site.ask(card, lambda session: session.update(y=1)))[0] != 200:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+        assert (await site.read(card))[1]["y"] == 1
+        await site.store.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_outage_at_the_start_is_no_reason_not_to_start(engine):
+    """An app whose store is down starts, answers 503, and serves when the store is there."""
+
+    async def scenario():
+        site = Site(engine.store())
+        card = await site.log_in(7)
+        await site.store.close()
+        await asyncio.to_thread(engine.server.stop)
+        late = Site(engine.store())
+        try:
+            await refused_in_time(late, card)
+        finally:
+            await asyncio.to_thread(engine.server.start)
+        assert await late.until_served(card) < 1 + SLACK
+        assert await late.read(card) == (200, {"user_id": 7})
+        await late.store.close()
+
+    asyncio.run(scenario())
