@@ -1,4 +1,4 @@
-"""Several processes, one SQLite file: what always holds, against real uvicorn workers that share nothing else."""
+"""Several processes, one store: what always holds, against real uvicorn workers that share nothing else."""
 
 import asyncio
 import contextlib
@@ -14,6 +14,9 @@ import httpx
 import pytest
 
 import roomkey
+from roomkey.stores.postgres import PostgresStore
+from tests.servers.postgres import PostgresServer
+from tests.servers.redis import RedisServer
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = Path(roomkey.__file__).resolve().parent.parent
@@ -22,8 +25,8 @@ SOURCE = Path(roomkey.__file__).resolve().parent.parent
 class Server:
     """Two uvicorn workers in a process group of their own."""
 
-    def __init__(self, directory):
-        self._database = directory / "sessions.db"
+    def __init__(self, directory, store=None):
+        self._store = store or f"sqlite:///{directory}/sessions.db"
         self._log = directory / "uvicorn.log"
         self._process = None
         self.url = ""
@@ -35,7 +38,7 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         environment = {
             **os.environ,
-            "ROOMKEY_TEST_STORE": f"sqlite:///{self._database}",
+            "ROOMKEY_TEST_STORE": self._store,
             "PYTHONPATH": os.pathsep.join([str(SOURCE), str(ROOT)]),
         }
         command = [sys.executable, "-m", "uvicorn", "tests.process_app:app", "--workers", "2", "--port", str(port)]
@@ -96,14 +99,25 @@ class Server:
             time.sleep(0.02)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    running = Server(tmp_path_factory.mktemp("processes"))
-    try:
+@pytest.fixture(scope="module", params=["sqlite", "redis", "postgres"])
+def server(request, tmp_path_factory):
+    with contextlib.ExitStack() as stack:
+        store = None
+        if request.param == "redis":
+            store = stack.enter_context(RedisServer()).url
+        elif request.param == "postgres":
+            store = stack.enter_context(PostgresServer()).url
+            asyncio.run(_make_table(store))
+        running = Server(tmp_path_factory.mktemp("processes"), store)
+        stack.callback(running.kill)
         running.start()
         yield running
-    finally:
-        running.kill()
+
+
+async def _make_table(url):
+    store = PostgresStore(url)
+    await store.create_table()
+    await store.close()
 
 
 def test_concurrent_writers_of_different_keys_all_survive(server):

@@ -1,26 +1,64 @@
 """The stores that the attacks are run against."""
 
-import tempfile
+import secrets
 
 import pytest
 
 from roomkey.stores.memory import MemoryStore
 from roomkey.stores.migrating import Migrating
+from roomkey.stores.postgres import PostgresStore
+from roomkey.stores.redis import RedisStore
 from roomkey.stores.sqlite import SQLiteStore
+from tests.servers.postgres import PostgresServer
+from tests.servers.redis import RedisServer
 
-STORES = ["memory", "sqlite", "migrating"]
+
+@pytest.fixture(scope="session")
+def redis_url():
+    """Return the URL of a Redis server that lives as long as the tests."""
+    with RedisServer() as server:
+        yield server.url
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(scope="session")
+def postgres_url():
+    """Return the URL of a PostgreSQL server that lives as long as the tests."""
+    with PostgresServer() as server:
+        yield server.url
+
+
+@pytest.fixture(params=["memory", "sqlite", "migrating", "redis", "postgres"])
 def any_store(request):
     """Return a coroutine function that makes an empty store of one kind."""
-    with tempfile.TemporaryDirectory() as directory:
+    if request.param == "redis":
+        url = request.getfixturevalue("redis_url")
 
         async def make(clock):
-            if request.param == "memory":
-                return MemoryStore(clock=clock)
-            if request.param == "sqlite":
-                return SQLiteStore(f"{directory}/s.db", clock=clock)
+            return RedisStore(url, prefix=f"{{{secrets.token_hex(8)}}}:", clock=clock)
+
+    elif request.param == "postgres":
+        url = request.getfixturevalue("postgres_url")
+
+        async def make(clock):
+            store = PostgresStore(url, clock=clock)
+            await store.create_table()
+            await store.wipe()
+            return store
+
+    elif request.param == "migrating":
+
+        async def make(clock):
             return Migrating(MemoryStore(clock=clock), MemoryStore(clock=clock), clock=clock)
 
-        yield make
+    elif request.param == "memory":
+
+        async def make(clock):
+            return MemoryStore(clock=clock)
+
+    else:
+        path = request.getfixturevalue("tmp_path") / "s.db"
+
+        async def make(clock):
+            return SQLiteStore(path, clock=clock)
+
+    return make
