@@ -1,7 +1,7 @@
 """Authenticated encryption: AES-256-GCM, with a key of its own for each message.
 
 A sealed message is a format byte, 4 bytes that name the secret key, 16 random bytes of salt, and the ciphertext with
-its tag. The message's key and nonce are derived from the secret key, the salt and, where there is one, the session ID: so
+its tag. The message's key and nonce are derived from the secret key, the salt and, where there is one, the session ID:
 there is no limit to the number of messages under one secret (NIST SP 800-38D section 8.3 sets one for random nonces).
 Cookie name, purpose and whatever else it is bound to are authenticated with it. Nothing is compressed: the length of
 compressed data tells about its content.

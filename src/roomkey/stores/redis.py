@@ -81,28 +81,35 @@ def _encode(record: Record) -> bytes:
     return b"".join((head, *(text for text in raw if text is not None), record.data))
 
 
+class _NotARecord(Exception):
+    """What is under the key is not a record, or is damaged."""
+
+
 def _decode(value: bytes) -> Record:
     """Return the record in `value`, generation and all.
 
     Raises:
-        ValueError: it is none.
+        _NotARecord: it is none.
     """
     if len(value) < _START:
-        raise ValueError("too short")
+        raise _NotARecord
     mark, kind, version, created_at, expires_at, serve_until, *sizes = _HEAD.unpack_from(value, _GENERATION)
     if mark != _MARK:
-        raise ValueError("no record")
+        raise _NotARecord
     at = _START
     texts: list[str | None] = []
     for size in sizes[:4]:
         if size == _NONE:
             texts.append(None)
-        else:
-            texts.append(value[at : at + size].decode())  # UnicodeDecodeError is a ValueError
-            at += size
+            continue
+        try:
+            texts.append(value[at : at + size].decode())
+        except UnicodeDecodeError as error:
+            raise _NotARecord from error
+        at += size
     user, successor, ip, user_agent = texts
     if len(value) - at != sizes[4] or (kind == b"T") is (successor is None):
-        raise ValueError("damaged")
+        raise _NotARecord
     return Record(value[at:], version, created_at, expires_at, user, successor, serve_until, ip, user_agent)
 
 
@@ -364,14 +371,10 @@ class RedisStore:
 
     async def load(self, key: str) -> Record | None:
         """Return the live record under `key`, or None."""
-        value, epoch = await self._link().loads.ask(self._records + key.encode())
-        if value is None:
-            return None
         try:
-            record = _decode(value)
-        except ValueError as error:
+            return await self._read(key)
+        except _NotARecord as error:
             raise StoreUnavailable(_FOREIGN) from error
-        return record if value[:_GENERATION] == epoch and record.expires_at > self._clock() else None
 
     async def create(self, key: str, record: Record) -> None:
         """Put a new record under `key`. Raises `Conflict` when a live one is there."""
@@ -399,17 +402,29 @@ class RedisStore:
         """Return key and record of every live session of `user`."""
         command = _Command((self._users + user.encode(), self._now()), _list_script, keys=1)
         keys = [raw.decode() for raw in await self._link().writes.ask(command)]
-        # Each is one more of the loads that share round trips.
-        records = await asyncio.gather(*(self.load(key) for key in keys))
-        return [
-            (key, record)
-            for key, record in zip(keys, records, strict=True)
-            if record is not None and record.user == user and record.successor is None
-        ]
+        # Each is one more of the loads that share round trips. What cannot be read is nobody's session, and must not
+        # keep the user from ending the others.
+        found = await asyncio.gather(*(self._read(key) for key in keys), return_exceptions=True)
+        sessions: list[tuple[str, Record]] = []
+        for key, record in zip(keys, found, strict=True):
+            if isinstance(record, BaseException):
+                if not isinstance(record, _NotARecord):
+                    raise record
+            elif record is not None and record.user == user and record.successor is None:
+                sessions.append((key, record))
+        return sessions
 
     async def wipe(self) -> None:
         """End every session: without an epoch no record is live. Their memory comes back as they expire."""
         await self._link().writes.ask(_Command((b"DEL", self._epoch)))
+
+    async def _read(self, key: str) -> Record | None:
+        """Load a record. Raises _NotARecord where there is something else."""
+        value, epoch = await self._link().loads.ask(self._records + key.encode())
+        if value is None:
+            return None
+        record = _decode(value)
+        return record if value[:_GENERATION] == epoch and record.expires_at > self._clock() else None
 
     async def _swap(self, script: _Script, keys: list[str], *args: bytes) -> None:
         if not await self._run(script, keys, *args):
@@ -769,7 +784,7 @@ _HUNG_UP = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere POLLHUP, which is
 class _Own:
     """Connections that only this store uses; no more than there are lanes.
 
-    Without the driver's pool: it takes 20 µs a round trip, and waiting for its lock can be cancelled.
+    Without the driver's pool: it takes 10 µs a round trip, and giving back to it can be cancelled.
     """
 
     def __init__(self, make: Callable[[], Any], close: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -851,22 +866,24 @@ class _Clustered:
     Finding that node is left to the driver, whose own command does it when a connection failed or a node refused.
     """
 
-    def __init__(self, client: Any, key: bytes, *, own: bool) -> None:
+    def __init__(self, client: Any, key: bytes, make: Callable[[], Any] | None = None) -> None:
         self._client = client
         self._key = key.decode()
-        self._own = own
+        self._make = make  # None: it is the app's own client, which is not ours to replace or to close
         self._lost = False  # whether the node is to be found anew
         self._nodes: dict[int, Any] = {}  # of connections that are taken, by their id
 
     async def take(self) -> _Connection:
+        client = self._client
         try:
-            await self._client.initialize()
+            await client.initialize()
             if self._lost:
-                await self._client.execute_command("EXISTS", self._key)
+                await client.execute_command("EXISTS", self._key)
                 self._lost = False
-            node = self._client.get_node_from_key(self._key)
+            node = client.get_node_from_key(self._key)
             connection: _Connection = node.acquire_connection()
         except Exception as error:
+            await self._replace(client)
             raise _NotSent from error
         try:
             await _revive(connection)
@@ -891,8 +908,14 @@ class _Clustered:
         return True
 
     async def close(self) -> None:
-        if self._own:
+        if self._make is not None:
             await _part(self._client.aclose())
+
+    async def _replace(self, client: Any) -> None:
+        """Begin anew from the URL: a client that found no node may have forgotten all it knew (redis-py 6.4)."""
+        if self._make is not None and self._client is client:  # or another batch has done it
+            self._client = self._make()
+            await _part(client.aclose())
 
 
 async def _part(closing: Awaitable[None]) -> None:
@@ -948,7 +971,7 @@ def _by_client(client: Any) -> _Target:
                 "store: the client reads from replicas, which lag behind: a session that was ended would still be "
                 "there; give a client without read_from_replicas and load_balancing_strategy"
             )
-        return _Target(f"({type(client).__name__})", True, lambda key: in_its_loop(_Clustered(client, key, own=False)))
+        return _Target(f"({type(client).__name__})", True, lambda key: in_its_loop(_Clustered(client, key)))
     pool = getattr(client, "connection_pool", None)
     if pool is None:
         raise ConfigurationError(f"store: got {type(client).__name__}; {_TAKES}")
@@ -1163,8 +1186,12 @@ def _own_cluster(address: _Address, key: bytes) -> _Connections:
 
     # These retries are for finding the node that has our slot; what sessions need is never sent by this client.
     options = {**_connection_options(address), "retry": Retry(ConstantBackoff(0.05), 3)}
-    nodes = [ClusterNode(host, port) for host, port in address.hosts]
-    return _Clustered(RedisCluster(startup_nodes=nodes, ssl=address.tls, **options), key, own=True)
+
+    def make() -> Any:
+        nodes = [ClusterNode(host, port) for host, port in address.hosts]
+        return RedisCluster(startup_nodes=nodes, ssl=address.tls, **options)
+
+    return _Clustered(make(), key, make)
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,5 @@
+"""`python -m roomkey.cli`: the command without its script."""
+
+from roomkey.cli import main
+
+main(prog_name="roomkey")

@@ -1,0 +1,149 @@
+"""The command `roomkey`, end to end on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from roomkey.cli import main
+from roomkey.errors import ConfigurationError
+from roomkey.stores.postgres import PostgresStore
+from tests.servers.postgres import PostgresServer
+
+SOURCES = Path(__file__).parents[1] / "src"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    with PostgresServer() as running:
+        yield running
+
+
+def _run(*args: str, **environment: str) -> tuple[int, str, str]:
+    """Return exit code, standard output and standard error output."""
+    result = CliRunner().invoke(main, args, env={"ROOMKEY_STORE": None, **environment})
+    return result.exit_code, result.stdout, result.stderr
+
+
+def _is_ready(url: str, table: str = "roomkey_session") -> bool:
+    async def ask() -> bool:
+        store = PostgresStore(url, table=table)
+        try:
+            await store.open()
+        except ConfigurationError:
+            return False
+        finally:
+            await store.close()
+        return True
+
+    return asyncio.run(ask())
+
+
+def test_create_makes_the_table_once(server: PostgresServer) -> None:
+    """The table is made; a second time nothing happens. Piped, both say nothing."""
+    assert not _is_ready(server.url)
+    for _ in range(2):
+        assert _run("postgres", "create", server.url) == (0, "", "")
+        assert _is_ready(server.url)
+
+
+def test_create_with_the_url_in_the_environment(server: PostgresServer) -> None:
+    """The URL may stand in ROOMKEY_STORE, out of sight; `--table` names the table."""
+    assert _run("postgres", "create", "--table", "second", ROOMKEY_STORE=server.url) == (0, "", "")
+    assert _is_ready(server.url, "second")
+
+
+def test_create_takes_the_table_from_the_url(server: PostgresServer) -> None:
+    """A `?table=` in the URL counts, as it does for the app."""
+    assert _run("postgres", "create", server.url_for(table="third")) == (0, "", "")
+    assert _is_ready(server.url, "third")
+
+
+def test_create_unlogged(server: PostgresServer) -> None:
+    """`--unlogged` makes such a table; for one that is logged, the message has the SQL that changes it."""
+    assert _run("postgres", "create", server.url, "--table", "fast", "--unlogged") == (0, "", "")
+    assert _is_ready(server.url, "fast")
+    code, output, error = _run("postgres", "create", server.url, "--table", "fast")
+    assert (code, output) == (2, "") and 'ALTER TABLE "fast" SET LOGGED' in error
+
+
+def test_sql_is_printed() -> None:
+    """`sql` prints what `create` runs, without a server."""
+    code, output, error = _run("postgres", "sql", "--table", "shop.basket", "--unlogged")
+    assert (code, error) == (0, "")
+    assert output == PostgresStore.ddl("shop.basket", unlogged=True)
+    assert output.startswith('CREATE UNLOGGED TABLE IF NOT EXISTS "shop"."basket" (\n')
+    assert _run("postgres", "sql")[1] == PostgresStore.ddl()
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("create",),  # no URL
+        ("create", "mysql://user:Xsecret9@host/app"),
+        ("create", "postgresql://user:Xsecret9@host/app", "--table", "no table"),
+        ("sql", "--table", "no table"),
+        ("drop",),
+    ],
+)
+def test_wrong_use(args: tuple[str, ...]) -> None:
+    """A wrong use is exit code 2, and the standard error output says why without a password."""
+    code, output, error = _run("postgres", *args)
+    assert (code, output) == (2, "") and "Error: " in error and "Xsec" not in error
+
+
+def test_wrong_password(server: PostgresServer) -> None:
+    """A wrong password is exit code 2."""
+    code, output, error = _run("postgres", "create", server.url_for(password="Xsecret9"))
+    assert (code, output) == (2, "")
+    assert error.startswith("Error: ") and "password authentication failed" in error and "Xsec" not in error
+
+
+def test_server_down() -> None:
+    """A server that cannot be reached is exit code 1: worth another try."""
+    with PostgresServer() as gone:
+        url = gone.url
+    code, output, error = _run("postgres", "create", url)
+    assert (code, output) == (1, "") and error.startswith("Error: PostgreSQL cannot be reached")
+
+
+def test_help_names_the_price_of_unlogged() -> None:
+    """Who reads about `--unlogged` reads that a crash logs everybody out; every command has a help text."""
+    code, output, _ = _run("postgres", "create", "--help")
+    assert code == 0 and "ROOMKEY_STORE" in output
+    assert "everybody is logged out" in " ".join(output.split())
+    for command in ((), ("postgres",), ("postgres", "sql")):
+        assert _run(*command, "--help")[0] == 0
+
+
+def _process(*args: str, **options: int) -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(SOURCES), "PYTHONWARNINGS": "error"}
+    environment.pop("ROOMKEY_STORE", None)
+    command = [sys.executable, "-m", "roomkey.cli", *args]
+    return subprocess.run(command, env=environment, timeout=60, check=False, **options)
+
+
+def test_as_a_process(server: PostgresServer) -> None:
+    """`python -m roomkey.cli` does the same; piped it is quiet, in a terminal it says what it did, and no password."""
+    piped = _process("postgres", "create", server.url, "--table", "run", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert (piped.returncode, piped.stdout, piped.stderr) == (0, b"", b"")
+    ours, theirs = pty.openpty()
+    try:
+        shown = _process("postgres", "create", server.url, "--table", "run", stdout=theirs, stderr=subprocess.PIPE)
+        said = os.read(ours, 10_000).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert "up to date" in said and "'run'" in said and server.password not in said
+    failed = _process("postgres", "create", server.url_for(database="nowhere"), stderr=subprocess.PIPE)
+    assert failed.returncode == 2 and b'database "nowhere" does not exist' in failed.stderr
+    assert b"Traceback" not in failed.stderr
