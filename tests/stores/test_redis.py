@@ -838,7 +838,7 @@ async def test_load_whose_connection_broke_is_asked_again(server: RedisServer, a
         store = RedisStore(f"redis://127.0.0.1:{proxy.port}", prefix=_prefix())
         key = _key()
         await store.create(key, _record())
-        await store.load(key)
+        await asyncio.gather(*(store.load(key) for _ in range(10)))  # both connections are there
         admin.client_pause(200)  # the server answers later
         loads = [asyncio.create_task(store.load(key)) for _ in range(10)]
         await asyncio.sleep(0.05)
@@ -977,6 +977,17 @@ async def test_least_rights() -> None:
             with pytest.raises(StoreUnavailable, match="PEXPIREAT"):
                 await store.create(key, _record())
             await store.close()
+
+
+@_async
+async def test_list_that_cannot_be_completed() -> None:
+    """Where a user's sessions are known but cannot be loaded, the list is StoreUnavailable, never a shorter one."""
+    with RedisServer() as own, contextlib.closing(_admin(own)) as admin:
+        async with _store(own) as store:
+            await store.create(_key(), _record(user="42"))
+            admin.execute_command("ACL", "SETUSER", "default", "-mget")
+            with pytest.raises(StoreUnavailable, match="MGET"):
+                await store.of_user("42")
 
 
 # Who may come in

@@ -968,8 +968,6 @@ class _Office:
             yield
         finally:
             self.connections.terminate()
-            for _ in range(3):  # the transports close their sockets in the loop's next rounds
-                await asyncio.sleep(0)
 
     async def close(self) -> None:
         self.ready = False

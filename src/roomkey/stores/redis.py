@@ -804,9 +804,6 @@ class _Own:
         except BaseException:
             self._idle.append(connection)
             raise
-        if self._closed:  # while it connected
-            await connection.disconnect(nowait=True)
-            raise _NotSent
         return connection
 
     async def give_back(self, connection: _Connection, *, failed: bool) -> None:
