@@ -1,5 +1,9 @@
 """The cookie on the wire: found in the raw request headers, written into the raw response headers.
 
+A card that is too long for one cookie (a session under `cookie://`) lies in several, `session`, `session.1`, ...: the
+first begins with their number, and each of the others with 8 characters of the first, so that a chunk of another
+session is never taken for one of this.
+
 Leaves to others: whether its value is genuine (`roomkey.keys`).
 """
 
@@ -9,15 +13,26 @@ from collections.abc import Iterable
 from math import ceil
 from typing import TYPE_CHECKING
 
+from roomkey.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from roomkey.config import SessionConfig
 
-__all__ = ["CookieWriter", "find_cookies", "protect_from_caches", "vary_on_cookie"]
+__all__ = ["ChunkWriter", "CookieWriter", "find_chunked", "find_cookies", "protect_from_caches", "vary_on_cookie"]
 
 Headers = list[tuple[bytes, bytes]]
 
 _MOST_COPIES = 8  # cookies of one name that are looked at; a browser sends as many as there are paths and domains
 _SPACE = b" \t"
+_MOST_CHUNKS = 8  # cookies that one card is split over
+_TAG = slice(8, 16)  # what marks the chunks of one card: 48 bits of its salt
+_TAG_LENGTH = 8
+_CHUNK_NUMBERS = frozenset(b"%d" % number for number in range(1, _MOST_CHUNKS))
+# Name, value and attributes of a cookie together: RFC 6265 section 6.1 counts all of them, RFC 6265bis section 5.6
+# name and value only.
+_LARGEST_COOKIE = 4096
+_LEAST_ROOM = 512  # bytes of a cookie
+_LONGEST_AGE = len("; Max-Age=1000000000000000000")
 
 
 def find_cookies(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
@@ -40,12 +55,67 @@ def find_cookies(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[by
     return found
 
 
+def find_chunked(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    """Return the cards in the cookies called `name`, `name.1` and so on, in the order sent, at most 8 of them.
+
+    What is not whole is an empty card. As lenient and as bounded as `find_cookies`.
+    """
+    firsts, chunks = _collect(headers, name)
+    return [_join(first, chunks) for first in firsts]
+
+
+def _collect(
+    headers: Iterable[tuple[bytes, bytes]], name: bytes
+) -> tuple[list[bytes], dict[bytes, dict[bytes, bytes]]]:
+    """Return the values of `name`, and of its chunks by number and tag; the first one of each tag counts."""
+    firsts: list[bytes] = []
+    chunks: dict[bytes, dict[bytes, bytes]] = {}
+    prefix = name + b"."
+    for header, value in headers:
+        if header != b"cookie" or name not in value:
+            continue
+        for pair in value.split(b";"):
+            key, equals, content = pair.partition(b"=")
+            key = key.strip(_SPACE)
+            if not equals or not key.startswith(name):
+                continue
+            content = content.strip(_SPACE).strip(b'"')
+            if key == name and len(firsts) < _MOST_COPIES:
+                firsts.append(content)
+            elif key.startswith(prefix) and key[len(prefix) :] in _CHUNK_NUMBERS:
+                copies = chunks.setdefault(key[len(prefix) :], {})
+                if len(copies) < _MOST_COPIES:
+                    copies.setdefault(content[:_TAG_LENGTH], content[_TAG_LENGTH:])
+    return firsts, chunks
+
+
+def _join(first: bytes, chunks: dict[bytes, dict[bytes, bytes]]) -> bytes:
+    number = first[:1]
+    tag = first[1:][_TAG]
+    if number == b"1":
+        return first
+    if len(tag) < _TAG_LENGTH or not b"2" <= number <= b"%d" % _MOST_CHUNKS:
+        return b""
+    parts = [first]
+    for index in range(1, int(number)):
+        part = chunks.get(b"%d" % index, {}).get(tag)
+        if part is None:
+            return b""
+        parts.append(part)
+    return b"".join(parts)
+
+
 class CookieWriter:
-    """Writes `Set-Cookie` for one configuration; everything that never changes is put together once."""
+    """Writes `Set-Cookie` for one configuration; everything that never changes is put together once.
+
+    Args:
+        config: says everything about the cookie.
+        name: another name than the configuration's.
+    """
 
     __slots__ = ("_attributes", "_clear", "_persistent", "_prefix")
 
-    def __init__(self, config: SessionConfig) -> None:
+    def __init__(self, config: SessionConfig, name: str | None = None) -> None:
         attributes = f"; Path={config.path}"
         if config.domain is not None:
             attributes += f"; Domain={config.domain}"
@@ -54,11 +124,16 @@ class CookieWriter:
             attributes += "; Secure"
         if config.partitioned:
             attributes += "; Partitioned"
-        self._prefix = f"{config.session_cookie}=".encode()
+        self._prefix = f"{name or config.session_cookie}=".encode()
         self._attributes = attributes.encode()
         self._persistent = config.persistent
         expired = b"; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
         self._clear = (b"set-cookie", self._prefix + expired + self._attributes)
+
+    @property
+    def overhead(self) -> int:
+        """How many bytes of the header are neither value nor `Max-Age`."""
+        return len(self._prefix) + len(self._attributes)
 
     def give(self, card: bytes, seconds: float, *, remembered: bool = False) -> tuple[bytes, bytes]:
         """Return the header that hands out `card` for `seconds` (rounded up, at least 1).
@@ -71,6 +146,75 @@ class CookieWriter:
     def clear(self) -> tuple[bytes, bytes]:
         """Return the header that takes the cookie back. Same attributes: a browser matches name, domain and path."""
         return self._clear
+
+    def write(
+        self, card: bytes | None, seconds: float, sent: Iterable[tuple[bytes, bytes]], *, remembered: bool = False
+    ) -> Headers:
+        """Return the headers that hand out `card` for `seconds`, or take it back where it is None.
+
+        Args:
+            card: what to hand out.
+            seconds: for how long.
+            sent: the request's headers; none where the response can carry one cookie only.
+            remembered: it outlives the browser, whatever `persistent` says.
+        """
+        return [self._clear if card is None else self.give(card, seconds, remembered=remembered)]
+
+
+class ChunkWriter:
+    """Writes one card over several cookies, for `cookie://`.
+
+    Raises:
+        ConfigurationError: the cookie's name, domain and path leave no room for a value.
+    """
+
+    __slots__ = ("_name", "_room", "_writers")
+
+    def __init__(self, config: SessionConfig) -> None:
+        self._name = config.session_cookie.encode()
+        self._writers = [CookieWriter(config)]
+        for number in range(1, _MOST_CHUNKS):
+            self._writers.append(CookieWriter(config, f"{config.session_cookie}.{number}"))
+        taken = max(writer.overhead for writer in self._writers) + _LONGEST_AGE + _TAG_LENGTH
+        self._room = _LARGEST_COOKIE - taken
+        if self._room < _LEAST_ROOM:
+            raise ConfigurationError(
+                f"session_cookie, domain and path: they take {taken} of the {_LARGEST_COOKIE} bytes of a cookie; "
+                "with cookie://, make them shorter"
+            )
+
+    @property
+    def largest(self) -> int:
+        """How many bytes of a `Cookie` header there can be."""
+        return self.size(_MOST_CHUNKS * self._room)
+
+    def count(self, length: int) -> int:
+        """Return how many cookies a card takes whose text is `length` characters long."""
+        return max(1, ceil(length / self._room))
+
+    def size(self, length: int) -> int:
+        """Return how many bytes they are in a `Cookie` header, names and separators included."""
+        count = self.count(length)
+        names = count * (len(self._name) + len(".1=; "))
+        return 1 + length + (count - 1) * _TAG_LENGTH + names
+
+    def write(
+        self, card: bytes | None, seconds: float, sent: Iterable[tuple[bytes, bytes]], *, remembered: bool = False
+    ) -> Headers:
+        """As `CookieWriter.write`; `sent` says which chunks the browser holds, and the surplus ones are taken back."""
+        headers: Headers = []
+        if card is not None:
+            text, tag = card[1:], card[1:][_TAG]
+            for index in range(int(card[:1])):
+                part = text[index * self._room : (index + 1) * self._room]
+                headers.append(
+                    self._writers[index].give((tag if index else card[:1]) + part, seconds, remembered=remembered)
+                )
+        else:
+            headers.append(self._writers[0].clear())
+        held = _collect(sent, self._name)[1]
+        surplus = sorted(int(number) for number in held if int(number) >= len(headers))
+        return headers + [self._writers[index].clear() for index in surplus]
 
 
 def vary_on_cookie(headers: Headers) -> None:

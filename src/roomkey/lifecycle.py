@@ -231,7 +231,8 @@ class Lifecycle:
     def _moving(self, found: Found) -> Visit:
         """Return the visit of a request that brought an old session: a new one with its data, saved in any case."""
         data = codec.decode(codec.encode(found.session.data))  # a copy: what was found stays to compare with
-        visit = Visit(self, Session(data))
+        visit = self.anonymous()
+        visit._hold(data)
         visit.found = found
         visit.session.mark_accessed()
         return visit
@@ -417,6 +418,7 @@ class Visit:
     cookie = Cookie.KEEP
     card = b""  # for Cookie.GIVE
     cookie_possible = True  # until the response starts
+    one_cookie = False  # whether the response can carry no second one: the headers of an exception
     lost = False  # whether changes were dropped because the session had ended
 
     def __init__(self, lifecycle: Lifecycle, session: Session) -> None:

@@ -8,10 +8,18 @@ from functools import partial
 from typing import Any
 
 from roomkey.config import SessionConfig
-from roomkey.cookies import CookieWriter, find_cookies, protect_from_caches, vary_on_cookie
+from roomkey.cookies import (
+    ChunkWriter,
+    CookieWriter,
+    find_chunked,
+    find_cookies,
+    protect_from_caches,
+    vary_on_cookie,
+)
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.lifecycle import Cookie, Lifecycle, Visit
 from roomkey.session import Session
+from roomkey.stores.cookie import CookieStore
 
 __all__ = ["SessionMiddleware"]
 
@@ -47,8 +55,15 @@ class SessionMiddleware:
             raise ConfigurationError(f"config: got {type(config).__name__}; it takes a roomkey.SessionConfig")
         self.app = app
         self.config = config
-        self.lifecycle = Lifecycle(config)
-        self._writer = CookieWriter(config)
+        self.lifecycle: Lifecycle
+        self._writer: CookieWriter | ChunkWriter
+        if isinstance(config.store, CookieStore):
+            from roomkey.cookie_visit import CookieLifecycle  # here, because it needs the package cryptography
+
+            in_cookie = CookieLifecycle(config)
+            self.lifecycle, self._writer, self._find = in_cookie, in_cookie.writer, find_chunked
+        else:
+            self.lifecycle, self._writer, self._find = Lifecycle(config), CookieWriter(config), find_cookies
         self._cookie_name = config.session_cookie.encode("ascii")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,7 +74,7 @@ class SessionMiddleware:
         if kind not in ("http", "websocket") or ("session" in scope and self._is_served(scope["session"])):
             await self.app(scope, receive, send)
             return
-        cards = find_cookies(scope["headers"], self._cookie_name)
+        cards = self._find(scope["headers"], self._cookie_name)
         if cards or self.lifecycle.move_in is not None:
             try:
                 visit = await self.lifecycle.arrive(cards, partial(find_cookies, scope["headers"]))
@@ -137,7 +152,7 @@ class _Response:
     _failed = False  # saving raised: what follows is the app's error page, which saves nothing
     _replaced = False  # the store was unavailable: a 503 went out instead of the app's response
 
-    def __init__(self, writer: CookieWriter, visit: Visit, scope: Scope, send: Send) -> None:
+    def __init__(self, writer: CookieWriter | ChunkWriter, visit: Visit, scope: Scope, send: Send) -> None:
         self._writer = writer
         self._visit = visit
         self._session = visit.session
@@ -198,12 +213,12 @@ class _Response:
             protect_from_caches(headers)
             if visit.lifecycle.move_in is not None:
                 headers += visit.lifecycle.move_in.take_back(partial(find_cookies, self._scope["headers"]))
+            card, seconds = None, 0.0
             if visit.cookie is Cookie.GIVE:
                 assert visit.record is not None
-                seconds = visit.record.expires_at - visit.lifecycle.clock()
-                headers.append(self._writer.give(visit.card, seconds, remembered=visit.facts.lifetime is not None))
-            else:
-                headers.append(self._writer.clear())
+                card, seconds = visit.card, visit.record.expires_at - visit.lifecycle.clock()
+            sent = () if visit.one_cookie else self._scope["headers"]
+            headers += self._writer.write(card, seconds, sent, remembered=visit.facts.lifetime is not None)
             visit.cookie = Cookie.KEEP
         message["headers"] = headers
 
@@ -216,6 +231,7 @@ class _Response:
         if self._started or self._failed:
             return error
         own = dict(error.headers or {})
+        self._visit.one_cookie = True
         if any(name.lower() == "set-cookie" for name in own):
             self._visit.cookie_possible = False  # a dict holds one cookie, and this one is the app's
         message: Message = {

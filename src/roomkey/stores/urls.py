@@ -47,7 +47,7 @@ def store_from(value: object) -> Store:
     if isinstance(value, type):
         raise ConfigurationError(f"store: got the class {value.__name__}; make one: {value.__name__}(...)")
     missing = [name for name in _OPERATIONS if not callable(getattr(value, name, None))]
-    if missing:
+    if missing and not _is_cookie_store(value):
         raise ConfigurationError(
             f"store: {type(value).__name__} has no {', '.join(missing)}; {_TAKES} (see roomkey.stores.base.Store)"
         )
@@ -85,6 +85,20 @@ def _open_sqlalchemy(url: str, rest: str) -> Store:
     return cast(Store, _class_of("sqlalchemy", "SQLAlchemyStore", extra="sqlalchemy")(url))
 
 
+def _open_cookie(url: str, rest: str) -> Store:
+    from roomkey.stores.cookie import CookieStore
+
+    if rest:
+        raise ConfigurationError("store: cookie:// takes nothing behind it; for its options, give a CookieStore(...)")
+    return cast(Store, CookieStore())  # none, but whoever makes a lifecycle asks first
+
+
+def _is_cookie_store(value: object) -> bool:
+    from roomkey.stores.cookie import CookieStore
+
+    return isinstance(value, CookieStore)
+
+
 def _class_of(module: str, name: str, *, extra: str) -> Any:
     """Return a store's class. Raises ConfigurationError when its driver is not there."""
     try:
@@ -98,6 +112,7 @@ _BY_SCHEME: dict[str, Callable[[str, str], Store]] = {
     "sqlite": _open_sqlite,
     "unix": _open_redis,
     **dict.fromkeys(_REDIS, _open_redis),
+    "cookie": _open_cookie,
     "postgresql": _open_postgres,
     "postgres": _open_postgres,
 }

@@ -1,0 +1,242 @@
+"""The life of a session that no server keeps (`cookie://`): opened as it arrives, sealed again when it changed.
+
+The card is the session: a digit, the number of cookies that it takes, and in base64url a sealed message
+(`roomkey.seal`) of when the session began, when it expires, a random ID and the data as `roomkey.codec` encodes it.
+The number is authenticated with it, and so are purpose and cookie name. Both clocks are checked on arrival.
+
+Nothing here waits for anything. Leaves to others: how a card lies in several cookies (`roomkey.cookies`), and every
+decision that is the same for a session on the server (`roomkey.lifecycle`, whose classes these extend).
+"""
+
+from __future__ import annotations
+
+import binascii
+import secrets
+import struct
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import TYPE_CHECKING, Literal
+
+from roomkey import codec
+from roomkey.config import SessionConfig
+from roomkey.cookies import ChunkWriter
+from roomkey.errors import ConfigurationError, SessionDataError
+from roomkey.events import Created, Ended, LoadedWithOldKey, Rotated
+from roomkey.keys import store_key
+from roomkey.lifecycle import Cookie, Lifecycle, Visit
+from roomkey.seal import OVERHEAD, Sealer
+from roomkey.session import AS_IT_IS, Session
+from roomkey.stores.base import Record
+from roomkey.stores.cookie import CookieStore
+
+if TYPE_CHECKING:
+    from roomkey.legacy import Cookies
+    from roomkey.users import Sessions
+
+__all__ = ["CookieLifecycle", "CookieVisit"]
+
+_FORMAT = 1
+_HEAD = struct.Struct(">Bdd16s")  # format, created at, expires at (Unix seconds), session ID
+_ID_BYTES = 16
+_LONGEST_CARD = 1 + 8 * 4096  # characters; more than any that is made
+
+
+class CookieLifecycle(Lifecycle):
+    """Sessions under one configuration, kept by the browsers.
+
+    Raises:
+        ConfigurationError: the package `cryptography` is missing, or the cookies would have no room.
+    """
+
+    def __init__(self, config: SessionConfig) -> None:
+        super().__init__(config)
+        assert isinstance(config.store, CookieStore)
+        self.sealer = Sealer(config.secret_key, purpose="session in the cookie", name=config.session_cookie)
+        self.writer = ChunkWriter(config)
+        self.max_size = min(config.store.max_size, self.writer.largest)  # bytes in a `Cookie` header
+
+    def anonymous(self) -> CookieVisit:
+        """Return the visit of a request that brought no card."""
+        return CookieVisit(self, Session())
+
+    async def arrive(self, cards: list[bytes], cookies: Cookies | None = None) -> Visit:
+        """Return the visit of a request that brought these cards; the first one that opens and is not over counts.
+
+        Args:
+            cards: what Roomkey's own cookies hold.
+            cookies: gives the values of any cookie, for sessions that are to move in.
+
+        Raises:
+            StoreUnavailable: where an old session is to move in from does not answer.
+        """
+        reason: Literal["card", "unknown", "damaged"] = "card"
+        for card in cards:
+            opened = self._open(card)
+            if opened is None:
+                continue
+            session_id, record, by_first_key = opened
+            if self.is_over(record):
+                reason = "unknown"  # as a session that the server forgot
+                continue
+            try:
+                data = codec.decode(record.data)
+            except codec.DamagedData:
+                reason = "damaged"
+                continue
+            visit = CookieVisit(self, Session(data))
+            visit.hold(session_id, record, self.user_of(data))
+            visit.has_old_key = not by_first_key
+            if visit.has_old_key:
+                self.tell(LoadedWithOldKey(visit.key))
+            return visit
+        if reason == "card" and self.move_in is not None and cookies is not None:
+            old = await self.move_in.find(cookies)
+            if old is not None:
+                return self._moving(old)
+        return self.refuse(reason) if cards else self.anonymous()
+
+    async def keep_purging(self) -> None:
+        """Return at once: there is nothing to purge."""
+
+    def make_card(self, session_id: bytes, record: Record, *, one_cookie: bool) -> bytes:
+        """Return the card for a session.
+
+        Args:
+            session_id: its 16 bytes.
+            record: the session.
+            one_cookie: whether it has to fit into one cookie.
+
+        Raises:
+            SessionDataError: it is too large.
+        """
+        plain = _HEAD.pack(_FORMAT, record.created_at, record.expires_at, session_id) + record.data
+        length = (4 * (len(plain) + OVERHEAD) + 2) // 3  # of the text, without padding
+        self._check_size(record.data, self.writer.size(length))
+        count = self.writer.count(length)
+        if one_cookie and count > 1:
+            raise SessionDataError(
+                f"the session takes {count} cookies, and the error response that this framework makes of an "
+                "HTTPException carries one; return a response instead, or keep less in the session"
+            )
+        number = b"%d" % count
+        return number + urlsafe_b64encode(self.sealer.seal(plain, bound=number)).rstrip(b"=")
+
+    def _check_size(self, stored: bytes, size: int) -> None:
+        if size <= self.max_size:
+            return
+        data = codec.decode(stored)
+        largest = max(data, key=lambda key: len(codec.encode({key: data[key]})))
+        raise SessionDataError(
+            f"the session takes {size} bytes of cookies, and {self.max_size} is the most (CookieStore's max_size); its "
+            f"largest key is {largest!r}: keep large things in your database, and their IDs in the session; or use a "
+            "store on the server"
+        )
+
+    def _open(self, card: bytes) -> tuple[bytes, Record, bool] | None:
+        """Return session ID, session, and whether the first key sealed it; None when `card` is not genuine."""
+        sealed = _decoded(card[1:])
+        if sealed is None:
+            return None
+        opened = self.sealer.open(sealed, bound=card[:1])
+        if opened is None or len(opened.data) < _HEAD.size or opened.data[0] != _FORMAT:
+            return None
+        _, created_at, expires_at, session_id = _HEAD.unpack_from(opened.data)
+        return session_id, Record(opened.data[_HEAD.size :], 1, created_at, expires_at), opened.by_first_key
+
+
+def _decoded(text: bytes) -> bytes | None:
+    """Return what `text` is the base64url of; None when it is not exactly that."""
+    if len(text) > _LONGEST_CARD:
+        return None
+    try:
+        decoded = urlsafe_b64decode(text + b"=" * (-len(text) % 4))
+    except binascii.Error:
+        return None
+    # The decoder is lenient, and a card has one form only.
+    return decoded if urlsafe_b64encode(decoded).rstrip(b"=") == text else None
+
+
+class CookieVisit(Visit):
+    """One request's dealings with its session. `Visit.key`, the public handle, is a hash of the ID in the cookie."""
+
+    lifecycle: CookieLifecycle
+
+    async def refresh(self) -> None:
+        """Do nothing: a server that keeps nothing knows of nothing newer."""
+
+    @property
+    def sessions(self) -> Sessions:
+        raise ConfigurationError(
+            "store: cookie:// keeps nothing on the server: there is no list, and nothing to revoke"
+        )
+
+    def unsaved(self) -> bytes | None:
+        """As `Visit.unsaved`; to seal a session with the first key can wait for a response that carries cookies."""
+        stored = super().unsaved()
+        waits = stored is not None and stored == self.loaded and not self.session._asked and not self.cookie_possible
+        return None if waits and dict.__len__(self.session) else stored
+
+    async def commit(self, stored: bytes | None = None) -> None:
+        """Seal what the request did to its session, and set `cookie` to what the response does with the cookies.
+
+        Args:
+            stored: what `unsaved` has just returned, if it was asked.
+
+        Raises:
+            SessionDataError: a value cannot be stored, or all of it is too large.
+            ResponseStarted: the response can carry no cookie any more. Either way nothing was saved.
+        """
+        session = self.session
+        if stored is None:
+            stored = self.unsaved()
+            if stored is None:
+                return
+        if self.record is not None and (session._ended or not dict.__len__(session)):
+            self._need_cookie("the end of a session under cookie://")
+            self.lifecycle.tell(Ended(self.key, self.user, "cleared"))
+            self._forget()
+            self.cookie = Cookie.CLEAR
+        elif self.found is not None and not dict.__len__(session) and self.cookie_possible:
+            self.cookie = Cookie.CLEAR  # logged out by the first request: the old cookie may have this name
+        session._ended = False
+        if dict.__len__(session):
+            self._seal()
+        session._rotate, session._changes, session._asked = None, (), False
+        session._lifetime, session._reauthenticated = AS_IT_IS, False
+        if self.found is not None:
+            found, self.found = self.found, None
+            assert self.lifecycle.move_in is not None
+            await self.lifecycle.move_in.forget(found)
+
+    def hold(self, session_id: bytes, record: Record, user: str | None) -> None:
+        """Take in a session as the browser has it."""
+        self.session_id, self.record, self.user = session_id, record, user
+        self.key = store_key(session_id)
+        self.loaded, self.facts = record.data, codec.facts_in(record.data)
+
+    def _seal(self) -> None:
+        record, session_id, lifecycle, session = self.record, self.session_id, self.lifecycle, self.session
+        data = session._plain()
+        user = lifecycle.checked_user(data)
+        facts = self._facts_of(user)
+        stored = codec.encode(data, facts)
+        lifecycle.check(data, stored)
+        self._need_cookie("a changed session under cookie://")
+        now = lifecycle.clock()
+        proved = facts.authenticated_at is not None and facts.authenticated_at != self.facts.authenticated_at
+        created_at = now if record is None or proved else record.created_at
+        # The cookie goes out in any case, so it is renewed too.
+        expires_at = lifecycle.expiry(created_at, facts)
+        if record is not None and facts.lifetime == self.facts.lifetime:
+            expires_at = max(expires_at, record.expires_at)
+        old_key, old_user = self.key, self.user
+        rotating = session._rotate is not None or session._reauthenticated or user != old_user
+        if record is None or rotating or session_id is None:
+            session_id = secrets.token_bytes(_ID_BYTES)
+        sealed = Record(stored, 1, created_at, expires_at, user)
+        self.card = lifecycle.make_card(session_id, sealed, one_cookie=self.one_cookie)
+        self.hold(session_id, sealed, user)
+        self.cookie, self.has_old_key = Cookie.GIVE, False
+        if record is None:
+            lifecycle.tell(Created(self.key, user))
+        elif rotating:
+            lifecycle.tell(Rotated(old_key, self.key, user, old_user))
