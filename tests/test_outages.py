@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from roomkey import SessionConfig, SessionMiddleware
+from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy
 from tests.servers.redis import RedisServer
@@ -30,25 +31,31 @@ class Engine:
             from roomkey.stores.redis import RedisStore
 
             return RedisStore(url)
-        from roomkey.stores.postgres import PostgresStore
+        if self.name == "postgres":
+            from roomkey.stores.postgres import PostgresStore
 
-        return PostgresStore(url)
+            return PostgresStore(url)
+        from roomkey.stores.sqlalchemy import SQLAlchemyStore
+
+        return SQLAlchemyStore(url.replace("mysql://", "mysql+asyncmy://"))
 
     async def prepare(self):
-        if self.name == "postgres":
+        if self.name != "redis":
             store = self.store()
             await store.create_table()
             await store.close()
 
 
-@pytest.fixture(scope="module", params=["redis", "postgres"])
+@pytest.fixture(scope="module", params=["redis", "postgres", "mariadb"])
 def engine(request):
     """Return a running engine that keeps what it acknowledged."""
     if request.param == "redis":
         # Every write is on disk before it is acknowledged, so that a kill takes nothing with it.
         server = RedisServer("--appendonly", "yes", "--appendfsync", "always")
-    else:
+    elif request.param == "postgres":
         server = PostgresServer()
+    else:
+        server = MariaDBServer()
     with server:
         made = Engine(request.param, server)
         asyncio.run(made.prepare())
@@ -223,6 +230,9 @@ def test_a_server_that_refuses_writes(engine):
             for command in commands:
                 await client.execute_command(*command)
             await client.aclose()
+        elif engine.name == "mariadb":
+            for command in commands:
+                await asyncio.to_thread(engine.server.execute, command)
         else:
             import asyncpg
 
@@ -234,6 +244,8 @@ def test_a_server_that_refuses_writes(engine):
     if engine.name == "redis":
         refuse = [("CONFIG", "SET", "maxmemory-policy", "noeviction"), ("CONFIG", "SET", "maxmemory", "1")]
         accept = [("CONFIG", "SET", "maxmemory", "0")]
+    elif engine.name == "mariadb":
+        refuse, accept = ["SET GLOBAL read_only = 1"], ["SET GLOBAL read_only = 0"]
     else:
         refuse = ["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"]
         accept = [

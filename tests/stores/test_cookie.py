@@ -4,19 +4,24 @@ import asyncio
 import base64
 import datetime as dt
 import decimal
+import json
 import random
 import re
 import uuid
 
+import itsdangerous
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roomkey import ConfigurationError, ResponseStarted, SessionConfig, SessionDataError, SessionMiddleware
+from roomkey import ConfigurationError, LoginTooOld, ResponseStarted, SessionConfig, SessionDataError, SessionMiddleware
 from roomkey.cookies import find_chunked
+from roomkey.events import Created, Ended, LoadedWithOldKey, Refused, Rotated
+from roomkey.legacy import StarletteCookie
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.urls import store_from
 from roomkey.testing.clock import Clock
+from roomkey.users import Sessions
 
 SECRET = "a secret that is long enough for every test here"
 PINNED = (
@@ -367,6 +372,176 @@ def test_times(browser):
     assert created.timestamp() == 1_700_000_000 and expires.timestamp() == 1_700_014_400
 
 
+# --- who is logged in -------------------------------------------------------------------------------------------------
+
+
+def test_remember(browser):
+    """A remembered session lives for the time that was asked for after its last use, also past `max_age`."""
+    browser.ask(lambda session: [session.update(user_id=1), session.remember(864000)])
+    assert "; Max-Age=864000;" in browser.lines[0]
+    browser.clock.advance(863999)
+    assert browser.ask(read) == {"user_id": 1}
+    assert "; Max-Age=864000;" in browser.lines[0]
+    browser.clock.advance(86399)
+    assert browser.ask(read) == {"user_id": 1} and browser.lines == []  # less than a tenth of it has passed
+    browser.clock.advance(864000)
+    assert browser.ask(read) == {}
+
+
+def test_remember_outlives_the_browser():
+    """With `persistent=False`, only a remembered session's cookies have a `Max-Age`, however many they are."""
+    browser = Browser(persistent=False)
+    browser.ask(put(user_id=1, data=large(7000)))
+    assert len(browser.lines) == 3 and not any("Max-Age" in line for line in browser.lines)
+    browser.ask(lambda session: session.remember(864000))
+    assert len(browser.lines) == 3 and all("; Max-Age=864000;" in line for line in browser.lines)
+
+
+@pytest.mark.parametrize("forget", [lambda session: session.remember(None), put(user_id=2)], ids=["None", "user"])
+def test_remember_is_forgotten(browser, forget):
+    """`remember(None)` and a change of user bring back `max_age`, also where that is sooner."""
+    browser.ask(lambda session: [session.update(user_id=1), session.remember(864000)])
+    browser.ask(forget)
+    assert "; Max-Age=14400;" in browser.lines[0]
+    browser.clock.advance(14400)
+    assert browser.ask(read) == {}
+
+
+def test_remember_is_capped():
+    """`absolute_timeout` ends a remembered session as it ends any other."""
+    browser = Browser(max_age=100, absolute_timeout=1000)
+    browser.ask(lambda session: [session.update(user_id=1), session.remember(5000)])
+    assert "; Max-Age=1000;" in browser.lines[0]
+    browser.clock.advance(1000)
+    assert browser.ask(read) == {}
+
+
+def test_when_the_user_logged_in(browser):
+    """`authenticated_at` is the moment of the log-in, stays through changes and rotation, and goes with the user."""
+
+    def moment(session):
+        return session.authenticated_at and session.authenticated_at.timestamp()
+
+    browser.ask(put(a=1))
+    assert browser.ask(moment) is None
+    browser.clock.advance(10)
+    browser.ask(put(user_id=1))
+    for todo in (put(a=2), lambda session: session.rotate()):
+        browser.clock.advance(10)
+        browser.ask(todo)
+        assert browser.ask(moment) == 1_700_000_010
+    browser.clock.advance(10)
+    browser.ask(put(user_id=2))
+    assert browser.ask(moment) == 1_700_000_040
+    browser.ask(lambda session: session.pop("user_id"))
+    assert browser.ask(moment) is None
+
+
+def test_a_recent_log_in(browser):
+    """`require_recent` looks at the cookie's moment; `reauthenticated` starts it and the clocks anew, with a new ID."""
+    browser.ask(put(user_id=1))
+    before = browser.ask(lambda session: session.handle)
+    browser.clock.advance(301)
+    with pytest.raises(LoginTooOld):
+        browser.ask(lambda session: session.require_recent(300))
+    browser.ask(lambda session: session.reauthenticated())
+    assert len(browser.lines) == 1
+    browser.ask(lambda session: session.require_recent(300))
+    handle, created = browser.ask(lambda session: (session.handle, session.created_at.timestamp()))
+    assert handle != before and created == 1_700_000_301
+
+
+@pytest.mark.parametrize("user", [["1"], True, 1.5, b"1"], ids=repr)
+def test_what_is_no_user(browser, user):
+    """A value of `user_key` that is no ID is refused, and nobody is logged in."""
+    with pytest.raises(SessionDataError, match="user_id"):
+        browser.ask(put(user_id=user))
+    assert browser.jar.cookies == {}
+
+
+def test_no_list_of_sessions(browser):
+    """Nothing can be listed, revoked or limited: each of these says so instead of seeming to work."""
+    with pytest.raises(ConfigurationError, match="nothing to revoke"):
+        browser.ask(lambda session: session.sessions)
+    with pytest.raises(ConfigurationError, match="CookieStore cannot find a user's sessions"):
+        asyncio.run(Sessions(browser.app.config).of(1))
+    with pytest.raises(ConfigurationError, match="CookieStore cannot find a user's sessions"):
+        asyncio.run(Sessions(browser.app.config).revoke_all(1))
+    with pytest.raises(ConfigurationError, match="give a new secret_key"):
+        asyncio.run(Sessions(browser.app.config).end_all())
+    with pytest.raises(ConfigurationError, match="max_sessions_per_user"):
+        Browser(max_sessions_per_user=1)
+
+
+def test_flash_messages(browser):
+    """A message is shown by the next page that asks and by no later one; of two pages at once, both show it."""
+    shown = []
+
+    async def show(scope, receive, send):
+        shown.append(await scope["session"].flashes())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    browser.ask(lambda session: session.flash("saved", "success"))
+    sent = browser.jar.header()
+    browser.app.app = show
+    browser.jar.take(run(browser.app, scope_with(sent))[0]["headers"])
+    run(browser.app, scope_with(sent))
+    run(browser.app, scope_with(browser.jar.header()))
+    assert shown == [[("success", "saved")], [("success", "saved")], []]
+
+
+def test_events():
+    """Whoever subscribed hears of a session's beginning, rotation and end, refusals, and cookies of an old key."""
+    heard = []
+    browser = Browser(on_event=heard.append, secret_key=OLDER)
+
+    def handle():
+        return browser.ask(lambda session: session.handle)
+
+    browser.ask(put(a=1))
+    first = handle()
+    browser.ask(put(user_id=1))
+    second = handle()
+    browser.ask(put(a=2))
+    browser.ask(read, cookie=b"session=1x")
+    assert heard == [Created(first, None), Rotated(first, second, "1", None), Refused("card")]
+    heard.clear()
+    newer = Browser(browser.clock, on_event=heard.append, secret_key=[SECRET, OLDER])
+    newer.jar = browser.jar
+    newer.ask(lambda session: session.invalidate())
+    assert heard == [LoadedWithOldKey(second), Ended(second, "1", "cleared")]
+
+
+# --- moving in --------------------------------------------------------------------------------------------------------
+
+
+def old_cookie(**data):
+    """Return what Starlette's session middleware puts into its cookie."""
+    return itsdangerous.TimestampSigner(OLDER).sign(base64.b64encode(json.dumps(data).encode())).decode()
+
+
+@pytest.mark.parametrize("size", [10, 7000])
+@pytest.mark.parametrize("name", ["session", "old"])
+def test_an_old_session_moves_in(name, size):
+    """A session of Starlette's becomes one of ours on first sight, also under its name and over several cookies."""
+    browser = Browser(legacy=[StarletteCookie(secret_key=OLDER, cookie_name=name)])
+    browser.jar.cookies[name] = old_cookie(user_id=7, data="x" * size)
+    assert browser.ask(read) == {"user_id": 7, "data": "x" * size}
+    cookies = ["session", "session.1", "session.2"] if size == 7000 else ["session"]
+    assert sorted(browser.jar.cookies) == cookies
+    assert browser.ask(read) == {"user_id": 7, "data": "x" * size}
+    assert browser.lines == [] and browser.refused == {}
+
+
+@pytest.mark.parametrize("name", ["session", "old"])
+def test_an_old_session_ends_as_it_moves_in(name):
+    """A log-out by the request that brings an old session leaves nothing in the browser."""
+    browser = Browser(legacy=[StarletteCookie(secret_key=OLDER, cookie_name=name)])
+    browser.jar.cookies[name] = old_cookie(user_id=7)
+    browser.ask(lambda session: session.clear())
+    assert browser.jar.cookies == {}
+
+
 # --- several cookies --------------------------------------------------------------------------------------------------
 
 
@@ -546,6 +721,24 @@ def test_every_byte_counts():
         ):
             assert SMALL.app.lifecycle._open(altered) is None, index
     assert SMALL.app.lifecycle._open(SMALL_VALUE) is not None
+
+
+@pytest.mark.parametrize("size", range(50, 53))
+def test_a_card_has_one_form(browser, size):
+    """What a lenient decoder takes for the same bytes is refused: other alphabet, padding, spare bits, junk between."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    value = ""
+    while "-" not in value or "_" not in value:  # the salt is random
+        browser.ask(put(data="x" * size, again=uuid.uuid4().bytes))
+        value = browser.jar.cookies["session"]
+    forms = [value.replace("-", "+", 1), value.replace("_", "/", 1), value[:9] + "!" + value[9:], value + "!"]
+    forms += [value + "=" * count for count in range(1, 5)]
+    spare = {0: 0, 3: 2, 2: 4}[len(value[1:]) % 4]  # bits of the last character that mean nothing
+    forms += [value[:-1] + alphabet[alphabet.index(value[-1]) | bits] for bits in range(1, 1 << spare)]
+    assert len(set(forms)) == len(forms)
+    for form in forms:
+        assert browser.ask(read, cookie=b"session=" + form.encode()) == {}, form
+    assert browser.refused == {"card": len(forms)}
 
 
 @given(st.integers(0, 2), st.integers(0, 4000), st.sampled_from([byte for byte in range(33, 127) if byte not in b'";']))

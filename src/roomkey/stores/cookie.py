@@ -28,6 +28,7 @@ class CookieStore:
       used up, a counter of failed attempts: keep such things on the server);
     - keep the changes of two requests at once: the last response wins, whole, and `change()` loses updates;
       `refresh()` finds nothing newer;
+    - hand out a flash message once: two requests at once both show it;
     - save after the response has started: that is a `ResponseStarted`, also for a change or an end;
     - list, limit or revoke a user's sessions.
 

@@ -234,7 +234,8 @@ class SQLAlchemyStore:
     """Keep sessions in one table of any SQL database. Implements all of `Store` and the optional protocols.
 
     Make the table once: with `roomkey sqlalchemy create URL`, `create_table`, or `session_table` and your migrations.
-    The app's account needs SELECT, INSERT, UPDATE and DELETE on it, and for `wipe` what TRUNCATE needs.
+    The app's account needs SELECT, INSERT, UPDATE and DELETE on it, and for `wipe` what TRUNCATE needs (MySQL: DROP,
+    PostgreSQL: TRUNCATE, SQL Server: ALTER). SQLAlchemy 2.0.43 or newer.
 
     Args:
         server: a URL of SQLAlchemy's, with or without `sqlalchemy+` before it, that names a driver for asyncio:
@@ -386,11 +387,13 @@ class SQLAlchemyStore:
 
         def end(connection: sa.Connection) -> None:
             statements = self._sql.wipe(self._dialect)
-            with connection.begin():
-                for statement in statements:
-                    connection.exec_driver_sql(statement)
-            if len(statements) > 1:
-                connection.invalidate()  # nobody is to inherit its short patience
+            try:
+                with connection.begin():
+                    for statement in statements:
+                        connection.exec_driver_sql(statement)
+            finally:
+                if len(statements) > 1 and not connection.invalidated:
+                    connection.invalidate()  # nobody is to inherit its short patience
 
         await self._ask(end)
 
@@ -505,8 +508,7 @@ class SQLAlchemyStore:
                     explained = self._explain(error, opening=opening)
                     if explained is error:
                         raise
-                    # Not from SQLAlchemy's: an app's engine may show parameters in it.
-                    raise explained from (getattr(error, "orig", None) or error)
+                    raise explained from error
             await asyncio.sleep(pause)
 
     # Offices: what the store has in one event loop
