@@ -19,27 +19,32 @@ types: $(UV)
 	$(RUN) mypy
 
 pytest: $(UV) browser servers
-	$(RUN) pytest -n 2
+	@without="$$([ "$$(id -u)" = 0 ] || { $(MARIADB) || echo mariadb; $(REDIS) || echo redis-tls; })"; \
+	ROOMKEY_TESTS_WITHOUT="$$without" $(RUN) pytest -n 2
 
 bench: $(UV)
 	$(UV) run --no-progress --quiet --group bench python -m benchmarks.sessions
 
 # The browser test drives Debian's Chromium; where it is missing and we may, install it.
 browser:
-	@command -v chromium chromium-browser google-chrome >/dev/null 2>&1 || { \
+	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null 2>&1 || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing chromium for the browser test"; \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	  else echo "no chromium here: the browser test will be skipped"; fi; }
 
 # The tests start servers of their own. Redis and PostgreSQL come with the test dependencies where the machine has none;
-# MariaDB has no such package, and is installed where we may.
+# MariaDB, and a Redis with TLS, are Debian's, and installed where we may. Root may, so nothing is left out there.
+MARIADB := { command -v mariadbd || command -v mysqld || command -v /usr/sbin/mariadbd; } >/dev/null 2>&1
+REDIS := { command -v redis-server || command -v valkey-server; } >/dev/null 2>&1
+
 servers:
-	@command -v mariadbd mysqld /usr/sbin/mariadbd >/dev/null 2>&1 || { \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "installing mariadb-server for the tests"; \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mariadb-server >/dev/null; \
-	  else echo "no mariadbd here: the tests that need it will be skipped"; fi; }
+	@missing="$$($(MARIADB) || echo mariadb-server) $$($(REDIS) || echo redis-server)"; \
+	if [ "$$missing" != " " ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing for the tests: $$missing"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+	    apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	elif [ "$$missing" != " " ]; then echo "WITHOUT $$missing: the tests that need them will be skipped"; fi
 
 # uv in a folder of its own: nothing outside this repository is touched.
 .tools/bin/uv:

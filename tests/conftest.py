@@ -2,6 +2,25 @@
 
 from hypothesis import HealthCheck, settings
 
+from tests.servers import left_out
+from tests.servers.mariadb import mariadb_binary
+from tests.servers.postgres import postgres_programs
+from tests.servers.redis import redis_binary
+
 # No test fails for the machine's load: neither by a deadline, nor for slow generation.
 settings.register_profile("roomkey", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("roomkey")
+
+
+def pytest_report_header() -> list[str]:
+    """Say which servers the tests start, and which they go without."""
+    lines = []
+    for name, find in ("redis", redis_binary), ("postgres", postgres_programs), ("mariadb", mariadb_binary):
+        if name not in left_out():
+            try:
+                lines.append(f"{name}: {find()}")
+            except RuntimeError as error:
+                lines.append(f"{name}: MISSING, so its tests will fail: {error}")
+    if left_out():
+        lines.append(f"WITHOUT {', '.join(left_out())}: the tests that need them are skipped (apt-get install them)")
+    return lines

@@ -6,7 +6,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import asyncpg
 import pytest
+import redis.asyncio
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from roomkey import SessionConfig, SessionMiddleware
 from tests.servers.mariadb import MariaDBServer
@@ -15,6 +19,7 @@ from tests.servers.proxy import Proxy
 from tests.servers.redis import RedisServer
 
 TIMEOUT = 0.5  # seconds: the store_timeout of these tests
+APP_PASSWORD = "app secret"
 SLACK = 1.5  # seconds that a busy machine may take beside it
 
 
@@ -26,7 +31,9 @@ class Engine:
     server: Any
 
     def store(self, port=None):
-        url = self.server.url if port is None else self.server.url.replace(f":{self.server.port}/", f":{port}/")
+        url = self.server.url if self.name != "mariadb" else self.server.url_for(user="app", password=APP_PASSWORD)
+        if port is not None:
+            url = url.replace(f":{self.server.port}/", f":{port}/")
         if self.name == "redis":
             from roomkey.stores.redis import RedisStore
 
@@ -40,10 +47,34 @@ class Engine:
         return SQLAlchemyStore(url.replace("mysql://", "mysql+asyncmy://"))
 
     async def prepare(self):
+        if self.name == "mariadb":  # an account that `read_only` binds, with the rights that the store's docs name
+            await self.run(
+                f"CREATE USER app@'%' IDENTIFIED BY '{APP_PASSWORD}'",
+                f"GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, INDEX ON {self.server.database}.* TO app@'%'",
+            )
         if self.name != "redis":
             store = self.store()
             await store.create_table()
             await store.close()
+
+    async def run(self, *commands):
+        """Run an administrator's commands, one by one."""
+        if self.name == "redis":
+            client = redis.asyncio.Redis.from_url(self.server.url)
+            for command in commands:
+                await client.execute_command(*command.split())
+            await client.aclose()
+        elif self.name == "postgres":
+            connection = await asyncpg.connect(self.server.url)
+            for command in commands:
+                await connection.execute(command)
+            await connection.close()
+        else:
+            engine = create_async_engine(self.server.url.replace("mysql://", "mysql+asyncmy://"))
+            async with engine.connect() as connection:
+                for command in commands:
+                    await connection.execute(text(command))
+            await engine.dispose()
 
 
 @pytest.fixture(scope="module", params=["redis", "postgres", "mariadb"])
@@ -219,45 +250,32 @@ def test_a_slow_server_is_waited_for_no_longer_than_allowed(engine):
     asyncio.run(scenario())
 
 
-def test_a_server_that_refuses_writes(engine):
-    """Reads go on, writes are 503, and all is well when it takes writes again."""
-
-    async def admin(*commands):
-        if engine.name == "redis":
-            import redis.asyncio
-
-            client = redis.asyncio.Redis.from_url(engine.server.url)
-            for command in commands:
-                await client.execute_command(*command)
-            await client.aclose()
-        elif engine.name == "mariadb":
-            for command in commands:
-                await asyncio.to_thread(engine.server.execute, command)
-        else:
-            import asyncpg
-
-            connection = await asyncpg.connect(engine.server.url)
-            for command in commands:
-                await connection.execute(command)
-            await connection.close()
-
-    if engine.name == "redis":
-        refuse = [("CONFIG", "SET", "maxmemory-policy", "noeviction"), ("CONFIG", "SET", "maxmemory", "1")]
-        accept = [("CONFIG", "SET", "maxmemory", "0")]
-    elif engine.name == "mariadb":
-        refuse, accept = ["SET GLOBAL read_only = 1"], ["SET GLOBAL read_only = 0"]
-    else:
-        refuse = ["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"]
-        accept = [
+REFUSAL = {
+    "redis": (
+        ["CONFIG SET maxmemory-policy noeviction", "CONFIG SET maxmemory 1"],
+        ["CONFIG SET maxmemory 0"],
+    ),
+    "postgres": (
+        ["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"],
+        [
             "SET default_transaction_read_only = off",
             "ALTER SYSTEM RESET default_transaction_read_only",
             "SELECT pg_reload_conf()",
-        ]
+        ],
+    ),
+    "mariadb": (["SET GLOBAL read_only = 1"], ["SET GLOBAL read_only = 0"]),
+}
+
+
+def test_a_server_that_refuses_writes(engine):
+    """Reads go on, writes are 503, and all is well when it takes writes again."""
+
+    refuse, accept = REFUSAL[engine.name]
 
     async def scenario():
         site = Site(engine.store(), timeout=2)
         card = await site.log_in(1)
-        await admin(*refuse)
+        await engine.run(*refuse)
         try:
             deadline = time.monotonic() + 5
             while (await site.ask(card, lambda session: session.update(x=time.monotonic())))[0] == 200:
@@ -268,7 +286,7 @@ def test_a_server_that_refuses_writes(engine):
             status, seen = await site.read(card)
             assert status == 200 and "refused" not in seen
         finally:
-            await admin(*accept)
+            await engine.run(*accept)
         deadline = time.monotonic() + 5
         while (await site.ask(card, lambda session: session.update(y=1)))[0] != 200:
             assert time.monotonic() < deadline

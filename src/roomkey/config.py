@@ -50,7 +50,8 @@ class SessionConfig:
         partitioned: the `Partitioned` attribute (CHIPS); needs `https_only`.
         absolute_timeout: seconds a session lives at most, however busy (NIST SP 800-63B section 2.1.3: 30 days at
             AAL1); never below `max_age`; `None` for no cap.
-        store: a URL (`memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`) or a `Store`.
+        store: a `Store` or a URL: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`, `redis://` and its
+            kin, `postgresql://`, `sqlalchemy+...://`, `cookie://`.
         user_key: the session key that says whose session it is: when its value changes, the session ID rotates and
             the session is filed under that user. `None` turns both off.
         max_sessions_per_user: past it, the user's longest unused session ends; `None`: no limit. Needs `user_key`, and
@@ -59,7 +60,7 @@ class SessionConfig:
             personal data. The address is the one that the server resolved (`scope["client"]`).
         seal: encrypt the data at rest, under a key derived from `secret_key` and the session ID: a stolen database,
             even with the secret key, says nothing. Needs `roomkey[crypto]`. Turning it on or off ends what sessions
-            there are.
+            there are. `cookie://` encrypts in any case.
         store_timeout: seconds one store operation may take before the answer is 503.
         max_bytes: encoded size, in bytes, at which a session is refused.
         legacy: readers of another library's sessions (`roomkey.legacy`), which move in on first sight. Take them out

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Literal
 from roomkey import codec
 from roomkey.config import SessionConfig
 from roomkey.cookies import ChunkWriter
-from roomkey.errors import ConfigurationError, SessionDataError
-from roomkey.events import Created, Ended, LoadedWithOldKey, Rotated
+from roomkey.errors import SessionDataError
+from roomkey.events import Created, Ended, Event, LoadedWithOldKey, Rotated
 from roomkey.keys import store_key
 from roomkey.lifecycle import Cookie, Lifecycle, Visit
 from roomkey.seal import OVERHEAD, Sealer
@@ -30,7 +30,6 @@ from roomkey.stores.cookie import CookieStore
 
 if TYPE_CHECKING:
     from roomkey.legacy import Cookies
-    from roomkey.users import Sessions
 
 __all__ = ["CookieLifecycle", "CookieVisit"]
 
@@ -163,12 +162,6 @@ class CookieVisit(Visit):
     async def refresh(self) -> None:
         """Do nothing: a server that keeps nothing knows of nothing newer."""
 
-    @property
-    def sessions(self) -> Sessions:
-        raise ConfigurationError(
-            "store: cookie:// keeps nothing on the server: there is no list, and nothing to revoke"
-        )
-
     def unsaved(self) -> bytes | None:
         """As `Visit.unsaved`; to seal a session with the first key can wait for a response that carries cookies."""
         stored = super().unsaved()
@@ -183,23 +176,27 @@ class CookieVisit(Visit):
 
         Raises:
             SessionDataError: a value cannot be stored, or all of it is too large.
-            ResponseStarted: the response can carry no cookie any more. Either way nothing was saved.
+            ResponseStarted: the response can carry no cookie any more. Either way nothing was saved; but where the
+                session was to end, a response that still goes out takes its cookie back.
         """
         session = self.session
         if stored is None:
             stored = self.unsaved()
             if stored is None:
                 return
+        happened: list[Event] = []  # told once nothing can fail any more
         if self.record is not None and (session._ended or not dict.__len__(session)):
             self._need_cookie("the end of a session under cookie://")
-            self.lifecycle.tell(Ended(self.key, self.user, "cleared"))
+            happened.append(Ended(self.key, self.user, "cleared"))
             self._forget()
             self.cookie = Cookie.CLEAR
         elif self.found is not None and not dict.__len__(session) and self.cookie_possible:
             self.cookie = Cookie.CLEAR  # logged out by the first request: the old cookie may have this name
-        session._ended = False
         if dict.__len__(session):
-            self._seal()
+            happened += self._seal()
+        session._ended = False
+        for event in happened:
+            self.lifecycle.tell(event)
         session._rotate, session._changes, session._asked = None, (), False
         session._lifetime, session._reauthenticated = AS_IT_IS, False
         if self.found is not None:
@@ -213,7 +210,7 @@ class CookieVisit(Visit):
         self.key = store_key(session_id)
         self.loaded, self.facts = record.data, codec.facts_in(record.data)
 
-    def _seal(self) -> None:
+    def _seal(self) -> list[Event]:
         record, session_id, lifecycle, session = self.record, self.session_id, self.lifecycle, self.session
         data = session._plain()
         user = lifecycle.checked_user(data)
@@ -237,6 +234,5 @@ class CookieVisit(Visit):
         self.hold(session_id, sealed, user)
         self.cookie, self.has_old_key = Cookie.GIVE, False
         if record is None:
-            lifecycle.tell(Created(self.key, user))
-        elif rotating:
-            lifecycle.tell(Rotated(old_key, self.key, user, old_user))
+            return [Created(self.key, user)]
+        return [Rotated(old_key, self.key, user, old_user)] if rotating else []

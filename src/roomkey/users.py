@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from roomkey.config import SessionConfig
+from roomkey.errors import ConfigurationError
 from roomkey.lifecycle import Lifecycle, Place
 from roomkey.stores.base import Record
+from roomkey.stores.cookie import CookieStore
 
 if TYPE_CHECKING:
     from roomkey.session import Session
@@ -41,12 +43,18 @@ class Sessions:
         current: the session that asks.
 
     Raises:
-        ConfigurationError: by a method, when the store cannot do what is asked.
+        ConfigurationError: nothing is kept on the server (`cookie://`); or by a method, when the store cannot do what
+            is asked.
     """
 
     def __init__(self, config: SessionConfig | Lifecycle, *, current: Session | None = None) -> None:
         self._lifecycle = config if isinstance(config, Lifecycle) else Lifecycle(config)
         self._current = current
+        if isinstance(self._lifecycle.config.store, CookieStore):
+            raise ConfigurationError(
+                "store: cookie:// keeps nothing on the server: there is no list, and nothing to revoke; to end all "
+                "sessions, give a new secret_key"
+            )
 
     async def of(self, user: int | str | UUID) -> list[SessionInfo]:
         """List a user's live sessions, the one used last first.

@@ -18,6 +18,8 @@ import urllib.parse
 from pathlib import Path
 from types import TracebackType
 
+from tests.servers import skip_if_left_out
+
 __all__ = ["MariaDBServer", "mariadb_binary"]
 
 _STARTS_WITHIN = 30.0  # seconds
@@ -30,6 +32,7 @@ def mariadb_binary() -> Path:
     Raises:
         RuntimeError: there is none; the message says what to install.
     """
+    skip_if_left_out("mariadb")
     named = os.environ.get("ROOMKEY_TEST_MARIADB_BIN")
     if named:
         if not os.access(named, os.X_OK) or os.path.isdir(named):

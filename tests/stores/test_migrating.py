@@ -249,3 +249,5 @@ def test_urls_are_taken(tmp_path):
     assert "MemoryStore" in repr(Migrating("memory://", f"sqlite:///{tmp_path}/old.db"))
     with pytest.raises(ConfigurationError):
         Migrating("memory://", 5)
+    with pytest.raises(ConfigurationError, match="cookie://"):
+        Migrating("memory://", "cookie://")

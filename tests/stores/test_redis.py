@@ -29,6 +29,7 @@ from roomkey.stores import redis as module
 from roomkey.stores.base import Conflict, Lifespan, Record, Store, UserIndex, Wipe
 from roomkey.stores.redis import RedisStore
 from roomkey.testing import Clock, StoreContract
+from tests.servers import skip_if_left_out
 from tests.servers.redis import RedisServer, free_port, packaged_binary
 
 PASSWORD = "p/w#?@:%secret"  # every character that a URL knows otherwise
@@ -1153,6 +1154,7 @@ async def test_unix_socket(server: RedisServer) -> None:
 
 def _tls() -> RedisServer:
     """A server with TLS: the system's, for the packaged one has none."""
+    skip_if_left_out("redis-tls")
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
     if binary is None:
         pytest.fail("apt-get install redis-server: the tests of TLS need a server that has it")

@@ -167,6 +167,11 @@ def _winners(outcomes: list[Any]) -> list[int]:
     return [number for number, outcome in enumerate(outcomes) if outcome is None]
 
 
+def _engine_of(store: SQLAlchemyStore) -> AsyncEngine:
+    """The engine that the store has in this event loop."""
+    return store._offices[asyncio.get_running_loop()].engine
+
+
 class _Database:
     """One of the databases that the tests run on."""
 
@@ -306,6 +311,22 @@ def test_users_are_compared_exactly(database: _Database) -> None:
     database.run(main)
 
 
+def test_nothing_is_stored_as_an_empty_text(on_sqlite: _Database) -> None:
+    """Oracle would keep an empty text, and empty data, as NULL: neither is lost by that."""
+
+    async def main() -> None:
+        async with on_sqlite.store() as store:
+            key, record = _key(), _record(data=b"", user="", ip=" ", user_agent=None)
+            await store.create(key, record)
+            async with _engine_of(store).begin() as connection:
+                row = (await connection.execute(sa.select(store.table))).one()
+                assert (row.user_id, row.ip, row.user_agent) == (" ", "  ", None)
+                await connection.execute(sa.update(store.table).values(data=None))
+            assert await store.load(key) == record
+
+    on_sqlite.run(main)
+
+
 def test_texts_that_databases_refuse(database: _Database) -> None:
     """A user's name that cannot be kept is refused everywhere; what a client sent is kept without the bad part."""
 
@@ -360,12 +381,35 @@ def test_purge_of_more_than_one_statement_holds(database: _Database) -> None:
     async def main() -> None:
         clock = Clock()
         async with database.store(clock=clock) as store:
-            engine = next(iter(store._offices.values())).engine
-            async with engine.begin() as connection:
+            async with _engine_of(store).begin() as connection:
                 old = {"data": b"", "version": 1, "created_at": 1.0, "expires_at": 2.0, "serve_until": 0.0}
                 await connection.execute(sa.insert(store.table), [{**old, "key": _key()} for _ in range(1203)])
             await store.create(_key(), _record())
             assert [await store.purge(1100), await store.purge(1100), await store.purge(1100)] == [1100, 103, 0]
+
+    database.run(main)
+
+
+def test_purge_leaves_what_was_replaced(database: _Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that was put in an expired one's place while a purge was under way stays."""
+
+    async def main() -> None:
+        async with database.store() as store:
+            key = _key()
+            await store.create(key, _record(expires_at=time.time() - 1))
+            ask = store._ask
+
+            async def with_a_rival(work: Any, **options: Any) -> Any:
+                found = await ask(work, **options)
+                if found == [key]:
+                    monkeypatch.undo()
+                    await store.create(key, _record(data=b"new"))
+                return found
+
+            monkeypatch.setattr(store, "_ask", with_a_rival)
+            assert await store.purge(10) == 0
+            found = await store.load(key)
+            assert found is not None and found.data == b"new"
 
     database.run(main)
 
@@ -685,6 +729,12 @@ def test_wipe_does_not_wait_for_ever(on_server: _Database) -> None:
                 assert await store.load(key) is not None
             await store.wipe()
             assert await store.load(key) is None
+            # Whoever gets a connection now is as patient as before.
+            ask = "SELECT @@lock_wait_timeout" if on_server.name == "mariadb" else "SHOW lock_timeout"
+            async with engine.connect() as connection:
+                usual = await connection.scalar(sa.text(ask))
+            async with _engine_of(store).connect() as connection:
+                assert await connection.scalar(sa.text(ask)) == usual
 
     on_server.run(main)
 
@@ -753,6 +803,23 @@ def test_sqlite_file_that_cannot_be_opened(tmp_path: Path) -> None:
             await store.close()
 
     asyncio.run(main())
+
+
+def test_writes_take_turns_in_sqlite(on_sqlite: _Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes of one app do not find each other's locks, also where its engine has many connections and no patience."""
+    monkeypatch.setattr(module, "_SQLITE_PATIENCE", 0.0)
+
+    async def main() -> None:
+        async with on_sqlite.engine(connect_args={"timeout": 0.0}) as engine:
+            store = SQLAlchemyStore(engine)
+            await store.create_table()
+            keys = [_key() for _ in range(50)]
+            await asyncio.gather(*(store.create(key, _record()) for key in keys))
+            await asyncio.gather(
+                *(store.rotate(key, new := _key(), _record(), _tombstone(new), version=1) for key in keys)
+            )
+
+    on_sqlite.run(main)
 
 
 def test_locked_sqlite_file(on_sqlite: _Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -898,8 +965,9 @@ def test_engine_of_the_app_logs_no_session(database: _Database, caplog: pytest.L
 # Lost connections
 
 
+@pytest.mark.parametrize("whose", ["ours", "the app's"])
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_restart_of_the_server(on_server: _Database, how: str) -> None:
+def test_restart_of_the_server(on_server: _Database, how: str, whose: str) -> None:
     """After the server was restarted, no operation fails, whichever comes first: also those that are not repeatable."""
 
     async def main() -> None:
@@ -913,7 +981,8 @@ def test_restart_of_the_server(on_server: _Database, how: str) -> None:
             server.start()
             await asyncio.sleep(0.05)  # the drivers hear of it
 
-        async with on_server.store() as store:
+        async with on_server.store() as made, on_server.engine() as engine:
+            store = made if whose == "ours" else SQLAlchemyStore(engine, table=made.table.name)
             key, new_key = _key(), _key()
             await store.create(key, _record(user="42"))
             await again()
@@ -1043,8 +1112,34 @@ def test_write_whose_connection_is_lost(on_mariadb: _Database, operation: str, w
 # Cancelling
 
 
-def test_silent_server(on_server: _Database) -> None:
+def _busy(store: SQLAlchemyStore) -> Callable[[], Awaitable[int]]:
+    """How many connections are not in the pool."""
+    pool: Any = _engine_of(store).sync_engine.pool
+
+    async def busy() -> int:
+        return int(pool.checkedout())
+
+    return busy
+
+
+@pytest.fixture(params=["ours", "the app's"])
+def whose(request: pytest.FixtureRequest) -> str:
+    """Whose engine it is."""
+    return str(request.param)
+
+
+@contextlib.asynccontextmanager
+async def _store_of(database: _Database, whose: str) -> AsyncIterator[SQLAlchemyStore]:
+    """A store, perhaps with an engine of the app's, with few connections: one that gets lost is missed."""
+    async with database.store() as made, database.engine(pool_size=2, max_overflow=0, pool_timeout=5) as engine:
+        store = made if whose == "ours" else SQLAlchemyStore(engine, table=made.table.name)
+        yield store
+        await store.close()
+
+
+def test_silent_server(on_server: _Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is silent costs the guard's time and no more; afterwards all is as before, and nothing leaked."""
+    monkeypatch.setattr(module, "_GIVE_UP", 0.5)
 
     async def main() -> None:
         server = on_server.server
@@ -1065,29 +1160,23 @@ def test_silent_server(on_server: _Database) -> None:
                     outcomes = await asyncio.gather(*operations, return_exceptions=True)
                     assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
                     assert time.monotonic() - started < 1.5
+                # While it is still silent: nothing waits for an answer for which nobody waits.
+                assert await _eventually(_busy(store), 0) == 0
             finally:
                 server.resume()
             patient = GuardedStore(store, 10)
-            assert await patient.load(key) is not None
             loads = await asyncio.gather(*(patient.load(key) for _ in range(30)))
             assert None not in loads
-            engine = next(iter(store._offices.values())).engine
-            pool: Any = engine.sync_engine.pool
-
-            async def busy() -> int:
-                return int(pool.checkedout())
-
-            assert await _eventually(busy, 0) == 0
             assert await _eventually(on_server.connections, 10) <= 10
 
     on_server.run(main)
 
 
-def test_cancelled_at_any_moment(database: _Database) -> None:
+def test_cancelled_at_any_moment(database: _Database, whose: str) -> None:
     """Operations cancelled at random moments leak no connection, and nobody gets another one's answer."""
 
     async def main() -> None:
-        async with database.store() as store:
+        async with _store_of(database, whose) as store:
             keys = [_key() for _ in range(20)]
             for key in keys:
                 await store.create(key, _record(data=key.encode()))
@@ -1108,23 +1197,18 @@ def test_cancelled_at_any_moment(database: _Database) -> None:
 
             for _ in range(8):
                 await asyncio.gather(*(one(number) for number in range(40)))
-            pool: Any = next(iter(store._offices.values())).engine.sync_engine.pool
-
-            async def busy() -> int:
-                return int(pool.checkedout())
-
-            assert await _eventually(busy, 0) == 0
+            assert await _eventually(_busy(store), 0) == 0
             found = await asyncio.gather(*(store.load(key) for key in keys))
             assert [record and record.data for record in found] == [key.encode() for key in keys]
 
     database.run(main)
 
 
-def test_cancelled_rotation_is_whole_or_not_at_all(database: _Database) -> None:
-    """Of a rotation that was cancelled there is all or nothing."""
+def test_cancelled_rotation_is_whole_or_not_at_all(database: _Database, whose: str) -> None:
+    """Of a rotation that was cancelled at any of its steps there is all or nothing, and its connection is not lost."""
 
     async def main() -> None:
-        async with database.store() as store:
+        async with _store_of(database, whose) as store:
             pairs = [(_key(), _key()) for _ in range(40)]
             for key, _ in pairs:
                 await store.create(key, _record())
@@ -1132,11 +1216,56 @@ def test_cancelled_rotation_is_whole_or_not_at_all(database: _Database) -> None:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(number * 0.0002):
                         await store.rotate(key, new_key, _record(version=2), _tombstone(new_key), version=1)
+            assert await _eventually(_busy(store), 0) == 0
             for key, new_key in pairs:
                 old, new = await store.load(key), await store.load(new_key)
                 assert old is not None and (old.successor == new_key) is (new is not None)
 
     database.run(main)
+
+
+def test_cancelled_while_it_waits_its_turn(on_sqlite: _Database, tmp_path: Path) -> None:
+    """An operation that was cancelled before it began is not done later."""
+
+    async def main() -> None:
+        async with on_sqlite.store() as store:
+            other = sqlite3.connect(tmp_path / "app.db", isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            first, second, third = _key(), _key(), _key()
+            writes = [asyncio.ensure_future(store.create(key, _record())) for key in (first, second, third)]
+            await asyncio.sleep(0.05)
+            writes[1].cancel()
+            other.execute("COMMIT")
+            other.close()
+            await asyncio.gather(*writes, return_exceptions=True)
+            assert [await store.load(key) is not None for key in (first, second, third)] == [True, False, True]
+
+    on_sqlite.run(main)
+
+
+def test_cancelled_in_a_step_that_sqlalchemy_does_not_watch(on_mariadb: _Database) -> None:
+    """A connection that was cancelled while its isolation was being set does not go back to the pool."""
+
+    async def main() -> None:
+        server = on_mariadb.server
+        assert server is not None
+        options = {"pool_size": 1, "max_overflow": 0, "pool_reset_on_return": None, "isolation_level": "AUTOCOMMIT"}
+        async with on_mariadb.store() as made, on_mariadb.engine(**options) as engine:
+            store = SQLAlchemyStore(engine, table=made.table.name)
+            key, new_key = _key(), _key()
+            await store.create(key, _record())
+            server.pause()
+            try:
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await store.rotate(key, new_key, _record(version=2), _tombstone(new_key), version=1)
+                assert await _eventually(_busy(store), 0) == 0
+            finally:
+                server.resume()
+            await store.update(key, _record(version=2), version=1)
+            await store.close()
+
+    on_mariadb.run(main)
 
 
 # Event loops, threads, forks
@@ -1180,6 +1309,7 @@ def test_after_a_fork(on_server: _Database) -> None:
             if child == 0:
                 code = 1
                 try:
+                    assert not store._offices  # the parent's are out of reach
                     found: list[Record | None] = []
                     thread = threading.Thread(target=lambda: found.append(asyncio.run(store.load(key))))
                     thread.start()

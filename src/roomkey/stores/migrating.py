@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from roomkey.errors import StoreUnavailable
+from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex, Wipe
+from roomkey.stores.cookie import CookieStore
 from roomkey.stores.urls import store_from
 
 __all__ = ["Migrating"]
@@ -21,6 +22,13 @@ __all__ = ["Migrating"]
 _TAKEN_FOR = 10.0  # seconds that a move may take
 _TRIES = 25  # times that a request looks for a session which another one is just moving
 _PAUSE = 0.02  # seconds between them
+
+
+def _kept_on_the_server(value: Store | str) -> Store:
+    store = store_from(value)
+    if isinstance(store, CookieStore):
+        raise ConfigurationError("Migrating: cookie:// keeps nothing on the server: there is nothing to move")
+    return store
 
 
 class Migrating:
@@ -36,13 +44,12 @@ class Migrating:
         clock: returns Unix seconds.
 
     Raises:
-        ConfigurationError: `new` or `old` is neither.
+        ConfigurationError: `new` or `old` is neither, or keeps nothing on the server (`cookie://`).
     """
 
     def __init__(self, new: Store | str, old: Store | str, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._new = store_from(new)
-        self._old = store_from(old)
+        self._new, self._old = _kept_on_the_server(new), _kept_on_the_server(old)
         # Offered only where both stores have it: half a list of sessions would be a lie.
         if isinstance(self._new, UserIndex) and isinstance(self._old, UserIndex):
             self.of_user = self._of_user
