@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from click.testing import CliRunner
 from roomkey.cli import main
 from roomkey.errors import ConfigurationError
 from roomkey.stores.postgres import PostgresStore
+from roomkey.stores.sqlalchemy import SQLAlchemyStore
 from tests.servers.postgres import PostgresServer
 
 SOURCES = Path(__file__).parents[1] / "src"
@@ -115,12 +118,72 @@ def test_server_down() -> None:
     assert (code, output) == (1, "") and error.startswith("Error: PostgreSQL cannot be reached")
 
 
+def test_sqlalchemy_makes_the_table_once(tmp_path: Path) -> None:
+    """`roomkey sqlalchemy create` makes what the store then finds, and leaves it alone the second time."""
+    url = f"sqlite+aiosqlite:///{tmp_path}/app.db"
+
+    async def is_ready() -> bool:
+        store = SQLAlchemyStore(url, table="cards")
+        try:
+            await store.open()
+        except ConfigurationError:
+            return False
+        finally:
+            await store.close()
+        return True
+
+    assert not asyncio.run(is_ready())
+    for _ in range(2):
+        assert _run("sqlalchemy", "create", "--table", "cards", ROOMKEY_STORE=f"sqlalchemy+{url}") == (0, "", "")
+        assert asyncio.run(is_ready())
+
+
+def test_sqlalchemy_prints_the_sql_of_each_database(tmp_path: Path) -> None:
+    """`roomkey sqlalchemy sql` asks no server, and its SQL makes the table that the store wants."""
+    code, output, error = _run("sqlalchemy", "sql", "mysql+asyncmy://user:Xsecret9@nowhere/app")
+    assert (code, error) == (0, "") and output.startswith("CREATE TABLE roomkey_session") and "Xsec" not in output
+    url = f"sqlite+aiosqlite:///{tmp_path}/app.db"
+    with closing(sqlite3.connect(tmp_path / "app.db")) as database:
+        database.executescript(_run("sqlalchemy", "sql", url)[1])
+
+    async def open_it() -> None:
+        store = SQLAlchemyStore(url)
+        await store.open()
+        await store.close()
+
+    asyncio.run(open_it())
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("create",),  # no URL
+        ("sql",),
+        ("create", "mysql://user:Xsecret9@host/app"),  # no driver for asyncio
+        ("sql", "mysql://user:Xsecret9@host/app"),
+        ("create", "mysql+asyncmy://user:Xsecret9@host/app", "--table", "x" * 200),
+    ],
+)
+def test_wrong_use_of_sqlalchemy(args: tuple[str, ...]) -> None:
+    """A wrong use is exit code 2, and the standard error output says why without a password."""
+    code, output, error = _run("sqlalchemy", *args)
+    assert (code, output) == (2, "") and "Error: " in error and "Xsec" not in error
+
+
+def test_a_database_that_is_down() -> None:
+    """It is exit code 1: worth another try."""
+    with PostgresServer() as gone:
+        url = gone.url.replace("postgresql://", "postgresql+asyncpg://")
+    code, output, error = _run("sqlalchemy", "create", url)
+    assert (code, output) == (1, "") and error.startswith("Error: ") and gone.password not in error
+
+
 def test_help_names_the_price_of_unlogged() -> None:
     """Who reads about `--unlogged` reads that a crash logs everybody out; every command has a help text."""
     code, output, _ = _run("postgres", "create", "--help")
     assert code == 0 and "ROOMKEY_STORE" in output
     assert "everybody is logged out" in " ".join(output.split())
-    for command in ((), ("postgres",), ("postgres", "sql")):
+    for command in ((), ("postgres",), ("postgres", "sql"), ("sqlalchemy", "create"), ("sqlalchemy", "sql")):
         assert _run(*command, "--help")[0] == 0
 
 

@@ -23,6 +23,7 @@ __all__ = ["main"]
 
 _Answer = TypeVar("_Answer")
 
+_URL = click.argument("url", envvar="ROOMKEY_STORE")
 _TABLE = click.option("--table", metavar="NAME", help="Its name, or schema.name.  [default: roomkey_session]")
 _UNLOGGED = click.option(
     "--unlogged",
@@ -42,11 +43,11 @@ def postgres() -> None:
     """The table that keeps sessions in PostgreSQL."""
 
 
-@postgres.command()
-@click.argument("url", envvar="ROOMKEY_STORE")
+@postgres.command("create")
+@_URL
 @_TABLE
 @_UNLOGGED
-def create(url: str, table: str | None, unlogged: bool) -> None:
+def create_postgres(url: str, table: str | None, unlogged: bool) -> None:
     """Make the table, or bring it up to date. Safe to repeat.
 
     URL is postgresql://user:password@host/database, of a role that may make tables. Better than here, where other
@@ -61,19 +62,59 @@ def create(url: str, table: str | None, unlogged: bool) -> None:
         finally:
             await store.close()
 
-    store, is_new = _run(make())
-    _say(f"{store!r}: {'made' if is_new else 'it is there and up to date'}")
+    _report(*_run(make()))
 
 
-@postgres.command()
+@postgres.command("sql")
 @_TABLE
 @_UNLOGGED
-def sql(table: str | None, unlogged: bool) -> None:
+def print_postgres(table: str | None, unlogged: bool) -> None:
     """Print the SQL that makes the table, for your own migrations."""
     from roomkey.stores.postgres import PostgresStore
 
     try:
         text = PostgresStore.ddl(unlogged=unlogged) if table is None else PostgresStore.ddl(table, unlogged=unlogged)
+    except ConfigurationError as error:
+        raise _failure(error, code=2) from error
+    click.echo(text, nl=False)
+
+
+@main.group()
+def sqlalchemy() -> None:
+    """The table that keeps sessions in any SQL database: MySQL, MariaDB, SQL Server, Oracle, ..."""
+
+
+@sqlalchemy.command("create")
+@_URL
+@_TABLE
+def create_sqlalchemy(url: str, table: str | None) -> None:
+    """Make the table, where it is not there yet. Safe to repeat.
+
+    URL names the driver too, such as mysql+asyncmy://user:password@host/database, and an account that may make tables.
+    Better than here, where other users of the machine see it in the list of processes, it stands in the environment
+    variable ROOMKEY_STORE.
+    """
+    from roomkey.stores.sqlalchemy import SQLAlchemyStore
+
+    async def make() -> tuple[SQLAlchemyStore, bool]:
+        store = SQLAlchemyStore(url, table=table)
+        try:
+            return store, await store.create_table()
+        finally:
+            await store.close()
+
+    _report(*_run(make()))
+
+
+@sqlalchemy.command("sql")
+@_URL
+@_TABLE
+def print_sqlalchemy(url: str, table: str | None) -> None:
+    """Print the SQL that makes the table in such a database, for your own migrations. Nothing is asked of it."""
+    from roomkey.stores.sqlalchemy import SQLAlchemyStore
+
+    try:
+        text = SQLAlchemyStore(url, table=table).ddl()
     except ConfigurationError as error:
         raise _failure(error, code=2) from error
     click.echo(text, nl=False)
@@ -94,6 +135,6 @@ def _failure(error: Exception, *, code: int) -> click.ClickException:
     return failure
 
 
-def _say(text: str) -> None:
+def _report(store: object, is_new: bool) -> None:
     if sys.stdout.isatty():
-        click.echo(text)
+        click.echo(f"{store!r}: {'made' if is_new else 'it is there and up to date'}")
