@@ -365,9 +365,15 @@ def test_a_flask_session_that_looks_like_a_tag(data):
     assert run(FlaskCookie(KEY).read(flask_cookie(KEY, data)[1])).data == data
 
 
-_TAG_KEYS = st.sampled_from([" di", " t", " b", " m", " u", " d", " t__", " di__", "x", ""])
+_TAG_KEYS = st.sampled_from([" di", " t", " b", " u", " d", " t__", " di__", "x", ""])
+_MARKUP = st.fixed_dictionaries({" m": st.text(max_size=5)})  # of text: what Flask makes of a list of Markup is a repr
 _TAGGED = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just("Mon, 23 Nov 2026 12:00:00 GMT"),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=5)
+    | st.just("Mon, 23 Nov 2026 12:00:00 GMT")
+    | _MARKUP,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TAG_KEYS, inner, max_size=2),
     max_leaves=8,
 )

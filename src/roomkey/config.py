@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from roomkey.errors import ConfigurationError
 from roomkey.keys import SecretKeys
 from roomkey.stores.base import Store, UserIndex
+from roomkey.stores.cookie import CookieStore
 from roomkey.stores.urls import store_from
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class SessionConfig:
     domain: str | None = None
     partitioned: bool = False
     absolute_timeout: float | None = 2592000  # 30 days, in seconds
-    store: Store | str = "sqlite:///sessions.sqlite3"
+    store: Store | CookieStore | str = "sqlite:///sessions.sqlite3"
     user_key: str | None = "user_id"
     max_sessions_per_user: int | None = None
     record_client: bool = False

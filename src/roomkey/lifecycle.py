@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -31,7 +31,7 @@ from roomkey.events import Created, Ended, Event, LoadedWithOldKey, Merged, Refu
 from roomkey.guard import GuardedStore
 from roomkey.keys import Keyring, new_session_id, store_key
 from roomkey.session import AS_IT_IS, Change, Session
-from roomkey.stores.base import Conflict, Record
+from roomkey.stores.base import Conflict, Record, Store
 
 if TYPE_CHECKING:
     import asyncio  # at run time it is imported where it is used: it is half of the time that `import roomkey` takes
@@ -134,11 +134,11 @@ class Lifecycle:
     """
 
     def __init__(self, config: SessionConfig) -> None:
-        assert not isinstance(config.store, str)  # SessionConfig opened it
+        store = cast(Store, config.store)  # a CookieStore has a lifecycle of its own, which asks this one for nothing
         self.config = config
         self.keyring = Keyring(config.secret_key, purpose="session cookie", name=config.session_cookie)
         self.envelope = envelope_for(config)
-        self.store = GuardedStore(config.store, config.store_timeout, self.tell)
+        self.store = GuardedStore(store, config.store_timeout, self.tell)
         self.clock = config.clock
         self.refused: Counter[str] = Counter()
         self.idle = config.idle_timeout

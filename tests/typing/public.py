@@ -1,22 +1,36 @@
 """What a type checker sees of the public names; mypy reads this file, nothing runs it."""
 
 import datetime as dt
+from collections.abc import Callable
 from typing import Any, assert_type
+from uuid import UUID
 
 from roomkey import (
     ConfigurationError,
+    LoginTooOld,
     ResponseStarted,
     RoomkeyError,
     Session,
     SessionConfig,
     SessionDataError,
     SessionEnded,
+    SessionInfo,
     SessionMiddleware,
+    Sessions,
     StoreUnavailable,
     WeakSecretWarning,
 )
-from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex
+from roomkey.csrf import CSRFMiddleware, csrf_token, verify_csrf_token
+from roomkey.events import Created, Ended, Event, Refused
+from roomkey.legacy import DjangoCookie, FlaskCookie, LegacyReader, StarletteCookie
+from roomkey.prometheus import session_metrics
+from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex, Wipe
+from roomkey.stores.cookie import CookieStore
 from roomkey.stores.memory import MemoryStore
+from roomkey.stores.migrating import Migrating
+from roomkey.stores.postgres import PostgresStore
+from roomkey.stores.redis import RedisStore
+from roomkey.stores.sqlalchemy import SQLAlchemyStore
 from roomkey.stores.sqlite import SQLiteStore
 from roomkey.testing import Clock, StoreContract
 
@@ -50,7 +64,59 @@ async def session(session: Session) -> None:
     assert_type(session.created_at, dt.datetime)
     assert_type(session.expires_at, dt.datetime)
     session.handle = "x"  # type: ignore[misc]
+    assert_type(session.remember(86400), None)
+    session.remember(None)
+    session.remember("a day")  # type: ignore[arg-type]
+    assert_type(session.authenticated_at, dt.datetime | None)
+    assert_type(session.reauthenticated(), None)
+    assert_type(session.require_recent(300), None)
+    session.flash({"text": "saved"}, "success")
+    assert_type(await session.flashes(), list[tuple[str, Any]])
+    assert_type(session.sessions, Sessions)
     del plain
+
+
+async def users(sessions: Sessions, session: Session) -> None:
+    for user in (5, "five", UUID(int=5)):
+        assert_type(await sessions.of(user), list[SessionInfo])
+    await sessions.of(5.5)  # type: ignore[arg-type]
+    [info] = await sessions.of(5)
+    assert_type(info.ip, str | None)
+    assert_type(info.last_used_at, dt.datetime)
+    assert_type(info.is_current, bool)
+    assert_type(await sessions.revoke(info.handle, user=5), bool)
+    assert_type(await sessions.revoke_all(5, keep=session), int)
+    assert_type(await sessions.end_all(), None)
+    Sessions(SessionConfig(secret_key="k"))
+
+
+def events() -> None:
+    def hear(event: Event) -> None:
+        match event:
+            case Created(handle, user):
+                assert_type(handle, str)
+                assert_type(user, str | None)
+            case Ended() | Refused():
+                assert_type(event.reason == "unknown", bool)
+
+    SessionConfig(secret_key="k", on_event=hear)
+    SessionConfig(secret_key="k", on_event=print)
+    SessionConfig(secret_key="k", on_event="hear")  # type: ignore[arg-type]
+    count: Callable[[Event], None] = session_metrics()
+    SessionConfig(secret_key="k", on_event=count)
+
+
+def csrf(app: SessionMiddleware, session: Session) -> None:
+    CSRFMiddleware(app, trusted_origins=["https://app.example"], exempt_paths=["/hooks/"])
+    assert_type(csrf_token(session), str)
+    assert_type(verify_csrf_token(session, "token"), bool)
+
+
+def legacy() -> None:
+    readers: list[LegacyReader] = [StarletteCookie("old"), FlaskCookie("old"), DjangoCookie("old")]
+    SessionConfig(secret_key="k", legacy=readers)
+    SessionConfig(secret_key="k", legacy=[StarletteCookie("old")])
+    SessionConfig(secret_key="k", legacy=["old"])  # type: ignore[list-item]
 
 
 async def middleware(app: SessionMiddleware) -> None:
@@ -62,6 +128,7 @@ async def middleware(app: SessionMiddleware) -> None:
 def errors(error: StoreUnavailable) -> None:
     roots: list[type[RoomkeyError]] = [
         ConfigurationError,
+        LoginTooOld,
         ResponseStarted,
         SessionDataError,
         SessionEnded,
@@ -102,11 +169,16 @@ def stores() -> None:
     own: Store = OwnStore()
     SessionConfig(secret_key="k", store=OwnStore())
     SessionConfig(secret_key="k", store=NoStore())  # type: ignore[arg-type]
-    built_in: list[Store] = [MemoryStore(), SQLiteStore("sessions.sqlite3")]
-    purging: list[Purge] = [MemoryStore(), SQLiteStore("sessions.sqlite3")]
-    listing: list[UserIndex] = [MemoryStore(), SQLiteStore("sessions.sqlite3")]
-    opening: Lifespan = SQLiteStore("sessions.sqlite3")
-    del own, built_in, purging, listing, opening
+    memory, sqlite, redis = MemoryStore(), SQLiteStore("sessions.sqlite3"), RedisStore("redis://host", prefix="{app}:")
+    postgres = PostgresStore("postgresql://host/app", table="cards", max_connections=5)
+    other = SQLAlchemyStore("mysql+asyncmy://host/app", table="cards")
+    built_in: list[Store] = [memory, sqlite, redis, postgres, other, Migrating(redis, "memory://")]
+    purging: list[Purge] = [memory, sqlite, postgres, other]
+    listing: list[UserIndex] = [memory, sqlite, redis, postgres, other]
+    wiping: list[Wipe] = [memory, sqlite, redis, postgres, other]
+    opening: list[Lifespan] = [sqlite, redis, postgres, other]
+    SessionConfig(secret_key="k", store=CookieStore(max_size=8192))
+    del own, built_in, purging, listing, wiping, opening
 
 
 def testing(clock: Clock) -> None:
