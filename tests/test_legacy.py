@@ -366,7 +366,7 @@ def test_a_flask_session_that_looks_like_a_tag(data):
 
 
 _TAG_KEYS = st.sampled_from([" di", " t", " b", " u", " d", " t__", " di__", "x", ""])
-_MARKUP = st.fixed_dictionaries({" m": st.text(max_size=5)})  # of text: what Flask makes of a list of Markup is a repr
+_MARKUP = st.fixed_dictionaries({" m": st.text(max_size=5)})  # of text: of a list Flask makes a repr
 _TAGGED = st.recursive(
     st.none()
     | st.booleans()
