@@ -8,7 +8,9 @@ from roomkey.stores.memory import MemoryStore
 from roomkey.stores.migrating import Migrating
 from roomkey.stores.postgres import PostgresStore
 from roomkey.stores.redis import RedisStore
+from roomkey.stores.sqlalchemy import SQLAlchemyStore
 from roomkey.stores.sqlite import SQLiteStore
+from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
@@ -27,7 +29,14 @@ def postgres_url():
         yield server.url
 
 
-@pytest.fixture(params=["memory", "sqlite", "migrating", "redis", "postgres"])
+@pytest.fixture(scope="session")
+def mariadb_url():
+    """Return the URL, as SQLAlchemy has them, of a MariaDB server that lives as long as the tests."""
+    with MariaDBServer() as server:
+        yield server.url.replace("mysql://", "mysql+asyncmy://")
+
+
+@pytest.fixture(params=["memory", "sqlite", "migrating", "redis", "postgres", "mariadb"])
 def any_store(request):
     """Return a coroutine function that makes an empty store of one kind."""
     if request.param == "redis":
@@ -36,11 +45,12 @@ def any_store(request):
         async def make(clock):
             return RedisStore(url, prefix=f"{{{secrets.token_hex(8)}}}:", clock=clock)
 
-    elif request.param == "postgres":
-        url = request.getfixturevalue("postgres_url")
+    elif request.param in ("postgres", "mariadb"):
+        url = request.getfixturevalue(f"{request.param}_url")
+        kind = PostgresStore if request.param == "postgres" else SQLAlchemyStore
 
         async def make(clock):
-            store = PostgresStore(url, clock=clock)
+            store = kind(url, clock=clock)
             await store.create_table()
             await store.wipe()
             return store

@@ -40,6 +40,7 @@ class PostgresServer:
         fsync: False (default): writes are not forced to the disk, which tests of durability need and nothing else does.
         tls: whether it speaks TLS, with a certificate of its own for `localhost` and 127.0.0.1 in `certificate`.
         settings: more of the server's settings, such as `{"max_connections": "20"}`.
+        replica_of: a server that runs: this one starts as a copy of it, and follows it until `promote`.
 
     Raises:
         RuntimeError: PostgreSQL is not installed, or does not start.
@@ -48,9 +49,16 @@ class PostgresServer:
     user = "roomkey"
     database = "postgres"
 
-    def __init__(self, *, fsync: bool = False, tls: bool = False, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        fsync: bool = False,
+        tls: bool = False,
+        settings: dict[str, str] | None = None,
+        replica_of: PostgresServer | None = None,
+    ) -> None:
         self._bin = postgres_programs()
-        self.password = secrets.token_hex(12)
+        self.password = secrets.token_hex(12) if replica_of is None else replica_of.password
         self.port = _free_port()
         self._tls = tls
         self._settings = {"fsync": "on" if fsync else "off", **(settings or {})}
@@ -61,7 +69,11 @@ class PostgresServer:
         self.certificate = self.directory / "server.crt"
         self._log = self.directory / "log"
         try:
-            self._make_cluster()
+            if replica_of is None:
+                self._make_cluster()
+            else:
+                self._copy_cluster(replica_of)
+            self._configure()
         except BaseException:
             self.remove()
             raise
@@ -133,6 +145,17 @@ class PostgresServer:
         self._signal_all(signal.SIGCONT)
         self._paused = False
 
+    def promote(self) -> None:
+        """Make a replica a server in its own right: return when it takes writes."""
+        subprocess.run(
+            [self._bin / "pg_ctl", "promote", f"--pgdata={self.directory / 'data'}"],
+            cwd="/",
+            capture_output=True,
+            check=True,
+            env=_environment(),
+            **_identity(),
+        )
+
     def remove(self) -> None:
         """Stop it and delete its files."""
         self.kill()
@@ -180,26 +203,36 @@ class PostgresServer:
         secret = self.directory / "password"
         secret.write_text(self.password)
         _give(self.directory, secret)
+        self._call(
+            "initdb",
+            f"--username={self.user}",
+            f"--pwfile={secret}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--no-locale",
+        )
+        secret.unlink()
+
+    def _copy_cluster(self, primary: PostgresServer) -> None:
+        _give(self.directory)
+        # The password goes into the copy's settings: it connects by itself from then on.
+        where = f"host=127.0.0.1 port={primary.port} user={self.user} password={self.password}"
+        self._call("pg_basebackup", f"--dbname={where}", "--write-recovery-conf", "--checkpoint=fast")
+
+    def _call(self, program: str, *arguments: str) -> None:
+        """Run one that makes the server's files."""
         made = subprocess.run(
-            [
-                self._bin / "initdb",
-                f"--pgdata={self.directory / 'data'}",
-                f"--username={self.user}",
-                f"--pwfile={secret}",
-                "--auth=scram-sha-256",
-                "--encoding=UTF8",
-                "--no-locale",
-                "--no-sync",
-            ],
+            [self._bin / program, f"--pgdata={self.directory / 'data'}", "--no-sync", *arguments],
             cwd="/",
             capture_output=True,
             text=True,
             env=_environment(),
             **_identity(),
         )
-        secret.unlink()
         if made.returncode != 0:
-            raise RuntimeError(f"initdb failed: {made.stderr[-2000:]}")
+            raise RuntimeError(f"{program} failed: {made.stderr[-2000:]}")
+
+    def _configure(self) -> None:
         settings = {
             "port": str(self.port),
             "listen_addresses": "127.0.0.1",
