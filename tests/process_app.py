@@ -1,4 +1,4 @@
-"""The app that `test_processes.py` runs under several uvicorn workers: every request works on one SQLite file."""
+"""The app that `test_processes.py` runs under several uvicorn workers: all work on one store."""
 
 import asyncio
 import json
@@ -6,6 +6,8 @@ import os
 from urllib.parse import parse_qsl
 
 from roomkey import SessionMiddleware
+
+LIMIT = 20  # sessions of one user
 
 
 async def _pages(scope, receive, send):
@@ -45,4 +47,5 @@ app = SessionMiddleware(
     secret_key="the key of the processes under test, 32 bytes and more",
     store=os.environ.get("ROOMKEY_TEST_STORE", "memory://"),
     store_timeout=15,
+    max_sessions_per_user=LIMIT,
 )

@@ -15,6 +15,9 @@ import pytest
 
 import roomkey
 from roomkey.stores.postgres import PostgresStore
+from roomkey.stores.sqlalchemy import SQLAlchemyStore
+from tests.process_app import LIMIT
+from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
@@ -70,6 +73,26 @@ class Server:
         limits = httpx.Limits(max_connections=40, max_keepalive_connections=40)
         return httpx.AsyncClient(base_url=self.url, headers=headers, limits=limits, timeout=60, trust_env=False)
 
+    async def at_once(self, count, page, card=None):
+        """Return the answers to `count` requests at once, or to some times as many: until both workers had a part.
+
+        The kernel hands out the connections, and may give all of them to one.
+
+        Args:
+            count: how many at once.
+            page: returns the path, given the request's number.
+            card: what they send.
+        """
+        answers = []
+        for _ in range(50):
+            async with self.client(card) as client:
+                numbers = range(len(answers), len(answers) + count)
+                answers += await asyncio.gather(*(client.get(page(number)) for number in numbers))
+            assert {answer.status_code for answer in answers} == {200}
+            if len({answer.json()["pid"] for answer in answers}) == 2:
+                return answers
+        raise AssertionError("one worker takes all connections")
+
     async def log_in(self, user="ada"):
         async with self.client() as client:
             answer = await client.get("/login", params={"user": user})
@@ -99,7 +122,7 @@ class Server:
             time.sleep(0.02)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "redis", "postgres"])
+@pytest.fixture(scope="module", params=["sqlite", "redis", "postgres", "mariadb"])
 def server(request, tmp_path_factory):
     with contextlib.ExitStack() as stack:
         store = None
@@ -107,44 +130,40 @@ def server(request, tmp_path_factory):
             store = stack.enter_context(RedisServer()).url
         elif request.param == "postgres":
             store = stack.enter_context(PostgresServer()).url
-            asyncio.run(_make_table(store))
+            asyncio.run(_make_table(PostgresStore(store)))
+        elif request.param == "mariadb":
+            store = "sqlalchemy+" + stack.enter_context(MariaDBServer()).url.replace("mysql://", "mysql+asyncmy://")
+            asyncio.run(_make_table(SQLAlchemyStore(store)))
         running = Server(tmp_path_factory.mktemp("processes"), store)
         stack.callback(running.kill)
         running.start()
         yield running
 
 
-async def _make_table(url):
-    store = PostgresStore(url)
+async def _make_table(store):
     await store.create_table()
     await store.close()
 
 
 def test_concurrent_writers_of_different_keys_all_survive(server):
-    """Three hundred requests at once, on one session and over two processes, each keep the key that they wrote."""
+    """Hundreds of requests at once, on one session and over two processes, each keep the key that they wrote."""
 
     async def scenario():
         card = await server.log_in()
-        async with server.client(card) as client:
-            answers = await asyncio.gather(
-                *(client.get("/put", params={"key": f"k{number}", "value": f"v{number}"}) for number in range(300))
-            )
-        assert [answer.status_code for answer in answers] == [200] * 300
-        assert len({answer.json()["pid"] for answer in answers}) == 2
-        assert await server.read(card) == {"user_id": "ada"} | {f"k{number}": f"v{number}" for number in range(300)}
+        answers = await server.at_once(300, lambda number: f"/put?key=k{number}&value=v{number}", card)
+        written = {f"k{number}": f"v{number}" for number in range(len(answers))}
+        assert await server.read(card) == {"user_id": "ada"} | written
 
     asyncio.run(scenario())
 
 
 def test_concurrent_increments_add_up(server):
-    """Two hundred concurrent increments through `change` add two hundred, across processes."""
+    """Hundreds of concurrent increments through `change` add as many, across processes."""
 
     async def scenario():
         card = await server.log_in()
-        async with server.client(card) as client:
-            answers = await asyncio.gather(*(client.get("/count") for _ in range(200)))
-        assert [answer.status_code for answer in answers] == [200] * 200
-        assert (await server.read(card))["count"] == 200
+        answers = await server.at_once(200, lambda number: "/count", card)
+        assert (await server.read(card))["count"] == len(answers)
 
     asyncio.run(scenario())
 
@@ -172,6 +191,17 @@ def test_a_log_out_that_races_with_writers_is_final(server):
             assert await server.read(card) == {}
             async with server.client(card) as client:
                 assert (await client.get("/put", params={"key": "late", "value": "x"})).status_code == 401
+
+    asyncio.run(scenario())
+
+
+def test_the_limit_of_a_users_sessions_is_exact(server):
+    """Of sixty log-ins of one user at once, over two processes, exactly as many sessions are left as are allowed."""
+
+    async def scenario():
+        answers = await server.at_once(60, lambda number: "/login?user=many")
+        found = await asyncio.gather(*(server.read(answer.cookies["session"]) for answer in answers))
+        assert sorted(map(len, found)) == [0] * (len(answers) - LIMIT) + [1] * LIMIT
 
     asyncio.run(scenario())
 
