@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import re
 import subprocess
+import tempfile
 import unittest
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def _blocks(page: Path) -> list[str]:
 def test_every_code_block_runs(page, tmp_path, monkeypatch):
     """A page's blocks run one after the other, as a reader would paste them."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     namespace: dict = {"__name__": "docs"}
     for block in _blocks(page):
         exec(compile(block, page.name, "exec"), namespace)

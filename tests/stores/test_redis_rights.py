@@ -1,0 +1,58 @@
+"""An account of a Redis server with the rights that the documentation names can do all that the store does."""
+
+import asyncio
+import contextlib
+import re
+from pathlib import Path
+
+import pytest
+import redis
+
+from roomkey import ConfigurationError
+from roomkey.stores.redis import RedisStore
+from roomkey.testing import StoreContract
+from tests.servers.redis import RedisServer
+
+ROOT = Path(__file__).resolve().parents[2]
+[KEYS, COMMANDS] = re.search(
+    r"needs the keys `(~\S+)` .*? and `([^`]+)`", (ROOT / "docs/howto-stores.md").read_text()
+).groups()
+
+
+def _with_account(server, *, commands):
+    """Make the account, and return its URL."""
+    with contextlib.closing(redis.Redis(port=server.port)) as admin:
+        admin.execute_command("ACL", "SETUSER", "app", "reset", "on", ">secret", KEYS, *commands)
+    return f"redis://app:secret@127.0.0.1:{server.port}/0"
+
+
+@pytest.fixture(scope="class")
+def server(request):
+    with RedisServer() as running:
+        request.cls.url = _with_account(running, commands=COMMANDS.split())
+        yield running
+
+
+@pytest.mark.usefixtures("server")
+class TestAccount(StoreContract):
+    async def make(self, clock):
+        store = RedisStore(self.url, clock=clock)
+        await store.wipe()
+        return store
+
+
+def test_what_is_left_out_is_missed():
+    """Without the last two rights only the warnings are missing; without the first, the store says what it may not."""
+
+    async def look(url):
+        store = RedisStore(url)
+        try:
+            await store.open()
+            return await store.load("0" * 64)
+        finally:
+            await store.close()
+
+    with RedisServer() as server:
+        assert asyncio.run(look(_with_account(server, commands=COMMANDS.split()[:-2]))) is None
+        with pytest.raises(ConfigurationError, match="may not do what sessions need"):
+            asyncio.run(look(_with_account(server, commands=COMMANDS.split()[3:])))
