@@ -75,9 +75,11 @@ class SessionMiddleware:
             await self.app(scope, receive, send)
             return
         cards = self._find(scope["headers"], self._cookie_name)
-        if cards or self.lifecycle.move_in is not None:
+        moves_in = self.lifecycle.move_in is not None
+        if cards or moves_in:
             try:
-                visit = await self.lifecycle.arrive(cards, partial(find_cookies, scope["headers"]))
+                cookies = partial(find_cookies, scope["headers"]) if moves_in else None
+                visit = await self.lifecycle.arrive(cards, cookies)
             except StoreUnavailable as error:
                 await _send_unavailable(scope, send, error)
                 return
