@@ -4,7 +4,7 @@ PYTHON ?= python3
 UV := $(shell command -v uv || echo .tools/bin/uv)
 RUN := $(UV) run --no-progress --quiet --group dev
 
-.PHONY: demo test lint types pytest bench browser servers
+.PHONY: demo test lint types pytest bench bench-engines soak browser servers
 
 demo: $(UV)
 	@$(UV) run --no-progress --quiet --no-dev --group demo python -m examples.ravyn_shop
@@ -24,6 +24,15 @@ pytest: $(UV) browser servers
 
 bench: $(UV)
 	$(UV) run --no-progress --quiet --group bench python -m benchmarks.sessions
+
+# Redis and PostgreSQL, through uvicorn, under load from wrk (apt-get install wrk).
+bench-engines: $(UV)
+	$(UV) run --no-progress --quiet --group bench python -m benchmarks.engines
+
+# Ten minutes of mixed load while the engine is stopped, killed and frozen; ENGINE=postgres for the other one.
+ENGINE ?= redis
+soak: $(UV)
+	$(UV) run --no-progress --quiet --group bench python -m benchmarks.soak --engine $(ENGINE)
 
 # The browser test drives Debian's Chromium; where it is missing and we may, install it.
 browser:
