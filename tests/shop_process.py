@@ -3,13 +3,14 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.servers.parts import free_port
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,7 +20,7 @@ class ShopProcess:
 
     def __init__(self, data: Path, port: int | None = None) -> None:
         self.data = data
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -64,13 +65,6 @@ class ShopProcess:
     def close(self) -> None:
         if self._process is not None:
             self.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def _heed_ctrl_c() -> None:

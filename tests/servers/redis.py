@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import importlib.util
-import ipaddress
 import os
 import shutil
 import signal
@@ -18,7 +16,9 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-__all__ = ["RedisServer", "free_port", "make_certificate", "packaged_binary", "redis_binary"]
+from tests.servers.parts import free_port, make_certificate
+
+__all__ = ["RedisServer", "packaged_binary", "redis_binary"]
 
 _PATIENCE = 10.0  # seconds for a server to start or to stop
 
@@ -207,43 +207,3 @@ def _clean(directory: Path, processes: list[subprocess.Popen[bytes]]) -> None:
         process.kill()
         process.wait(_PATIENCE)
     shutil.rmtree(directory, ignore_errors=True)
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody uses now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-    return port
-
-
-def make_certificate(certificate: Path, key: Path) -> None:
-    """Write a certificate for 127.0.0.1 and localhost that is its own authority, and its key, as PEM files."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    secret = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(secret.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-            critical=False,
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(secret, hashes.SHA256())
-    )
-    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    key.write_bytes(
-        secret.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )

@@ -30,7 +30,8 @@ from roomkey.stores.base import Conflict, Lifespan, Record, Store, UserIndex, Wi
 from roomkey.stores.redis import RedisStore
 from roomkey.testing import Clock, StoreContract
 from tests.servers import skip_if_left_out
-from tests.servers.redis import RedisServer, free_port, packaged_binary
+from tests.servers.parts import free_port
+from tests.servers.redis import RedisServer, packaged_binary
 
 PASSWORD = "p/w#?@:%secret"  # every character that a URL knows otherwise
 SLOTS = 16384
