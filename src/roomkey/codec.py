@@ -14,6 +14,7 @@ import math
 import struct
 from collections.abc import Callable, Collection
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -85,12 +86,17 @@ def facts_in(stored: bytes) -> Facts:
     """Return the facts in what `encode` made; none in what cannot be read."""
     if stored[:1] != _WITH_FACTS or len(stored) <= _FACTS.size:
         return NO_FACTS
-    authenticated_at, lifetime = _FACTS.unpack_from(stored, 1)
+    return _facts_of(stored[: 1 + _FACTS.size])
+
+
+@lru_cache  # the requests of one session, one after the other, bring the same
+def _facts_of(head: bytes) -> Facts:
+    authenticated_at, lifetime = _FACTS.unpack_from(head, 1)
     # What is not a number says that there is none, and differs from itself; the other odd ones nobody writes.
     return Facts(
         authenticated_at if abs(authenticated_at) < _LATEST else None,
         lifetime if 0 < lifetime < _LATEST else None,
-        stored[: 1 + _FACTS.size],
+        head,
     )
 
 

@@ -268,7 +268,9 @@ class _Response:
         if self._started and not self._failed:
             if self._scope.get("session") is not self._session:
                 self._take_in_replacement()
-            await self._visit.commit()
+            stored = self._visit.unsaved()
+            if stored is not None:
+                await self._visit.commit(stored)
 
 
 def _is_answer(error: Exception) -> bool:
