@@ -23,14 +23,13 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from benchmarks.driver import Answer, request_headers
 from benchmarks.engine_app import SUBJECT, URL
-from benchmarks.sessions import _lines, _machine, _progress, _table
+from benchmarks.report import lines, machine, progress, table, versions
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer, free_port
 
@@ -564,18 +563,18 @@ async def _measure_all(run: Run) -> list[Engine]:
     with _engines() as engines:
         for engine in engines:
             await _measure_engine(engine, run)
-    _progress("")
+    progress("")
     return engines
 
 
 async def _measure_engine(engine: Engine, run: Run) -> None:
     for subject in engine.subjects:
         if subject.pages == _PAGES:
-            _progress(f"{engine.title}: counting {subject.name}'s commands")
+            progress(f"{engine.title}: counting {subject.name}'s commands")
             await _count(engine, subject)
     with contextlib.ExitStack() as stack:
         for subject in engine.subjects:
-            _progress(f"{engine.title}: {subject.name} makes its sessions")
+            progress(f"{engine.title}: {subject.name} makes its sessions")
             subject.port = stack.enter_context(Served(subject.kind, engine.url)).port
             await _log_in(subject)
             await _prove(subject)
@@ -584,7 +583,7 @@ async def _measure_engine(engine: Engine, run: Run) -> None:
         plan = [(page, *level) for page in _PAGES for level in zip(_CONNECTIONS, run.seconds, strict=True)]
         for number in range(run.rounds):
             for page, connections, seconds in plan:
-                _progress(f"{engine.title}: {page}, {connections} connections: round {number + 1} of {run.rounds}")
+                progress(f"{engine.title}: {page}, {connections} connections: round {number + 1} of {run.rounds}")
                 start = number % len(engine.subjects)
                 for subject in engine.subjects[start:] + engine.subjects[:start]:
                     if page in subject.pages:
@@ -614,7 +613,7 @@ def _report(engines: list[Engine], run: Run) -> str:
         size=len(json.dumps(SMALL)),
     )
     parts += ["## Where a peer is ahead of Roomkey", _behind(engines), "## Method", method]
-    return "\n\n".join([*parts, "## Machine and versions", _lines({**_machine(), **_versions(engines)})])
+    return "\n\n".join([*parts, "## Machine and versions", lines({**machine(), **_versions(engines)})])
 
 
 def _table_of_commands(engine: Engine) -> str:
@@ -624,7 +623,7 @@ def _table_of_commands(engine: Engine) -> str:
         if subject.pages == _PAGES:
             cells = [(subject.commands[page], f"{subject.turns[page]:.3g}") for page in _PAGES]
             rows.append([subject.name, *(cell for pair in cells for cell in pair)])
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _table_of_rates(subjects: list[Subject], page: str) -> str:
@@ -638,7 +637,7 @@ def _table_of_rates(subjects: list[Subject], page: str) -> str:
         row = [subject.name, *(f"{figures.rate:,.0f}" for figures in found)]
         row += [f"{statistics.median(one.p50):.2f} / {statistics.median(one.p99):.2f}" for one in found]
         rows.append([*row, str(sum(figures.errors for figures in found))][: len(head)])
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _table_of_trips(engine: Engine, subjects: list[Subject], page: str) -> str:
@@ -648,7 +647,7 @@ def _table_of_trips(engine: Engine, subjects: list[Subject], page: str) -> str:
         if subject.pages == _PAGES:
             trips = [statistics.median(subject.figures[page, number].trips) for number in _CONNECTIONS]
             rows.append([subject.name, *(f"{one:.2f}" for one in trips)])
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _behind(engines: list[Engine]) -> str:
@@ -669,13 +668,7 @@ def _versions(engines: list[Engine]) -> dict[str, str]:
     said = subprocess.run(["wrk", "-v"], capture_output=True, text=True).stdout.split("\n")[0]
     servers = {engine.title: engine.version for engine in engines}
     wrk = re.match(r"wrk (?:debian/)?(\S+)", said)
-    versions = {"wrk": wrk[1] if wrk else said, **servers}
-    for package in sorted(packages):
-        try:
-            versions[package] = version(package)
-        except ModuleNotFoundError:
-            versions[package] = "run from source"
-    return versions
+    return {"wrk": wrk[1] if wrk else said, **servers, **versions(packages)}
 
 
 def _figures(engines: list[Engine], run: Run) -> dict[str, Any]:
@@ -689,7 +682,7 @@ def _figures(engines: list[Engine], run: Run) -> dict[str, Any]:
             one = {"engine": engine.title, "name": subject.name, "commands": subject.commands}
             subjects.append({**one, "round_trips": subject.turns, "figures": figures})
     return {
-        "machine": {**_machine(), "node": platform.system()},
+        "machine": {**machine(), "node": platform.system()},
         "versions": _versions(engines),
         "run": asdict(run),
         "unit": "requests a second, milliseconds",

@@ -10,19 +10,16 @@ import argparse
 import asyncio
 import cProfile
 import json
-import os
-import platform
 import pstats
 import statistics
-import sys
 import tempfile
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.budgets import Budget, count_operations, import_milliseconds, imported_too_early, judge
 from benchmarks.driver import App, microseconds
+from benchmarks.report import lines, machine, progress, table, versions
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.subjects import BARE, FLOOR, PASS_THROUGH, ROOMKEY, STARLETTE, Subject, make_subjects
 
@@ -76,7 +73,7 @@ def main() -> None:
     print(_report(subjects, notes, measured, budgets, run))
     if options.json:
         figures = {
-            "machine": _machine(),
+            "machine": machine(),
             "versions": _versions(subjects),
             "run": asdict(run),
             "unit": "microseconds per request",
@@ -111,7 +108,7 @@ async def _measure_all(subjects: list[Subject], run: Run) -> tuple[Measured, dic
         for scenario in SCENARIOS.values():
             await _measure(scenario, subjects, run, measured)
     finally:
-        _progress("")
+        progress("")
         for subject in subjects:
             await subject.close()
     return measured, dict(await count_operations())
@@ -126,7 +123,7 @@ async def _measure(scenario: Scenario, subjects: list[Subject], run: Run, into: 
         ready.append((subject.name, app, cookie))
     rounds: list[dict[str, float]] = []
     for number in range(run.rounds):
-        _progress(f"{scenario.title}: round {number + 1} of {run.rounds}")
+        progress(f"{scenario.title}: round {number + 1} of {run.rounds}")
         start = number % len(ready)
         took = {}
         for name, app, cookie in ready[start:] + ready[:start]:
@@ -151,12 +148,6 @@ async def _profile(scenario: Scenario, requests: int = 20_000) -> None:
     pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(30)
 
 
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()
-
-
 # --- the report -------------------------------------------------------------------------------------------------------
 
 
@@ -167,31 +158,31 @@ def _report(subjects: list[Subject], notes: list[str], measured: Measured, budge
     titles = [scenario.title for scenario in scenarios]
     sizes = {scenario.name: len(json.dumps(scenario.data)) for scenario in scenarios if scenario.data}
 
-    def table(of: dict[str, dict[str, float]], rows: list[str], by: str | None = None) -> str:
+    def figures(of: dict[str, dict[str, float]], rows: list[str], by: str | None = None) -> str:
         cells = [[_cell(of[scenario.name], name, by) for scenario in scenarios] for name in rows]
-        return _table(["", *titles], [[name, *row] for name, row in zip(rows, cells, strict=True)])
+        return table(["", *titles], [[name, *row] for name, row in zip(rows, cells, strict=True)])
 
     parts = [
         "## µs per request, for the session alone",
-        table(measured.alone, [name for name in names if name != BARE]),
+        figures(measured.alone, [name for name in names if name != BARE]),
         "## µs per request, total",
-        table(measured.totals, names),
+        figures(measured.totals, names),
         "## Total, as a multiple of pass-through",
-        table(measured.totals, sessions, PASS_THROUGH),
+        figures(measured.totals, sessions, PASS_THROUGH),
         "## Session alone, as a multiple of the floor",
-        table(measured.alone, sessions, FLOOR),
+        figures(measured.alone, sessions, FLOOR),
     ]
     if STARLETTE in names:
-        parts += ["## Session alone, as a multiple of Starlette", table(measured.alone, sessions, STARLETTE)]
+        parts += ["## Session alone, as a multiple of Starlette", figures(measured.alone, sessions, STARLETTE)]
     verdict = {True: "met", False: "missed", None: "reported"}
     parts += [
         "## Budgets",
-        _table(["what", "budget", "found", ""], [[b.what, b.allowed, b.found, verdict[b.met]] for b in budgets]),
+        table(["what", "budget", "found", ""], [[b.what, b.allowed, b.found, verdict[b.met]] for b in budgets]),
         "## Method",
         _METHOD.format(rounds=run.rounds, requests=run.requests, small=sizes["read"], large=sizes["read-4k"]),
         *notes,
         "## Machine and versions",
-        _lines({**_machine(), **_versions(subjects)}),
+        lines({**machine(), **_versions(subjects)}),
     ]
     return "\n\n".join(parts)
 
@@ -202,40 +193,8 @@ def _cell(row: dict[str, float], name: str, by: str | None) -> str:
     return f"{row[name] / row[by]:.2f}" if row[by] >= _NEGLIGIBLE else "-"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _lines(facts: dict[str, str]) -> str:
-    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
-
-
-def _machine() -> dict[str, str]:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    return {
-        "CPU": model,
-        "cores": str(os.cpu_count()),
-        "system": f"{platform.system()} {platform.machine()}",
-        "Python": f"{platform.python_implementation()} {platform.python_version()}",
-    }
-
-
 def _versions(subjects: list[Subject]) -> dict[str, str]:
-    packages = {subject.package for subject in subjects if subject.package} | {"ormsgpack", "itsdangerous"}
-    versions = {}
-    for package in sorted(packages):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed (run from source)"
-    return versions
+    return versions({subject.package for subject in subjects if subject.package} | {"ormsgpack", "itsdangerous"})
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from benchmarks.driver import Answer
 from benchmarks.engine_app import STORE_TIMEOUT
 from benchmarks.engines import Client, Served
-from benchmarks.sessions import _lines, _machine, _progress, _table
+from benchmarks.report import lines, machine, progress, table
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
@@ -67,6 +67,7 @@ class Findings:
     faults: list[str] = field(default_factory=list)
     checked: int = 0  # values that were compared with what had been acknowledged
     disturbances: Counter[str] = field(default_factory=Counter)
+    log: str = ""  # what the app logged
     unavailable: dict[str, float] = field(default_factory=dict)  # by kind, the longest span with 503s, in seconds
     samples: list[dict[str, float]] = field(default_factory=list)
 
@@ -257,7 +258,7 @@ async def _disturb(engine: Engine, watch: Watch, seconds: float, every: tuple[fl
         wait = random.uniform(*every)
         if time.monotonic() + wait + _DOWN[1] + _SETTLING > end:
             break
-        _progress(f"soak: {end - time.monotonic():.0f} s to go; {name}")
+        progress(f"soak: {end - time.monotonic():.0f} s to go; {name}")
         lasting = random.uniform(*_DOWN)
         await asyncio.to_thread(down)
         await asyncio.sleep(lasting)
@@ -331,6 +332,7 @@ def _judge(findings: Findings) -> list[tuple[str, str, bool]]:
     strange = {status: number for status, number in findings.answers.items() if status not in _STATUSES}
     lost = [fault for fault in findings.faults if "acknowledged" in fault or "gone" in fault or "another's" in fault]
     limit = _TIMEOUT + _SLACK
+    logged, disturbances = _lines_of(findings.log), findings.disturbances.total()
     found = [
         ("every answer was 200, 401 or 503", f"{dict(sorted(findings.answers.items()))}", not strange),
         (
@@ -344,6 +346,11 @@ def _judge(findings: Findings) -> list[tuple[str, str, bool]]:
             not lost,
         ),
         ("the engine was disturbed", ", ".join(f"{n} x {k}" for k, n in findings.disturbances.items()), True),
+        (
+            "one line logged when an outage begins, and one when it is over",
+            f"{len(logged)} lines, {disturbances} disturbances",
+            len(logged) <= 2 * disturbances,
+        ),
         ("no other fault", f"{len(findings.faults)} in all", not findings.faults),
     ]
     _, middle, end = _stages(findings.samples)
@@ -355,7 +362,11 @@ def _judge(findings: Findings) -> list[tuple[str, str, bool]]:
     return found
 
 
-def _report(findings: Findings, facts: dict[str, str], log: str) -> str:
+def _lines_of(log: str) -> list[str]:
+    return [line for line in log.splitlines() if line.strip()]
+
+
+def _report(findings: Findings, facts: dict[str, str]) -> str:
     stages = _stages(findings.samples)
     rows = []
     for name in ("second", "rss", "fds", "engine's connections", "tasks", "served"):
@@ -364,21 +375,27 @@ def _report(findings: Findings, facts: dict[str, str], log: str) -> str:
     verdict = _judge(findings)
     parts = [
         "## What the app's process held, at rest",
-        _table(["", "start", "middle", "end"], rows),
+        table(["", "start", "middle", "end"], rows),
         f"{len(findings.samples)} samples, each after a garbage collection with no request under way; middle and end "
         "are medians of a fifth of them.",
         "## Requests",
-        _table(["page", "number"], [[page, f"{n:,}"] for page, n in sorted(findings.by_page.items())]),
+        table(["page", "number"], [[page, f"{n:,}"] for page, n in sorted(findings.by_page.items())]),
         "## Until a session is had again, once the engine takes connections",
-        _table(["after", "slowest"], [[k, f"{seconds:.2f} s"] for k, seconds in findings.unavailable.items()]),
+        table(["after", "slowest"], [[k, f"{seconds:.2f} s"] for k, seconds in findings.unavailable.items()]),
         "## Verdict",
-        _table(["what", "found", ""], [[what, got, "holds" if holds else "FAILS"] for what, got, holds in verdict]),
+        table(["what", "found", ""], [[what, got, "holds" if holds else "FAILS"] for what, got, holds in verdict]),
     ]
     if findings.faults:
         parts += ["## Faults", "\n".join(f"- {fault}" for fault in findings.faults[:40])]
-    lines = [line for line in log.splitlines() if line.strip()]
-    parts += ["## What the app logged", f"{len(lines)} lines; the last of them:\n\n```\n" + "\n".join(lines[-12:])]
-    return "\n\n".join([*parts]) + "\n```\n\n## Machine\n\n" + _lines({**_machine(), **facts})
+    logged = _lines_of(findings.log)
+    parts += [
+        "## What the app logged",
+        f"{len(logged)} lines; the last of them:",
+        "\n".join(["```", *logged[-12:], "```"]),
+        "## Machine",
+        lines({**machine(), **facts}),
+    ]
+    return "\n\n".join(parts)
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
@@ -390,10 +407,10 @@ def main() -> None:
     findings = Findings()
     with _engine(options.engine) as engine, Served("roomkey", engine.url, **{STORE_TIMEOUT: str(_TIMEOUT)}) as served:
         asyncio.run(_soak(engine, served, findings, options.minutes * 60))
-        log = served.log
-    _progress("")
+        findings.log = served.log
+    progress("")
     facts = {"engine": options.engine, "minutes": f"{options.minutes:g}", "connections": str(2 * _USERS)}
-    print(_report(findings, facts, log))
+    print(_report(findings, facts))
     sys.exit(not all(holds for _, _, holds in _judge(findings)))
 
 

@@ -236,3 +236,24 @@ def test_visit_over_a_slow_store():
             await life.arrive([visit.card])
 
     asyncio.run(scenario())
+
+
+def test_an_answer_from_before_the_outage_does_not_end_it(caplog):
+    """What was asked before and is answered after an outage began says nothing about it: one line, not three."""
+
+    async def scenario():
+        store = TroubledStore(waits=True)
+        guard = GuardedStore(store, LIMIT)
+        early = guard.load(KEY)
+        task = asyncio.create_task(early)
+        await asyncio.sleep(0)  # it is under way
+        store.trouble, store.waits = DriverError(), False
+        with pytest.raises(StoreUnavailable):
+            await guard.load(KEY)
+        store.trouble = None
+        await task
+        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+        await guard.load(KEY)
+        assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
+
+    asyncio.run(scenario())

@@ -84,6 +84,8 @@ class GuardedStore:
             await self.store.close()
 
     async def _within(self, operation: Coroutine[Any, Any, _Answer]) -> _Answer:
+        # Only what was asked during an outage can tell that it is over: answers to older questions still come in.
+        was_down = self._down
         try:
             # A timer costs more than a whole operation in memory: run up to the first wait without one.
             try:
@@ -96,7 +98,8 @@ class GuardedStore:
                 async with asyncio.timeout(self._timeout):
                     answer = await _resume(operation, waiting_for)
         except Conflict:
-            self._is_up()  # it said no, but it answered
+            if was_down:
+                self._is_up()  # it said no, but it answered
             raise
         except StoreUnavailable as error:
             self._is_down(error)
@@ -111,7 +114,7 @@ class GuardedStore:
             raise
         except Exception as error:  # drivers have error classes of their own, and this module knows no driver
             raise self._failed(error) from error
-        if self._down:
+        if was_down:
             self._is_up()
         return answer
 

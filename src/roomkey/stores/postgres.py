@@ -518,7 +518,10 @@ class PostgresStore:
             return StoreUnavailable(
                 f"PostgreSQL cannot be reached ({type(error).__name__}): is it up, and the URL right?"
             )
-        if isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError):
+        # InternalClientError: the driver had not noticed yet that the server hung up.
+        if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError) and not isinstance(
+            error, ValueError
+        ):
             return StoreUnavailable("PostgreSQL's connection was lost, or its pool closed")
         return error
 
