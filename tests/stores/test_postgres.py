@@ -20,9 +20,10 @@ import pytest
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.guard import GuardedStore
-from roomkey.stores import postgres as module
 from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex, Wipe
 from roomkey.stores.postgres import PostgresStore
+from roomkey.stores.postgres import connections as connections_module
+from roomkey.stores.postgres.table import LOCK_CLASS
 from roomkey.testing import Clock, StoreContract
 from tests.servers.postgres import PostgresServer
 
@@ -663,7 +664,7 @@ def test_one_worker_purges(server: PostgresServer) -> None:
             await asyncio.gather(*(store.create(key, _record(expires_at=time.time() - 1)) for key in old))
             async with _admin(server) as admin, admin.transaction():
                 oid = await admin.fetchval("SELECT $1::regclass::oid::int", store._table)
-                await admin.execute(f"SELECT pg_advisory_xact_lock({module._LOCK_CLASS}, {oid})")
+                await admin.execute(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {oid})")
                 assert await store.purge(100) == 0
             total = 0
             while total < 300:
@@ -816,7 +817,7 @@ def test_failover(server: PostgresServer) -> None:
 
 def test_forgotten_connections(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections on which nothing arrives any longer cost one operation its time limit, and not every one."""
-    monkeypatch.setattr(module, "_GIVE_UP", 0.1)
+    monkeypatch.setattr(connections_module, "_GIVE_UP", 0.1)
 
     async def main() -> None:
         async with _Network(server) as network, _store(server, network.url, max_connections=4) as store:
@@ -1005,7 +1006,9 @@ def test_close_waits_for_what_is_under_way(server: PostgresServer) -> None:
             await asyncio.sleep(0)
             started = time.monotonic()
             await store.close()
-            assert time.monotonic() - started < module._CLOSE_TIMEOUT / 2  # it waited for them, not for its time limit
+            assert (
+                time.monotonic() - started < connections_module._CLOSE_TIMEOUT / 2
+            )  # it waited for them, not for its time limit
             assert _winners(await asyncio.gather(*saves, return_exceptions=True)) == list(range(20))
             assert all(await asyncio.gather(*(store.load(key) for key in keys)))
 

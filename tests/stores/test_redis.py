@@ -25,9 +25,8 @@ from hypothesis import strategies as st
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.guard import GuardedStore
-from roomkey.stores import redis as module
 from roomkey.stores.base import Conflict, Lifespan, Record, Store, UserIndex, Wipe
-from roomkey.stores.redis import RedisStore
+from roomkey.stores.redis import RedisStore, errors, records
 from roomkey.testing import Clock, StoreContract
 from tests.servers import skip_if_left_out
 from tests.servers.parts import free_port
@@ -490,36 +489,36 @@ _records = st.builds(
 @given(_records)
 def test_record_survives_encoding(record: Record) -> None:
     """Every record comes back from its bytes as it was."""
-    assert module._decode(bytes(16) + module._encode(record)) == record
+    assert records.decode(bytes(16) + records.encode(record)) == record
 
 
 @given(_records, st.data())
 def test_damaged_record_is_noticed(record: Record, data: st.DataObject) -> None:
     """A record that was cut, lengthened or changed is read as some record or refused; nothing else is raised."""
-    whole = bytes(16) + module._encode(record)
+    whole = bytes(16) + records.encode(record)
     for damaged in (whole[: data.draw(st.integers(0, len(whole) - 1))], whole + data.draw(st.binary(min_size=1))):
-        with pytest.raises(module._NotARecord):
-            module._decode(damaged)
+        with pytest.raises(records.NotARecord):
+            records.decode(damaged)
     at = data.draw(st.integers(0, len(whole) - 1))
     changed = whole[:at] + data.draw(st.binary(min_size=1, max_size=4)) + whole[at + 1 :]
-    with contextlib.suppress(module._NotARecord):
-        module._decode(changed)
+    with contextlib.suppress(records.NotARecord):
+        records.decode(changed)
 
 
 @given(st.binary(max_size=200), st.booleans())
 def test_any_bytes_are_decoded_or_refused(raw: bytes, marked: bool) -> None:
     """Whatever bytes are in a key, decoding them gives a record or is refused."""
     value = bytes(16) + b"RKR1" + raw if marked else raw
-    with contextlib.suppress(module._NotARecord):
-        assert isinstance(module._decode(value), Record)
+    with contextlib.suppress(records.NotARecord):
+        assert isinstance(records.decode(value), Record)
 
 
 def test_offsets_in_the_scripts() -> None:
     """The scripts read the version, the expiry and the user where the encoding puts them."""
-    body = module._encode(Record(b"d", 7, 1.0, 2.5, "ann", "s"))
+    body = records.encode(Record(b"d", 7, 1.0, 2.5, "ann", "s"))
     assert body[4:5] == b"T" and body[5:13] == (7).to_bytes(8, "big")
     assert struct.unpack(">d", body[21:29]) == (2.5,) and body[37:41] == (3).to_bytes(4, "big")
-    assert body[57:60] == b"ann" and module._START == 73
+    assert body[57:60] == b"ann" and records.START == 73
 
 
 # Round trips
@@ -954,7 +953,7 @@ async def test_least_rights() -> None:
     """The commands that the message on rights names are enough, and without one of them `open` says so."""
     with RedisServer(password="root") as own, contextlib.closing(_admin(own)) as admin:
         named = (
-            module._FORBIDDEN.partition("give it ")[2].partition(" on the keys")[0].replace(" and ", ", ").split(", ")
+            errors.FORBIDDEN.partition("give it ")[2].partition(" on the keys")[0].replace(" and ", ", ").split(", ")
         )
         rights = [f"+{name.lower()}" for name in named]
         admin.execute_command("ACL", "SETUSER", "app", "on", ">pw", "~{app}:*", *rights)

@@ -29,9 +29,9 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.guard import GuardedStore
-from roomkey.stores import sqlalchemy as module
 from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex, Wipe
-from roomkey.stores.sqlalchemy import SQLAlchemyStore, session_table
+from roomkey.stores.sqlalchemy import SQLAlchemyStore, operations, session_table
+from roomkey.stores.sqlalchemy import store as store_module
 from roomkey.testing import Clock, StoreContract
 from tests.servers.mariadb import MariaDBServer, mariadb_binary
 from tests.servers.postgres import PostgresServer
@@ -807,7 +807,7 @@ def test_sqlite_file_that_cannot_be_opened(tmp_path: Path) -> None:
 
 def test_writes_take_turns_in_sqlite(on_sqlite: _Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes of one app do not find each other's locks, also where its engine has many connections and no patience."""
-    monkeypatch.setattr(module, "_SQLITE_PATIENCE", 0.0)
+    monkeypatch.setattr(store_module, "SQLITE_PATIENCE", 0.0)
 
     async def main() -> None:
         async with on_sqlite.engine(connect_args={"timeout": 0.0}) as engine:
@@ -824,7 +824,7 @@ def test_writes_take_turns_in_sqlite(on_sqlite: _Database, monkeypatch: pytest.M
 
 def test_locked_sqlite_file(on_sqlite: _Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write waits for another process's lock, and for a lock that stays it does not wait for ever."""
-    monkeypatch.setattr(module, "_SQLITE_PATIENCE", 0.4)
+    monkeypatch.setattr(store_module, "SQLITE_PATIENCE", 0.4)
 
     async def main() -> None:
         async with on_sqlite.store() as store:
@@ -1139,7 +1139,7 @@ async def _store_of(database: _Database, whose: str) -> AsyncIterator[SQLAlchemy
 
 def test_silent_server(on_server: _Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is silent costs the guard's time and no more; afterwards all is as before, and nothing leaked."""
-    monkeypatch.setattr(module, "_GIVE_UP", 0.5)
+    monkeypatch.setattr(operations, "_GIVE_UP", 0.5)
 
     async def main() -> None:
         server = on_server.server

@@ -1,0 +1,432 @@
+"""The store in PostgreSQL: for apps that have such a server already. Driver: asyncpg.
+
+The table is made by a command, not by the app: `roomkey postgres create URL`. An app's role then needs no right to make
+tables, and no two workers make it at once.
+
+Every operation is one statement in a transaction of its own. PostgreSQL's clock is not asked: what has expired is
+judged by the Unix seconds that the client passes.
+
+Lost connections: one that the server closed while it was idle is noticed before it is used, so after a restart nothing
+fails that was not on its way. What was on its way is asked once more on a new connection where a second time does no
+harm (`load`, `of_user`, `touch`, `delete`). A compare-and-swap is not: the first one may have been done, and the second
+would then say Conflict to its winner. It is StoreUnavailable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import asyncpg  # type: ignore[import-untyped]
+
+from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.stores.base import Conflict, Record
+from roomkey.stores.postgres.connections import (
+    BorrowedConnections,
+    Connection,
+    Connections,
+    OwnConnections,
+    Rows,
+    fetch_once,
+    use_connection,
+)
+from roomkey.stores.postgres.errors import GONE, WORDS, Refused, is_lost
+from roomkey.stores.postgres.sharing import Office
+from roomkey.stores.postgres.table import (
+    COMMENT_FORM,
+    DEFAULT_TABLE,
+    INSPECT,
+    LOCK_CLASS,
+    SCHEMA_VERSION,
+    TYPES,
+    Statements,
+    make_ddl,
+    quote,
+    to_row,
+)
+from roomkey.stores.postgres.urls import CONNECTIONS, Target, read_count, read_url
+
+__all__ = ["PostgresStore"]
+
+_TRIES = 4  # of a statement that met others in a transaction isolated more strictly than READ COMMITTED
+
+
+class PostgresStore:
+    """Keep sessions in one table of a PostgreSQL database. Implements all of `Store` and the optional protocols.
+
+    PostgreSQL 12 or newer. Make the table once, with `roomkey postgres create URL` or `create_table`. The app's role
+    needs SELECT, INSERT, UPDATE and DELETE on it, and TRUNCATE for `wipe`.
+
+    Args:
+        server: a URL, `postgresql://user:password@host:5432/database` or one with several hosts, with `sslmode`,
+            `target_session_attrs` and so on as libpq has them; a Unix socket's directory as `?host=/run/postgresql`.
+            What is neither libpq's nor below is a setting of the server's: `?synchronous_commit=off` makes saves
+            three times as fast, and a crash of the server then loses those of the last moments, log-outs too.
+            Or an `asyncpg.Pool` of the app's own, which is used in the event loop that made it and is never closed
+            here. (Give it `reset=` something that does nothing, or each operation pays a second round trip.)
+        table: its name, `table` or `schema.table`. The URL may say it too: `?table=`.
+        max_connections: that one event loop has at most, default 10; further operations wait. In the URL:
+            `?max_connections=`. Not with a pool of the app's own, which has a limit of its own.
+        statement_cache_size: prepared statements that asyncpg keeps for each connection, default 100. 0 for a
+            pgbouncer before 1.21, or one with `max_prepared_statements = 0`, that pools transactions. In the URL:
+            `?statement_cache_size=0`. Not with a pool of the app's own.
+        clock: returns Unix time in seconds; default `time.time`. The clocks of all machines that share the table
+            should agree to within a second.
+
+    Raises:
+        ConfigurationError: one of them is not what it should be. The URL is not shown: it may hold a password.
+    """
+
+    def __init__(
+        self,
+        server: str | asyncpg.Pool[Any],
+        *,
+        table: str | None = None,
+        max_connections: int | None = None,
+        statement_cache_size: int | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._target: Target | None = None  # None: the app's own pool is used
+        self._pool: asyncpg.Pool[Any] | None = None
+        if isinstance(server, str):
+            self._target, options = read_url(server)
+            table = table if table is not None else options.get("table")
+            self._target.max_connections = read_count(
+                "max_connections", max_connections, options, default=CONNECTIONS, least=1
+            )
+            self._target.statement_cache_size = read_count(
+                "statement_cache_size", statement_cache_size, options, default=100, least=0
+            )
+        elif isinstance(server, asyncpg.Pool):
+            for name, value in (("max_connections", max_connections), ("statement_cache_size", statement_cache_size)):
+                if value is not None:
+                    raise ConfigurationError(f"{name}: with a pool of your own, it is the pool's: give it there")
+            self._pool = server
+        else:
+            raise ConfigurationError(
+                f"server: {type(server).__name__}; it takes a URL (postgresql://user:password@host/database) or an "
+                "asyncpg.Pool"
+            )
+        self._table = DEFAULT_TABLE if table is None else table
+        self._quoted = quote(self._table)
+        self._sql = Statements(self._quoted)
+        self._clock = clock
+        self._checked = False  # whether the table was found to be there, and ours
+        self._offices: dict[asyncio.AbstractEventLoop, Office] = {}
+        self._lock = threading.Lock()  # held while an office is added or taken away: loops run in threads
+        _stores.add(self)
+
+    def __repr__(self) -> str:
+        where = "a pool of the app's own" if self._target is None else repr(self._target.shown)
+        return f"<PostgresStore {where}, table {self._table!r}>"
+
+    async def open(self) -> None:
+        """Connect, and check that the table is there and ours.
+
+        Raises:
+            ConfigurationError: wrong password, no such database, no such table (the message names the command that
+                makes it), another app's table, one made by a newer Roomkey, or rights that are missing.
+            StoreUnavailable: the server cannot be reached now.
+        """
+        self._checked = False
+        await self._office()
+
+    async def close(self) -> None:
+        """Wait for what is under way in this event loop, and close its connections; other loops close their own."""
+        with self._lock:
+            office = self._offices.pop(asyncio.get_running_loop(), None)
+            self._drop_closed()
+        if office is not None:
+            await office.close()
+
+    async def create_table(self, *, unlogged: bool = False) -> bool:
+        """Make the table and its indexes, where they are not there yet. Safe to repeat, and from many places at once.
+
+        Args:
+            unlogged: leave the table out of the write-ahead log: saves are faster, but after a crash of the server
+                the table is empty (everybody is logged out), and it is on no replica and in no continuous backup.
+
+        Returns:
+            Whether it was made now. False: it was there.
+
+        Raises:
+            ConfigurationError: no right to make it; another table of that name is there, or one made by a newer
+                Roomkey, or one that is logged otherwise than asked for.
+            StoreUnavailable: the server cannot be reached now.
+        """
+
+        async def make(connection: Connection) -> bool:
+            async with connection.transaction():
+                await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, 0)")
+                found = await connection.fetchrow(INSPECT, self._quoted)
+                if found is not None:
+                    self._examine(found, rights=False)
+                    self._compare_logging(found, unlogged)
+                for statement in make_ddl(self._table, unlogged=unlogged):
+                    await connection.execute(statement)
+                return found is None
+
+        try:
+            office = await self._office(check=False)
+            return await use_connection(office.connections, make)
+        except Exception as error:
+            raise self._explain(error, opening=True) from error
+
+    @staticmethod
+    def ddl(table: str = DEFAULT_TABLE, *, unlogged: bool = False) -> str:
+        """Return the SQL that makes the table, for people who run migrations themselves.
+
+        Args:
+            table: its name, `table` or `schema.table`.
+            unlogged: as for `create_table`.
+
+        Raises:
+            ConfigurationError: that is no name.
+        """
+        return "".join(f"{statement};\n" for statement in make_ddl(table, unlogged=unlogged))
+
+    async def load(self, key: str) -> Record | None:
+        """Return the live record under `key`, or None."""
+        office = self._offices.get(asyncio.get_running_loop())
+        if office is None or not (office.ready and self._checked):
+            office = await self._office_for_use()
+        return await office.loads.load(key)
+
+    async def create(self, key: str, record: Record) -> None:
+        """Put a new record under `key`. Raises `Conflict` when a live one is there."""
+        if not await self._ask(self._sql.create, self._clock(), key, *to_row(record)):
+            raise Conflict
+
+    async def update(self, key: str, record: Record, *, version: int) -> None:
+        """Replace the live record under `key`. Raises `Conflict` when it is gone, moved on, or has another version."""
+        if not await self._ask(self._sql.update, self._clock(), key, version, *to_row(record)):
+            raise Conflict
+
+    async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
+        """Put `record` under `new_key` and `tombstone` under `key`. Raises `Conflict` and then changes nothing."""
+        if key == new_key:
+            raise Conflict
+        moved = to_row(tombstone)
+        if not await self._ask(self._sql.rotate, self._clock(), key, version, *moved, new_key, *to_row(record)):
+            raise Conflict
+
+    async def touch(self, key: str, expires_at: float) -> bool:
+        """Let the live record under `key` expire later; return whether there is one that is no tombstone."""
+        return bool(await self._ask(self._sql.touch, self._clock(), key, expires_at, again=True))
+
+    async def delete(self, key: str) -> None:
+        """Remove whatever is under `key`."""
+        await self._ask(self._sql.delete, key, again=True)
+
+    async def purge(self, limit: int) -> int:
+        """Remove at most `limit` expired records; return how many went. 0 while another worker does it."""
+        rows = await self._ask(self._sql.purge, self._clock(), limit)
+        count: int = rows[0][0]
+        return count
+
+    async def of_user(self, user: str) -> list[tuple[str, Record]]:
+        """Return key and record of every live session of `user`."""
+        if "\0" in user:
+            return []  # PostgreSQL keeps no such text, so there is none
+        rows = await self._ask(self._sql.of_user, self._clock(), user, again=True)
+        return [(row[0], Record(*row[1:])) for row in rows]
+
+    async def wipe(self) -> None:
+        """End every session, with TRUNCATE. Gives up after a second when a transaction elsewhere holds the table."""
+        office = await self._office_for_use()
+        try:
+            await use_connection(office.connections, lambda connection: connection.execute(self._sql.wipe))
+        except Exception as error:
+            raise self._explain(error) from error
+
+    # Asking
+
+    async def _ask(self, statement: str, *args: Any, again: bool = False, office: Office | None = None) -> Rows:
+        """Run one statement.
+
+        Args:
+            statement: SQL.
+            *args: its parameters.
+            again: whether it may be sent a second time when the connection was lost on its way.
+            office: whose connections to use; None: the running loop's.
+        """
+        office = office or await self._office_for_use()
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return await fetch_once(office.connections, statement, args)
+            except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
+                # Nothing of it was done. On a server that isolates more strictly by default, this is how a lost
+                # compare-and-swap looks; the next try sees what won, and says Conflict.
+                if tries == _TRIES:
+                    raise self._explain(error) from error
+            except Exception as error:
+                if not again or not is_lost(error):
+                    raise self._explain(error) from error
+                again = False
+                office.connections.distrust()
+
+    async def _load_one(self, office: Office, key: str) -> Record | None:
+        rows = await self._ask(self._sql.load, self._clock(), key, again=True, office=office)
+        return Record(*rows[0]) if rows else None
+
+    async def _load_many(self, office: Office, keys: list[str]) -> dict[str, Record]:
+        rows = await self._ask(self._sql.load_many, self._clock(), keys, again=True, office=office)
+        return {row[0]: Record(*row[1:]) for row in rows}
+
+    # Offices: what the store has in one event loop
+
+    async def _office_for_use(self) -> Office:
+        """As `_office`. What is permanent when the app starts is an outage when it runs: someone may mend it."""
+        office = self._offices.get(asyncio.get_running_loop())
+        if office is not None and office.ready and self._checked:
+            return office
+        try:
+            return await self._office()
+        except ConfigurationError as error:
+            raise StoreUnavailable(str(error)) from error
+
+    async def _office(self, *, check: bool = True) -> Office:
+        """Return what the store has in this event loop, ready for use."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            office = self._offices.get(loop)
+            if office is None:
+                self._drop_closed()
+                office = self._offices[loop] = Office(self._connections(), self._load_one, self._load_many)
+        async with office.opening:
+            try:
+                if not office.ready:
+                    await office.open()
+                if check and not self._checked:
+                    found = await fetch_once(office.connections, INSPECT, (self._quoted,))
+                    self._examine(found[0] if found else None)
+                    self._checked = True
+            except Exception as error:
+                raise self._explain(error, opening=True) from error
+        return office
+
+    def _connections(self) -> Connections:
+        if self._target is not None:
+            return OwnConnections(self._target)
+        assert self._pool is not None
+        return BorrowedConnections(self._pool)
+
+    def _drop_closed(self) -> None:
+        """Let go of event loops that were closed without `shutdown_asyncgens`."""
+        for loop in [loop for loop in self._offices if loop.is_closed()]:
+            with suppress(RuntimeError):  # asyncpg wants to tell the loop
+                self._offices.pop(loop).connections.terminate()
+
+    def _forget(self) -> None:
+        """In the child of a fork: the connections are the parent's."""
+        self._lock = threading.Lock()
+        _abandoned.append(self._offices)
+        self._offices = {}
+
+    # The table
+
+    def _examine(self, found: Any | None, *, rights: bool = True) -> None:
+        """Raise ConfigurationError unless the table is ours, and as this version knows it."""
+        if found is None:
+            raise ConfigurationError(
+                f"PostgreSQL table {self._table!r} is not there: make it with {self._command()}, or correct the URL"
+            )
+        comment = COMMENT_FORM.fullmatch(found["comment"] or "")
+        if comment is None:
+            raise ConfigurationError(
+                f"PostgreSQL table {self._table!r} is not Roomkey's (its comment does not say so): "
+                "give sessions a table of their own, with table"
+            )
+        schema = int(comment[1])
+        if schema > SCHEMA_VERSION:
+            raise ConfigurationError(
+                f"PostgreSQL table {self._table!r} has schema {schema}, and this version of Roomkey knows "
+                f"{SCHEMA_VERSION}: run the version that made it or a newer one, or give another table"
+            )
+        wrong = {f"{name} {kind}" for name, kind in TYPES.items()} - set(found["columns"])
+        if wrong:
+            raise ConfigurationError(
+                f"PostgreSQL table {self._table!r} was changed by hand; it lacks {', '.join(sorted(wrong))}: "
+                f"drop it and make it with {self._command()}"
+            )
+        if rights and not found["allowed"]:
+            raise ConfigurationError(self._missing_rights())
+
+    def _compare_logging(self, found: Any, unlogged: bool) -> None:
+        if (found["persistence"] == "u") is unlogged:
+            return
+        there, wanted = ("logged", "UNLOGGED") if unlogged else ("unlogged", "LOGGED")
+        raise ConfigurationError(
+            f"PostgreSQL table {self._table!r} is there and is {there}: "
+            f"change it with ALTER TABLE {self._quoted} SET {wanted}"
+        )
+
+    def _command(self) -> str:
+        return "roomkey postgres create" + (f" --table {self._table}" if self._table != DEFAULT_TABLE else "")
+
+    def _missing_rights(self) -> str:
+        return (
+            f"PostgreSQL table {self._table!r}: the role has not the rights it needs: as the table's owner, "
+            f"GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON {self._quoted} TO it (and USAGE on its schema)"
+        )
+
+    # Errors: https://www.postgresql.org/docs/current/errcodes-appendix.html
+
+    def _explain(self, error: Exception, *, opening: bool = False) -> Exception:
+        """Return what to raise instead of a driver's error. The server's words are kept to the chained one: they may
+        hold keys and data."""
+        if isinstance(error, Conflict | StoreUnavailable | ConfigurationError):
+            return error
+        if isinstance(error, asyncpg.DivisionByZeroError):
+            return Conflict()  # see Statements.rotate
+        if isinstance(error, Refused):
+            return (ConfigurationError if opening else StoreUnavailable)(str(error))
+        code = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
+        if code in GONE:
+            self._checked = False  # asked again by the next operation
+            if code == "42P01":
+                return StoreUnavailable(f"PostgreSQL table {self._table!r} is gone: {self._command()} makes it")
+        if code == "42501":
+            return (ConfigurationError if opening else StoreUnavailable)(self._missing_rights())
+        if code == "3F000":
+            return ConfigurationError(f"table: {self._table!r}: the database has no such schema: CREATE SCHEMA it")
+        if code is not None:
+            words = WORDS.get(code, f"refused ({type(error).__name__}, {code}): its log says more")
+            return StoreUnavailable(f"PostgreSQL {words}")
+        if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+            return StoreUnavailable("PostgreSQL: none of the hosts in the URL is what target_session_attrs asks for")
+        if isinstance(error, TimeoutError):
+            return StoreUnavailable("PostgreSQL did not answer in time: is it up, and the host in the URL right?")
+        if isinstance(error, OSError):
+            return StoreUnavailable(
+                f"PostgreSQL cannot be reached ({type(error).__name__}): is it up, and the URL right?"
+            )
+        # InternalClientError: the driver had not noticed yet that the server hung up.
+        if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError) and not isinstance(
+            error, ValueError
+        ):
+            return StoreUnavailable("PostgreSQL's connection was lost, or its pool closed")
+        return error
+
+
+# After os.fork: connections must not be used by two processes, nor ended by the wrong one.
+
+_stores: weakref.WeakSet[PostgresStore] = weakref.WeakSet()
+_abandoned: list[dict[asyncio.AbstractEventLoop, Office]] = []  # kept: to drop a connection is to end it
+
+
+def _after_fork_in_child() -> None:
+    for store in list(_stores):
+        store._forget()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)

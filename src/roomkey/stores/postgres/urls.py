@@ -1,0 +1,73 @@
+"""From a URL to what a connection takes: checked here, and nowhere shown."""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from dataclasses import dataclass
+
+from roomkey.errors import ConfigurationError
+
+__all__ = ["CONNECTIONS", "TAKES", "Target", "read_count", "read_url"]
+
+CONNECTIONS = 10
+
+
+@dataclass
+class Target:
+    """Where to connect to, and how."""
+
+    dsn: str  # may hold a password: never shown
+    shown: str  # host, port and database
+    settings: dict[str, str]  # for the server
+    max_connections: int = CONNECTIONS
+    statement_cache_size: int = 100
+
+    def __repr__(self) -> str:
+        return f"<Target {self.shown!r}>"
+
+
+_OURS = {"table", "max_connections", "statement_cache_size"}
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:]*)(:[0-9]*)?")
+TAKES = "it takes postgresql://user:password@host:5432/database"
+
+
+def read_url(url: str) -> tuple[Target, dict[str, str]]:
+    """Return what the URL says to the driver, and what to us. No error of this shows any of it."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in ("postgresql", "postgres"):
+        raise ConfigurationError(f"server: a URL of another kind; {TAKES}")
+    try:
+        parts = urllib.parse.urlsplit(url)
+        query = urllib.parse.parse_qsl(parts.query, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise ConfigurationError(f"server: a URL that cannot be read; {TAKES}") from None
+    hosts = parts.netloc.rpartition("@")[2]
+    # A password with / ? # or @ in it splits the URL in the wrong place; what comes before would be taken for a host.
+    split_wrong = "#" in url or "@" in rest[len(parts.netloc) :] or "@" in parts.netloc.rpartition("@")[0]
+    if split_wrong or not all(_HOST.fullmatch(host) for host in hosts.split(",")):
+        raise ConfigurationError(
+            f"server: a URL that cannot be read: write / ? # @ : % in its password as %2F %3F %23 %40 %3A %25; {TAKES}"
+        )
+    options = {name: value for name, value in query if name in _OURS}
+    theirs = [(name, value) for name, value in query if name not in _OURS]
+    names = dict(theirs)
+    if names.get("sslmode", "prefer") not in _SSL_MODES:
+        raise ConfigurationError(f"server: sslmode in the URL takes one of {', '.join(_SSL_MODES)}")
+    dsn = f"{scheme}://{parts.netloc}{parts.path}" + (f"?{urllib.parse.urlencode(theirs)}" if theirs else "")
+    settings = {} if "application_name" in names else {"application_name": "roomkey"}
+    shown = (hosts or names.get("host", "")) + urllib.parse.unquote(parts.path)
+    return Target(dsn, shown, settings), options
+
+
+def read_count(name: str, value: int | None, options: dict[str, str], *, default: int, least: int) -> int:
+    """Return a number that was given as an argument, or else in the URL."""
+    if value is None and name in options:
+        text = options[name]
+        value = int(text) if text.isascii() and text.isdigit() else -1
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(f"{name}: it takes a whole number, at least {least}")
+    return value

@@ -1,0 +1,97 @@
+"""What a Redis server's or its driver's error means: named by a look at class names, for there are two drivers."""
+
+from __future__ import annotations
+
+import re
+
+from roomkey.errors import StoreUnavailable
+from roomkey.stores.redis.connections import NotSent
+
+__all__ = ["BROKEN", "FORBIDDEN", "FOREIGN", "READ_ONLY", "explained", "is_named", "is_permanent", "unavailable"]
+
+FOREIGN = "a key holds something that is not a session; it was left alone (do two apps share a prefix?)"
+READ_ONLY = "the Redis server is a read-only replica: put the primary's address into the URL"
+FORBIDDEN = (
+    "the Redis user may not do what sessions need: give it GET, MGET, SET, SETRANGE, DEL, EXISTS, PEXPIREAT, ZADD, "
+    "ZREM, ZRANGE, ZREMRANGEBYSCORE, EVAL and EVALSHA on the keys that begin with the prefix"
+)
+_UNREACHABLE = "the Redis server cannot be reached"
+# How a broken connection shows: uvloop says RuntimeError where a transport is closed.
+BROKEN = ("ConnectionError", "RuntimeError")
+_BY_NAME = {  # class names: redis-py and valkey-py each have classes of their own
+    "AuthenticationError": "the Redis server refuses the user name or password: correct them in the URL",
+    "NoPermissionError": FORBIDDEN,
+    "BusyLoadingError": "the Redis server is loading its data after a start",
+    "OutOfMemoryError": "the Redis server's memory is full (maxmemory): give it more",
+    "ReadOnlyError": READ_ONLY,
+    "MovedError": "the Redis server is part of a cluster: write redis+cluster:// in the URL",
+    "AskError": "the Redis cluster is moving the sessions' slot to another node",
+    "TryAgainError": "the Redis cluster is moving the sessions' slot to another node",
+    "ClusterDownError": "the Redis cluster is down, or no node has the sessions' slot",
+    "SlotNotCoveredError": "the Redis cluster is down, or no node has the sessions' slot",
+    "RedisClusterException": "the Redis cluster cannot be reached",
+    "MasterNotFoundError": "the sentinels know no primary of that name, or cannot be reached",
+    "MaxConnectionsError": "the client's connections are all in use: give it more, or give the store a URL",
+    "TimeoutError": "the Redis server did not answer in time",
+}
+_BY_WORD = {  # where the server says it inside a script's error
+    "OOM": _BY_NAME["OutOfMemoryError"],
+    "READONLY": READ_ONLY,
+    "WRONGTYPE": FOREIGN,
+    "MISCONF": "the Redis server cannot write to its disk and takes no changes (MISCONF): see its log",
+    "NOREPLICAS": "the Redis server has fewer replicas than min-replicas-to-write asks for",
+    "BUSY": "the Redis server is busy with another script",
+    "NOPERM": FORBIDDEN,
+    "ACL failure": FORBIDDEN,
+    "The user executing the script": FORBIDDEN,
+    "max number of clients": "the Redis server takes no more connections (maxclients)",
+}
+
+
+def is_named(answer: object, *names: str) -> bool:
+    """Whether `answer` is an exception of one of these classes, whichever driver's."""
+    return isinstance(answer, Exception) and any(kind.__name__ in names for kind in type(answer).__mro__)
+
+
+def _cause(error: BaseException) -> BaseException:
+    while isinstance(error, NotSent) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def explained(error: BaseException) -> str:
+    """Say what happened without the driver's words: they may hold keys or data."""
+    error = _cause(error)
+    text = str(error)
+    for kind in type(error).__mro__:
+        if kind.__name__ in _BY_NAME:
+            return _BY_NAME[kind.__name__]
+    for word, words in _BY_WORD.items():
+        if re.search(rf"\b{word}\b", text):
+            return words
+    if _distrusts(error):
+        return "the Redis server's certificate is not trusted: name its authority's file with ?ssl_ca_certs= in the URL"
+    if not is_named(error, "ResponseError"):
+        return _UNREACHABLE
+    code = re.match(r"[A-Z]{2,20}\b", text)
+    return f"the Redis server refused ({code[0] if code else type(error).__name__})"
+
+
+def is_permanent(error: Exception) -> bool:
+    """Whether nothing but another configuration helps."""
+    cause = _cause(error)
+    return is_named(cause, "AuthenticationError", "MovedError") or _distrusts(cause) or explained(cause) == FORBIDDEN
+
+
+def _distrusts(error: BaseException | None) -> bool:
+    """Whether a certificate is the reason."""
+    while error is not None:
+        if is_named(error, "SSLCertVerificationError"):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def unavailable(error: Exception) -> StoreUnavailable:
+    """Return an exception for one of those who wait: a shared one would collect the tracebacks of all."""
+    return StoreUnavailable(explained(error))

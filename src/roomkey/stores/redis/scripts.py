@@ -1,0 +1,188 @@
+"""The Lua scripts: each write is one, and so one atomic step. Leaves to others when they run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "Command",
+    "Script",
+    "create_script",
+    "delete_script",
+    "list_script",
+    "pack",
+    "rotate_script",
+    "touch_script",
+    "update_script",
+]
+
+# KEYS[1] is the record and KEYS[2] the epoch; ARGV[1] is the time. They answer 1: done, 0: refused, -1: there is
+# something else under the key. What may raise (a key of another type, no memory) comes before the first change, and
+# the index before the record: a script that fails has changed nothing.
+_PRELUDE = """
+local now = tonumber(ARGV[1])
+local epoch = redis.call('GET', KEYS[2])
+local prefix = string.sub(KEYS[2], 1, -6)
+
+local function read(key)
+  local value = redis.call('GET', key)
+  if not value then return nil, false end
+  if #value < 73 or string.sub(value, 17, 20) ~= 'RKR1' then return nil, true end
+  if string.sub(value, 1, 16) ~= epoch or struct.unpack('>d', value, 38) <= now then return nil, false end
+  return value, false
+end
+
+local function expiry(body) return (struct.unpack('>d', body, 22)) end
+
+local function owner(body)
+  local size = struct.unpack('>I4', body, 38)
+  if size == 4294967295 then return nil end
+  return string.sub(body, 58, 57 + size)
+end
+
+local function forget_at(moment)
+  return string.format('%.0f', math.ceil((math.min(moment, 253402300800) + 60) * 1000))
+end
+
+local function put(key, body)
+  redis.call('SET', key, epoch .. body, 'PXAT', forget_at(expiry(body)))
+end
+
+local function member(key) return string.sub(key, #prefix + 3) end
+
+local function unlist(user, key)
+  redis.call('ZREM', prefix .. 'u:' .. user, member(key))
+end
+
+local function list(user, key, expires)
+  local index = prefix .. 'u:' .. user
+  redis.call('ZADD', index, expires, member(key))
+  redis.call('ZREMRANGEBYSCORE', index, '-inf', now - 60)
+  local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')
+  if last[2] then redis.call('PEXPIREAT', index, forget_at(tonumber(last[2]))) end
+end
+"""
+
+_CREATE = """
+local old, foreign = read(KEYS[1])
+if foreign or (epoch and #epoch ~= 16) then return -1 end
+if old then return 0 end
+local body = ARGV[2]
+if not epoch then
+  epoch = ARGV[3]
+  redis.call('SET', KEYS[2], epoch)
+end
+local expires, user = expiry(body), owner(body)
+if expires <= now then
+  redis.call('DEL', KEYS[1])
+  return 1
+end
+if user then list(user, KEYS[1], expires) end
+put(KEYS[1], body)
+return 1
+"""
+
+_IS_AT_VERSION = """
+local old, foreign = read(KEYS[1])
+if foreign then return -1 end
+if not old or string.sub(old, 21, 21) == 'T' or string.sub(old, 22, 29) ~= ARGV[2] then return 0 end
+local before = string.sub(old, 17)
+local was = owner(before)
+"""
+
+_UPDATE = """
+local body = ARGV[3]
+local expires, user = expiry(body), owner(body)
+if expires <= now then
+  if was then unlist(was, KEYS[1]) end
+  redis.call('DEL', KEYS[1])
+  return 1
+end
+if user and (user ~= was or expires ~= expiry(before)) then list(user, KEYS[1], expires) end
+if was and was ~= user then unlist(was, KEYS[1]) end
+put(KEYS[1], body)
+return 1
+"""
+
+_ROTATE = """
+local taken, foreign_too = read(KEYS[3])
+if foreign_too then return -1 end
+if taken then return 0 end
+local body, tombstone = ARGV[3], ARGV[4]
+local expires, user = expiry(body), owner(body)
+if user and expires > now then list(user, KEYS[3], expires) end
+if was then unlist(was, KEYS[1]) end
+if expiry(tombstone) > now then put(KEYS[1], tombstone) else redis.call('DEL', KEYS[1]) end
+if expires > now then put(KEYS[3], body) else redis.call('DEL', KEYS[3]) end
+return 1
+"""
+
+_TOUCH = """
+local old, foreign = read(KEYS[1])
+if foreign then return -1 end
+if not old or string.sub(old, 21, 21) == 'T' then return 0 end
+local before = string.sub(old, 17)
+local expires, user = struct.unpack('>d', ARGV[2]), owner(before)
+if expires > expiry(before) then
+  if user then list(user, KEYS[1], expires) end
+  redis.call('SETRANGE', KEYS[1], 37, ARGV[2])
+  redis.call('PEXPIREAT', KEYS[1], forget_at(expires))
+end
+return 1
+"""
+
+_DELETE = """
+local value = redis.pcall('GET', KEYS[1])
+if type(value) == 'string' and #value >= 73 and string.sub(value, 17, 20) == 'RKR1' then
+  local user = owner(string.sub(value, 17))
+  if user then unlist(user, KEYS[1]) end
+end
+redis.call('DEL', KEYS[1])
+return 1
+"""
+
+_LIST = """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', tonumber(ARGV[1]) - 60)
+return redis.call('ZRANGE', KEYS[1], 0, -1)
+"""
+
+
+class Script:
+    """A Lua script and the name that the server knows it by once it has seen it."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source.encode()
+        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+
+
+create_script = Script(_PRELUDE + _CREATE)
+update_script = Script(_PRELUDE + _IS_AT_VERSION + _UPDATE)
+rotate_script = Script(_PRELUDE + _IS_AT_VERSION + _ROTATE)
+touch_script = Script(_PRELUDE + _TOUCH)
+delete_script = Script(_PRELUDE + _DELETE)
+list_script = Script(_LIST)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What is sent to the server: a command, or a call of a script."""
+
+    args: tuple[bytes, ...]
+    script: Script | None = None  # None: `args` is all of it
+    keys: int = 0  # how many of a script's arguments are keys
+
+    def packed(self, *, with_source: bool = False) -> bytes:
+        if self.script is None:
+            return pack(self.args)
+        name = (b"EVAL", self.script.source) if with_source else (b"EVALSHA", self.script.sha)
+        return pack((*name, b"%d" % self.keys, *self.args))
+
+
+def pack(args: Sequence[bytes]) -> bytes:
+    """Return a command in the server's protocol (https://redis.io/docs/latest/develop/reference/protocol-spec/)."""
+    pieces = [b"*%d\r\n" % len(args)]
+    for arg in args:
+        pieces += (b"$%d\r\n" % len(arg), arg, b"\r\n")
+    return b"".join(pieces)

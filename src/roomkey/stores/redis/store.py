@@ -1,0 +1,266 @@
+"""The store in Redis or Valkey: for several machines, and for the most sessions a second.
+
+Loads that wait at the same time travel in one `MGET`, writes in one pipeline; each write is one Lua script, so that
+compare-and-swap, the record and the index of its user's sessions are one atomic step and one round trip.
+
+Keys, with the default prefix: `{roomkey}:s:<key>` holds a record, `{roomkey}:u:<user>` a sorted set of that user's
+keys by expiry, and `{roomkey}:epoch` the generation that records must carry to be live. The braces are a hash tag: in
+a cluster all of them share one slot and so one shard, which is what makes scripts over several of them possible. The
+scripts work out a user's key from the record, so it is not among their declared keys.
+
+Wiping is deleting the epoch: a record of another generation, or of any while there is none, is absent. The next session
+draws a new one. (Were a missing epoch a generation of its own, losing that key would bring wiped sessions back.)
+
+Durability is the server's: with `appendonly yes` at its default of `everysec` a crash loses up to a second, and
+replication does not wait. `open` warns where a restart would log everybody out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.stores.base import Conflict, Record
+from roomkey.stores.redis.errors import FOREIGN, READ_ONLY, explained, is_permanent
+from roomkey.stores.redis.records import GENERATION_SIZE, MOMENT, NotARecord, decode, encode
+from roomkey.stores.redis.scripts import (
+    Command,
+    Script,
+    create_script,
+    delete_script,
+    list_script,
+    rotate_script,
+    touch_script,
+    update_script,
+)
+from roomkey.stores.redis.servers import target_of
+from roomkey.stores.redis.sharing import IN_FLIGHT, Link
+
+__all__ = ["RedisStore"]
+
+_log = logging.getLogger("roomkey")
+
+
+class RedisStore:
+    """Keep sessions in Redis 6.2 or newer, or Valkey. Implements `Store`, `Lifespan`, `UserIndex` and `Wipe`.
+
+    Args:
+        server: a URL, or the app's own client (`redis.asyncio.Redis`, `redis.asyncio.RedisCluster` or valkey-py's),
+            which is used in the event loop where it is first used and is never closed. URLs:
+
+            - `redis://user:password@host:6379/0`, `rediss://` with TLS; `valkey://` and `valkeys://` are the same
+            - `unix:///path/to/redis.sock?db=0&password=...`
+            - `redis+cluster://host1:6379,host2:6379`, `rediss+cluster://` with TLS
+            - `redis+sentinel://user:password@host1:26379,host2:26379/service/0`, `rediss+sentinel://` with TLS; the
+              sentinels' own credentials are the options `sentinel_username` and `sentinel_password`
+
+            The options after `?` are redis-py's: `ssl_ca_certs`, `ssl_cert_reqs`, `client_name` and so on.
+        prefix: what every key begins with; default "{roomkey}:". Give apps that share a server one each. In a cluster
+            it needs a hash tag (text in braces), and all sessions live on the shard that the tag names.
+        max_connections: how many connections each process keeps at most, at least 2; default 4. Half of them carry
+            loads and half writes, a batch at a time, and more than 4 bring nothing. Does not count for a client of
+            the app's own.
+        clock: returns Unix time in seconds; default `time.time`.
+
+    Raises:
+        ConfigurationError: the URL or an option is wrong, or the driver is not installed.
+    """
+
+    def __init__(
+        self,
+        server: Any,
+        *,
+        prefix: str = "{roomkey}:",
+        max_connections: int = 4,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not isinstance(prefix, str) or not prefix:
+            raise ConfigurationError(f"prefix: {prefix!r}; it takes text, such as '{{roomkey}}:'")
+        if not isinstance(max_connections, int) or isinstance(max_connections, bool) or max_connections < 2:
+            raise ConfigurationError(f"max_connections: {max_connections!r}; it takes a whole number of at least 2")
+        self._target = target_of(server)
+        if self._target.clustered and not re.search(r"^[^{]*\{[^}]+\}", prefix):
+            raise ConfigurationError(
+                f"prefix: {prefix!r} has no hash tag, which keeps all keys in one slot of a cluster; "
+                f"write '{{{prefix.strip(':')}}}:'"
+            )
+        self._prefix = prefix
+        self._records = prefix.encode() + b"s:"
+        self._users = prefix.encode() + b"u:"
+        self._epoch = prefix.encode() + b"epoch"
+        self._lanes = min(IN_FLIGHT, max_connections // 2)
+        self._clock = clock
+        self._links: dict[asyncio.AbstractEventLoop, Link] = {}
+        self._lock = threading.Lock()  # held while `_links` changes: there may be an event loop in another thread
+        self._warned: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<RedisStore {self._target.shown} prefix={self._prefix!r}>"
+
+    async def open(self) -> None:
+        """Ask the server whether it can be used, and log a warning where sessions may get lost.
+
+        Raises:
+            ConfigurationError: it refuses the user, the password or a command, is too old, or is part of a cluster
+                that the URL does not name as one.
+            StoreUnavailable: it cannot be reached, is still loading its data, or is a read-only replica.
+        """
+        # The script that changes nothing here shows that this user may call scripts on our keys. The other two may be
+        # refused, as they are at hosted servers.
+        probe = self._call(touch_script, [""], MOMENT.pack(0.0))
+        commands = [probe, Command((b"INFO",)), Command((b"CONFIG", b"GET", b"save"))]
+        answer, info, save = [await self._link().writes.get(command) for command in commands]
+        if isinstance(answer, Exception):
+            raise (ConfigurationError if is_permanent(answer) else StoreUnavailable)(explained(answer)) from answer
+        self._judge(_info(info), _setting(save))
+
+    async def close(self) -> None:
+        """Close the connections of this event loop. Those of another loop are closed when that one ends."""
+        with self._lock:
+            self._drop_ended()
+            link = self._links.pop(asyncio.get_running_loop(), None)
+        if link is not None:
+            await link.close()
+
+    async def load(self, key: str) -> Record | None:
+        """Return the live record under `key`, or None."""
+        try:
+            return await self._read(key)
+        except NotARecord as error:
+            raise StoreUnavailable(FOREIGN) from error
+
+    async def create(self, key: str, record: Record) -> None:
+        """Put a new record under `key`. Raises `Conflict` when a live one is there."""
+        # The last argument: the generation, should this be the first session of all or after a wipe.
+        await self._swap(create_script, [key], encode(record), secrets.token_bytes(GENERATION_SIZE))
+
+    async def update(self, key: str, record: Record, *, version: int) -> None:
+        """Replace the live record under `key`. Raises `Conflict` when it is gone, moved on, or has another version."""
+        await self._swap(update_script, [key], version.to_bytes(8, "big"), encode(record))
+
+    async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
+        """Put `record` under `new_key` and `tombstone` under `key`. Raises `Conflict` and then changes nothing."""
+        body, left_behind = encode(record), encode(tombstone)
+        await self._swap(rotate_script, [key, new_key], version.to_bytes(8, "big"), body, left_behind)
+
+    async def touch(self, key: str, expires_at: float) -> bool:
+        """Let the live record under `key` expire later; return whether there is one that is no tombstone."""
+        return bool(await self._run(touch_script, [key], MOMENT.pack(expires_at)))
+
+    async def delete(self, key: str) -> None:
+        """Remove whatever is under `key`."""
+        await self._run(delete_script, [key])
+
+    async def of_user(self, user: str) -> list[tuple[str, Record]]:
+        """Return key and record of every live session of `user`."""
+        command = Command((self._users + user.encode(), self._now()), list_script, keys=1)
+        keys = [raw.decode() for raw in await self._link().writes.ask(command)]
+        # Each is one more of the loads that share round trips. What cannot be read is nobody's session, and must not
+        # keep the user from ending the others.
+        found = await asyncio.gather(*(self._read(key) for key in keys), return_exceptions=True)
+        sessions: list[tuple[str, Record]] = []
+        for key, record in zip(keys, found, strict=True):
+            if isinstance(record, BaseException):
+                if not isinstance(record, NotARecord):
+                    raise record
+            elif record is not None and record.user == user and record.successor is None:
+                sessions.append((key, record))
+        return sessions
+
+    async def wipe(self) -> None:
+        """End every session: without an epoch no record is live. Their memory comes back as they expire."""
+        await self._link().writes.ask(Command((b"DEL", self._epoch)))
+
+    async def _read(self, key: str) -> Record | None:
+        """Load a record. Raises NotARecord where there is something else."""
+        value, epoch = await self._link().loads.ask(self._records + key.encode())
+        if value is None:
+            return None
+        record = decode(value)
+        return record if value[:GENERATION_SIZE] == epoch and record.expires_at > self._clock() else None
+
+    async def _swap(self, script: Script, keys: list[str], *args: bytes) -> None:
+        if not await self._run(script, keys, *args):
+            raise Conflict
+
+    async def _run(self, script: Script, keys: list[str], *args: bytes) -> int:
+        answer: int = await self._link().writes.ask(self._call(script, keys, *args))
+        if answer < 0:
+            raise StoreUnavailable(FOREIGN)
+        return answer
+
+    def _call(self, script: Script, keys: list[str], *args: bytes) -> Command:
+        first, *others = [self._records + key.encode() for key in keys]
+        return Command((first, self._epoch, *others, self._now(), *args), script, keys=len(keys) + 1)
+
+    def _now(self) -> bytes:
+        return repr(float(self._clock())).encode()
+
+    # Links
+
+    def _link(self) -> Link:
+        loop = asyncio.get_running_loop()
+        link = self._links.get(loop)
+        return self._connect(loop) if link is None or link.closed else link
+
+    def _connect(self, loop: asyncio.AbstractEventLoop) -> Link:
+        with self._lock:
+            self._drop_ended()
+            link = self._links[loop] = Link(self._target.connect(self._epoch), self._epoch, self._lanes)
+        link.close_with_loop()
+        return link
+
+    def _drop_ended(self) -> None:
+        for loop in [loop for loop, link in self._links.items() if loop.is_closed() or link.closed]:
+            del self._links[loop]
+
+    # What `open` found
+
+    def _judge(self, info: dict[str, str], save: str | None) -> None:
+        version = info.get("redis_version", "")
+        numbers = re.match(r"(\d+)\.(\d+)", version)
+        if numbers and (int(numbers[1]), int(numbers[2])) < (6, 2):
+            raise ConfigurationError(f"store: the server is Redis {version}; it takes 6.2 or newer, or Valkey")
+        if info.get("role") == "slave" and info.get("slave_read_only") != "0":
+            raise StoreUnavailable(READ_ONLY)
+        policy = info.get("maxmemory_policy", "")
+        if policy.startswith("allkeys-"):
+            self._warn(
+                f"maxmemory-policy is {policy}: when its memory is full the server throws out sessions that are in "
+                "use; set it to noeviction (new sessions are refused then) or to volatile-ttl (those that end soonest "
+                "go first)"
+            )
+        if save == "" and info.get("aof_enabled") == "0":
+            self._warn(
+                "the server keeps sessions in memory only: when it restarts, everybody is logged out; set "
+                "'appendonly yes' (or save points) in its configuration"
+            )
+
+    def _warn(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            _log.warning("session store %s: %s", self._target.shown, message)
+
+
+def _info(answer: Any) -> dict[str, str]:
+    """Return what INFO said; nothing where it is refused."""
+    if not isinstance(answer, bytes):
+        return {}
+    lines = (line.partition(":") for line in answer.decode(errors="replace").splitlines())
+    return {name: value for name, colon, value in lines if colon}
+
+
+def _setting(answer: Any) -> str | None:
+    """Return what CONFIG GET said of one setting; None where it is refused, as at hosted servers."""
+    if isinstance(answer, dict):  # in the newer protocol, which a client of the app's own may speak
+        answer = [piece for pair in answer.items() for piece in pair]
+    if isinstance(answer, list) and len(answer) == 2 and isinstance(answer[1], bytes):
+        return answer[1].decode(errors="replace")
+    return None

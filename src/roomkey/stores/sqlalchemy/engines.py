@@ -1,0 +1,111 @@
+"""From a URL, or an engine of the app's, to an engine: checked here, and nowhere shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
+
+from roomkey.errors import ConfigurationError
+from roomkey.stores.sqlalchemy.table import PREFIX
+
+__all__ = ["checked_engine", "make_engine", "quiet_engine", "read_url", "without_password"]
+
+_CONNECTIONS = 10  # of an engine of ours, in one event loop
+_MOST_IDLE = 300  # seconds: firewalls forget connections that are silent for longer, often without a word
+_SQLITE_TIMEOUT = 0.1  # seconds of it that SQLite waits at a time, in engines of ours: it is not fair
+_NOTICE_BY_THEMSELVES = ("asyncmy", "asyncpg", "aiosqlite")  # drivers, when their connection was closed
+_DRIVERS = (
+    "mysql+asyncmy, mariadb+asyncmy, postgresql+asyncpg, sqlite+aiosqlite, mssql+aioodbc or oracle+oracledb_async"
+)
+_TAKES = "it takes an AsyncEngine, or a URL such as mysql+asyncmy://user:password@host:3306/database"
+
+
+def make_engine(url: URL) -> AsyncEngine:
+    """Return an engine of ours, for one event loop."""
+    dialect = url.get_dialect()
+    options: dict[str, Any] = {
+        "pool_size": _CONNECTIONS,
+        "max_overflow": 0,
+        "pool_recycle": _MOST_IDLE,
+        "pool_use_lifo": True,
+        "pool_pre_ping": dialect.driver not in _NOTICE_BY_THEMSELVES,
+    }
+    if dialect.name == "sqlite":
+        options |= {"pool_size": 1, "connect_args": {"timeout": _SQLITE_TIMEOUT}}  # they take turns anyway
+    try:
+        return create_async_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            pool_reset_on_return=None,  # or a rollback, a round trip, when there is nothing to roll back
+            skip_autocommit_rollback=True,  # and another
+            hide_parameters=True,
+            **options,
+        )
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"server: the driver {dialect.driver} is not installed: pip install {error.name}"
+        ) from error
+    except (exc.ArgumentError, TypeError, ValueError) as error:
+        # From nothing: the words may hold a part of the URL.
+        raise ConfigurationError(f"server: a URL that the driver cannot use ({type(error).__name__})") from None
+
+
+def checked_engine(engine: object) -> AsyncEngine:
+    if isinstance(engine, sa.Engine):
+        raise ConfigurationError("server: an Engine that blocks the event loop; make one with create_async_engine")
+    if not isinstance(engine, AsyncEngine):
+        raise ConfigurationError(f"server: {type(engine).__name__}; {_TAKES}")
+    if isinstance(engine.sync_engine.pool, StaticPool):
+        raise ConfigurationError(
+            "server: an engine with one connection for all (StaticPool, an SQLite database in memory): their "
+            "transactions would mix; for sessions in memory use memory://"
+        )
+    return engine
+
+
+def quiet_engine(engine: AsyncEngine) -> AsyncEngine:
+    """Return the same engine, but one that logs none of our parameters, and names none in an error."""
+    same = engine.execution_options()
+    same.sync_engine.hide_parameters = True
+    return same
+
+
+def read_url(given: str | URL) -> tuple[URL, str | None]:
+    """Return SQLAlchemy's URL, and the table that it names. No error of this shows any of it but the driver."""
+    try:
+        url = make_url(given.removeprefix(PREFIX) if isinstance(given, str) else given)
+    except (exc.ArgumentError, ValueError):
+        raise ConfigurationError(f"server: a URL that cannot be read; {_TAKES}") from None
+    # A password with @ in it splits the URL in the wrong place; what comes after would be taken for a host.
+    if url.username is not None and "@" in f"{url.host or ''}{url.database or ''}":
+        raise ConfigurationError(f"server: a URL that cannot be read: write @ in its password as %40; {_TAKES}")
+    try:
+        is_async = url.get_dialect().is_async
+    except exc.NoSuchModuleError:
+        raise ConfigurationError(
+            f"server: SQLAlchemy knows no {url.drivername}; name a driver in the URL, such as {_DRIVERS}"
+        ) from None
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"server: {url.drivername} needs {error.name}: pip install {error.name}") from error
+    if not is_async:
+        raise ConfigurationError(
+            f"server: {url.drivername} is no driver for asyncio; name one in the URL, such as {_DRIVERS}"
+        )
+    if url.get_backend_name() == "sqlite" and _is_in_memory(url):
+        raise ConfigurationError("server: an SQLite database in memory; for sessions in memory use memory://")
+    table = url.query.get("table")
+    return url.difference_update_query(["table"]), table if isinstance(table, str) else None
+
+
+def _is_in_memory(url: URL) -> bool:
+    return ":memory:" in (url.database or ":memory:") or url.query.get("mode") == "memory"
+
+
+def without_password(url: URL) -> str:
+    port = f":{url.port}" if url.port else ""
+    return f"{url.drivername}://{url.host or ''}{port}/{url.database or ''}"

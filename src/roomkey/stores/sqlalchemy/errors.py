@@ -1,0 +1,129 @@
+"""What the errors of each database mean, by the codes that its drivers give."""
+
+from __future__ import annotations
+
+from sqlalchemy import exc
+
+from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.stores.base import Conflict
+
+__all__ = [
+    "LOCKED",
+    "LOST",
+    "MET_OTHERS",
+    "NAMES",
+    "NO_TABLE",
+    "OURS",
+    "REFUSED",
+    "WORDS",
+    "Taken",
+    "Unsure",
+    "code_of",
+    "is_lost",
+    "is_not_sent",
+]
+
+
+class Taken(Exception):
+    """A row with that key is there."""
+
+
+class Unsure(Exception):
+    """The connection was lost while a transaction was being committed."""
+
+
+OURS = (Conflict, ConfigurationError, StoreUnavailable, Taken, Unsure)
+
+
+def code_of(error: Exception) -> int | str | None:
+    """Return the number or the letters by which a database names a fault; None where it has none."""
+    said = getattr(error, "orig", None) or error
+    first = said.args[0] if said.args else None
+    candidates = (
+        getattr(said, "sqlite_errorcode", None),
+        first if isinstance(first, int) else None,  # MySQL
+        getattr(first, "code", None),  # Oracle
+        getattr(said, "sqlstate", None),  # PostgreSQL; MySQL's is too coarse
+        first if isinstance(first, str) and len(first) == 5 else None,  # SQL Server
+    )
+    return next((code for code in candidates if isinstance(code, int | str)), None)
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether the connection is gone."""
+    return isinstance(error, exc.DBAPIError) and error.connection_invalidated
+
+
+def is_not_sent(error: Exception) -> bool:
+    """Whether the driver had noticed before it sent the statement."""
+    said = getattr(error, "orig", None)
+    if type(said).__module__.startswith("asyncmy"):
+        return code_of(error) == 2006  # 2013: afterwards
+    # asyncpg's words for a connection that was closed when it was asked.
+    return isinstance(error, exc.InterfaceError) and "connection is closed" in str(said)
+
+
+LOST = "was restarted, or the connection to it was lost"
+NAMES = {
+    "mysql": "MySQL",
+    "mariadb": "MariaDB",
+    "postgresql": "PostgreSQL",
+    "sqlite": "SQLite",
+    "mssql": "SQL Server",
+    "oracle": "Oracle",
+}
+_MYSQL_MET_OTHERS: set[int | str] = {1213, 1020}  # deadlock; record has changed since last read
+MET_OTHERS: dict[str, set[int | str]] = {
+    "mysql": _MYSQL_MET_OTHERS,
+    "mariadb": _MYSQL_MET_OTHERS,
+    "postgresql": {"40001", "40P01"},
+    "sqlite": {517},  # SQLITE_BUSY_SNAPSHOT
+    "mssql": {"40001"},
+    "oracle": {60, 8177},
+}
+LOCKED: dict[str, set[int | str]] = {"sqlite": {5}}  # nothing was done
+NO_TABLE: dict[str, set[int | str]] = {
+    "mysql": {1146},
+    "mariadb": {1146},
+    "postgresql": {"42P01"},
+    "mssql": {"42S02"},
+    "oracle": {942},
+}
+_MYSQL_REFUSED: set[int | str] = {1044, 1045, 1049, 1142, 1143, 1227, 1698}
+REFUSED: dict[str, set[int | str]] = {
+    "mysql": _MYSQL_REFUSED,
+    "mariadb": _MYSQL_REFUSED,
+    "postgresql": {"28P01", "28000", "3D000", "3F000", "42501"},
+    "sqlite": {8, 14, 26},
+    "mssql": {"28000"},
+    "oracle": {1017, 1031, 1045},
+}
+_MYSQL_WORDS: dict[int | str, str] = {
+    1021: "has no space left on its disk: free some",
+    1040: "has no connection left (too many clients): raise max_connections there",
+    1053: "is shutting down",
+    1153: "takes no value as large as that: raise max_allowed_packet there",
+    1203: "has no connection left for this user: raise max_user_connections there",
+    1205: "has the row or table locked by another transaction: find it in the process list",
+    1290: "is read-only, a replica it seems: give the URL of the primary",
+    2003: "cannot be reached: is it up, and the URL right?",
+}
+WORDS: dict[str, dict[int | str, str]] = {
+    "mysql": _MYSQL_WORDS,
+    "mariadb": _MYSQL_WORDS,
+    "postgresql": {
+        "25006": "is read-only, a replica it seems: give the URL of the primary",
+        "53100": "has no space left on its disk: free some",
+        "53300": "has no connection left (too many clients): raise max_connections there",
+        "55P03": "has the table locked by another transaction: find it in pg_locks, or try later",
+        "57P01": "is shutting down, or someone ended the connection",
+        "57P03": "is starting up or shutting down",
+    },
+    "sqlite": {
+        5: "is locked by another process: find who holds it (fuser shows them) and end its transaction",
+        8: "file cannot be written: give this process's user the right to",
+        13: "file cannot grow: the disk is full or at its quota; free some space",
+        14: "file cannot be opened: is its directory there, and may this process's user write in it?",
+        26: "file is no database: give sessions another",
+    },
+}

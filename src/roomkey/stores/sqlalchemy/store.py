@@ -1,0 +1,487 @@
+"""The store in any SQL database, through SQLAlchemy's asyncio engine: MySQL, MariaDB, SQL Server, Oracle, and others.
+
+For PostgreSQL `roomkey.stores.postgres`, and for an SQLite file `roomkey.stores.sqlite`, do the same much faster; this
+one is for databases that have no store of their own, and for apps that want their sessions to use the engine they have.
+
+The table is made by a command, `roomkey sqlalchemy create URL`, by `create_table`, or by the app's own migrations with
+`session_table`.
+
+Compare-and-swap is one UPDATE and the number of rows that it found. In engines of ours, single statements commit
+themselves, and a transaction, which `rotate` is, begins and ends with statements of ours: to give a connection back to
+the pool then takes no word with the server. An engine of the app's is used as it is, in whatever isolation it has. What
+the database ends because of a deadlock, or because it isolates strictly, is run again.
+
+Lost connections: what was on its way is asked once more where that does no harm (`load`, `of_user`, `touch`, `delete`),
+and also where it surely was not done: the driver had noticed before it sent anything, or the transaction was not being
+committed yet. Another compare-and-swap is not: the first one may have been done, and the second would then say Conflict
+to its winner. It is StoreUnavailable. Not SQLAlchemy's `pool_pre_ping`: a round trip more, 36 µs beside the 214 of a
+load from MariaDB, or the 135 from PostgreSQL. Engines of ours have it only with drivers that do not notice a closed
+connection by themselves.
+
+SQLite lets one write at a time, and whoever waits may be passed by for ever: so operations take turns in an event loop,
+and one that found another process's lock tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
+from sqlalchemy.util.concurrency import greenlet_spawn
+
+from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.stores.base import Conflict, Record
+from roomkey.stores.sqlalchemy.engines import (
+    checked_engine,
+    make_engine,
+    quiet_engine,
+    read_url,
+    without_password,
+)
+from roomkey.stores.sqlalchemy.errors import (
+    LOCKED,
+    LOST,
+    MET_OTHERS,
+    NAMES,
+    NO_TABLE,
+    OURS,
+    REFUSED,
+    WORDS,
+    Taken,
+    Unsure,
+    code_of,
+    is_lost,
+    is_not_sent,
+)
+from roomkey.stores.sqlalchemy.operations import (
+    BEGINS,
+    SQLITE_PATIENCE,
+    Answer,
+    Office,
+    Operation,
+    Work,
+    begun,
+    changes_a_row,
+    committed,
+    count_rows,
+    isolated,
+    use_connection,
+)
+from roomkey.stores.sqlalchemy.table import (
+    DEFAULT_TABLE,
+    Statements,
+    hash_user,
+    indexes_of,
+    session_table,
+    to_record,
+    to_row,
+)
+
+__all__ = ["SQLAlchemyStore"]
+
+_TRIES = 8  # of a transaction that met others
+_PAUSE = 0.005  # seconds at most before its second try, and more before each further one
+_KEYS_AT_ONCE = 500  # in one statement: Oracle takes 1,000, SQL Server 2,100
+
+
+class SQLAlchemyStore:
+    """Keep sessions in one table of any SQL database. Implements all of `Store` and the optional protocols.
+
+    Make the table once: with `roomkey sqlalchemy create URL`, `create_table`, or `session_table` and your migrations.
+    The app's account needs SELECT, INSERT, UPDATE and DELETE on it, and for `wipe` what TRUNCATE needs (MySQL: DROP,
+    PostgreSQL: TRUNCATE, SQL Server: ALTER). SQLAlchemy 2.0.43 or newer.
+
+    Args:
+        server: a URL of SQLAlchemy's, with or without `sqlalchemy+` before it, that names a driver for asyncio:
+            `mysql+asyncmy://user:password@host:3306/database`. Its options are the driver's. There are at most 10
+            connections in one event loop (1 with SQLite). For anything else, an `AsyncEngine` of the app's own: it is
+            used as it is, in the event loop that it belongs to, and never disposed of here.
+        table: its name, `table` or `schema.table`; default `roomkey_session`. The URL may say it too: `?table=`.
+        clock: returns Unix time in seconds; default `time.time`. The clocks of all machines that share the table
+            should agree to within a second.
+
+    Raises:
+        ConfigurationError: one of them is not what it should be, or the driver is not installed. The URL is not shown:
+            it may hold a password.
+    """
+
+    def __init__(
+        self,
+        server: AsyncEngine | str | URL,
+        *,
+        table: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._url: URL | None = None  # None: the app's own engine is used
+        self._engine: AsyncEngine | None = None  # the app's own
+        if isinstance(server, str | URL):
+            self._url, in_url = read_url(server)
+            table = table if table is not None else in_url
+            self._dialect: sa.Dialect = make_engine(self._url).dialect
+        else:
+            self._engine = quiet_engine(checked_engine(server))
+            self._dialect = self._engine.dialect
+        self._name = DEFAULT_TABLE if table is None else table
+        self.table = session_table(sa.MetaData(), self._name)
+        self._sql = Statements(self.table)
+        self._clock = clock
+        self._offices: dict[asyncio.AbstractEventLoop, Office] = {}
+        self._lock = threading.Lock()  # held while an office is added or taken away: loops run in threads
+        _stores.add(self)
+
+    def __repr__(self) -> str:
+        where = (
+            f"an engine of the app's own ({self._dialect.name})"
+            if self._url is None
+            else repr(without_password(self._url))
+        )
+        return f"<SQLAlchemyStore {where}, table {self._name!r}>"
+
+    async def open(self) -> None:
+        """Connect, and check that the table is there, with its columns.
+
+        Raises:
+            ConfigurationError: wrong password, no such database, no such table (the message names the command that
+                makes it), or a table that lacks a column.
+            StoreUnavailable: the database cannot be reached now.
+        """
+        await self._ask(self._examine, again=True, opening=True)
+
+    async def close(self) -> None:
+        """Wait for what is under way in this event loop, and close its connections, unless they are the app's."""
+        with self._lock:
+            office = self._offices.pop(asyncio.get_running_loop(), None)
+            self._drop_closed()
+        if office is not None:
+            await office.close()
+
+    async def create_table(self) -> bool:
+        """Make the table and its indexes, where they are not there yet. Safe to repeat.
+
+        Returns:
+            Whether it was made now. False: it was there.
+
+        Raises:
+            ConfigurationError: no right to make it, or another table of that name is there.
+            StoreUnavailable: the database cannot be reached now.
+        """
+        try:
+            return await self._ask(self._make, write=True, again=True, opening=True)
+        except (Taken, StoreUnavailable, ConfigurationError):
+            # Somebody else may have made it in the same moment.
+            with suppress(ConfigurationError, StoreUnavailable):
+                await self.open()
+                return False
+            raise
+
+    def ddl(self) -> str:
+        """Return the SQL that makes the table in this database, for people who run migrations themselves."""
+        made: list[DDLElement] = [CreateTable(self.table), *(CreateIndex(index) for index in indexes_of(self.table))]
+        return "".join(f"{str(statement.compile(dialect=self._dialect)).strip()};\n" for statement in made)
+
+    async def load(self, key: str) -> Record | None:
+        """Return the live record under `key`, or None."""
+        parameters = {"at": key, "now": self._clock()}
+        row = await self._ask(lambda connection: connection.execute(self._sql.load, parameters).first(), again=True)
+        return None if row is None else to_record(row)
+
+    async def create(self, key: str, record: Record) -> None:
+        """Put a new record under `key`. Raises `Conflict` when a live one is there."""
+        await self._put(key, record, lambda put: self._ask(put, write=True))
+
+    async def update(self, key: str, record: Record, *, version: int) -> None:
+        """Replace the live record under `key`. Raises `Conflict` when it is gone, moved on, or has another version."""
+        swap = {**to_row(record), "at": key, "was": version, "now": self._clock()}
+        if not await self._ask(partial(changes_a_row, self._sql.update, swap), write=True):
+            raise Conflict
+
+    async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
+        """Put `record` under `new_key` and `tombstone` under `key`. Raises `Conflict` and then changes nothing."""
+        if key == new_key:
+            raise Conflict
+        swap = {**to_row(tombstone), "at": key, "was": version, "now": self._clock()}
+        # Again: a connection that was lost before the commit took the transaction along.
+        await self._put(new_key, record, lambda put: self._ask(partial(self._move, swap, put), again=True))
+
+    async def touch(self, key: str, expires_at: float) -> bool:
+        """Let the live record under `key` expire later; return whether there is one that is no tombstone."""
+        parameters = {"at": key, "now": self._clock(), "until": expires_at}
+
+        def prolong(connection: sa.Connection) -> bool:
+            if changes_a_row(self._sql.touch, parameters, connection):
+                return True
+            # A driver that counts the rows changed, not those found, did not count one that expires later already.
+            return connection.execute(self._sql.lives_until, parameters).first() is not None
+
+        return await self._ask(prolong, write=True, again=True)
+
+    async def delete(self, key: str) -> None:
+        """Remove whatever is under `key`."""
+        await self._ask(partial(changes_a_row, self._sql.delete, {"at": key}), write=True, again=True)
+
+    async def purge(self, limit: int) -> int:
+        """Remove at most `limit` expired records; return how many went."""
+        now = self._clock()
+        expired = self._sql.expired.limit(limit)
+        found = await self._ask(
+            lambda connection: connection.execute(expired, {"now": now}).scalars().all(), again=True
+        )
+        count = 0
+        for start in range(0, len(found), _KEYS_AT_ONCE):
+            # Judged again: one of them may have been replaced a moment ago.
+            some = {"keys": found[start : start + _KEYS_AT_ONCE], "now": now}
+            count += await self._ask(partial(count_rows, self._sql.purge, some), write=True)
+        return count
+
+    async def of_user(self, user: str) -> list[tuple[str, Record]]:
+        """Return key and record of every live session of `user`."""
+        parameters = {"whose": hash_user(user), "now": self._clock()}
+        rows = await self._ask(lambda connection: connection.execute(self._sql.of_user, parameters).all(), again=True)
+        return [(row[0], to_record(row[1:])) for row in rows]
+
+    async def wipe(self) -> None:
+        """End every session: with TRUNCATE where the database has it, which gives up after a second when a transaction
+        elsewhere holds the table; else with DELETE."""
+
+        def end(connection: sa.Connection) -> None:
+            statements = self._sql.wipe(self._dialect)
+            try:
+                with connection.begin():
+                    for statement in statements:
+                        connection.exec_driver_sql(statement)
+            finally:
+                if len(statements) > 1 and not connection.invalidated:
+                    connection.invalidate()  # nobody is to inherit its short patience
+
+        await self._ask(end)
+
+    # What is asked, with a connection
+
+    def _move(self, swap: dict[str, Any], put: Work[bool], connection: sa.Connection) -> bool:
+        """Make one record a tombstone, and put the other, in one transaction."""
+        with self._transaction(connection):
+            if not changes_a_row(self._sql.update, swap, connection):
+                raise Conflict
+            if not put(connection):
+                raise Taken
+        return True
+
+    def _transaction(self, connection: sa.Connection) -> AbstractContextManager[None]:
+        # Of MySQL's others, REPEATABLE READ locks the gaps between rows too: many more deadlocks. SQLite has but one.
+        begin = BEGINS.get(self._dialect.name)
+        if self._url is not None and begin is not None:
+            return begun(connection, begin)
+        return isolated(connection, "SERIALIZABLE" if self._dialect.name == "sqlite" else "READ COMMITTED")
+
+    async def _put(self, key: str, record: Record, attempt: Callable[[Work[bool]], Coroutine[Any, Any, bool]]) -> None:
+        """Put a record where none, or an expired one, is. Raises `Conflict` where a live one is."""
+        now = self._clock()
+        row = to_row(record)
+        insert = partial(changes_a_row, self._sql.insert, {**row, "key": key})
+        replace = partial(changes_a_row, self._sql.replace, {**row, "at": key, "now": now})
+        taken = {"at": key, "now": now}
+        for _ in range(_TRIES):
+            for put in (insert, replace):
+                with suppress(Taken):
+                    if await attempt(put):
+                        return
+            if await self._ask(lambda connection: connection.execute(self._sql.is_taken, taken).first(), again=True):
+                raise Conflict
+            # It expired and was purged in between.
+        raise StoreUnavailable(f"{self._database()} refused a record: was its table {self._name!r} changed by hand?")
+
+    def _make(self, connection: sa.Connection) -> bool:
+        is_new = not sa.inspect(connection).has_table(self.table.name, schema=self.table.schema)
+        if is_new:
+            self.table.create(connection, checkfirst=True)
+        self._examine(connection)
+        for index in indexes_of(self.table):
+            index.create(connection, checkfirst=True)
+        return is_new
+
+    def _examine(self, connection: sa.Connection) -> None:
+        """Raise ConfigurationError unless the table is there, as we know it."""
+        inspector = sa.inspect(connection)
+        try:
+            found = inspector.get_columns(self.table.name, schema=self.table.schema)
+        except exc.NoSuchTableError:
+            raise ConfigurationError(self._missing()) from None
+        lacks = {column.name for column in self.table.columns} - {column["name"] for column in found}
+        if lacks:
+            raise ConfigurationError(
+                f"{self._database()} table {self._name!r} lacks {', '.join(sorted(lacks))}: if it is Roomkey's, drop "
+                f"it and make it with {self._command()}; if not, give sessions a table of their own, with table"
+            )
+        if self._dialect.name not in ("mysql", "mariadb"):
+            return
+        options = inspector.get_table_options(self.table.name, schema=self.table.schema)
+        engine = options.get(f"{self._dialect.name}_engine", "InnoDB")
+        if engine != "InnoDB":
+            raise ConfigurationError(
+                f"{self._database()} table {self._name!r} has the engine {engine}, which knows no transactions: "
+                f"ALTER TABLE {self._name} ENGINE = InnoDB"
+            )
+
+    # Asking
+
+    async def _ask(
+        self, work: Work[Answer], *, write: bool = False, again: bool = False, opening: bool = False
+    ) -> Answer:
+        """Run `work` with a connection.
+
+        Args:
+            work: what to do.
+            write: whether it writes, and leaves it to us to commit.
+            again: whether it may be done a second time when the connection was lost on its way.
+            opening: whether a permanent fault is a ConfigurationError. (When the app runs, it is an outage: someone may
+                mend it.)
+        """
+        office = self._offices.get(asyncio.get_running_loop())
+        if office is None:
+            office = await self._new_office()
+        if write and self._url is None:
+            work = partial(committed, work)  # ours commit by themselves
+        operation = Operation()
+        return await office.run(operation, self._try(office, work, operation, again=again, opening=opening))
+
+    async def _try(
+        self, office: Office, work: Work[Answer], operation: Operation, *, again: bool, opening: bool
+    ) -> Answer:
+        lost = False
+        tries = 0
+        while True:
+            tries += 1
+            operation.begins()
+            try:
+                async with office.turn:
+                    return await greenlet_spawn(use_connection, office.engine.sync_engine, work, operation)
+            except Exception as error:
+                if tries < _TRIES and self._is_one_of(error, MET_OTHERS):
+                    pause = random.uniform(0, _PAUSE * tries)
+                elif self._is_one_of(error, LOCKED) and time.monotonic() - operation.since < SQLITE_PATIENCE:
+                    pause = random.uniform(0, _PAUSE)
+                elif not lost and is_lost(error) and (again or is_not_sent(error)):
+                    lost, pause = True, 0.0
+                else:
+                    explained = self._explain(error, opening=opening)
+                    if explained is error:
+                        raise
+                    raise explained from error
+            await asyncio.sleep(pause)
+
+    # Offices: what the store has in one event loop
+
+    async def _new_office(self) -> Office:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            self._drop_closed()
+            if self._url is None:
+                assert self._engine is not None
+                office = Office(self._engine, ours=False)
+            else:
+                office = Office(make_engine(self._url), ours=True)
+            self._offices[loop] = office
+        await office.watch(partial(self._leave, loop, office))  # does not wait
+        return office
+
+    def _leave(self, loop: asyncio.AbstractEventLoop, office: Office) -> None:
+        with self._lock:
+            if self._offices.get(loop) is office:
+                del self._offices[loop]
+
+    def _drop_closed(self) -> None:
+        """Let go of event loops that were closed without `shutdown_asyncgens`; their sockets close with the objects."""
+        for loop in [loop for loop in self._offices if loop.is_closed()]:
+            del self._offices[loop]
+
+    def _forget(self) -> None:
+        """In the child of a fork: the connections are the parent's."""
+        self._lock = threading.Lock()
+        _abandoned.append(self._offices)
+        self._offices = {}
+
+    # Errors
+
+    def _database(self) -> str:
+        return NAMES.get(self._dialect.name, self._dialect.name)
+
+    def _command(self) -> str:
+        more = f" --table {self._name}" if self._name != DEFAULT_TABLE else ""
+        return f"roomkey sqlalchemy create URL{more}"
+
+    def _missing(self) -> str:
+        return (
+            f"{self._database()} table {self._name!r} is not there: make it with {self._command()}, or "
+            "await store.create_table(), or correct the URL"
+        )
+
+    def _is_one_of(self, error: Exception, codes: dict[str, set[int | str]]) -> bool:
+        return code_of(error) in codes.get(self._dialect.name, set())
+
+    def _explain(self, error: Exception, *, opening: bool) -> Exception:
+        """Return what to raise instead of a driver's error. Its words are kept to the chained one: they may hold keys
+        and data."""
+        if isinstance(error, Unsure):
+            return StoreUnavailable(f"{self._database()} {LOST}")
+        if isinstance(error, OURS):
+            return error
+        if isinstance(error, exc.IntegrityError):
+            return Taken()
+        permanent = ConfigurationError if opening else StoreUnavailable
+        code = code_of(error)
+        words = str(getattr(error, "orig", None) or error)
+        if self._is_one_of(error, NO_TABLE) or "no such table" in words:
+            return permanent(self._missing())
+        if self._is_one_of(error, REFUSED):
+            return permanent(f"{self._database()} {self._fault(error, code)}")
+        if isinstance(error, exc.DBAPIError | exc.TimeoutError | OSError):
+            return StoreUnavailable(f"{self._database()} {self._fault(error, code)}")
+        if opening and isinstance(error, TypeError | ValueError):
+            return ConfigurationError(
+                f"server: the driver {self._dialect.driver} cannot use this URL ({type(error).__name__}): "
+                "are its options right?"
+            )
+        return error
+
+    def _fault(self, error: Exception, code: int | str | None) -> str:
+        known = WORDS.get(self._dialect.name, {}).get(code) if code is not None else None
+        if known is not None:
+            return known
+        if self._is_one_of(error, REFUSED):
+            return f"refused ({code}): are user, password and database in the URL right, and may the user do this?"
+        if isinstance(error, exc.TimeoutError):
+            return "has all connections of the pool in use: is it slow, or the pool too small?"
+        if is_lost(error):
+            return LOST
+        if isinstance(error, OSError):
+            return f"cannot be reached ({type(error).__name__}): is it up, and the URL right?"
+        shown = type(getattr(error, "orig", None) or error).__name__
+        return f"failed ({shown}{'' if code is None else f', {code}'})"
+
+
+# After os.fork: connections must not be used by two processes, nor ended by the wrong one.
+
+_stores: weakref.WeakSet[SQLAlchemyStore] = weakref.WeakSet()
+_abandoned: list[dict[asyncio.AbstractEventLoop, Office]] = []  # kept: to drop a connection is to end it
+
+
+def _after_fork_in_child() -> None:
+    for store in list(_stores):
+        store._forget()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)
