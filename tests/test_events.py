@@ -8,9 +8,10 @@ import pytest
 
 from roomkey import ConfigurationError, SessionConfig, Sessions, events
 from roomkey.errors import StoreUnavailable
-from roomkey.lifecycle import Cookie, Lifecycle
+from roomkey.lifecycle import Lifecycle
 from roomkey.stores.base import Record
 from roomkey.stores.memory import MemoryStore
+from roomkey.visit import Cookie
 
 OLD, NEW = "the old secret key, 32 bytes or more of it", "the new secret key, 32 bytes or more of it"
 

@@ -59,12 +59,11 @@ from roomkey.legacy import (
     LegacySession,
     LilyaCookie,
     LitestarRedis,
-    MoveIn,
     RavynCookie,
     StarletteCookie,
     StarsessionsRedis,
-    checked_readers,
 )
+from roomkey.legacy.move_in import MoveIn, checked_readers
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing.clock import Clock
 

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from roomkey import codec
 from roomkey.config import SessionConfig
 from roomkey.errors import ResponseStarted, SessionDataError, SessionEnded, StoreUnavailable
-from roomkey.lifecycle import Cookie, Lifecycle, lay_over
+from roomkey.lifecycle import Lifecycle
+from roomkey.merge import lay_over
 from roomkey.session import Change
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing.clock import Clock
+from roomkey.visit import Cookie
 
 MAX_AGE = 1000.0  # seconds
 START = 1_000_000.0  # Unix time in seconds

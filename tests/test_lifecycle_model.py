@@ -9,9 +9,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from roomkey import codec
 from roomkey.config import SessionConfig
-from roomkey.lifecycle import Cookie, Lifecycle
+from roomkey.lifecycle import Lifecycle
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing.clock import Clock
+from roomkey.visit import Cookie
 
 MAX_AGE = 1000.0  # seconds
 BROWSERS = 2

@@ -109,7 +109,7 @@ class SessionConfig:
         if self.on_event is not None and not callable(self.on_event):
             self._refuse("on_event", "it takes a function of one event, or None")
         if self.legacy != ():
-            from roomkey.legacy import checked_readers  # here, because few apps move in
+            from roomkey.legacy.move_in import checked_readers  # here, because few apps move in
 
             self._set("legacy", checked_readers(self.legacy))
         self._set("store", store_from(self.store))

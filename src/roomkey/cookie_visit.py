@@ -22,14 +22,15 @@ from roomkey.cookies import ChunkWriter
 from roomkey.errors import SessionDataError
 from roomkey.events import Created, Ended, Event, LoadedWithOldKey, Rotated
 from roomkey.keys import store_key
-from roomkey.lifecycle import Cookie, Lifecycle, Visit
+from roomkey.lifecycle import Lifecycle
 from roomkey.seal import OVERHEAD, Sealer
 from roomkey.session import AS_IT_IS, Session
 from roomkey.stores.base import Record
 from roomkey.stores.cookie import CookieStore
+from roomkey.visit import Cookie, Visit
 
 if TYPE_CHECKING:
-    from roomkey.legacy import Cookies
+    from roomkey.legacy.readers import Cookies
 
 __all__ = ["CookieLifecycle", "CookieVisit"]
 

@@ -17,9 +17,10 @@ from roomkey.cookies import (
     vary_on_cookie,
 )
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.lifecycle import Cookie, Lifecycle, Visit
+from roomkey.lifecycle import Lifecycle
 from roomkey.session import Session
 from roomkey.stores.cookie import CookieStore
+from roomkey.visit import Cookie, Visit
 
 __all__ = ["SessionMiddleware"]
 

@@ -9,9 +9,10 @@ from uuid import UUID
 
 from roomkey.config import SessionConfig
 from roomkey.errors import ConfigurationError
-from roomkey.lifecycle import Lifecycle, Place
+from roomkey.lifecycle import Lifecycle
 from roomkey.stores.base import Record
 from roomkey.stores.cookie import CookieStore
+from roomkey.visit import Place
 
 if TYPE_CHECKING:
     from roomkey.session import Session

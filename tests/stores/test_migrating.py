@@ -5,11 +5,12 @@ import asyncio
 import pytest
 
 from roomkey import ConfigurationError, SessionConfig, StoreUnavailable
-from roomkey.lifecycle import Cookie, Lifecycle
+from roomkey.lifecycle import Lifecycle
 from roomkey.stores.base import Conflict, Purge, Record, Store, UserIndex, Wipe
 from roomkey.stores.memory import MemoryStore
 from roomkey.stores.migrating import Migrating
 from roomkey.testing import Clock, StoreContract
+from roomkey.visit import Cookie
 
 
 class TestMigrating(StoreContract):

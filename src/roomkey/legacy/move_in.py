@@ -1,0 +1,171 @@
+"""Asks the readers of one configuration, and says which cookies to take back.
+
+Leaves to others: when there is something to move in, and saving it (`roomkey.lifecycle`).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from roomkey.cookies import CookieWriter
+from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.legacy.readers import MOST_VALUE, Cookies, LegacyReader, LegacySession, size_of
+
+if TYPE_CHECKING:
+    from roomkey.config import SessionConfig
+
+
+__all__ = ["Found", "MoveIn", "check_cookie", "check_text", "checked_readers"]
+
+_log = logging.getLogger("roomkey")
+_Answer = TypeVar("_Answer")
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")  # RFC 6265 section 4.1.1: a cookie name is a token
+
+
+@dataclass(frozen=True)
+class Found:
+    """An old session that a request brought."""
+
+    reader: LegacyReader
+    value: bytes = field(repr=False)  # of its cookie: a credential
+    session: LegacySession
+
+
+class MoveIn:
+    """The readers of one configuration; made once.
+
+    Args:
+        readers: asked in this order; the first that finds a session counts.
+        config: says how long one reader may take (`store_timeout`), what fits (`max_bytes`), and which cookie is
+            Roomkey's own.
+        refused: where values that no reader took are counted, under `"legacy"`.
+
+    Raises:
+        ConfigurationError: no browser would let go of an old cookie (a `__Secure-` name without `https_only`).
+    """
+
+    def __init__(self, readers: Iterable[LegacyReader], config: SessionConfig, refused: Counter[str]) -> None:
+        self._readers = [(reader, reader.cookie_name.encode("ascii")) for reader in readers]
+        self._timeout = config.store_timeout
+        self._most = config.max_bytes
+        self._refused = refused
+        self._down = False
+        own = (config.session_cookie, config.path, config.domain)
+        old = {(reader.cookie_name, reader.path, reader.domain): name for reader, name in self._readers}
+        old.pop(own, None)
+        # Prepared: which cookie, and the header that takes it back.
+        self._take_back = [
+            (name, CookieWriter(replace(config, session_cookie=cookie, path=path, domain=domain)).clear())
+            for (cookie, path, domain), name in old.items()
+        ]
+
+    async def find(self, cookies: Cookies) -> Found | None:
+        """Return the old session that a request without a genuine card brought; None: there is none.
+
+        Args:
+            cookies: gives the values of the request's cookies of one name.
+
+        Raises:
+            StoreUnavailable: a reader's server does not answer, so that nobody knows.
+        """
+        for reader, name in self._readers:
+            for value in cookies(name):
+                session = await self._read(reader, value)
+                if session is not None:
+                    return Found(reader, value, session)
+                self._refused["legacy"] += 1
+        return None
+
+    async def forget(self, found: Found) -> None:
+        """Remove the old session from its server, once the new one was saved or the user has logged out.
+
+        A server that does not answer is logged and raises nothing: the new session is what counts by now.
+        """
+        try:
+            await self._within(found.reader, found.reader.forget(found.value))
+        except StoreUnavailable:
+            _log.warning("an old session could not be removed: a copy of its cookie stays good until it expires")
+
+    def take_back(self, cookies: Cookies) -> list[tuple[bytes, bytes]]:
+        """Return the headers that take back the old cookies that a request brought, but for Roomkey's own name.
+
+        They belong before the header that gives Roomkey's cookie: a browser may take the two for one cookie.
+        """
+        return [header for name, header in self._take_back if cookies(name)]
+
+    async def _read(self, reader: LegacyReader, value: bytes) -> LegacySession | None:
+        if len(value) > MOST_VALUE:
+            return None
+        session = await self._within(reader, reader.read(value))
+        if session is None or not session.data:
+            return None
+        size = size_of(session.data)
+        return session if size is not None and size <= self._most else None
+
+    async def _within(self, reader: LegacyReader, operation: Awaitable[_Answer]) -> _Answer:
+        import asyncio  # here, because it is half of the time that `import roomkey` would take
+
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await operation
+        except ConfigurationError:
+            raise
+        except Exception as error:  # the reader's library has error classes of its own
+            # Its own words may hold a password or an ID: they stay in the chained error.
+            slow = isinstance(error, TimeoutError)
+            what = f"did not answer within {self._timeout:g} s (store_timeout)" if slow else type(error).__name__
+            unavailable = StoreUnavailable(f"{type(reader).__name__}: {what}")
+            if not self._down:
+                self._down = True
+                _log.error("old sessions unavailable, answering 503 until they are back: %s", unavailable)
+            raise unavailable from error
+        self._down = False
+        return answer
+
+
+def checked_readers(value: object) -> tuple[LegacyReader, ...]:
+    """Return the readers that `value` holds, for the option `legacy`.
+
+    Args:
+        value: a list or tuple of readers.
+
+    Raises:
+        ConfigurationError: it is no list of readers.
+    """
+    if not isinstance(value, list | tuple):
+        raise ConfigurationError(f"legacy: got {type(value).__name__}; it takes a list of readers")
+    for reader in value:
+        if isinstance(reader, type):
+            raise ConfigurationError(f"legacy: got the class {reader.__name__}; make one: {reader.__name__}(...)")
+        missing = [name for name in _READER if not hasattr(reader, name)]
+        if missing:
+            raise ConfigurationError(
+                f"legacy: {type(reader).__name__} has no {', '.join(missing)}; it takes readers, such as "
+                "roomkey.legacy.StarletteCookie(...)"
+            )
+        check_cookie(reader.cookie_name, reader.path, reader.domain)
+    return tuple(value)
+
+
+_READER = ("cookie_name", "path", "domain", "read", "forget")
+
+
+def check_cookie(name: object, path: object, domain: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"cookie_name: got {name!r}; it takes 1 to 256 letters, digits or any of !#$%&'*+-.^_`|~"
+        )
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise ConfigurationError(f"path: got {path!r}; it takes a path that begins with '/'")
+    if domain is not None and not isinstance(domain, str):
+        raise ConfigurationError(f"domain: got {domain!r}; it takes a host name, or None")
+
+
+def check_text(option: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{option}: got {type(value).__name__}; it takes text")

@@ -1,0 +1,422 @@
+"""One request's dealings with its session: save it, merge it, rotate it, end it.
+
+Saving is compare-and-swap at the version that was read. On `Conflict` the fresh record is loaded (following a rotation
+to its successor), this request's changed keys are laid over it, its `change()` functions run again, and the swap is
+tried again. What was ended stays ended.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from roomkey import codec
+from roomkey.codec import NO_FACTS, Facts
+from roomkey.errors import ResponseStarted, SessionEnded, StoreUnavailable
+from roomkey.events import Created, Merged, Rotated
+from roomkey.keys import new_session_id, store_key
+from roomkey.merge import lay_over
+from roomkey.session import AS_IT_IS, Session
+from roomkey.stores.base import Conflict, Record
+
+if TYPE_CHECKING:
+    from roomkey.legacy.move_in import Found
+    from roomkey.lifecycle import Lifecycle
+    from roomkey.users import Sessions
+
+
+__all__ = ["RENEWALS", "Cookie", "Gone", "Place", "Visit", "unreadable"]
+
+RENEWALS = 10  # a session is renewed at most once in this fraction of its idle timeout
+_FRESH = 1 - 1 / RENEWALS  # of its idle timeout: with more than that left, no renewal is due
+
+
+class Cookie(enum.Enum):
+    """What the response does with the cookie."""
+
+    KEEP = "keep"  # nothing: what the browser holds is right, or none of this response's business
+    GIVE = "give"
+    CLEAR = "clear"
+
+
+class Gone(enum.Enum):
+    """Why a session that was loaded can no longer be saved."""
+
+    ENDED = "ended"  # logged out, revoked or expired
+    OTHERS = "others"  # it is another user's by now
+
+
+class Place(NamedTuple):
+    """Where a session is now."""
+
+    key: str
+    record: Record
+    secret: bytes  # for the envelope
+
+
+def unreadable() -> StoreUnavailable:
+    return StoreUnavailable("the store holds a record that cannot be read; it was left alone")
+
+
+class Visit:
+    """One request's dealings with its session."""
+
+    # Class attributes, so that the visit of a request that does not touch its session costs next to nothing.
+    record: Record | None = None  # as loaded or last saved; None: there is no session
+    key = ""  # where it is stored
+    session_id: bytes | None = None  # None: there is none, or it is not ours to know (grace)
+    user: str | None = None  # whose session was loaded
+    loaded = b""  # the session encoded, as loaded or last saved
+    facts = NO_FACTS  # likewise
+    secret = b""  # for the envelope
+    has_old_key = False  # the card was signed, or the data sealed, with another than the first key
+    found: Found | None = None  # the old session that moves in; None: it has, or there is none
+    client: tuple[str | None, str | None] = (None, None)  # IP address and user agent; kept at a log-in
+    cookie = Cookie.KEEP
+    card = b""  # for Cookie.GIVE
+    cookie_possible = True  # until the response starts
+    one_cookie = False  # whether the response can carry no second one: the headers of an exception
+    lost = False  # whether changes were dropped because the session had ended
+
+    def __init__(self, lifecycle: Lifecycle, session: Session) -> None:
+        self.lifecycle = lifecycle
+        self.session = session
+        session._visit = self
+
+    # --- what Session asks ----------------------------------------------------------------------------------------
+
+    @property
+    def handle(self) -> str:
+        # The store key: a hash of the ID, which tells nothing about it.
+        return self.key
+
+    def now(self) -> float:
+        return self.lifecycle.clock()
+
+    @property
+    def is_new(self) -> bool:
+        return self.record is None
+
+    @property
+    def created_at(self) -> float:
+        return self.lifecycle.clock() if self.record is None else self.record.created_at
+
+    @property
+    def expires_at(self) -> float:
+        record, lifecycle = self.record, self.lifecycle
+        return lifecycle.expiry(self.created_at, self._facts_of(self._user())) if record is None else record.expires_at
+
+    @property
+    def authenticated_at(self) -> float | None:
+        return self._facts_of(self._user()).authenticated_at
+
+    @property
+    def sessions(self) -> Sessions:
+        from roomkey.users import Sessions
+
+        return Sessions(self.lifecycle, current=self.session)
+
+    def is_modified(self) -> bool:
+        session = self.session
+        if self.record is None:
+            return dict.__len__(session) > 0
+        return session._asked or self._encoded() != self.loaded
+
+    async def save(self) -> None:
+        self.lost = False
+        await self.commit()
+        if self.lost:
+            raise SessionEnded("the session was ended while this request ran; nothing was saved")
+
+    async def refresh(self) -> None:
+        if self.record is None:
+            return
+        found = await self.lifecycle.current(self.key, self.record.user, self.secret)
+        if isinstance(found, Gone):
+            raise SessionEnded("the session was ended while this request ran")
+        pending = self._user()
+        if pending != self.user and found.record.user not in (None, pending, self.user):
+            raise SessionEnded("the session became another user's while this request ran")
+        loaded = self._opened(found)
+        fresh = codec.decode(loaded)
+        merged = lay_over(fresh, codec.decode(self.loaded), self.session._plain(), self.session._changes)
+        if found.key != self.key:
+            self.session_id = None  # rotated by another request, whose response carries the new cookie
+        self.key, self.record, self.secret = found
+        self.loaded, self.facts, self.user = loaded, codec.facts_in(loaded), self.lifecycle.user_of(fresh)
+        self._hold(merged)
+
+    def unsaved(self) -> bytes | None:
+        """Return the session encoded; None if there is nothing to save, to renew or to tell the browser.
+
+        The way of most requests: kept short.
+
+        Raises:
+            SessionDataError: a value cannot be stored.
+        """
+        session, record = self.session, self.record
+        if self.found is None and (
+            not session._accessed or (record is None and not session._ended and not dict.__len__(session))
+        ):
+            return None
+        stored = codec.encode(session._plain(), self.facts)
+        if self.found is not None and not self.cookie_possible and stored == codec.encode(self.found.session.data):
+            return None  # this response cannot give a cookie: it moves in with the next request
+        if record is None or stored != self.loaded or session._asked:
+            return stored
+        if not dict.__len__(session) or self.has_old_key:
+            return stored
+        lifecycle, facts = self.lifecycle, self.facts
+        idle = lifecycle.idle if facts.lifetime is None else facts.lifetime
+        # The first look is the short one: most sessions were renewed a moment ago.
+        if record.expires_at - lifecycle.clock() > idle * _FRESH or not lifecycle.is_due(record, facts):
+            return None
+        return stored
+
+    # --- deciding -------------------------------------------------------------------------------------------------
+
+    async def commit(self, stored: bytes | None = None) -> None:
+        """Save what the request did to its session, and set `cookie` to what the response owes the browser.
+
+        Args:
+            stored: what `unsaved` has just returned, if it was asked.
+
+        Raises:
+            SessionDataError: nothing was saved.
+            ResponseStarted: nothing was saved.
+            StoreUnavailable: the store did not acknowledge.
+        """
+        session = self.session
+        if stored is None:
+            stored = self.unsaved()
+            if stored is None:
+                return
+        if self.record is not None and (session._ended or not dict.__len__(session)):
+            await self._end()
+        session._ended = False
+        if self.record is not None:
+            await self._save(self.record, stored)
+        elif dict.__len__(session):
+            await self._create()
+        elif self.found is not None and self.cookie_possible:
+            self.cookie = Cookie.CLEAR  # logged out by the first request: the old cookie may have this name
+        session._rotate, session._changes, session._asked = None, (), False
+        session._lifetime, session._reauthenticated = AS_IT_IS, False
+        if self.found is not None:
+            found, self.found = self.found, None
+            assert self.lifecycle.move_in is not None
+            await self.lifecycle.move_in.forget(found)
+
+    async def _create(self) -> None:
+        lifecycle, data = self.lifecycle, self.session._plain()
+        user = lifecycle.checked_user(data)
+        facts = self._facts_of(user)
+        stored = codec.encode(data, facts)
+        lifecycle.check(data, stored)
+        self._need_cookie("a new session")
+        now = lifecycle.clock()
+        session_id = new_session_id()
+        key, secret = store_key(session_id), lifecycle.envelope.secret_of(session_id)
+        sealed = lifecycle.envelope.close(stored, key, secret)
+        ip, user_agent = self.client if user is not None else (None, None)
+        record = Record(sealed, 1, now, lifecycle.expiry(now, facts), user, ip=ip, user_agent=user_agent)
+        await lifecycle.store.create(key, record)
+        self._saved(Place(key, record, secret), stored, facts)
+        self._moved(session_id)
+        lifecycle.tell(Created(key, user))
+        if user is not None:
+            await lifecycle.keep_to_limit(user)
+        await lifecycle.purge_when_due()
+
+    async def _end(self) -> None:
+        assert self.record is not None
+        place = Place(self.key, self.record, self.secret)
+        self._forget()
+        # Who finds it ended already leaves the cookie alone: somebody may have logged in anew.
+        if await self.lifecycle.end(place, "cleared") and self.cookie_possible:
+            self.cookie = Cookie.CLEAR
+
+    async def _save(self, record: Record, stored: bytes) -> None:
+        lifecycle, session = self.lifecycle, self.session
+        mine = session._plain()
+        if stored == self.loaded and not session._asked and not lifecycle.envelope.is_old(record.data):
+            await self._renew(record)  # what is unchanged and not due does not come here
+            return
+        user = lifecycle.user_of(mine)
+        if user != self.user:
+            lifecycle.checked_user(mine)
+        rotating = session._rotate is not None or session._reauthenticated or user != self.user
+        facts = self._facts_of(user)
+        if facts != self.facts:
+            stored = codec.encode(mine, facts)
+        lifecycle.check(mine, stored)
+        if rotating:
+            self._need_cookie("a rotated session")
+        try:
+            await self._swap(Place(self.key, record, self.secret), stored, facts, user, rotating)
+        except Conflict:
+            async with lifecycle.queue(self.key):
+                await self._merge(record, mine, user, rotating)
+
+    async def _merge(self, record: Record, mine: dict[str, Any], user: str | None, rotating: bool) -> None:
+        """Save over what others saved meanwhile, as often as it takes."""
+        import asyncio
+
+        lifecycle, session = self.lifecycle, self.session
+        base = codec.decode(self.loaded)
+        key, owner, secret = self.key, record.user, self.secret
+        for attempt in itertools.count(1):
+            found = await lifecycle.current(key, owner, secret)
+            changes_user = user != self.user
+            if isinstance(found, Gone) or (changes_user and found.record.user not in (None, user, self.user)):
+                logging_in = user is not None and changes_user
+                self._forget()
+                # A log-in stands on its own: a session with what this request put into it, and nothing else.
+                self._hold(lay_over({}, base, mine, session._changes) if logging_in else {})
+                if logging_in:
+                    await self._create()
+                else:
+                    self.lost = True
+                return
+            loaded = self._opened(found)
+            if changes_user and self.user is not None:
+                merged = mine  # what the user before wrote meanwhile stays behind
+            else:
+                merged = lay_over(codec.decode(loaded), base, mine, session._changes)
+            if not merged:
+                self._saved(found, loaded, codec.facts_in(loaded))
+                self._hold(merged)
+                await self._end()
+                return
+            facts = self._facts_of(user, codec.facts_in(loaded))
+            stored = codec.encode(merged, facts)
+            lifecycle.check(merged, stored)
+            # Where another request logged in meanwhile, `rotate()` must not hand its card to one from before.
+            rotates = rotating and (changes_user or found.record.user == self.user)
+            try:
+                await self._swap(found, stored, facts, lifecycle.user_of(merged), rotates)
+            except Conflict:
+                key, owner, secret = found.key, found.record.user, found.secret
+                # Other processes queue elsewhere: step aside for a moment, longer each time.
+                await asyncio.sleep(random.uniform(0, min(0.001 * attempt, 0.05)))
+                continue
+            self._hold(merged)
+            lifecycle.tell(Merged(self.key, attempt))
+            return
+
+    async def _swap(self, place: Place, stored: bytes, facts: Facts, user: str | None, rotating: bool) -> None:
+        lifecycle = self.lifecycle
+        key, record, secret = place
+        created_at, version = record.created_at, record.version + 1
+        if facts.authenticated_at is not None and facts.authenticated_at != self.facts.authenticated_at:
+            created_at = facts.authenticated_at  # who proves who they are has both clocks start anew: NIST 800-63B 5.2
+        expires_at, renewed = record.expires_at, False
+        if facts.lifetime != self.facts.lifetime:
+            expires_at, renewed = lifecycle.expiry(created_at, facts), True  # which may be sooner
+        elif rotating or lifecycle.is_due(record, facts):
+            expires_at, renewed = max(lifecycle.expiry(created_at, facts), expires_at), True
+        ip, user_agent = (record.ip, record.user_agent) if user == record.user else self.client
+        envelope = lifecycle.envelope
+        if not rotating:
+            data = envelope.close(stored, key, secret)
+            # Spelled out: `replace` takes twice as long, on the way of every write.
+            saved = Record(data, version, created_at, expires_at, user, ip=ip, user_agent=user_agent)
+            await lifecycle.store.update(key, saved, version=record.version)
+            if key != self.key:
+                self.session_id = None  # rotated by another request, whose response carries the new cookie
+            self._saved(Place(key, saved, secret), stored, facts)
+            if renewed or self.has_old_key:
+                self._give()
+            return
+        now = lifecycle.clock()
+        session_id = new_session_id()
+        new_key, new_secret = store_key(session_id), envelope.secret_of(session_id)
+        data = envelope.close(stored, new_key, new_secret)
+        saved = Record(data, version, created_at, expires_at, user, ip=ip, user_agent=user_agent)
+        # The tombstone outlives `grace`: a slow request that loaded the old record, however short that had to live,
+        # must still find the successor, if only to end it.
+        tombstone = Record(
+            envelope.pass_on(secret, new_key, new_secret),
+            version,
+            created_at,
+            expires_at,
+            record.user,
+            successor=new_key,
+            serve_until=now + (self.session._rotate or 0) if user == self.user else now,
+        )
+        await lifecycle.store.rotate(key, new_key, saved, tombstone, version=record.version)
+        old_user = self.user
+        self._saved(Place(new_key, saved, new_secret), stored, facts)
+        self._moved(session_id)
+        lifecycle.tell(Rotated(key, new_key, user, old_user))
+        if user is not None and user != old_user:
+            await lifecycle.keep_to_limit(user)
+
+    async def _renew(self, record: Record) -> None:
+        due = self.lifecycle.expiry(record.created_at, self.facts)
+        if await self.lifecycle.store.touch(self.key, due):
+            self.record = replace(record, expires_at=max(due, record.expires_at))
+            self._give()
+
+    # --- the state ------------------------------------------------------------------------------------------------
+
+    def _user(self) -> str | None:
+        return self.lifecycle.user_of(self.session._plain())
+
+    def _facts_of(self, user: str | None, facts: Facts | None = None) -> Facts:
+        """Return the facts as they are to be saved: those loaded, with what this request did."""
+        session = self.session
+        facts = self.facts if facts is None else facts
+        if user == self.user and not session._reauthenticated and session._lifetime is AS_IT_IS:
+            return facts
+        authenticated_at, lifetime, _ = facts
+        if user != self.user:
+            authenticated_at, lifetime = (None if user is None else self.lifecycle.clock()), None
+        elif session._reauthenticated:
+            authenticated_at = self.lifecycle.clock()
+        if session._lifetime is not AS_IT_IS:
+            lifetime = session._lifetime
+        return codec.make_facts(authenticated_at, lifetime)
+
+    def _encoded(self) -> bytes:
+        return codec.encode(self.session._plain(), self._facts_of(self._user()))
+
+    def _opened(self, place: Place) -> bytes:
+        """Return the session at `place`, encoded; raises StoreUnavailable where nothing can be read."""
+        try:
+            loaded = self.lifecycle.envelope.open(place.record.data, place.key, place.secret)
+            codec.decode(loaded)
+        except codec.DamagedData as error:
+            raise unreadable() from error
+        return loaded
+
+    def _need_cookie(self, what: str) -> None:
+        if not self.cookie_possible:
+            raise ResponseStarted(
+                f"{what} needs a cookie, but the response has started; nothing was saved: change the session, or "
+                "await session.save(), before the response starts (before websocket.accept)"
+            )
+
+    def _saved(self, place: Place, stored: bytes, facts: Facts) -> None:
+        self.key, self.record, self.secret = place
+        self.loaded, self.facts, self.user = stored, facts, place.record.user
+
+    def _moved(self, session_id: bytes) -> None:
+        self.session_id = session_id
+        self._give()
+
+    def _give(self) -> None:
+        if self.session_id is not None and self.cookie_possible:
+            self.card = self.lifecycle.keyring.sign(self.session_id)
+            self.cookie, self.has_old_key = Cookie.GIVE, False
+
+    def _forget(self) -> None:
+        self.key, self.record, self.session_id, self.user = "", None, None, None
+        self.loaded, self.facts, self.secret, self.has_old_key = b"", NO_FACTS, b"", False
+
+    def _hold(self, data: dict[str, Any]) -> None:
+        dict.clear(self.session)
+        dict.update(self.session, data)
