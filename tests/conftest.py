@@ -1,5 +1,6 @@
 """What every test shares."""
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.servers import left_out
@@ -24,3 +25,9 @@ def pytest_report_header() -> list[str]:
     if left_out():
         lines.append(f"WITHOUT {', '.join(left_out())}: the tests that need them are skipped (apt-get install them)")
     return lines
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    """Let the first answer after the beginning of an outage end it."""
+    monkeypatch.setattr("roomkey.guard.SETTLING", 0)

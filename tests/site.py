@@ -4,6 +4,7 @@ import asyncio
 import time
 
 from roomkey import SessionConfig, SessionMiddleware
+from roomkey.guard import SETTLING
 
 __all__ = ["SLACK", "TIMEOUT", "Site", "lines", "refused_in_time"]
 
@@ -48,12 +49,15 @@ class Site:
         return status, seen[0] if seen else None
 
     async def until_served(self, card):
-        """Return after how many seconds requests are served again."""
+        """Return after how many seconds requests are served again; wait until the log says so too."""
         begin = time.monotonic()
         while (await self.ask(card))[0] != 200:
             assert time.monotonic() - begin < 20, "it does not come back"
             await asyncio.sleep(0.02)
-        return time.monotonic() - begin
+        took = time.monotonic() - begin
+        await asyncio.sleep(SETTLING)
+        assert (await self.ask(card))[0] == 200
+        return took
 
 
 async def refused_in_time(site, card, *, many=40):

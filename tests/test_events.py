@@ -164,6 +164,7 @@ def test_a_list_of_hundreds_of_keys_costs_no_more():
     assert world.life.keyring.verify(card) == b"x" * 32
 
 
+@pytest.mark.usefixtures("settled")
 def test_outages_are_told_once_each():
     """The beginning and the end of an outage are each told once."""
 

@@ -1,6 +1,7 @@
 """GuardedStore: time limits, one kind of error, one line in the log for an outage."""
 
 import asyncio
+import contextlib
 import logging
 import time
 
@@ -132,6 +133,7 @@ def test_answers_pass(waits):
     asyncio.run(scenario())
 
 
+@pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("back", [None, Conflict()], ids=["answer", "conflict"])
 def test_one_line_an_outage(caplog, back):
     """An outage is logged once when it begins and once when it ends, without the driver's text, each time anew."""
@@ -238,6 +240,7 @@ def test_visit_over_a_slow_store():
     asyncio.run(scenario())
 
 
+@pytest.mark.usefixtures("settled")
 def test_an_answer_from_before_the_outage_does_not_end_it(caplog):
     """What was asked before and is answered after an outage began says nothing about it: one line, not three."""
 
@@ -253,6 +256,25 @@ def test_an_answer_from_before_the_outage_does_not_end_it(caplog):
         store.trouble = None
         await task
         assert [record.levelno for record in caplog.records] == [logging.ERROR]
+        await guard.load(KEY)
+        assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
+
+    asyncio.run(scenario())
+
+
+def test_an_outage_does_not_flap(caplog, monkeypatch):
+    """A server that shuts down answers some and fails others: that is one outage, over when it has settled."""
+    monkeypatch.setattr("roomkey.guard.SETTLING", 0.05)
+
+    async def scenario():
+        store = TroubledStore()
+        guard = GuardedStore(store, LIMIT)
+        for trouble in (DriverError(), None, DriverError(), None):
+            store.trouble = trouble
+            with contextlib.suppress(StoreUnavailable):
+                await guard.load(KEY)
+        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+        await asyncio.sleep(0.06)
         await guard.load(KEY)
         assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
 

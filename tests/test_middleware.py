@@ -603,6 +603,7 @@ def _is_503(sent):
     assert b"hunter2" not in sent[1]["body"]
 
 
+@pytest.mark.usefixtures("settled")
 def test_a_store_down_at_load_is_a_503(caplog):
     """With a genuine card and a store that fails, the handler never runs and the answer is 503 with Retry-After."""
     caplog.set_level(logging.WARNING, "roomkey")

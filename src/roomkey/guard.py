@@ -1,11 +1,13 @@
 """Store operations under a clock.
 
-A store that is down, slow or raises becomes a `StoreUnavailable`, logged once an outage.
+A store that is down, slow or raises becomes a `StoreUnavailable`, logged once an outage. Nothing is refused because of an
+outage: each operation is tried.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
 from typing import Any, TypeVar
@@ -14,9 +16,12 @@ from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.events import Event, OutageBegan, OutageEnded
 from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex, Wipe
 
-__all__ = ["GuardedStore"]
+__all__ = ["SETTLING", "GuardedStore"]
 
 _log = logging.getLogger("roomkey")
+
+SETTLING = 0.2  # seconds into an outage before an answer may end it
+
 _Answer = TypeVar("_Answer")
 _Asked = Coroutine[Any, Any, _Answer]
 
@@ -35,6 +40,7 @@ class GuardedStore:
         self._tell = tell
         self._timeout = timeout
         self._down = False
+        self._down_since = 0.0  # on time.monotonic
 
     # Not `async def`: one coroutine less on the way of every request.
 
@@ -84,8 +90,9 @@ class GuardedStore:
             await self.store.close()
 
     async def _within(self, operation: Coroutine[Any, Any, _Answer]) -> _Answer:
-        # Only what was asked during an outage can tell that it is over: answers to older questions still come in.
-        was_down = self._down
+        # Only what was asked during an outage can tell that it is over, and not at once: answers to older questions
+        # still come in, and a server that shuts down answers on the connections that it has not closed yet.
+        was_down = self._down and time.monotonic() - self._down_since >= SETTLING
         try:
             # A timer costs more than a whole operation in memory: run up to the first wait without one.
             try:
@@ -126,7 +133,7 @@ class GuardedStore:
 
     def _is_down(self, error: StoreUnavailable) -> None:
         if not self._down:
-            self._down = True
+            self._down, self._down_since = True, time.monotonic()
             _log.error("session store unavailable, answering 503 until it is back: %s", error)
             if self._tell is not None:
                 self._tell(OutageBegan(type(self.store).__name__, str(error)))
