@@ -1,7 +1,7 @@
 """Store operations under a clock.
 
-A store that is down, slow or raises becomes a `StoreUnavailable`, logged once an outage. Nothing is refused because of an
-outage: each operation is tried.
+A store that is down, slow or raises becomes a `StoreUnavailable`, logged once an outage. Nothing is refused because of
+an outage: each operation is tried.
 """
 
 from __future__ import annotations
