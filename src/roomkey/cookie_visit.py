@@ -24,7 +24,7 @@ from roomkey.events import Created, Ended, Event, LoadedWithOldKey, Rotated
 from roomkey.keys import store_key
 from roomkey.lifecycle import Lifecycle
 from roomkey.seal import OVERHEAD, Sealer
-from roomkey.session import AS_IT_IS, Session
+from roomkey.session import Session
 from roomkey.stores.base import Record
 from roomkey.stores.cookie import CookieStore
 from roomkey.visit import Cookie, Visit
@@ -198,12 +198,7 @@ class CookieVisit(Visit):
         session._ended = False
         for event in happened:
             self.lifecycle.tell(event)
-        session._rotate, session._changes, session._asked = None, (), False
-        session._lifetime, session._reauthenticated = AS_IT_IS, False
-        if self.found is not None:
-            found, self.found = self.found, None
-            assert self.lifecycle.move_in is not None
-            await self.lifecycle.move_in.forget(found)
+        await self._done()
 
     def hold(self, session_id: bytes, record: Record, user: str | None) -> None:
         """Take in a session as the browser has it."""

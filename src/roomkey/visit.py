@@ -203,6 +203,11 @@ class Visit:
             await self._create()
         elif self.found is not None and self.cookie_possible:
             self.cookie = Cookie.CLEAR  # logged out by the first request: the old cookie may have this name
+        await self._done()
+
+    async def _done(self) -> None:
+        """What the handler asked for is done, and so is the moving in."""
+        session = self.session
         session._rotate, session._changes, session._asked = None, (), False
         session._lifetime, session._reauthenticated = AS_IT_IS, False
         if self.found is not None:

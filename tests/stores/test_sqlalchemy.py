@@ -1159,7 +1159,7 @@ def test_silent_server(on_server: _Database, monkeypatch: pytest.MonkeyPatch) ->
                     ]
                     outcomes = await asyncio.gather(*operations, return_exceptions=True)
                     assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
-                    assert time.monotonic() - started < 1.5
+                    assert time.monotonic() - started < 10  # a busy machine; without the guard, for ever
                 # While it is still silent: nothing waits for an answer for which nobody waits.
                 assert await _eventually(_busy(store), 0) == 0
             finally:

@@ -15,10 +15,8 @@ would then say Conflict to its winner. It is StoreUnavailable.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -27,6 +25,7 @@ import asyncpg  # type: ignore[import-untyped]
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Record
+from roomkey.stores.forks import abandon, forgets_after_fork
 from roomkey.stores.postgres.connections import (
     BorrowedConnections,
     Connection,
@@ -120,7 +119,7 @@ class PostgresStore:
         self._checked = False  # whether the table was found to be there, and ours
         self._offices: dict[asyncio.AbstractEventLoop, Office] = {}
         self._lock = threading.Lock()  # held while an office is added or taken away: loops run in threads
-        _stores.add(self)
+        forgets_after_fork(self)
 
     def __repr__(self) -> str:
         where = "a pool of the app's own" if self._target is None else repr(self._target.shown)
@@ -325,10 +324,10 @@ class PostgresStore:
             with suppress(RuntimeError):  # asyncpg wants to tell the loop
                 self._offices.pop(loop).connections.terminate()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """In the child of a fork: the connections are the parent's."""
         self._lock = threading.Lock()
-        _abandoned.append(self._offices)
+        abandon(self._offices)
         self._offices = {}
 
     # The table
@@ -415,18 +414,3 @@ class PostgresStore:
         ):
             return StoreUnavailable("PostgreSQL's connection was lost, or its pool closed")
         return error
-
-
-# After os.fork: connections must not be used by two processes, nor ended by the wrong one.
-
-_stores: weakref.WeakSet[PostgresStore] = weakref.WeakSet()
-_abandoned: list[dict[asyncio.AbstractEventLoop, Office]] = []  # kept: to drop a connection is to end it
-
-
-def _after_fork_in_child() -> None:
-    for store in list(_stores):
-        store._forget()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork_in_child)

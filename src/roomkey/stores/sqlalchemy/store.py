@@ -25,11 +25,9 @@ and one that found another process's lock tries again.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import threading
 import time
-import weakref
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -44,6 +42,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Record
+from roomkey.stores.forks import abandon, forgets_after_fork
 from roomkey.stores.sqlalchemy.engines import (
     checked_engine,
     make_engine,
@@ -140,7 +139,7 @@ class SQLAlchemyStore:
         self._clock = clock
         self._offices: dict[asyncio.AbstractEventLoop, Office] = {}
         self._lock = threading.Lock()  # held while an office is added or taken away: loops run in threads
-        _stores.add(self)
+        forgets_after_fork(self)
 
     def __repr__(self) -> str:
         where = (
@@ -407,10 +406,10 @@ class SQLAlchemyStore:
         for loop in [loop for loop in self._offices if loop.is_closed()]:
             del self._offices[loop]
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """In the child of a fork: the connections are the parent's."""
         self._lock = threading.Lock()
-        _abandoned.append(self._offices)
+        abandon(self._offices)
         self._offices = {}
 
     # Errors
@@ -470,18 +469,3 @@ class SQLAlchemyStore:
             return f"cannot be reached ({type(error).__name__}): is it up, and the URL right?"
         shown = type(getattr(error, "orig", None) or error).__name__
         return f"failed ({shown}{'' if code is None else f', {code}'})"
-
-
-# After os.fork: connections must not be used by two processes, nor ended by the wrong one.
-
-_stores: weakref.WeakSet[SQLAlchemyStore] = weakref.WeakSet()
-_abandoned: list[dict[asyncio.AbstractEventLoop, Office]] = []  # kept: to drop a connection is to end it
-
-
-def _after_fork_in_child() -> None:
-    for store in list(_stores):
-        store._forget()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,40 @@
+"""After `os.fork`: connections must not be used by two processes, nor ended by the wrong one."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Protocol
+
+__all__ = ["abandon", "forgets_after_fork"]
+
+
+class Forgetful(Protocol):
+    """A store that can start anew."""
+
+    def forget(self) -> None:
+        """In the child of a fork: let go of what is the parent's, by way of `abandon`."""
+        ...
+
+
+_stores: weakref.WeakSet[Forgetful] = weakref.WeakSet()
+_abandoned: list[object] = []
+
+
+def forgets_after_fork(store: Forgetful) -> None:
+    """Have `store` forget its connections in every child of this process."""
+    _stores.add(store)
+
+
+def abandon(connections: object) -> None:
+    """Keep the parent's connections out of the way: to drop one is to end it."""
+    _abandoned.append(connections)
+
+
+def _after_fork_in_child() -> None:
+    for store in list(_stores):
+        store.forget()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)
