@@ -391,7 +391,7 @@ def _report(findings: Findings, facts: dict[str, str]) -> str:
     parts += [
         "## What the app logged",
         f"{len(logged)} lines; the last of them:",
-        "\n".join(["```", *logged[-12:], "```"]),
+        "\n".join(["```", *logged[-60:], "```"]),
         "## Machine",
         lines({**machine(), **facts}),
     ]

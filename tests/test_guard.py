@@ -262,6 +262,33 @@ def test_an_answer_from_before_the_outage_does_not_end_it(caplog):
     asyncio.run(scenario())
 
 
+@pytest.mark.usefixtures("settled")
+def test_a_failure_of_before_the_end_does_not_begin_another_outage(caplog):
+    """A frozen server comes back: what was asked while it was frozen may still time out after the first answer."""
+
+    async def scenario():
+        store = TroubledStore()
+        store.trouble = DriverError()
+        guard = GuardedStore(store, LIMIT)
+        with pytest.raises(StoreUnavailable):
+            await guard.load(KEY)
+        store.trouble = "slow"
+        late = asyncio.create_task(guard.load(KEY))
+        await asyncio.sleep(0)  # it is under way
+        store.trouble = None
+        await guard.load(KEY)
+        with pytest.raises(StoreUnavailable):
+            await late
+        levels = [logging.ERROR, logging.WARNING]
+        assert [record.levelno for record in caplog.records] == levels
+        store.trouble = DriverError()
+        with pytest.raises(StoreUnavailable):
+            await guard.load(KEY)
+        assert [record.levelno for record in caplog.records] == [*levels, logging.ERROR]
+
+    asyncio.run(scenario())
+
+
 def test_an_outage_does_not_flap(caplog, monkeypatch):
     """A server that shuts down answers some and fails others: that is one outage, over when it has settled."""
     monkeypatch.setattr("roomkey.guard.SETTLING", 0.05)

@@ -41,6 +41,7 @@ class GuardedStore:
         self._timeout = timeout
         self._down = False
         self._down_since = 0.0  # on time.monotonic
+        self._turn = 0  # how many outages began or ended so far
 
     # Not `async def`: one coroutine less on the way of every request.
 
@@ -90,8 +91,10 @@ class GuardedStore:
             await self.store.close()
 
     async def _within(self, operation: Coroutine[Any, Any, _Answer]) -> _Answer:
-        # Only what was asked during an outage can tell that it is over, and not at once: answers to older questions
-        # still come in, and a server that shuts down answers on the connections that it has not closed yet.
+        # An outage begins and ends by what was asked since the last time that one did: older questions are still
+        # answered, or time out, after it. And it does not end at once: a server that shuts down answers on the
+        # connections that it has not closed yet.
+        turn = self._turn
         was_down = self._down and time.monotonic() - self._down_since >= SETTLING
         try:
             # A timer costs more than a whole operation in memory: run up to the first wait without one.
@@ -106,41 +109,41 @@ class GuardedStore:
                     answer = await _resume(operation, waiting_for)
         except Conflict:
             if was_down:
-                self._is_up()  # it said no, but it answered
+                self._is_up(turn)  # it said no, but it answered
             raise
         except StoreUnavailable as error:
-            self._is_down(error)
+            self._is_down(error, turn)
             raise
         except TimeoutError as error:
             unavailable = StoreUnavailable(
                 f"{type(self.store).__name__} did not answer within {self._timeout:g} s (store_timeout)"
             )
-            self._is_down(unavailable)
+            self._is_down(unavailable, turn)
             raise unavailable from error
         except ConfigurationError:
             raise
         except Exception as error:  # drivers have error classes of their own, and this module knows no driver
-            raise self._failed(error) from error
+            raise self._failed(error, turn) from error
         if was_down:
-            self._is_up()
+            self._is_up(turn)
         return answer
 
-    def _failed(self, error: Exception) -> StoreUnavailable:
+    def _failed(self, error: Exception, turn: int) -> StoreUnavailable:
         # The driver's own words may hold a password or a key: they stay in the chained error.
         unavailable = StoreUnavailable(f"{type(self.store).__name__} failed: {type(error).__name__}")
-        self._is_down(unavailable)
+        self._is_down(unavailable, turn)
         return unavailable
 
-    def _is_down(self, error: StoreUnavailable) -> None:
-        if not self._down:
-            self._down, self._down_since = True, time.monotonic()
+    def _is_down(self, error: StoreUnavailable, turn: int) -> None:
+        if not self._down and turn == self._turn:
+            self._down, self._down_since, self._turn = True, time.monotonic(), turn + 1
             _log.error("session store unavailable, answering 503 until it is back: %s", error)
             if self._tell is not None:
                 self._tell(OutageBegan(type(self.store).__name__, str(error)))
 
-    def _is_up(self) -> None:
-        if self._down:
-            self._down = False
+    def _is_up(self, turn: int) -> None:
+        if self._down and turn == self._turn:
+            self._down, self._turn = False, turn + 1
             _log.warning("session store available again")
             if self._tell is not None:
                 self._tell(OutageEnded(type(self.store).__name__))
