@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from roomkey import codec
 from roomkey.session import Change
-
-if TYPE_CHECKING:
-    pass
-
 
 __all__ = ["lay_over"]
 

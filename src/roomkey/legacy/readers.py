@@ -5,14 +5,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from roomkey import codec
 from roomkey.errors import SessionDataError
-
-if TYPE_CHECKING:
-    pass
-
 
 __all__ = ["DAY", "MALFORMED", "MOST_VALUE", "Cookies", "LegacyReader", "LegacySession", "make_session", "size_of"]
 

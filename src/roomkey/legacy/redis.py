@@ -6,16 +6,12 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from roomkey.errors import ConfigurationError
 from roomkey.legacy.move_in import check_cookie
 from roomkey.legacy.readers import MALFORMED, LegacySession, make_session
 from roomkey.legacy.signed import MOST_DATA, loaded
-
-if TYPE_CHECKING:
-    pass
-
 
 __all__ = ["LitestarRedis", "StarsessionsRedis"]
 

@@ -16,17 +16,13 @@ import zlib
 from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from roomkey.errors import ConfigurationError, WeakSecretWarning
 from roomkey.keys import SecretKeys
 from roomkey.legacy.move_in import check_cookie, check_text
 from roomkey.legacy.readers import DAY, MALFORMED, MOST_VALUE, LegacySession, make_session
-
-if TYPE_CHECKING:
-    pass
-
 
 __all__ = ["MOST_DATA", "DjangoCookie", "FlaskCookie", "LilyaCookie", "RavynCookie", "StarletteCookie", "loaded"]
 
