@@ -381,6 +381,67 @@ def test_rotate_serves_the_old_card_during_grace_only():
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("again", ["rotate", "reauthenticated", "log in", "log out"])
+def test_a_rotation_without_grace_ends_the_grace_before_it(again):
+    """A card that is served for a while leads no further than to the next rotation that gives no grace."""
+
+    async def scenario():
+        world = World()
+        old = await world.begin(x=1, **({} if again == "log in" else {"user_id": "a"}))
+        visit = await world.arrive(old)
+        visit.session.rotate(grace=30)
+        await visit.commit()
+        visit = await world.arrive(visit.card)
+        if again == "log in":
+            visit.session["user_id"] = "a"
+        elif again == "log out":
+            del visit.session["user_id"]
+        else:
+            getattr(visit.session, again)()
+        await visit.commit()
+        assert await world.data(old) is None
+        assert await world.data(visit.card) is not None
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seal", [False, True])
+def test_grace_leads_over_several_rotations(seal):
+    """A card in grace opens a session that was rotated with grace again."""
+
+    async def scenario():
+        world = World(seal=seal)
+        old = card = await world.begin(x=1)
+        for _ in range(3):
+            visit = await world.arrive(card)
+            visit.session.rotate(grace=30)
+            await visit.commit()
+            card = visit.card
+        assert await world.data(old) == {"x": 1}
+        visit = await world.arrive(card)
+        visit.session.invalidate()
+        await visit.commit()
+        assert await world.data(old) is None
+
+    asyncio.run(scenario())
+
+
+def test_rotations_in_a_circle_lead_nowhere():
+    """A store whose tombstones name each other is no endless way."""
+
+    async def scenario():
+        world = World()
+        old = await world.begin(x=1)
+        visit = await world.arrive(old)
+        visit.session.rotate(grace=30)
+        await visit.commit()
+        ((key, tombstone),) = [item for item in world.store._records.items() if item[1].successor]
+        world.store._records[key] = replace(tombstone, successor=key)
+        assert await world.data(old) is None
+
+    asyncio.run(scenario())
+
+
 def test_log_in_gives_no_grace():
     """Grace asked for together with a log-in is not given: the old ID dies at once."""
 

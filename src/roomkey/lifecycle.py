@@ -117,14 +117,11 @@ class Lifecycle:
         known_id: bytes | None = session_id
         try:
             if record.successor is not None:
-                if record.serve_until <= self.clock():
+                found = await self._in_grace(record, secret)
+                if found is None:
                     return self.refuse("rotated")
-                secret = self.envelope.follow(record.data, record.successor, secret)
-                found = await self.current(record.successor, record.user, secret)
-                if isinstance(found, Gone):
-                    return self.refuse("unknown")
                 key, record, secret = found
-                known_id = None  # served out of grace: this browser's new cookie travels with another response
+                known_id = None  # this browser's new cookie travels with another response
             if self.is_over(record):
                 return self.refuse("unknown")
             loaded = self.envelope.open(record.data, key, secret)
@@ -200,6 +197,30 @@ class Lifecycle:
                 "a UUID (or use another user_key in SessionConfig)"
             )
         return self.user_of(data)
+
+    async def _in_grace(self, tombstone: Record, secret: bytes) -> Place | None:
+        """Find the session that an old ID opens during its grace; None: nothing, to whoever arrives with it now.
+
+        Each rotation on the way must still serve, and leave the session whose it was: who planted an ID, and has it
+        rotated while nobody is logged in, must not arrive in the session of whoever logs in next.
+
+        Raises:
+            DamagedData: a tombstone does not say where the session is.
+            StoreUnavailable: the store did not answer.
+        """
+        key, record = "", tombstone
+        for _ in range(_MOST_HOPS):
+            if record.successor is None:
+                return Place(key, record, secret)
+            if record.serve_until <= self.clock():
+                return None
+            secret = self.envelope.follow(record.data, record.successor, secret)
+            key = record.successor
+            found = await self.store.load(key)
+            if found is None or found.user != tombstone.user:
+                return None
+            record = found
+        return None
 
     async def current(self, key: str, user: str | None, secret: bytes) -> Place | Gone:
         """Find where a session is now, following rotations from `key`.

@@ -144,6 +144,23 @@ def test_fixation_with_the_id_from_before_the_log_in(site):
     site(scenario)
 
 
+def test_fixation_with_an_id_that_is_in_grace_at_the_log_in(site):
+    """A planted ID that a rotation serves for a while longer does not lead to the session of whoever logs in then."""
+
+    async def scenario(site):
+        planted = card_in((await site.ask(act=update(x=1)))[1])
+        current = card_in((await site.ask(planted, lambda session: session.rotate(grace=60)))[1])
+        assert (await site.ask(planted))[0] == {"x": 1}
+        card = await site.log_in(cookie=current)
+        seen, headers = await site.ask(planted)
+        assert seen == {}
+        assert not set_cookies(headers)
+        assert await site.who(current) is None
+        assert await site.who(card) == 42
+
+    site(scenario)
+
+
 # --- bringing back what ended -----------------------------------------------------------------------------------------
 
 
