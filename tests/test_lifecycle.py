@@ -475,6 +475,144 @@ def test_old_card_after_rotation_is_anonymous():
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("grow", ["x", "user_id"])
+def test_a_session_emptied_key_by_key_keeps_what_others_put_in(grow):
+    """Deleting the last key, as taking a message does, undoes neither another request's key nor its log-in."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(message="hello")
+        adding, emptying = await world.two(card)
+        adding.session[grow] = 1
+        await adding.commit()
+        del emptying.session["message"]
+        await emptying.commit()
+        assert emptying.cookie is Cookie.KEEP
+        assert await world.data(adding.card or card) == {grow: 1}
+
+    asyncio.run(scenario())
+
+
+def test_a_session_that_two_requests_empty_ends():
+    """Where nothing is left by anybody, the session ends."""
+
+    async def scenario():
+        world = World()
+        one, two = await world.two(await world.begin(a=1, b=2))
+        del one.session["a"]
+        await one.commit()
+        del two.session["a"], two.session["b"]
+        await two.commit()
+        assert two.cookie is Cookie.CLEAR
+        assert world.live() == []
+
+    asyncio.run(scenario())
+
+
+def test_a_log_out_key_by_key_ends_what_others_put_in():
+    """A user's session that is emptied was a log-out: what the user's other request wrote goes too."""
+
+    async def scenario():
+        world = World()
+        adding, emptying = await world.two(await world.begin(user_id="a"))
+        adding.session["x"] = 1
+        await adding.commit()
+        del emptying.session["user_id"]
+        await emptying.commit()
+        assert emptying.cookie is Cookie.CLEAR
+        assert world.live() == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("act", ["invalidate", "clear"])
+@pytest.mark.parametrize("user", [None, "a"])
+def test_an_explicit_log_out_ends_what_others_put_in(act, user):
+    """`clear()` and `invalidate()` end the session with what another request wrote while it ran."""
+
+    async def scenario():
+        world = World()
+        adding, ending = await world.two(await world.begin(a=1, **({} if user is None else {"user_id": user})))
+        adding.session["x"] = 1
+        await adding.commit()
+        getattr(ending.session, act)()
+        await ending.commit()
+        assert ending.cookie is Cookie.CLEAR
+        assert world.live() == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("act", ["invalidate", "clear"])
+def test_an_anonymous_request_logs_nobody_out(act):
+    """A session that was nobody's is cleared by a slow request after somebody logged in: they stay logged in."""
+
+    async def scenario():
+        world = World()
+        logging_in, slow = await world.two(await world.begin(a=1))
+        logging_in.session.update(b=2, user_id="a")
+        await logging_in.commit()
+        getattr(slow.session, act)()
+        await slow.commit()
+        assert slow.cookie is Cookie.KEEP
+        assert await world.data(logging_in.card) == {"b": 2, "user_id": "a"}
+        assert slow.session == {}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("user", [None, "b"])
+def test_what_begins_after_invalidate_does_not_take_a_log_ins_cookie(user):
+    """An anonymous request that invalidates and begins anew gives no cookie over another's log-in, but by a log-in."""
+
+    async def scenario():
+        world = World()
+        logging_in, slow = await world.two(await world.begin(a=1))
+        logging_in.session["user_id"] = "a"
+        await logging_in.commit()
+        slow.session.invalidate()
+        slow.session.update(c=3, **({} if user is None else {"user_id": user}))
+        if user is None:
+            with pytest.raises(SessionEnded):
+                await slow.session.save()
+            assert slow.cookie is Cookie.KEEP
+        else:
+            await slow.session.save()
+            assert await world.data(slow.card) == {"c": 3, "user_id": "b"}
+        assert await world.data(logging_in.card) == {"user_id": "a"}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seal", [False, True])
+def test_a_request_from_before_a_log_in_goes_on_saving_and_sees_nothing(seal):
+    """Its keys and its counting go into the user's session, once each; what the user has, it is never shown."""
+
+    async def scenario():
+        world = World(seal=seal)
+        logging_in, slow = await world.two(await world.begin(a=1))
+        logging_in.session.update(secret="theirs", user_id="a")
+        await logging_in.commit()
+        slow.session["b"] = 2
+        slow.session.change("n", lambda n: n + 1, default=0)
+        await slow.session.save()
+        assert slow.session == {"a": 1, "b": 2, "n": 1}
+        other = await world.arrive(logging_in.card)
+        other.session.update(b=3)
+        other.session.change("n", lambda n: n + 10)
+        await other.commit()
+        slow.session.change("n", lambda n: n + 1)
+        slow.session.remember(5)
+        await slow.session.save()
+        await slow.session.save()
+        assert slow.session == {"a": 1, "b": 2, "n": 2}
+        assert slow.cookie is Cookie.KEEP
+        assert await world.data(logging_in.card) == {"a": 1, "b": 3, "n": 12, "secret": "theirs", "user_id": "a"}
+        assert (await world.arrive(logging_in.card)).facts.lifetime is None
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("login", [False, True])
 def test_in_flight_visit_lays_over_the_successor(login):
     """A visit that loaded before a rotation saves into the successor and sends no cookie."""

@@ -195,7 +195,6 @@ class CookieVisit(Visit):
             self.cookie = Cookie.CLEAR  # logged out by the first request: the old cookie may have this name
         if dict.__len__(session):
             happened += self._seal()
-        session._ended = False
         for event in happened:
             self.lifecycle.tell(event)
         await self._done()

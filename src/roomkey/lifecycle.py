@@ -249,25 +249,30 @@ class Lifecycle:
             key = record.successor
         return Gone.ENDED
 
-    async def end(self, place: Place, reason: Literal["cleared", "revoked", "limit"]) -> bool:
-        """End the session where it is now. A swap first: a rotation under way must not carry it to safety.
-
-        Returns whether it was this call that ended it.
-        """
-        key, record, secret = place
+    async def end(self, place: Place, reason: Literal["revoked", "limit"]) -> bool:
+        """End the session where it is now, whoever's it is by then. Returns whether it was this call that ended it."""
         while True:
-            ended = replace(record, data=b"", version=record.version + 1, expires_at=self.clock())
             try:
-                await self.store.update(key, ended, version=record.version)
-                break
+                await self.end_at(place, reason)
+                return True
             except Conflict:
+                key, record, secret = place
                 found = await self.current(key, record.user, secret)
                 if isinstance(found, Gone):
                     return False
-                key, record, secret = found
+                place = found
+
+    async def end_at(self, place: Place, reason: Literal["cleared", "revoked", "limit"]) -> None:
+        """End the session as it was read. A swap first: a rotation under way must not carry it to safety.
+
+        Raises:
+            Conflict: it has changed, moved on or ended since.
+        """
+        key, record, _ = place
+        ended = replace(record, data=b"", version=record.version + 1, expires_at=self.clock())
+        await self.store.update(key, ended, version=record.version)
         await self.store.delete(key)
         self.tell(Ended(key, record.user, reason))
-        return True
 
     async def keep_to_limit(self, user: str) -> None:
         """End a user's longest unused sessions, past the limit.

@@ -67,6 +67,7 @@ class Session(dict[str, Any]):
     _changes: tuple[Change, ...] = ()
     _lifetime: float | None = AS_IT_IS  # seconds; None: the configuration's
     _reauthenticated = False
+    _cleared = False  # by clear(): empty all the same when the request ends, it was a log-out
     _visit: Visit | None = None
 
     # --- what a handler calls -------------------------------------------------------------------------------------
@@ -197,6 +198,8 @@ class Session(dict[str, Any]):
     async def save(self) -> None:
         """Save now: for WebSockets, streams and long jobs. Afterwards the session holds what was saved.
 
+        Where somebody has logged in meanwhile, the changes go into their session and this one shows nothing of it.
+
         Raises:
             SessionDataError: a value cannot be stored.
             SessionEnded: the session was ended meanwhile.
@@ -209,7 +212,7 @@ class Session(dict[str, Any]):
         """Take in what other requests saved since; this request's own changes stay on top.
 
         Raises:
-            SessionEnded: the session was ended meanwhile.
+            SessionEnded: the session was ended meanwhile, or somebody has logged in.
             StoreUnavailable: the store did not answer.
         """
         self._accessed = True
@@ -361,7 +364,10 @@ class Session(dict[str, Any]):
         super().update(*args, **kwargs)
 
     def clear(self) -> None:
-        """Empty the session; if it is still empty when the request ends, it ends."""
-        self._accessed = True
+        """Empty the session; if it is still empty when the request ends, it ends.
+
+        Deleting the last key ends it too, unless another request put something into it meanwhile.
+        """
+        self._accessed = self._cleared = True
         self._changes = ()
         super().clear()

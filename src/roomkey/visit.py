@@ -137,8 +137,7 @@ class Visit:
         found = await self.lifecycle.current(self.key, self.record.user, self.secret)
         if isinstance(found, Gone):
             raise SessionEnded("the session was ended while this request ran")
-        pending = self._user()
-        if pending != self.user and found.record.user not in (None, pending, self.user):
+        if found.record.user not in (None, self._user(), self.user):
             raise SessionEnded("the session became another user's while this request ran")
         loaded = self._opened(found)
         fresh = codec.decode(loaded)
@@ -195,11 +194,10 @@ class Visit:
             if stored is None:
                 return
         if self.record is not None and (session._ended or not dict.__len__(session)):
-            await self._end()
-        session._ended = False
-        if self.record is not None:
+            await self._end(self.record)
+        elif self.record is not None:
             await self._save(self.record, stored)
-        elif dict.__len__(session):
+        if self.record is None and dict.__len__(session):
             await self._create()
         elif self.found is not None and self.cookie_possible:
             self.cookie = Cookie.CLEAR  # logged out by the first request: the old cookie may have this name
@@ -208,7 +206,8 @@ class Visit:
     async def _done(self) -> None:
         """What the handler asked for is done, and so is the moving in."""
         session = self.session
-        session._rotate, session._changes, session._asked = None, (), False
+        session._rotate, session._changes = None, ()
+        session._asked = session._ended = session._cleared = False
         session._lifetime, session._reauthenticated = AS_IT_IS, False
         if self.found is not None:
             found, self.found = self.found, None
@@ -236,12 +235,28 @@ class Visit:
             await lifecycle.keep_to_limit(user)
         await lifecycle.purge_when_due()
 
-    async def _end(self) -> None:
-        assert self.record is not None
-        place = Place(self.key, self.record, self.secret)
+    async def _end(self, record: Record) -> None:
+        """End the session: logged out, or emptied key by key, which loses nothing that others put into it meanwhile."""
+        lifecycle, session = self.lifecycle, self.session
+        begun = session._plain()  # after `invalidate`: a session of its own
+        try:
+            await self._end_at(Place(self.key, record, self.secret))
+        except Conflict:
+            async with lifecycle.queue(self.key):
+                await self._merge(record, {}, None, False, ends=session._ended or session._cleared)
+            self.lost = False
+            if begun:
+                # Where somebody has logged in meanwhile, the cookie is theirs, unless this is a log-in too.
+                self.lost = self.record is not None and lifecycle.user_of(begun) is None
+                self._forget()
+                self._hold({} if self.lost else begun)
+
+    async def _end_at(self, place: Place) -> None:
+        """End the session as it was read; raises Conflict. Only who did it takes the cookie back: to whom it has ended
+        already, somebody may have logged in anew."""
+        await self.lifecycle.end_at(place, "cleared")
         self._forget()
-        # Who finds it ended already leaves the cookie alone: somebody may have logged in anew.
-        if await self.lifecycle.end(place, "cleared") and self.cookie_possible:
+        if self.cookie_possible:
             self.cookie = Cookie.CLEAR
 
     async def _save(self, record: Record, stored: bytes) -> None:
@@ -266,12 +281,14 @@ class Visit:
             async with lifecycle.queue(self.key):
                 await self._merge(record, mine, user, rotating)
 
-    async def _merge(self, record: Record, mine: dict[str, Any], user: str | None, rotating: bool) -> None:
-        """Save over what others saved meanwhile, as often as it takes."""
+    async def _merge(
+        self, record: Record, mine: dict[str, Any], user: str | None, rotating: bool, *, ends: bool = False
+    ) -> None:
+        """Save over what others saved meanwhile, as often as it takes; if it `ends`, end the session with all of it."""
         import asyncio
 
         lifecycle, session = self.lifecycle, self.session
-        base = codec.decode(self.loaded)
+        base, origin, facts_before = codec.decode(self.loaded), Place(self.key, record, self.secret), self.facts
         key, owner, secret = self.key, record.user, self.secret
         for attempt in itertools.count(1):
             found = await lifecycle.current(key, owner, secret)
@@ -287,29 +304,32 @@ class Visit:
                     self.lost = True
                 return
             loaded = self._opened(found)
-            if changes_user and self.user is not None:
+            passed_on = not changes_user and found.record.user != self.user  # somebody logged in meanwhile
+            if (ends and not passed_on) or (changes_user and self.user is not None):
                 merged = mine  # what the user before wrote meanwhile stays behind
             else:
                 merged = lay_over(codec.decode(loaded), base, mine, session._changes)
-            if not merged:
-                self._saved(found, loaded, codec.facts_in(loaded))
-                self._hold(merged)
-                await self._end()
-                return
-            facts = self._facts_of(user, codec.facts_in(loaded))
-            stored = codec.encode(merged, facts)
-            lifecycle.check(merged, stored)
-            # Where another request logged in meanwhile, `rotate()` must not hand its card to one from before.
-            rotates = rotating and (changes_user or found.record.user == self.user)
             try:
-                await self._swap(found, stored, facts, lifecycle.user_of(merged), rotates)
+                if merged:
+                    facts = codec.facts_in(loaded)
+                    facts = facts if passed_on else self._facts_of(user, facts)
+                    stored = codec.encode(merged, facts)
+                    lifecycle.check(merged, stored)
+                    # Where another request logged in, `rotate()` must not hand its card to one from before.
+                    rotates = rotating and not passed_on
+                    await self._swap(found, stored, facts, lifecycle.user_of(merged), rotates)
+                else:
+                    await self._end_at(found)
             except Conflict:
                 key, owner, secret = found.key, found.record.user, found.secret
                 # Other processes queue elsewhere: step aside for a moment, longer each time.
                 await asyncio.sleep(random.uniform(0, min(0.001 * attempt, 0.05)))
                 continue
-            self._hold(merged)
-            lifecycle.tell(Merged(self.key, attempt))
+            if merged:
+                lifecycle.tell(Merged(self.key, attempt))
+            if passed_on:  # its changes went along; what the session holds since the log-in is not for it to see
+                self._saved(origin, codec.encode(mine, facts_before), facts_before)
+            self._hold(mine if passed_on else merged)
             return
 
     async def _swap(self, place: Place, stored: bytes, facts: Facts, user: str | None, rotating: bool) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from roomkey import ConfigurationError, SessionConfig, SessionDataError, SessionMiddleware, Sessions
+from roomkey import ConfigurationError, SessionConfig, SessionDataError, SessionEnded, SessionMiddleware, Sessions
 from roomkey.keys import new_session_id
 from roomkey.lifecycle import Lifecycle
 from roomkey.stores.memory import MemoryStore
@@ -157,6 +157,34 @@ def test_fixation_with_an_id_that_is_in_grace_at_the_log_in(site):
         assert not set_cookies(headers)
         assert await site.who(current) is None
         assert await site.who(card) == 42
+
+    site(scenario)
+
+
+def test_a_request_under_way_from_before_the_log_in(site):
+    """Whoever had a request running with the planted ID at the log-in reads nothing of the user's, nor ends it."""
+
+    async def scenario(site):
+        async def slow(session, do):
+            site.victim = await site.log_in(cookie=planted)
+            await do(session)
+
+        async def save(session):
+            session["mine"] = 1
+            await session.save()
+            assert session == {"x": 1, "mine": 1}
+            with pytest.raises(SessionEnded):
+                await session.refresh()
+            assert session == {"x": 1, "mine": 1}
+
+        async def clear(session):
+            session.clear()
+
+        for do in (save, clear):
+            planted = card_in((await site.ask(act=update(x=1)))[1])
+            _, headers = await site.ask(planted, lambda session, do=do: slow(session, do))
+            assert not set_cookies(headers)
+            assert await site.who(site.victim) == 42
 
     site(scenario)
 
