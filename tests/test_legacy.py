@@ -7,6 +7,7 @@ import dataclasses
 import datetime as dt
 import json
 import logging
+import math
 import time
 import uuid
 import warnings
@@ -51,7 +52,15 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from roomkey import ConfigurationError, SessionConfig, SessionMiddleware, StoreUnavailable, codec
+from roomkey import (
+    ConfigurationError,
+    LoginTooOld,
+    SessionConfig,
+    SessionMiddleware,
+    Sessions,
+    StoreUnavailable,
+    codec,
+)
 from roomkey.cookies import find_cookies
 from roomkey.legacy import (
     DjangoCookie,
@@ -243,7 +252,7 @@ def test_an_expired_cookie_reads_nothing(library):
     value = library.cookie(KEY, DATA)[1]
     reader = library.reader(KEY, max_age=100, clock=clock)
     clock.advance(95)
-    assert 0 <= run(reader.read(value)).expires_in <= 5.1
+    assert 0 <= run(reader.read(value)).expires_in <= 6.1  # stamps are whole seconds, and making a cookie takes time
     clock.advance(7)
     assert run(reader.read(value)) is None
 
@@ -676,26 +685,33 @@ def test_a_starsessions_session_on_redis(redis_url, prefix, lifetime, decode):
             assert name == reader.cookie_name
             assert await StarsessionsRedis(new, prefix="other.").read(value) is None
             await reader.forget(value)
-            assert await old.keys() == []
+            (key,) = await old.keys()
+            assert 0 < await old.ttl(key) <= 10
+            assert (await reader.read(value)).data == DATA
+            await old.delete(key)
             assert await reader.read(value) is None
             await reader.forget(value)
+            assert await old.keys() == []
 
     run(go())
 
 
-def test_a_starsessions_store_instead_of_a_client():
-    """A store of starsessions is read through its own methods."""
+def test_a_starsessions_store_instead_of_a_client(redis_url):
+    """A store of starsessions is read through its own methods, and asked to let go of the session soon."""
 
     async def go():
-        store = starsessions.InMemoryStore()
-        name, value = await starsessions_cookie(store, DATA, cookie_name="sid")
-        reader = StarsessionsRedis(store, cookie_name="sid")
-        assert name == "sid"
-        assert (await reader.read(value)).data == DATA
-        assert await reader.read(b"0" * 32) is None
-        await reader.forget(value)
-        assert store.data == {}
-        assert await reader.read(value) is None
+        async with _connected(redis_url) as client:
+            store = starsessions.stores.redis.RedisStore(connection=client)
+            name, value = await starsessions_cookie(store, DATA, cookie_name="sid")
+            reader = StarsessionsRedis(store, cookie_name="sid")
+            assert name == "sid"
+            assert (await reader.read(value)).data == DATA
+            assert await reader.read(b"0" * 32) is None
+            await reader.forget(b"0" * 32)
+            await reader.forget(value)
+            (key,) = await client.keys()
+            assert 0 < await client.ttl(key) <= 10
+            assert (await reader.read(value)).data == DATA
 
     run(go())
 
@@ -733,6 +749,11 @@ def test_a_litestar_session_on_redis(redis_url, namespace, as_store):
             assert name == reader.cookie_name
             assert await LitestarRedis(client, namespace="other").read(value) is None
             await reader.forget(value)
+            (key,) = await client.keys()
+            assert 0 < await client.ttl(key) <= 10
+            assert (await reader.read(value)).data == DATA
+            await client.delete(key)
+            await reader.forget(value)
             assert await client.keys() == []
             assert await reader.read(value) is None
 
@@ -760,7 +781,11 @@ def test_a_litestar_store_of_another_kind():
         reader = LitestarRedis(store)
         assert (await reader.read(value)).data == DATA
         await reader.forget(value)
-        assert await reader.read(value) is None
+        assert 0 < await store.expires_in(value.decode()) <= 10
+        assert (await reader.read(value)).data == DATA
+        assert await reader.read(b"0" * 32) is None
+        await reader.forget(b"0" * 32)
+        assert await store.get("0" * 32) is None
 
     run(go())
 
@@ -1012,10 +1037,6 @@ def test_forgetting_may_fail_without_harm(caplog):
 
 # --- the whole way ----------------------------------------------------------------------------------------------------
 
-wired = pytest.mark.skipif(
-    "legacy" not in {field.name for field in dataclasses.fields(SessionConfig)}, reason="no option `legacy` yet"
-)
-
 
 class _Refusal(Exception):
     def __init__(self):
@@ -1036,6 +1057,9 @@ async def _shop(scope, receive, send):
         session.clear()
     elif path == "/log-in":
         session["user_id"] = "new"
+    elif path == "/count":
+        session.change("n", lambda n: n + 1, default=0)
+        await asyncio.sleep(0.01)
     elif path == "/raise":
         raise RuntimeError
     elif path == "/refuse":
@@ -1080,7 +1104,6 @@ def _roomkey(*readers, **options):
     return store, SessionMiddleware(_shop, secret_key=SECRET, store=store, legacy=list(readers), **options)
 
 
-@wired
 @by_library
 @pytest.mark.parametrize("name", ["session", "sessionid", "roomkey"])
 @pytest.mark.parametrize("path", ["/read", "/untouched"])
@@ -1100,9 +1123,8 @@ def test_nobody_is_logged_out_by_the_switch(library, path, name):
     run(go())
 
 
-@wired
 def test_a_session_on_redis_moves_in_once(redis_url):
-    """The old entry is removed when the new session was saved: a copy of the old cookie is good for nothing."""
+    """The old entry goes soon after the new session was saved; a copy of the old cookie is good for nothing by then."""
 
     async def go():
         async with _connected(redis_url) as client:
@@ -1117,13 +1139,14 @@ def test_a_session_on_redis_moves_in_once(redis_url):
                 browser = _Browser(app, **{name: value.decode()})
                 assert await browser.visit("/read") == DATA
                 assert await browser.visit("/read") == DATA
+                assert await browser.visit("/log-out") == {}
                 assert await _Browser(app, **{name: value.decode()}).visit("/read") == {}
-            assert await client.keys() == []
+            for key in await client.keys():
+                assert 0 < await client.ttl(key) <= 10
 
     run(go())
 
 
-@wired
 def test_logging_out_by_the_first_request():
     """Who logs out with an old cookie is logged out: both cookies are taken back, and the old entry is removed."""
     reader = _OwnReader()
@@ -1137,7 +1160,6 @@ def test_logging_out_by_the_first_request():
     run(go())
 
 
-@wired
 def test_logging_out_by_the_first_request_under_the_same_name():
     """The same where the old cookie has Roomkey's name."""
     _, app = _roomkey(StarletteCookie(KEY))
@@ -1146,7 +1168,6 @@ def test_logging_out_by_the_first_request_under_the_same_name():
     assert browser.cookies == {}
 
 
-@wired
 def test_a_log_out_is_not_undone_by_an_old_cookie():
     """Who brings the card of a session that has ended is anonymous, whatever old cookie comes with it."""
     _, app = _roomkey(_OwnReader())
@@ -1163,7 +1184,6 @@ def test_a_log_out_is_not_undone_by_an_old_cookie():
     run(go())
 
 
-@wired
 def test_a_card_counts_before_an_old_cookie():
     """With a genuine card of a live session, no reader is asked."""
     _, app = _roomkey(_OwnReader())
@@ -1177,23 +1197,243 @@ def test_a_card_counts_before_an_old_cookie():
     run(go())
 
 
-@wired
-def test_nothing_of_the_old_session_but_its_data_is_adopted():
-    """Two first requests at once make two sessions, each with an ID of its own; a new log-in stays what it is."""
-    _, app = _roomkey(_OwnReader())
-    one, two, three = (_Browser(app, own="a") for _ in range(3))
+@pytest.mark.parametrize("seal", [False, True])
+def test_first_requests_at_once_make_one_session(seal):
+    """They all see the old session and none of their changes is lost; one of them gives the cookie."""
+    reader = _OwnReader()
+    store, app = _roomkey(reader, seal=seal)
+    browsers = [_Browser(app, own="a") for _ in range(8)]
 
     async def go():
-        assert await asyncio.gather(one.visit("/read"), two.visit("/read")) == [{"user_id": "a"}] * 2
-        assert one.cookies["session"] != two.cookies["session"]
-        await three.visit("/log-in")
-        assert await three.visit("/read") == {"user_id": "new"}
-        assert await one.visit("/read") == {"user_id": "a"}
+        answers = await asyncio.gather(*(browser.visit("/count") for browser in browsers))
+        assert answers == [{}] * 8
+        (given,) = [browser for browser in browsers if "session" in browser.cookies]
+        assert await given.visit("/read") == {"user_id": "a", "n": 8}
+        assert len(await store.of_user("a")) == 1
+        assert await browsers[0].visit("/count") == {}  # sent before the first answer was there
+        assert await given.visit("/read") == {"user_id": "a", "n": 9}
 
     run(go())
 
 
-@wired
+@by_library
+def test_an_old_cookie_moves_in_once(library):
+    """After a log-out, and after the session has expired, its old cookie opens nothing for as long as it is genuine."""
+    clock = Clock(time.time())
+    reader = library.reader(KEY)
+    store = MemoryStore(clock=clock)
+    app = SessionMiddleware(_shop, secret_key=SECRET, store=store, legacy=[reader], clock=clock)
+    name, value = library.cookie(KEY, DATA)
+    other = library.cookie(KEY, {**DATA, "x": 1})[1]
+
+    async def go():
+        for end in ("log out", "expire", "log out at once"):
+            cookie = {"log out": value, "expire": other}.get(end) or library.cookie(KEY, {**DATA, "y": 1})[1]
+            browser = _Browser(app, **{name: cookie.decode()})
+            if end == "log out at once":
+                await browser.visit("/log-out")
+            else:
+                assert (await browser.visit("/read"))["user_id"] == 7
+                if end == "log out":
+                    await browser.visit("/log-out")
+                else:
+                    clock.advance(DAY)
+            copy = _Browser(app, **{name: cookie.decode()})
+            for _ in range(2):
+                assert await copy.visit("/read") == {}
+                assert copy.set_cookies == []
+        clock.advance(reader.max_age - 2 * DAY)
+        while await store.purge(100):
+            pass
+        assert await copy.visit("/read") == {}
+
+    run(go())
+
+
+def test_an_old_cookie_is_served_for_a_moment_after_its_session_has_moved_in():
+    """What the browser sent together is served without a cookie of its own; later there is nothing for it."""
+    clock = Clock(time.time())
+    app = SessionMiddleware(
+        _shop, secret_key=SECRET, store=MemoryStore(clock=clock), legacy=[_OwnReader()], clock=clock
+    )
+
+    async def go():
+        await _Browser(app, own="a").visit("/read")
+        late = _Browser(app, own="a")
+        clock.advance(9)
+        assert await late.visit("/read") == {"user_id": "a"}
+        assert late.set_cookies == []
+        clock.advance(2)
+        assert await late.visit("/read") == {}
+
+    run(go())
+
+
+def test_an_old_cookie_from_before_the_log_in_opens_nothing_after_it():
+    """Who planted an old cookie does not get into the session of the user who logs in with it, first or later."""
+    _, app = _roomkey(StarletteCookie(KEY))
+
+    async def go():
+        for paths in (["/log-in"], ["/read", "/log-in"]):
+            planted = starlette_cookie(KEY, {"cart": len(paths)})[1].decode()
+            victim = _Browser(app, session=planted)
+            for path in paths:
+                await victim.visit(path)
+            assert await _Browser(app, session=planted).visit("/read") == {}
+            assert await victim.visit("/read") == {"cart": len(paths), "user_id": "new"}
+
+    run(go())
+
+
+def test_a_slow_first_request_does_not_bring_back_what_has_ended():
+    """Two first requests, and a log-out while one of them still runs: it is saved nowhere."""
+    store, app = _roomkey(_OwnReader())
+
+    async def go():
+        slow = await app.lifecycle.arrive([], {b"own": [b"a"]}.__getitem__)
+        browser = _Browser(app, own="a")
+        assert await browser.visit("/read") == {"user_id": "a"}
+        await browser.visit("/log-out")
+        slow.session["x"] = 1
+        await slow.commit()
+        assert slow.lost
+        assert await store.of_user("a") == []
+        assert await _Browser(app, own="a").visit("/read") == {}
+
+    run(go())
+
+
+def test_a_revoked_session_does_not_move_in_again():
+    """Not even where no response has given a cookie yet."""
+    _, app = _roomkey(_OwnReader())
+
+    async def go():
+        with pytest.raises(RuntimeError):
+            await _Browser(app, own="a").visit("/raise")
+        assert await Sessions(app.lifecycle).revoke_all("a") == 1
+        assert await _Browser(app, own="a").visit("/read") == {}
+
+    run(go())
+
+
+@pytest.mark.parametrize("in_cookie", [False, True], ids=["on the server", "in the cookie"])
+@pytest.mark.parametrize(
+    ("created_at", "known"), [(None, None), (500.0, 500.0), (2e9, 1e6), (math.inf, None), (math.nan, None)]
+)
+def test_a_session_that_moves_in_is_no_recent_log_in(in_cookie, created_at, known):
+    """When the log-in was is not known: no sooner than the session began. A log-in of its own is recent."""
+
+    class Reader(_OwnReader):
+        async def read(self, value):
+            return LegacySession({"user_id": "a"}, created_at=created_at)
+
+    clock = Clock(1e6)
+    store = "cookie://" if in_cookie else MemoryStore(clock=clock)
+    config = SessionConfig(secret_key=SECRET, store=store, legacy=[Reader()], clock=clock)
+    life = SessionMiddleware(_shop, config).lifecycle
+
+    async def go():
+        visit = await life.arrive([], {b"own": [b"a"]}.__getitem__)
+        for _ in range(2):
+            moment = visit.session.authenticated_at
+            assert (None if moment is None else moment.timestamp()) == known
+            if known != 1e6:
+                with pytest.raises(LoginTooOld):
+                    visit.session.require_recent(300)
+            await visit.commit()
+            visit = await life.arrive([visit.card])
+        visit.session.reauthenticated()
+        visit.session.require_recent(300)
+        for act in ("invalidate", "log in"):
+            visit = await life.arrive([], {b"own": [act.encode()]}.__getitem__)
+            if act == "invalidate":
+                visit.session.invalidate()
+            visit.session["user_id"] = "a" if act == "invalidate" else "b"
+            await visit.commit()
+            (await life.arrive([visit.card])).session.require_recent(300)
+
+    run(go())
+
+
+def test_a_user_that_is_no_id_stays_outside(caplog):
+    """An old session whose value under `user_key` is no ID does not move in; that is said once."""
+
+    class Reader(_OwnReader):
+        async def read(self, value):
+            return LegacySession({"user_id": ["a"]})
+
+    _, app = _roomkey(Reader())
+
+    async def go():
+        for _ in range(2):
+            assert await _Browser(app, own="a").visit("/read") == {}
+        assert app.lifecycle.refused["legacy"] == 2
+
+    run(go())
+    assert caplog.text.count("old sessions do not move in") == 1
+
+
+def test_a_mark_that_cannot_be_followed():
+    """A damaged mark, and one that leads to nothing, are no session and no error."""
+    store, app = _roomkey(_OwnReader(), seal=True)
+
+    async def go():
+        await _Browser(app, own="a").visit("/read")
+        (mark,) = [key for key, record in store._records.items() if record.user is None]
+        good = store._records[mark]
+        for bad in ({"data": b"x"}, {"successor": None}, {"successor": "0" * 64}):
+            store._records[mark] = dataclasses.replace(good, **bad)
+            assert await _Browser(app, own="a").visit("/read") == {}
+
+    run(go())
+
+
+def test_the_limit_counts_who_moves_in():
+    """`max_sessions_per_user` holds for sessions that move in too."""
+    store, app = _roomkey(_OwnReader(data={"user_id": "a"}), max_sessions_per_user=2)
+
+    async def go():
+        browsers = [_Browser(app, own=str(number)) for number in range(3)]
+        for browser in browsers:
+            assert await browser.visit("/read") == {"user_id": "a"}
+        assert len(await store.of_user("a")) == 2
+
+    run(go())
+
+
+def test_the_list_of_sessions_says_from_where_one_moved_in():
+    """With `record_client`; and says nothing of who has logged out since."""
+    _, app = _roomkey(_OwnReader())
+
+    async def go():
+        visit = await app.lifecycle.arrive([], {b"own": [b"a"]}.__getitem__)
+        visit.client = ("192.0.2.1", "a browser")
+        visit.session["x"] = 1
+        await visit.commit()
+        (info,) = await Sessions(app.lifecycle).of("a")
+        assert (info.ip, info.user_agent) == ("192.0.2.1", "a browser")
+        visit = await app.lifecycle.arrive([visit.card])
+        visit.client = ("192.0.2.1", "a browser")
+        del visit.session["user_id"]
+        await visit.commit()
+        assert (visit.record.ip, visit.record.user_agent) == (None, None)
+
+    run(go())
+
+
+def test_a_log_in_by_the_first_request_is_no_part_of_the_old_session():
+    """It gets an ID of its own, and the requests that were sent with it see nothing of it."""
+    _, app = _roomkey(_OwnReader())
+    one, two = _Browser(app, own="a"), _Browser(app, own="a")
+
+    async def go():
+        await one.visit("/log-in")
+        assert await one.visit("/read") == {"user_id": "new"}
+        assert await two.visit("/read") == {}
+
+    run(go())
+
+
 def test_a_store_that_is_down_loses_no_old_session(monkeypatch):
     """When the new session cannot be saved, the answer is 503, and the old cookie and entry stay."""
     reader = _OwnReader()
@@ -1214,7 +1454,6 @@ def test_a_store_that_is_down_loses_no_old_session(monkeypatch):
     run(go())
 
 
-@wired
 def test_an_old_server_that_is_down_is_503():
     """Where nobody knows whether there is an old session, the answer is 503, and the cookie stays."""
     reader = _OwnReader(error=OSError())
@@ -1229,7 +1468,6 @@ def test_an_old_server_that_is_down_is_503():
     run(go())
 
 
-@wired
 def test_a_websocket_moves_in_when_it_is_accepted():
     """A WebSocket's cookie goes out when it is accepted; one that is refused leaves the old session for later."""
     reader = _OwnReader()
@@ -1246,7 +1484,6 @@ def test_a_websocket_moves_in_when_it_is_accepted():
     run(go())
 
 
-@wired
 @pytest.mark.parametrize(("path", "error"), [("/raise", RuntimeError), ("/refuse", _Refusal)])
 def test_a_request_that_cannot_give_a_cookie_leaves_it_for_later(path, error):
     """After an unhandled error, or an answer whose one cookie is the app's, the old session is still there."""
@@ -1263,7 +1500,6 @@ def test_a_request_that_cannot_give_a_cookie_leaves_it_for_later(path, error):
     run(go())
 
 
-@wired
 def test_without_an_old_cookie_nothing_happens():
     """Anonymous and forged requests stay anonymous; forged values are counted."""
     _, app = _roomkey(StarletteCookie(KEY))
@@ -1278,7 +1514,6 @@ def test_without_an_old_cookie_nothing_happens():
     run(go())
 
 
-@wired
 def test_a_cookie_of_the_same_name_at_another_path_is_taken_back_first():
     """A browser that takes the two cookies for one keeps the new one."""
     _, app = _roomkey(StarletteCookie(KEY, path="/old"))
@@ -1294,7 +1529,6 @@ def test_a_cookie_of_the_same_name_at_another_path_is_taken_back_first():
     run(go())
 
 
-@wired
 def test_a_ravyn_app_moves_in():
     """Ravyn's own sessions move in with one import changed and one option added."""
     from roomkey.ravyn import SessionConfig as Config

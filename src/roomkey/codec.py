@@ -53,7 +53,9 @@ class DamagedData(RoomkeyError):
 class Facts(NamedTuple):
     """What a session knows beside its data. Made by `make_facts`."""
 
-    authenticated_at: float | None = None  # Unix seconds of the last log-in; None: nobody logged in
+    authenticated_at: float | None = (
+        None  # Unix seconds of the last log-in; None: nobody logged in, or nobody knows when
+    )
     lifetime: float | None = None  # seconds that it lives after it was last used; None: the configuration's max_age
     head: bytes = _FORMAT  # what the encoded session begins with: all of this
 

@@ -65,7 +65,7 @@ class SessionConfig:
         store_timeout: seconds one store operation may take before the answer is 503.
         max_bytes: encoded size, in bytes, at which a session is refused.
         legacy: readers of another library's sessions (`roomkey.legacy`), which move in on first sight. Take them out
-            again once the old cookies have expired: until then, a copy of an old signed cookie can move in too.
+            again once the old cookies have expired: until then, whoever knows the old key can make up sessions.
         on_event: is called with each event of `roomkey.events`, in the request's task: be quick. What it raises is
             logged, and disturbs nobody.
         clock: returns Unix seconds; tests move it.

@@ -30,6 +30,7 @@ from roomkey.stores.cookie import CookieStore
 from roomkey.visit import Cookie, Visit
 
 if TYPE_CHECKING:
+    from roomkey.legacy.move_in import Found
     from roomkey.legacy.readers import Cookies
 
 __all__ = ["CookieLifecycle", "CookieVisit"]
@@ -91,8 +92,17 @@ class CookieLifecycle(Lifecycle):
         if reason == "card" and self.move_in is not None and cookies is not None:
             old = await self.move_in.find(cookies)
             if old is not None:
-                return self._moving(old)
+                return self._take_in(old)
         return self.refuse(reason) if cards else self.anonymous()
+
+    def _take_in(self, old: Found) -> CookieVisit:
+        """Return the visit of a request that brought an old session. Nothing is kept here that says it has moved in."""
+        visit = self.anonymous()
+        visit.found, visit.facts, visit.user = old, self.facts_of(old), self.user_of(old.session.data)
+        visit.loaded = codec.encode(old.session.data, visit.facts)
+        visit._hold(codec.decode(visit.loaded))
+        visit.session.mark_accessed()
+        return visit
 
     async def keep_purging(self) -> None:
         """Return at once: there is nothing to purge."""

@@ -133,7 +133,7 @@ class Session(dict[str, Any]):
 
     @property
     def authenticated_at(self) -> dt.datetime | None:
-        """When the user last logged in (aware, UTC); None: nobody is logged in."""
+        """When the user last logged in (aware, UTC); None: nobody is logged in, or it was in another library."""
         moment = self._attached().authenticated_at
         return None if moment is None else dt.datetime.fromtimestamp(moment, dt.UTC)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["RENEWALS", "Cookie", "Gone", "Place", "Visit", "unreadable"]
 
 RENEWALS = 10  # a session is renewed at most once in this fraction of its idle timeout
+_MOVING = 10.0  # seconds for which requests with an old cookie are served after its session has moved in
 _FRESH = 1 - 1 / RENEWALS  # of its idle timeout: with more than that left, no renewal is due
 
 
@@ -157,13 +158,12 @@ class Visit:
             SessionDataError: a value cannot be stored.
         """
         session, record = self.session, self.record
-        if self.found is None and (
-            not session._accessed or (record is None and not session._ended and not dict.__len__(session))
-        ):
+        if self.found is not None:  # it moves in with the first response that can give a cookie
+            stored = codec.encode(session._plain(), self.facts)
+            return stored if self.cookie_possible or stored != self.loaded else None
+        if not session._accessed or (record is None and not session._ended and not dict.__len__(session)):
             return None
         stored = codec.encode(session._plain(), self.facts)
-        if self.found is not None and not self.cookie_possible and stored == codec.encode(self.found.session.data):
-            return None  # this response cannot give a cookie: it moves in with the next request
         if record is None or stored != self.loaded or session._asked:
             return stored
         if not dict.__len__(session) or self.has_old_key:
@@ -199,8 +199,6 @@ class Visit:
             await self._save(self.record, stored)
         if self.record is None and dict.__len__(session):
             await self._create()
-        elif self.found is not None and self.cookie_possible:
-            self.cookie = Cookie.CLEAR  # logged out by the first request: the old cookie may have this name
         await self._done()
 
     async def _done(self) -> None:
@@ -209,7 +207,7 @@ class Visit:
         session._rotate, session._changes = None, ()
         session._asked = session._ended = session._cleared = False
         session._lifetime, session._reauthenticated = AS_IT_IS, False
-        if self.found is not None:
+        if self.found is not None and self.cookie_possible:
             found, self.found = self.found, None
             assert self.lifecycle.move_in is not None
             await self.lifecycle.move_in.forget(found)
@@ -262,13 +260,15 @@ class Visit:
     async def _save(self, record: Record, stored: bytes) -> None:
         lifecycle, session = self.lifecycle, self.session
         mine = session._plain()
-        if stored == self.loaded and not session._asked and not lifecycle.envelope.is_old(record.data):
+        moves_in = self.found is not None and self.cookie_possible
+        if stored == self.loaded and not (session._asked or moves_in or lifecycle.envelope.is_old(record.data)):
             await self._renew(record)  # what is unchanged and not due does not come here
             return
         user = lifecycle.user_of(mine)
         if user != self.user:
             lifecycle.checked_user(mine)
-        rotating = session._rotate is not None or session._reauthenticated or user != self.user
+        asked = session._rotate is not None or session._reauthenticated or user != self.user
+        rotating = asked or moves_in
         facts = self._facts_of(user)
         if facts != self.facts:
             stored = codec.encode(mine, facts)
@@ -279,7 +279,7 @@ class Visit:
             await self._swap(Place(self.key, record, self.secret), stored, facts, user, rotating)
         except Conflict:
             async with lifecycle.queue(self.key):
-                await self._merge(record, mine, user, rotating)
+                await self._merge(record, mine, user, asked)
 
     async def _merge(
         self, record: Record, mine: dict[str, Any], user: str | None, rotating: bool, *, ends: bool = False
@@ -315,8 +315,10 @@ class Visit:
                     facts = facts if passed_on else self._facts_of(user, facts)
                     stored = codec.encode(merged, facts)
                     lifecycle.check(merged, stored)
-                    # Where another request logged in, `rotate()` must not hand its card to one from before.
-                    rotates = rotating and not passed_on
+                    # Where another request logged in, `rotate()` must not hand its card to one from before; and
+                    # where another one moved the session in, its response carries the cookie.
+                    moves_in = self.found is not None and self.cookie_possible and found.key == origin.key
+                    rotates = moves_in or (rotating and not passed_on)
                     await self._swap(found, stored, facts, lifecycle.user_of(merged), rotates)
                 else:
                     await self._end_at(found)
@@ -343,7 +345,9 @@ class Visit:
             expires_at, renewed = lifecycle.expiry(created_at, facts), True  # which may be sooner
         elif rotating or lifecycle.is_due(record, facts):
             expires_at, renewed = max(lifecycle.expiry(created_at, facts), expires_at), True
-        ip, user_agent = (record.ip, record.user_agent) if user == record.user else self.client
+        ip, user_agent = record.ip, record.user_agent
+        if user != record.user or self.found is not None:
+            ip, user_agent = self.client if user is not None else (None, None)
         envelope = lifecycle.envelope
         if not rotating:
             data = envelope.close(stored, key, secret)
@@ -361,6 +365,9 @@ class Visit:
         new_key, new_secret = store_key(session_id), envelope.secret_of(session_id)
         data = envelope.close(stored, new_key, new_secret)
         saved = Record(data, version, created_at, expires_at, user, ip=ip, user_agent=user_agent)
+        grace = self.session._rotate or 0
+        if self.found is not None and not self.session._asked:
+            grace = _MOVING  # for the requests that the browser sent together with this one
         # The tombstone outlives `grace`: a slow request that loaded the old record, however short that had to live,
         # must still find the successor, if only to end it.
         tombstone = Record(
@@ -370,7 +377,7 @@ class Visit:
             expires_at,
             record.user,
             successor=new_key,
-            serve_until=now + (self.session._rotate or 0) if user == self.user else now,
+            serve_until=now + grace if user == self.user else now,
         )
         await lifecycle.store.rotate(key, new_key, saved, tombstone, version=record.version)
         old_user = self.user
@@ -395,10 +402,11 @@ class Visit:
         """Return the facts as they are to be saved: those loaded, with what this request did."""
         session = self.session
         facts = self.facts if facts is None else facts
-        if user == self.user and not session._reauthenticated and session._lifetime is AS_IT_IS:
+        anew = user != self.user or session._ended
+        if not (anew or session._reauthenticated) and session._lifetime is AS_IT_IS:
             return facts
         authenticated_at, lifetime, _ = facts
-        if user != self.user:
+        if anew:
             authenticated_at, lifetime = (None if user is None else self.lifecycle.clock()), None
         elif session._reauthenticated:
             authenticated_at = self.lifecycle.clock()

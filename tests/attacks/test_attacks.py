@@ -1,17 +1,21 @@
 """The attacks that must fail, each a test named after it, over every store that keeps sessions on a server."""
 
 import asyncio
+import base64
 import contextlib
 import dataclasses
+import json
 import statistics
 import time
 
+import itsdangerous
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from roomkey import ConfigurationError, SessionConfig, SessionDataError, SessionEnded, SessionMiddleware, Sessions
 from roomkey.keys import new_session_id
+from roomkey.legacy import StarletteCookie
 from roomkey.lifecycle import Lifecycle
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing import Clock
@@ -203,6 +207,52 @@ def test_replay_after_log_out(site):
             assert await site.who(card) is None
 
     site(scenario)
+
+
+OLD_KEY = "the secret key of the app before, 32 bytes and more"
+
+
+def old_cookie(**data):
+    """Return a cookie as Starlette's own middleware makes them."""
+    payload = base64.b64encode(json.dumps(data).encode())
+    return itsdangerous.TimestampSigner(OLD_KEY).sign(payload)
+
+
+def test_replay_of_an_old_librarys_cookie_after_log_out(site):
+    """A session that moved in from another library and has ended does not move in again, whoever kept a copy."""
+
+    async def scenario(site):
+        def log_out(session):
+            session.clear()
+
+        for first, act in enumerate([update(x=1), log_out]):
+            cookie = old_cookie(user_id=42, first=first)
+            seen, headers = await site.ask(cookie, act)
+            assert seen["user_id"] == 42
+            if act is not log_out:
+                assert await site.who(card_in(headers)) == 42
+                await site.ask(card_in(headers), log_out)
+            assert (await site.ask(cookie))[0] == {}
+            site.clock.advance(2000)
+            assert (await site.ask(cookie))[0] == {}
+
+    site(scenario, legacy=[StarletteCookie(OLD_KEY)])
+
+
+def test_an_old_librarys_cookie_many_times_at_once(site):
+    """First requests that come together make one session, and lose nothing of each other."""
+
+    async def scenario(site):
+        def count(session):
+            session.change("n", lambda n: n + 1, default=0)
+
+        cookie = old_cookie(user_id=42)
+        answers = await asyncio.gather(*(site.ask(cookie, count) for _ in range(10)))
+        (given,) = [headers for _, headers in answers if set_cookies(headers)]
+        assert (await site.ask(card_in(given)))[0] == {"user_id": 42, "n": 10}
+        assert len(await Sessions(site.config).of(42)) == 1
+
+    site(scenario, legacy=[StarletteCookie(OLD_KEY)])
 
 
 def test_restore_after_delete(site):

@@ -5,6 +5,7 @@ Leaves to others: when there is something to move in, and saving it (`roomkey.li
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections import Counter
@@ -34,6 +35,12 @@ class Found:
     reader: LegacyReader
     value: bytes = field(repr=False)  # of its cookie: a credential
     session: LegacySession
+
+    @property
+    def mark(self) -> bytes:
+        """Where Roomkey keeps, in place of a session ID, that this cookie's session has moved in."""
+        name = self.reader.cookie_name.encode("ascii")
+        return hashlib.sha256(b"roomkey: moved in\0" + name + b"\0" + self.value).digest()
 
 
 class MoveIn:
@@ -89,7 +96,7 @@ class MoveIn:
         try:
             await self._within(found.reader, found.reader.forget(found.value))
         except StoreUnavailable:
-            _log.warning("an old session could not be removed: a copy of its cookie stays good until it expires")
+            _log.warning("an old session could not be removed from its server; it has moved in all the same")
 
     def take_back(self, cookies: Cookies) -> list[tuple[bytes, bytes]]:
         """Return the headers that take back the old cookies that a request brought, but for Roomkey's own name.

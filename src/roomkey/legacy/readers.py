@@ -56,9 +56,10 @@ class LegacyReader(Protocol):
         ...
 
     async def forget(self, value: bytes) -> None:
-        """Remove what the old library keeps of this session, so that its cookie is good for nothing.
+        """Remove what the old library keeps of this session: it has moved in.
 
-        Where all of it is in the cookie there is nothing to remove: a copy of that cookie stays good until `max_age`.
+        At once, or a few seconds later, so that requests that the browser sent together find it. Where all of it is in
+        the cookie there is nothing to remove. Roomkey remembers which cookies have moved in, but with `cookie://`.
         """
         ...
 

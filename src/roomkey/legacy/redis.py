@@ -15,6 +15,7 @@ from roomkey.legacy.signed import MOST_DATA, loaded
 
 __all__ = ["LitestarRedis", "StarsessionsRedis"]
 
+_LEAVE = 10  # seconds for which an entry stays after its session has moved in; as long as its cookie's mark serves
 # What the two libraries make IDs of. A client's own text must not reach into the rest of the database.
 _SERVER_ID = re.compile(rb"[0-9a-f]{16,512}")
 
@@ -30,9 +31,7 @@ class _RedisReader:
     domain: str | None = None
 
     def __post_init__(self) -> None:
-        # A blocking client has the same operations, but is no asynchronous context manager.
-        operations = ("read", "remove") if self._is_store else ("get", "delete", "__aenter__")
-        found = [callable(getattr(self.client, name, None)) for name in operations]
+        found = [callable(getattr(self.client, name, None)) for name in self._operations]
         if isinstance(self.client, type) or not all(found):
             raise ConfigurationError(
                 f"client: got {type(self.client).__name__}; it takes redis.asyncio.Redis.from_url(...), another "
@@ -66,24 +65,24 @@ class _RedisReader:
             return None
 
     async def forget(self, value: bytes) -> None:
-        """Delete the session from the server: its cookie is good for nothing from then on.
+        """Have the server delete the session in 10 seconds: what the browser sent together finds it until then.
 
         Raises:
             Exception: the client's own, when the server does not answer.
         """
         if _SERVER_ID.fullmatch(value):
-            await self._drop(value.decode("ascii"))
+            await self._let_go(value.decode("ascii"))
 
     @property
-    def _is_store(self) -> bool:
-        """Whether `client` is a store of starsessions, whose methods are its own."""
-        return False
+    def _operations(self) -> tuple[str, ...]:
+        """What `client` must have. A blocking client has the same, but is no asynchronous context manager."""
+        return ("get", "expire", "__aenter__")
 
     async def _fetch(self, session_id: str) -> Any:
         return await self.client.get(self._key(session_id))
 
-    async def _drop(self, session_id: str) -> None:
-        await self.client.delete(self._key(session_id))
+    async def _let_go(self, session_id: str) -> None:
+        await self.client.expire(self._key(session_id), _LEAVE)
 
     def _key(self, session_id: str) -> str:
         raise NotImplementedError
@@ -123,16 +122,20 @@ class StarsessionsRedis(_RedisReader):
     def _is_store(self) -> bool:
         return callable(getattr(self.client, "remove", None))  # no client has this
 
+    @property
+    def _operations(self) -> tuple[str, ...]:
+        return ("read", "write") if self._is_store else super()._operations
+
     async def _fetch(self, session_id: str) -> Any:
         if self._is_store:
             return await self.client.read(session_id, lifetime=0) or None  # none of its stores looks at `lifetime`
         return await super()._fetch(session_id)
 
-    async def _drop(self, session_id: str) -> None:
-        if self._is_store:
-            await self.client.remove(session_id)
-        else:
-            await super()._drop(session_id)
+    async def _let_go(self, session_id: str) -> None:
+        if not self._is_store:
+            await super()._let_go(session_id)
+        elif stored := await self._fetch(session_id):
+            await self.client.write(session_id, stored, lifetime=_LEAVE, ttl=_LEAVE)
 
     def _key(self, session_id: str) -> str:
         return self.prefix + session_id if isinstance(self.prefix, str) else self.prefix(session_id)
@@ -168,9 +171,22 @@ class LitestarRedis(_RedisReader):
             raise ConfigurationError(f"namespace: got {type(self.namespace).__name__}; it takes text, or None")
         super().__post_init__()
 
+    @property
+    def _is_store(self) -> bool:
+        return hasattr(self.client, "delete_all")  # no client has this; every Litestar store does
+
+    @property
+    def _operations(self) -> tuple[str, ...]:
+        return ("get", "set", "__aenter__") if self._is_store else super()._operations
+
+    async def _let_go(self, session_id: str) -> None:
+        if not self._is_store:
+            await super()._let_go(session_id)
+        elif (stored := await self.client.get(session_id)) is not None:
+            await self.client.set(session_id, stored, expires_in=_LEAVE)
+
     def _key(self, session_id: str) -> str:
-        is_store = hasattr(self.client, "delete_all")  # no client has this; every Litestar store does
-        return session_id if is_store or not self.namespace else f"{self.namespace}:{session_id}"
+        return session_id if self._is_store or not self.namespace else f"{self.namespace}:{session_id}"
 
     def _session(self, stored: bytes) -> LegacySession | None:
         return make_session(json.loads(stored))

@@ -66,7 +66,7 @@ class _SignedCookie:
             return None
 
     async def forget(self, value: bytes) -> None:
-        """Do nothing: a signed cookie stays good until it expires."""
+        """Do nothing: all of it is in the cookie."""
 
     def _open(self, value: bytes) -> LegacySession | None:
         signed, _, signature = value.rpartition(self._separator)
