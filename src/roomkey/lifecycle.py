@@ -118,7 +118,7 @@ class Lifecycle:
         secret = self.envelope.secret_of(session_id)
         if record.successor is not None:
             return await self._follow(record, secret)
-        visit = self._visit(Place(key, record, secret))
+        visit = self._visit(key, record, secret)
         if visit.record is not None:
             visit.session_id = session_id
             if self.keyring.is_old(card) or self.envelope.is_old(record.data):
@@ -132,11 +132,10 @@ class Lifecycle:
             place = await self._in_grace(tombstone, secret)
         except codec.DamagedData:
             return self.refuse("damaged")
-        return self.refuse("rotated") if place is None else self._visit(place)
+        return self.refuse("rotated") if place is None else self._visit(*place)
 
-    def _visit(self, place: Place) -> Visit:
-        """Return the visit of a request that leads to the session at `place`."""
-        key, record, secret = place
+    def _visit(self, key: str, record: Record, secret: bytes) -> Visit:
+        """Return the visit of a request that leads to this session."""
         if self.is_over(record):
             return self.refuse("unknown")
         try:
@@ -188,7 +187,7 @@ class Lifecycle:
         return self._moving(old, Place(tombstone.successor, record, secret))
 
     def _moving(self, old: Found, place: Place) -> Visit:
-        visit = self._visit(place)
+        visit = self._visit(*place)
         if visit.record is not None:
             visit.found = old
             visit.session.mark_accessed()
