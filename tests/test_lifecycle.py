@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from roomkey import codec
 from roomkey.config import SessionConfig
+from roomkey.csrf import csrf_token, verify_csrf_token
 from roomkey.errors import ResponseStarted, SessionDataError, SessionEnded, StoreUnavailable
 from roomkey.lifecycle import Lifecycle
 from roomkey.merge import lay_over
 from roomkey.session import Change
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing.clock import Clock
+from roomkey.users import Sessions
 from roomkey.visit import Cookie
 
 MAX_AGE = 1000.0  # seconds
@@ -489,6 +491,79 @@ def test_a_session_emptied_key_by_key_keeps_what_others_put_in(grow):
         await emptying.commit()
         assert emptying.cookie is Cookie.KEEP
         assert await world.data(adding.card or card) == {grow: 1}
+
+    asyncio.run(scenario())
+
+
+def test_a_request_from_before_a_log_in_leaves_the_users_forms_good():
+    """A CSRF token that it makes does not take the place of the one in the user's page."""
+
+    async def scenario():
+        world = World()
+        logging_in, slow = await world.two(await world.begin(a=1))
+        logging_in.session["user_id"] = "a"
+        token = csrf_token(logging_in.session)
+        await logging_in.commit()
+        csrf_token(slow.session)
+        slow.session["b"] = 2
+        await slow.commit()
+        visit = await world.arrive(logging_in.card)
+        assert verify_csrf_token(visit.session, token)
+        assert visit.session["b"] == 2
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("act", ["save", "clear", "revoke"])
+def test_a_store_that_contradicts_itself_holds_nobody_for_ever(act, monkeypatch):
+    """It answers with a version and refuses to save over it: that is an error, and in the end it is said."""
+    monkeypatch.setattr("roomkey.lifecycle._REFUSED_WAIT", 0)
+
+    async def scenario():
+        world = World()
+        visit, other = await world.two(await world.begin(a=1))
+        stale = dict(world.store._records)
+        other.session["b"] = 2
+        await other.commit()
+        world.store.load = lambda key: asyncio.sleep(0, stale.get(key))
+        with pytest.raises(StoreUnavailable, match="replica"):
+            if act == "revoke":
+                await Sessions(world.life).revoke(visit.key)
+            elif act == "clear":
+                visit.session.clear()
+                await visit.commit()
+            else:
+                visit.session["c"] = 3
+                await visit.commit()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("act", ["save", "revoke"])
+def test_a_replica_that_lags_is_waited_for(act, monkeypatch):
+    """What it answers late is waited for."""
+    monkeypatch.setattr("roomkey.lifecycle._REFUSED_WAIT", 0)
+
+    async def scenario():
+        world = World()
+        card = await world.begin(a=1)
+        visit, other = await world.two(card)
+        stale, asked = dict(world.store._records), Counter()
+        other.session["b"] = 2
+        await other.commit()
+        load = world.store.load
+
+        async def late(key):
+            asked[key] += 1
+            return stale.get(key) if asked[key] < 30 else await load(key)
+
+        world.store.load = late
+        if act == "revoke":
+            assert await Sessions(world.life).revoke(visit.key) is True
+        else:
+            visit.session["c"] = 3
+            await visit.commit()
+        assert await world.data(card) == (None if act == "revoke" else {"a": 1, "b": 2, "c": 3})
 
     asyncio.run(scenario())
 

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from roomkey.errors import ConfigurationError
+from roomkey.session import CSRF
 
 __all__ = ["CSRFMiddleware", "csrf_token", "verify_csrf_token"]
 
@@ -30,7 +31,6 @@ _log = logging.getLogger("roomkey")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _SECRET_BYTES = 32
-_KEY = "_csrf"  # the session's key for the secret, and for whom it was made
 _TEXT = re.compile(r"[A-Za-z0-9_\-]{86}")  # 64 bytes in base64url, without the padding
 _FORBIDDEN = b"This request was made by another site, and was refused.\n"
 
@@ -129,7 +129,7 @@ def csrf_token(session: Session, *, user_key: str = "user_id") -> str:
     secret = _secret_in(session, user_key)
     if secret is None:
         secret = secrets.token_bytes(_SECRET_BYTES)
-        session[_KEY] = [secret, _user(session, user_key)]
+        session[CSRF] = [secret, _user(session, user_key)]
     mask = secrets.token_bytes(_SECRET_BYTES)
     return urlsafe_b64encode(mask + _xor(mask, secret)).rstrip(b"=").decode()
 
@@ -144,7 +144,7 @@ def verify_csrf_token(session: Session, token: object, *, user_key: str = "user_
 
 
 def _secret_in(session: Session, user_key: str) -> bytes | None:
-    kept = session.get(_KEY)
+    kept = session.get(CSRF)
     if not isinstance(kept, list) or len(kept) != 2 or kept[1] != _user(session, user_key):
         return None
     secret = kept[0]

@@ -40,6 +40,8 @@ __all__ = ["Lifecycle"]
 _log = logging.getLogger("roomkey")
 _event_log = logging.getLogger("roomkey.events")
 _MOST_HOPS = 64  # rotations that one request follows from an old ID to the current one
+_MOST_REFUSALS = 50  # in a row, of the version that was just read
+_REFUSED_WAIT = 0.02  # seconds between them
 _PURGE_EVERY = 60.0  # seconds between two purges
 _PURGE_BATCH = 500  # records
 _OLD_COOKIE = 30 * 24 * 60 * 60.0  # seconds that an old cookie may be brought, where its reader does not know
@@ -329,6 +331,7 @@ class Lifecycle:
 
     async def end(self, place: Place, reason: Literal["revoked", "limit"]) -> bool:
         """End the session where it is now, whoever's it is by then. Returns whether it was this call that ended it."""
+        refusals = 0
         while True:
             try:
                 await self.end_at(place, reason)
@@ -338,7 +341,25 @@ class Lifecycle:
                 found = await self.current(key, record.user, secret)
                 if isinstance(found, Gone):
                     return False
+                refusals = await self.wait_for_progress(place, found, refusals)
                 place = found
+
+    async def wait_for_progress(self, refused: Place, found: Place, refusals: int) -> int:
+        """Wait a moment where a swap was refused and nothing newer is found: what was read may come from a replica.
+
+        Returns how often in a row that was so.
+
+        Raises:
+            StoreUnavailable: it was so too often. Without this, a store that errs would hold requests for ever.
+        """
+        if refused.key != found.key or refused.record.version != found.record.version:
+            return 0
+        if refusals == _MOST_REFUSALS:
+            raise StoreUnavailable("the store refuses to save over the version that it answers with: is it a replica?")
+        import asyncio
+
+        await asyncio.sleep(_REFUSED_WAIT)
+        return refusals + 1
 
     async def end_at(self, place: Place, reason: Literal["cleared", "revoked", "limit"]) -> None:
         """End the session as it was read. A swap first: a rotation under way must not carry it to safety.

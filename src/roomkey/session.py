@@ -15,11 +15,11 @@ from roomkey.errors import LoginTooOld, SessionEnded
 if TYPE_CHECKING:
     from roomkey.users import Sessions
 
-__all__ = ["AS_IT_IS", "Change", "Session"]
+__all__ = ["AS_IT_IS", "CSRF", "Change", "Session"]
 
 _NOT_GIVEN = object()
 _FLASHES = "_flashes"  # the session's key for messages that wait to be shown
-_CSRF = "_csrf"  # the session's key for the secret of `roomkey.csrf`, which rotates with the ID
+CSRF = "_csrf"  # the session's key for the secret of `roomkey.csrf`, and for whom it was made; rotates with the ID
 AS_IT_IS: Final = -1.0  # no lifetime was asked for
 
 
@@ -85,7 +85,7 @@ class Session(dict[str, Any]):
         if not 0 <= grace < float("inf"):
             raise ValueError(f"rotate: grace is {grace!r}; it takes seconds, 0 or more")
         self._accessed = self._asked = True
-        dict.pop(self, _CSRF, None)
+        dict.pop(self, CSRF, None)
         self._rotate = float(grace)
 
     def invalidate(self) -> None:
@@ -140,7 +140,7 @@ class Session(dict[str, Any]):
     def reauthenticated(self) -> None:
         """Say that the same user has just proved who they are again; the session gets a new ID (OWASP ASVS 7.2.4)."""
         self._accessed = self._asked = self._reauthenticated = True
-        dict.pop(self, _CSRF, None)
+        dict.pop(self, CSRF, None)
 
     def require_recent(self, seconds: float) -> None:
         """Refuse a dangerous step when the log-in is too long ago (OWASP ASVS 7.5.1).

@@ -19,7 +19,7 @@ from roomkey.errors import ResponseStarted, SessionEnded, StoreUnavailable
 from roomkey.events import Created, Merged, Rotated
 from roomkey.keys import new_session_id, store_key
 from roomkey.merge import lay_over
-from roomkey.session import AS_IT_IS, Session
+from roomkey.session import AS_IT_IS, CSRF, Session
 from roomkey.stores.base import Conflict, Record
 
 if TYPE_CHECKING:
@@ -289,9 +289,9 @@ class Visit:
 
         lifecycle, session = self.lifecycle, self.session
         base, origin, facts_before = codec.decode(self.loaded), Place(self.key, record, self.secret), self.facts
-        key, owner, secret = self.key, record.user, self.secret
+        refused, refusals = origin, 0
         for attempt in itertools.count(1):
-            found = await lifecycle.current(key, owner, secret)
+            found = await lifecycle.current(refused.key, refused.record.user, refused.secret)
             changes_user = user != self.user
             if isinstance(found, Gone) or (changes_user and found.record.user not in (None, user, self.user)):
                 logging_in = user is not None and changes_user
@@ -303,12 +303,16 @@ class Visit:
                 else:
                     self.lost = True
                 return
+            refusals = await lifecycle.wait_for_progress(refused, found, refusals)
             loaded = self._opened(found)
             passed_on = not changes_user and found.record.user != self.user  # somebody logged in meanwhile
             if (ends and not passed_on) or (changes_user and self.user is not None):
                 merged = mine  # what the user before wrote meanwhile stays behind
             else:
-                merged = lay_over(codec.decode(loaded), base, mine, session._changes)
+                fresh = codec.decode(loaded)
+                merged = lay_over(fresh, base, mine, session._changes)
+                if passed_on and CSRF in fresh:
+                    merged[CSRF] = fresh[CSRF]  # the user's forms are out with it
             try:
                 if merged:
                     facts = codec.facts_in(loaded)
@@ -323,7 +327,7 @@ class Visit:
                 else:
                     await self._end_at(found)
             except Conflict:
-                key, owner, secret = found.key, found.record.user, found.secret
+                refused = found
                 # Other processes queue elsewhere: step aside for a moment, longer each time.
                 await asyncio.sleep(random.uniform(0, min(0.001 * attempt, 0.05)))
                 continue
