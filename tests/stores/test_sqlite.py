@@ -23,9 +23,9 @@ from typing import Any
 import pytest
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.stores import sqlite as module
 from roomkey.stores.base import Conflict, Record
 from roomkey.stores.sqlite import SQLiteStore
+from roomkey.stores.sqlite.file import _LOG_LIMIT
 from roomkey.testing import Clock
 
 KEY = "0f" * 32
@@ -281,7 +281,7 @@ def test_the_file_does_not_grow_with_time(path: Path) -> None:
             assert await store.purge(1000) == 300
             await store.touch(KEY, clock())
             sizes.append(path.stat().st_size + Path(f"{path}-wal").stat().st_size)
-        assert max(sizes) < module._LOG_LIMIT + 3_000_000
+        assert max(sizes) < _LOG_LIMIT + 3_000_000
         await store.close()
 
     asyncio.run(main())
