@@ -207,7 +207,7 @@ class Browsers(RuleBasedStateMachine):
         passed_on = still_ours and one.logged_in is None and self.users[one.root][-1] != owner
         kept = {}  # of what others put in meanwhile, when this request leaves nothing of its own
         if still_ours and owner is None and (passed_on or not one.cleared):
-            kept = self.expected[one.root].keys() - one.deletes
+            kept = self.expected[one.root].keys() - (one.deletes & one.base.keys())
         self.run_(visit.commit())
         # Who runs for longer than max_age may find that the way to where its session moved has expired.
         slow = self.clock() - one.arrived_at >= MAX_AGE

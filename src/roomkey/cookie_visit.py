@@ -97,8 +97,10 @@ class CookieLifecycle(Lifecycle):
 
     def _take_in(self, old: Found) -> CookieVisit:
         """Return the visit of a request that brought an old session. Nothing is kept here that says it has moved in."""
+        from roomkey.legacy.arrival import facts_of  # here, because few apps move in
+
         visit = self.anonymous()
-        visit.found, visit.facts, visit.user = old, self.facts_of(old), self.user_of(old.session.data)
+        visit.found, visit.facts, visit.user = old, facts_of(self, old), self.user_of(old.session.data)
         visit.loaded = codec.encode(old.session.data, visit.facts)
         visit._hold(codec.decode(visit.loaded))
         visit.session.mark_accessed()

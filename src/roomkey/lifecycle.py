@@ -7,7 +7,6 @@ the browser sent and says, through `Visit.cookie`, what to do with the cookie. T
 from __future__ import annotations
 
 import logging
-import math
 import random
 from collections import Counter
 from contextlib import AbstractAsyncContextManager
@@ -21,9 +20,9 @@ from roomkey.codec import NO_FACTS, Facts
 from roomkey.config import SessionConfig
 from roomkey.envelope import envelope_for, lifetime_in
 from roomkey.errors import SessionDataError, StoreUnavailable
-from roomkey.events import Created, Ended, Event, LoadedWithOldKey, Refused
+from roomkey.events import Ended, Event, LoadedWithOldKey, Refused
 from roomkey.guard import GuardedStore
-from roomkey.keys import Keyring, new_session_id, store_key
+from roomkey.keys import Keyring, store_key
 from roomkey.session import Session
 from roomkey.stores.base import Conflict, Record, Store
 from roomkey.visit import RENEWALS, Gone, Place, Visit, unreadable
@@ -31,7 +30,7 @@ from roomkey.visit import RENEWALS, Gone, Place, Visit, unreadable
 if TYPE_CHECKING:
     import asyncio  # at run time it is imported where it is used: it is half of the time that `import roomkey` takes
 
-    from roomkey.legacy.move_in import Found, MoveIn
+    from roomkey.legacy.move_in import MoveIn
     from roomkey.legacy.readers import Cookies
 
 
@@ -44,7 +43,6 @@ _MOST_REFUSALS = 50  # in a row, of the version that was just read
 _REFUSED_WAIT = 0.02  # seconds between them
 _PURGE_EVERY = 60.0  # seconds between two purges
 _PURGE_BATCH = 500  # records
-_OLD_COOKIE = 30 * 24 * 60 * 60.0  # seconds that an old cookie may be brought, where its reader does not know
 _USER_IDS = (int, str, UUID)
 
 
@@ -66,7 +64,7 @@ class Lifecycle:
         # In one process, those who lost a swap queue up here instead of racing each other again and again.
         self._queues: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
         self._purged_at = self.clock()
-        self._warned_of_strangers = self._warned_of_old = False
+        self._warned_of_strangers = self.warned_of_old = False
         self.move_in: MoveIn | None = None
         if config.legacy:
             from roomkey.legacy.move_in import MoveIn  # here, because few apps move in
@@ -111,7 +109,9 @@ class Lifecycle:
             # Only here: who brings a genuine card whose session has ended has logged out.
             old = await self.move_in.find(cookies) if self.move_in is not None and cookies is not None else None
             if old is not None:
-                return await self._arrive_with(old)
+                from roomkey.legacy.arrival import arrive_with  # here, because few apps move in
+
+                return await arrive_with(self, old)
             return self._refuse_cards(cards) if cards else self.anonymous()
         key = store_key(session_id)
         record = await self.store.load(key)
@@ -119,8 +119,8 @@ class Lifecycle:
             return self.refuse("unknown")
         secret = self.envelope.secret_of(session_id)
         if record.successor is not None:
-            return await self._follow(record, secret)
-        visit = self._visit(key, record, secret)
+            return await self.follow(record, secret)
+        visit = self.visit_at(key, record, secret)
         if visit.record is not None:
             visit.session_id = session_id
             if self.keyring.is_old(card) or self.envelope.is_old(record.data):
@@ -128,15 +128,15 @@ class Lifecycle:
                 self.tell(LoadedWithOldKey(key))
         return visit
 
-    async def _follow(self, tombstone: Record, secret: bytes) -> Visit:
+    async def follow(self, tombstone: Record, secret: bytes) -> Visit:
         """Return the visit of a request with an old ID; it gets no cookie: that travels with another response."""
         try:
             place = await self._in_grace(tombstone, secret)
         except codec.DamagedData:
             return self.refuse("damaged")
-        return self.refuse("rotated") if place is None else self._visit(*place)
+        return self.refuse("rotated") if place is None else self.visit_at(*place)
 
-    def _visit(self, key: str, record: Record, secret: bytes) -> Visit:
+    def visit_at(self, key: str, record: Record, secret: bytes) -> Visit:
         """Return the visit of a request that leads to this session."""
         if self.is_over(record):
             return self.refuse("unknown")
@@ -154,82 +154,6 @@ class Lifecycle:
         if facts is not NO_FACTS:
             visit.facts = facts
         return visit
-
-    async def _arrive_with(self, old: Found) -> Visit:
-        """Return the visit of a request that brought an old session.
-
-        The first one puts it into the store as it is, and leaves a tombstone under a hash of the old cookie, which
-        outlives that cookie: so a session moves in once, whoever brings the cookie how often, and does not come back
-        after it has ended. Until a response has given Roomkey's own cookie, whoever brings the old one may be given it.
-        """
-        mark, secret = store_key(old.mark), self.envelope.secret_of(old.mark)
-        tombstone = await self.store.load(mark)
-        if tombstone is None:
-            try:
-                return self._moving(old, await self._put(old, mark, secret))
-            except SessionDataError as error:
-                self.refused["legacy"] += 1
-                if not self._warned_of_old:
-                    self._warned_of_old = True
-                    _log.warning("old sessions do not move in: %s (said once)", error)
-                return self.anonymous()
-            except Conflict:  # another request was first
-                tombstone = await self.store.load(mark)
-        if tombstone is None or tombstone.successor is None:
-            return self.refuse("damaged")
-        try:
-            secret = self.envelope.follow(tombstone.data, tombstone.successor, secret)
-        except codec.DamagedData:
-            return self.refuse("damaged")
-        record = await self.store.load(tombstone.successor)
-        if record is None:
-            return self.refuse("unknown")
-        if record.successor is not None:
-            return await self._follow(record, secret)
-        return self._moving(old, Place(tombstone.successor, record, secret))
-
-    def _moving(self, old: Found, place: Place) -> Visit:
-        visit = self._visit(*place)
-        if visit.record is not None:
-            visit.found = old
-            visit.session.mark_accessed()
-        return visit
-
-    async def _put(self, old: Found, mark: str, mark_secret: bytes) -> Place:
-        """Save an old session as it is.
-
-        Raises:
-            Conflict: its mark is there.
-            SessionDataError: what it has under `user_key` is no ID.
-        """
-        now, envelope = self.clock(), self.envelope
-        user = self.checked_user(old.session.data)
-        facts = self.facts_of(old)
-        session_id = new_session_id()
-        key, secret = store_key(session_id), envelope.secret_of(session_id)
-        data = envelope.close(codec.encode(old.session.data, facts), key, secret)
-        record = Record(data, 1, now, self.expiry(now, facts), user)
-        until = now + (_OLD_COOKIE if old.session.expires_in is None else old.session.expires_in)
-        until = max(until, record.expires_at)
-        passed_on = envelope.pass_on(mark_secret, key, secret)
-        # The session first: nobody must follow the mark to where nothing is yet.
-        await self.store.create(key, record)
-        try:
-            await self.store.create(mark, Record(passed_on, 1, now, until, successor=key, serve_until=until))
-        except Conflict:
-            await self.store.delete(key)
-            raise
-        self.tell(Created(key, user))
-        if user is not None:
-            await self.keep_to_limit(user)
-        return Place(key, record, secret)
-
-    def facts_of(self, old: Found) -> Facts:
-        """Return the facts about an old session. Its log-in was no sooner than it began, and may be just as old."""
-        began = old.session.created_at
-        if self.user_of(old.session.data) is None or began is None or not math.isfinite(began):
-            return NO_FACTS
-        return codec.make_facts(min(began, self.clock()), None)
 
     def _refuse_cards(self, cards: list[bytes]) -> Visit:
         if not any(self.keyring.is_stranger(card) for card in cards):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import inspect
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -76,6 +77,8 @@ class _Address:
     options: dict[str, Any] = field(repr=False)  # for the driver's connections; the password is in it
 
 
+# RFC 3986 appendix B. Not `urlsplit`: newer Pythons refuse a list of hosts with an IPv6 address in it.
+_PARTS = re.compile(r"([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
 _SCHEMES = {
     "redis": ("server", False),
     "rediss": ("server", True),
@@ -147,27 +150,29 @@ def _parse(url: str) -> _Address:
     if scheme not in _SCHEMES:
         raise ConfigurationError(f"store: not a URL of Redis or Valkey; {_TAKES}")
     kind, tls = _SCHEMES[scheme]
+    parts = _PARTS.fullmatch(rest)
+    assert parts is not None  # any text has these parts
+    netloc, urlpath, query, fragment = parts.groups("")
     try:
-        parts = urlsplit(f"//{rest}")
-        user, _, hosts = parts.netloc.rpartition("@")
+        user, _, hosts = netloc.rpartition("@")
         addresses = [] if kind == "unix" else [_host(one, kind) for one in hosts.split(",")]
     except ValueError:  # its text would show the URL
         raise ConfigurationError(
             f"store: the {scheme} URL names no host and port; in a user name or password, write / ? # @ : and % as "
             "%2F %3F %23 %40 %3A and %25"
         ) from None
-    if parts.fragment or (kind == "server" and len(addresses) != 1) or (kind == "unix" and parts.path in ("", "/")):
+    if fragment or (kind == "server" and len(addresses) != 1) or (kind == "unix" and urlpath in ("", "/")):
         raise ConfigurationError(f"store: the {scheme} URL is not complete, or has a part too many; {_TAKES}")
-    options = _options(scheme, parts.query, _known(kind))
+    options = _options(scheme, query, _known(kind))
     name, _, password = user.partition(":")
     if name:
         options["username"] = unquote(name)
     if password:
         options["password"] = unquote(password)
     if kind == "unix":
-        options["path"] = unquote(parts.path)
+        options["path"] = unquote(urlpath)
         return _Address(kind, tls, [], [options["path"].lstrip("/")], options)
-    path = [unquote(piece) for piece in parts.path.split("/") if piece]
+    path = [unquote(piece) for piece in urlpath.split("/") if piece]
     service = path[:1] if kind == "sentinel" else []
     database = path[len(service) :]
     if kind == "sentinel" and not service:

@@ -177,14 +177,26 @@ class SQLAlchemyStore:
             ConfigurationError: no right to make it, or another table of that name is there.
             StoreUnavailable: the database cannot be reached now.
         """
+        made = False
+
+        def make(connection: sa.Connection) -> None:
+            nonlocal made
+            if not sa.inspect(connection).has_table(self.table.name, schema=self.table.schema):
+                connection.execute(CreateTable(self.table))  # alone: each index is made by whoever is first
+                made = True
+            self._examine(connection)
+            for index in indexes_of(self.table):
+                index.create(connection, checkfirst=True)
+
         try:
-            return await self._ask(self._make, write=True, again=True, opening=True)
+            await self._ask(make, write=True, again=True, opening=True)
         except (Taken, StoreUnavailable, ConfigurationError):
-            # Somebody else may have made it in the same moment.
+            # Somebody else may have made the table, or an index of ours, in the same moment.
             with suppress(ConfigurationError, StoreUnavailable):
                 await self.open()
-                return False
+                return made
             raise
+        return made
 
     def ddl(self) -> str:
         """Return the SQL that makes the table in this database, for people who run migrations themselves."""
@@ -301,15 +313,6 @@ class SQLAlchemyStore:
                 raise Conflict
             # It expired and was purged in between.
         raise StoreUnavailable(f"{self._database()} refused a record: was its table {self._name!r} changed by hand?")
-
-    def _make(self, connection: sa.Connection) -> bool:
-        is_new = not sa.inspect(connection).has_table(self.table.name, schema=self.table.schema)
-        if is_new:
-            self.table.create(connection, checkfirst=True)
-        self._examine(connection)
-        for index in indexes_of(self.table):
-            index.create(connection, checkfirst=True)
-        return is_new
 
     def _examine(self, connection: sa.Connection) -> None:
         """Raise ConfigurationError unless the table is there, as we know it."""

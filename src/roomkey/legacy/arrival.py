@@ -1,0 +1,114 @@
+"""The arrival of an old session: it is saved as it is, once, whoever brings its cookie how often.
+
+A tombstone under a hash of the old cookie, the mark, outlives that cookie. So requests that come together share one
+session, and a session that has ended does not come back with a copy of its cookie. Until a response has given Roomkey's
+own cookie, whoever brings the old one may be given it; then it is served for a moment longer, and no more.
+
+Leaves to others: what is genuine (the readers), and what becomes of the session from then on (`roomkey.visit`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+from roomkey import codec
+from roomkey.codec import NO_FACTS, Facts
+from roomkey.errors import SessionDataError
+from roomkey.events import Created
+from roomkey.keys import new_session_id, store_key
+from roomkey.stores.base import Conflict, Record
+from roomkey.visit import Place, Visit
+
+if TYPE_CHECKING:
+    from roomkey.legacy.move_in import Found
+    from roomkey.lifecycle import Lifecycle
+
+__all__ = ["arrive_with", "facts_of"]
+
+_log = logging.getLogger("roomkey")
+_OLD_COOKIE = 30 * 24 * 60 * 60.0  # seconds that an old cookie may be brought, where its reader does not know
+
+
+async def arrive_with(lifecycle: Lifecycle, old: Found) -> Visit:
+    """Return the visit of a request that brought an old session.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    mark, secret = store_key(old.mark), lifecycle.envelope.secret_of(old.mark)
+    tombstone = await lifecycle.store.load(mark)
+    if tombstone is None:
+        try:
+            return _moving(lifecycle, old, await _put(lifecycle, old, mark, secret))
+        except SessionDataError as error:
+            return _refuse(lifecycle, error)
+        except Conflict:  # another request was first
+            tombstone = await lifecycle.store.load(mark)
+    if tombstone is None or tombstone.successor is None:
+        return lifecycle.refuse("damaged")
+    try:
+        secret = lifecycle.envelope.follow(tombstone.data, tombstone.successor, secret)
+    except codec.DamagedData:
+        return lifecycle.refuse("damaged")
+    record = await lifecycle.store.load(tombstone.successor)
+    if record is None:
+        return lifecycle.refuse("unknown")
+    if record.successor is not None:
+        return await lifecycle.follow(record, secret)
+    return _moving(lifecycle, old, Place(tombstone.successor, record, secret))
+
+
+def facts_of(lifecycle: Lifecycle, old: Found) -> Facts:
+    """Return the facts about an old session. Its log-in was no sooner than it began, and may be just as old."""
+    began = old.session.created_at
+    if lifecycle.user_of(old.session.data) is None or began is None or not math.isfinite(began):
+        return NO_FACTS
+    return codec.make_facts(min(began, lifecycle.clock()), None)
+
+
+def _refuse(lifecycle: Lifecycle, error: SessionDataError) -> Visit:
+    lifecycle.refused["legacy"] += 1
+    if not lifecycle.warned_of_old:
+        lifecycle.warned_of_old = True
+        _log.warning("old sessions do not move in: %s (said once)", error)
+    return lifecycle.anonymous()
+
+
+def _moving(lifecycle: Lifecycle, old: Found, place: Place) -> Visit:
+    visit = lifecycle.visit_at(*place)
+    if visit.record is not None:
+        visit.found = old
+        visit.session.mark_accessed()
+    return visit
+
+
+async def _put(lifecycle: Lifecycle, old: Found, mark: str, mark_secret: bytes) -> Place:
+    """Save an old session as it is.
+
+    Raises:
+        Conflict: its mark is there.
+        SessionDataError: what it has under `user_key` is no ID.
+    """
+    now, envelope, store = lifecycle.clock(), lifecycle.envelope, lifecycle.store
+    user = lifecycle.checked_user(old.session.data)
+    facts = facts_of(lifecycle, old)
+    session_id = new_session_id()
+    key, secret = store_key(session_id), envelope.secret_of(session_id)
+    data = envelope.close(codec.encode(old.session.data, facts), key, secret)
+    record = Record(data, 1, now, lifecycle.expiry(now, facts), user)
+    until = now + (_OLD_COOKIE if old.session.expires_in is None else old.session.expires_in)
+    until = max(until, record.expires_at)
+    passed_on = envelope.pass_on(mark_secret, key, secret)
+    # The session first: nobody must follow the mark to where nothing is yet.
+    await store.create(key, record)
+    try:
+        await store.create(mark, Record(passed_on, 1, now, until, successor=key, serve_until=until))
+    except Conflict:
+        await store.delete(key)
+        raise
+    lifecycle.tell(Created(key, user))
+    if user is not None:
+        await lifecycle.keep_to_limit(user)
+    return Place(key, record, secret)
