@@ -174,6 +174,24 @@ def test_all_but_this_one_are_revoked(world):
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("by", ["session", "handle"])
+def test_the_session_to_keep_is_kept_where_another_request_has_rotated_it_meanwhile(world, by):
+    """A change of password in one request and a rotation in another: the session goes on, the others have ended."""
+
+    async def scenario():
+        here = world()
+        mine, other = await here.log_in(42), await here.log_in(42)
+        visit = await here.arrive(mine)
+        parallel = await here.arrive(mine)
+        parallel.session.rotate()
+        await parallel.commit()
+        keep = visit.session if by == "session" else visit.session.handle
+        assert await visit.session.sessions.revoke_all(42, keep=keep) == 1
+        assert [await here.who(card) for card in (parallel.card, other)] == [42, None]
+
+    asyncio.run(scenario())
+
+
 def test_everybodys_sessions_end_at_once(world):
     """`end_all` ends every session, also for a request under way."""
 

@@ -12,7 +12,7 @@ from roomkey.errors import ConfigurationError
 from roomkey.lifecycle import Lifecycle
 from roomkey.stores.base import Record
 from roomkey.stores.cookie import CookieStore
-from roomkey.visit import Place
+from roomkey.visit import Gone, Place
 
 if TYPE_CHECKING:
     from roomkey.session import Session
@@ -85,7 +85,7 @@ class Sessions:
         Raises:
             StoreUnavailable: the store does not answer.
         """
-        found = await self._lifecycle.current(handle, None, b"") if _is_handle(handle) else None
+        found = await self._find(handle)
         if not isinstance(found, Place) or (user is not None and found.record.user != str(user)):
             return False
         return await self._lifecycle.end(found, "revoked")
@@ -104,8 +104,12 @@ class Sessions:
             ConfigurationError: the store cannot find a user's sessions.
             StoreUnavailable: it does not answer; some may have ended.
         """
-        spared = keep if isinstance(keep, str) else self._handle_of(keep)
-        theirs = [Place(key, record, b"") for key, record in await self._live(user) if key != spared]
+        handle = keep if isinstance(keep, str) else self._handle_of(keep)
+        live = await self._live(user)
+        # Another request may have rotated it meanwhile. Asked after the list: whichever of the two is in it, stays.
+        moved = await self._find(handle)
+        spared = {handle, moved.key} if isinstance(moved, Place) else {handle}
+        theirs = [Place(key, record, b"") for key, record in live if key not in spared]
         return sum([await self._lifecycle.end(place, "revoked") for place in theirs])
 
     async def end_all(self) -> None:
@@ -116,6 +120,9 @@ class Sessions:
             StoreUnavailable: it does not answer.
         """
         await self._lifecycle.store.wipe()
+
+    async def _find(self, handle: str) -> Place | Gone:
+        return await self._lifecycle.current(handle, None, b"") if _is_handle(handle) else Gone.ENDED
 
     async def _live(self, user: int | str | UUID) -> list[tuple[str, Record]]:
         found = await self._lifecycle.store.of_user(str(user))
