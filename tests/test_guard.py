@@ -306,3 +306,49 @@ def test_an_outage_does_not_flap(caplog, monkeypatch):
         assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
 
     asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_store_that_takes_no_changes_is_down_until_it_takes_one(caplog, monkeypatch):
+    """A full or read-only store answers reads: they do not end its outage, nor does a refused change begin another."""
+
+    async def scenario():
+        store = TroubledStore()
+        guard = GuardedStore(store, LIMIT)
+        for _ in range(3):
+            store.trouble = DriverError()
+            with pytest.raises(StoreUnavailable):
+                await guard.update(KEY, RECORD, version=1)
+            store.trouble = None
+            await guard.load(KEY)
+            store.trouble = Conflict()
+            with pytest.raises(Conflict):
+                await guard.update(KEY, RECORD, version=1)  # refused for its version: that needs no change
+        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+        store.trouble = None
+        await guard.touch(KEY, 3000.0)
+        assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("sign", ["read refused too", "no change refused for long"])
+def test_an_outage_that_began_with_a_change_ends_without_one(caplog, monkeypatch, sign):
+    """A read ends it where reads failed as well, and where nobody has tried a change for a while."""
+
+    async def scenario():
+        store = TroubledStore(DriverError())
+        guard = GuardedStore(store, LIMIT)
+        with pytest.raises(StoreUnavailable):
+            await guard.create(KEY, RECORD)
+        if sign == "read refused too":
+            with pytest.raises(StoreUnavailable):
+                await guard.load(KEY)
+        else:
+            monkeypatch.setattr("roomkey.guard._CHANGES_AGAIN", 0.0)
+        store.trouble = None
+        await guard.load(KEY)
+        assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
+
+    asyncio.run(scenario())

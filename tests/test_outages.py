@@ -12,6 +12,7 @@ import redis.asyncio
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from roomkey.guard import SETTLING
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy
@@ -205,24 +206,27 @@ REFUSAL = {
 }
 
 
-def test_a_server_that_refuses_writes(engine):
-    """Reads go on, writes are 503, and all is well when it takes writes again."""
+def test_a_server_that_refuses_writes(engine, caplog):
+    """Reads go on, writes are 503, and all is well when it takes writes again: one outage in the log."""
 
     refuse, accept = REFUSAL[engine.name]
 
     async def scenario():
         site = Site(engine.store(), timeout=2)
         card = await site.log_in(1)
+        caplog.clear()
         await engine.run(*refuse)
         try:
             deadline = time.monotonic() + 5
             while (await site.ask(card, lambda session: session.update(x=time.monotonic())))[0] == 200:
                 assert time.monotonic() < deadline  # the setting takes a moment to arrive
                 await asyncio.sleep(0.02)
-            status, headers, _ = await site.ask(card, lambda session: session.update(refused=True))
-            assert status == 503 and b"retry-after" in headers
-            status, seen = await site.read(card)
-            assert status == 200 and "refused" not in seen
+            for _ in range(3):
+                status, headers, _ = await site.ask(card, lambda session: session.update(refused=True))
+                assert status == 503 and b"retry-after" in headers
+                status, seen = await site.read(card)
+                assert status == 200 and "refused" not in seen
+                await asyncio.sleep(SETTLING)
         finally:
             await engine.run(*accept)
         deadline = time.monotonic() + 5
@@ -230,6 +234,7 @@ def test_a_server_that_refuses_writes(engine):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
         assert (await site.read(card))[1]["y"] == 1
+        assert [len(lines(caplog, level)) for level in (logging.ERROR, logging.WARNING)] == [1, 1]
         await site.store.close()
 
     asyncio.run(scenario())

@@ -21,6 +21,7 @@ __all__ = ["SETTLING", "GuardedStore"]
 _log = logging.getLogger("roomkey")
 
 SETTLING = 0.2  # seconds into an outage before an answer may end it
+_CHANGES_AGAIN = 60.0  # seconds without a refused change, after which an answer to a read ends an outage of changes
 
 _Answer = TypeVar("_Answer")
 _Asked = Coroutine[Any, Any, _Answer]
@@ -42,6 +43,8 @@ class GuardedStore:
         self._down = False
         self._down_since = 0.0  # on time.monotonic
         self._turn = 0  # how many outages began or ended so far
+        self._only_changes = False  # whether this outage has refused nothing but changes so far
+        self._change_refused = 0.0  # when the last one was, on time.monotonic
 
     # Not `async def`: one coroutine less on the way of every request.
 
@@ -49,19 +52,19 @@ class GuardedStore:
         return self._within(self.store.load(key))
 
     def create(self, key: str, record: Record) -> _Asked[None]:
-        return self._within(self.store.create(key, record))
+        return self._within(self.store.create(key, record), changes=True)
 
     def update(self, key: str, record: Record, *, version: int) -> _Asked[None]:
-        return self._within(self.store.update(key, record, version=version))
+        return self._within(self.store.update(key, record, version=version), changes=True)
 
     def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> _Asked[None]:
-        return self._within(self.store.rotate(key, new_key, record, tombstone, version=version))
+        return self._within(self.store.rotate(key, new_key, record, tombstone, version=version), changes=True)
 
     def touch(self, key: str, expires_at: float) -> _Asked[bool]:
-        return self._within(self.store.touch(key, expires_at))
+        return self._within(self.store.touch(key, expires_at), changes=True)
 
     def delete(self, key: str) -> _Asked[None]:
-        return self._within(self.store.delete(key))
+        return self._within(self.store.delete(key), changes=True)
 
     def of_user(self, user: str) -> _Asked[list[tuple[str, Record]]]:
         if not isinstance(self.store, UserIndex):
@@ -74,11 +77,13 @@ class GuardedStore:
                 f"store: {type(self.store).__name__} cannot end all sessions at once (no wipe); "
                 "give a new secret_key, without the old ones, instead"
             )
-        return self._within(self.store.wipe())
+        return self._within(self.store.wipe(), changes=True)
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records; 0 where the engine does that by itself."""
-        return await self._within(self.store.purge(limit)) if isinstance(self.store, Purge) else 0
+        if not isinstance(self.store, Purge):
+            return 0
+        return await self._within(self.store.purge(limit), changes=True)
 
     async def open(self) -> None:
         """Open the store where it can be opened. ConfigurationError passes; anything else is StoreUnavailable."""
@@ -90,7 +95,7 @@ class GuardedStore:
         if isinstance(self.store, Lifespan):
             await self.store.close()
 
-    async def _within(self, operation: Coroutine[Any, Any, _Answer]) -> _Answer:
+    async def _within(self, operation: Coroutine[Any, Any, _Answer], *, changes: bool = False) -> _Answer:
         # An outage begins and ends by what was asked since the last time that one did: older questions are still
         # answered, or time out, after it. And it does not end at once: a server that shuts down answers on the
         # connections that it has not closed yet.
@@ -112,37 +117,45 @@ class GuardedStore:
                 self._is_up(turn)  # it said no, but it answered
             raise
         except StoreUnavailable as error:
-            self._is_down(error, turn)
+            self._is_down(error, turn, changes)
             raise
         except TimeoutError as error:
             unavailable = StoreUnavailable(
                 f"{type(self.store).__name__} did not answer within {self._timeout:g} s (store_timeout)"
             )
-            self._is_down(unavailable, turn)
+            self._is_down(unavailable, turn, changes)
             raise unavailable from error
         except ConfigurationError:
             raise
         except Exception as error:  # drivers have error classes of their own, and this module knows no driver
-            raise self._failed(error, turn) from error
+            raise self._failed(error, turn, changes) from error
         if was_down:
-            self._is_up(turn)
+            # False and 0: there was nothing to change.
+            self._is_up(turn, changed=changes and (answer is None or bool(answer)))
         return answer
 
-    def _failed(self, error: Exception, turn: int) -> StoreUnavailable:
+    def _failed(self, error: Exception, turn: int, changes: bool) -> StoreUnavailable:
         # The driver's own words may hold a password or a key: they stay in the chained error.
         unavailable = StoreUnavailable(f"{type(self.store).__name__} failed: {type(error).__name__}")
-        self._is_down(unavailable, turn)
+        self._is_down(unavailable, turn, changes)
         return unavailable
 
-    def _is_down(self, error: StoreUnavailable, turn: int) -> None:
+    def _is_down(self, error: StoreUnavailable, turn: int, changes: bool) -> None:
+        if changes:
+            self._change_refused = time.monotonic()
+        elif self._down:
+            self._only_changes = False
         if not self._down and turn == self._turn:
             self._down, self._down_since, self._turn = True, time.monotonic(), turn + 1
+            self._only_changes = changes
             _log.error("session store unavailable, answering 503 until it is back: %s", error)
             if self._tell is not None:
                 self._tell(OutageBegan(type(self.store).__name__, str(error)))
 
-    def _is_up(self, turn: int) -> None:
-        if self._down and turn == self._turn:
+    def _is_up(self, turn: int, *, changed: bool = False) -> None:
+        # A store that is read-only, or full, goes on answering reads: they say nothing of when it takes changes again.
+        refuses = self._only_changes and time.monotonic() - self._change_refused < _CHANGES_AGAIN
+        if self._down and turn == self._turn and (changed or not refuses):
             self._down, self._turn = False, turn + 1
             _log.warning("session store available again")
             if self._tell is not None:
