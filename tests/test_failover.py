@@ -1,18 +1,29 @@
-"""Fail-over to a real replica: the app goes on with the new primary, and has what had reached it."""
+"""Fail-over to a real replica: the app goes on with the new primary, and has what had reached it.
+
+Or a switch-over, where the old primary stays up as a replica, and keeps the connections that the app has to it.
+"""
 
 import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import asyncpg
+import pytest
 import redis
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from roomkey.stores.base import Store
 from roomkey.stores.postgres import PostgresStore
 from roomkey.stores.redis import RedisStore
+from roomkey.stores.sqlalchemy import SQLAlchemyStore
+from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
+from tests.servers.proxy import Proxy
 from tests.servers.redis import RedisServer
-from tests.site import Site, lines, refused_in_time
+from tests.site import SLACK, Site, lines, refused_in_time
 
 PATIENCE = 30  # seconds
 
@@ -117,3 +128,227 @@ def test_postgres_with_several_hosts_in_the_url(caplog):
             await store.close()
 
         asyncio.run(scenario())
+
+
+@dataclass
+class Pair:
+    """A primary and its replica, of one engine. The app knows one address, which is a proxy's."""
+
+    primary: RedisServer | PostgresServer | MariaDBServer
+    replica: RedisServer | PostgresServer | MariaDBServer
+    arrived: Callable[[], Awaitable[bool]]  # whether the replica has everything
+    demote: Callable[[], Awaitable[None]]  # make the primary refuse changes
+    promote: Callable[[], Awaitable[None]]  # make the replica take them
+
+
+@contextlib.asynccontextmanager
+async def redis_pair():
+    """Redis: a primary that becomes its replica's replica keeps its clients."""
+    with RedisServer() as primary, RedisServer() as replica, contextlib.ExitStack() as stack:
+        one, two = (
+            stack.enter_context(contextlib.closing(redis.Redis(port=server.port, decode_responses=True)))
+            for server in (primary, replica)
+        )
+        two.replicaof("127.0.0.1", str(primary.port))
+
+        async def arrived():
+            told = two.info("replication")
+            return (
+                told["master_link_status"] == "up"
+                and told["slave_repl_offset"] == one.info("replication")["master_repl_offset"]
+            )
+
+        async def demote():
+            one.replicaof("127.0.0.1", str(replica.port))
+
+        async def promote():
+            two.replicaof("NO", "ONE")
+
+        yield Pair(primary, replica, arrived, demote, promote)
+
+
+@contextlib.asynccontextmanager
+async def postgres_pair():
+    """PostgreSQL: with every session read-only, before the old primary is stopped."""
+    with PostgresServer() as primary, PostgresServer(replica_of=primary) as replica:
+
+        async def ask(server, statement):
+            connection = await asyncpg.connect(server.url)
+            try:
+                return await connection.fetchval(statement)
+            finally:
+                await connection.close()
+
+        async def arrived():
+            return await ask(primary, "SELECT pg_current_wal_lsn()::text") == await ask(
+                replica, "SELECT pg_last_wal_replay_lsn()::text"
+            )
+
+        async def demote():
+            await ask(primary, "ALTER SYSTEM SET default_transaction_read_only = on")
+            await ask(primary, "SELECT pg_reload_conf()")
+
+        async def promote():
+            await asyncio.to_thread(replica.promote)
+
+        yield Pair(primary, replica, arrived, demote, promote)
+
+
+@contextlib.asynccontextmanager
+async def mariadb_pair():
+    """MariaDB: `read_only` binds the app's account, not an administrator's."""
+    with (
+        MariaDBServer("--server-id=1", "--log-bin=changes") as primary,
+        MariaDBServer("--server-id=2", "--read-only=1") as replica,
+    ):
+        await replica.run(
+            f"CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={primary.port}, "
+            f"MASTER_USER='{primary.user}', MASTER_PASSWORD='{primary.password}', MASTER_USE_GTID=slave_pos",
+            "START SLAVE",
+        )
+        await primary.run(
+            f"CREATE USER app@'%' IDENTIFIED BY '{primary.password}'",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, INDEX ON {primary.database}.* TO app@'%'",
+        )
+
+        async def arrived():
+            [there] = await primary.run("SELECT @@gtid_binlog_pos AS at")
+            [here] = await replica.run("SELECT @@gtid_slave_pos AS at")
+            return there["at"] == here["at"]
+
+        async def demote():
+            await primary.run("SET GLOBAL read_only = 1")
+
+        async def promote():
+            await replica.run("STOP SLAVE", "SET GLOBAL read_only = 0")
+
+        yield Pair(primary, replica, arrived, demote, promote)
+
+
+@contextlib.asynccontextmanager
+async def store_of(kind: str, pair: Pair, port: int):
+    """A store that reaches the primary through `port`."""
+    url = pair.primary.url
+    if kind.startswith("mariadb"):
+        url = pair.primary.url_for(user="app", password=pair.primary.password).replace("mysql://", "mysql+asyncmy://")
+    url = url.replace(f":{pair.primary.port}/", f":{port}/")
+    store: Store
+    if kind == "redis":
+        store = RedisStore(url)
+    elif kind == "postgres":
+        store = PostgresStore(url)
+    elif kind == "postgres, the app's pool":
+        async with asyncpg.create_pool(url, min_size=4) as pool:
+            yield PostgresStore(pool)
+        return
+    elif kind == "mariadb":
+        store = SQLAlchemyStore(url)
+    else:
+        engine = create_async_engine(url, pool_size=10, max_overflow=0)
+        yield SQLAlchemyStore(engine)
+        await engine.dispose()
+        return
+    yield store
+    await store.close()
+
+
+KINDS = {
+    "redis": redis_pair,
+    "postgres": postgres_pair,
+    "postgres, the app's pool": postgres_pair,
+    "mariadb": mariadb_pair,
+    "mariadb, the app's engine": mariadb_pair,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_primary_that_is_killed_behind_one_address(kind, caplog):
+    """The address (a name, a proxy, a virtual IP) moves to the replica: one outage, and what had arrived is there."""
+
+    async def scenario():
+        async with two_servers(kind) as (pair, proxy, store):
+
+            async def promote():
+                await pair.promote()
+                proxy.target = pair.replica.port
+
+            await fails_over(Site(store), caplog, arrived=pair.arrived, fail=pair.primary.kill, promote=promote)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_primary_that_becomes_a_replica_and_stays_up(kind, caplog):
+    """Connections to it still answer, and refuse changes: they are given up, and the app is with the new primary."""
+
+    async def scenario():
+        async with two_servers(kind) as (pair, proxy, store):
+            site, cards = await with_sessions(pair, proxy, store)
+            caplog.clear()
+            await pair.demote()
+            await until(lambda: refuses(site, cards[0]))
+            await pair.promote()
+            proxy.target = pair.replica.port
+            begin = time.monotonic()
+            in_a_row = 0  # more than once: each time other connections may be used
+            while in_a_row < 5:
+                in_a_row = in_a_row + 1 if await all_save(site, cards, after=in_a_row) else 0
+                assert time.monotonic() < begin + 1 + SLACK, "it stays with the old primary"
+                await asyncio.sleep(0.02)
+            for user, card in enumerate(cards):
+                assert await site.read(card) == (200, {"user_id": user, "before": True, "after": 4})
+            await asyncio.to_thread(pair.primary.kill)  # nothing is with it
+            assert await all_save(site, cards, last=True)
+            assert len(lines(caplog, logging.ERROR)) == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "redis"])
+def test_a_switch_over_between_two_requests_goes_unnoticed(kind, caplog):
+    """What the old primary refused is sent again, to the new one: no request fails, and nothing is logged."""
+
+    async def scenario():
+        async with two_servers(kind) as (pair, proxy, store):
+            site, cards = await with_sessions(pair, proxy, store)
+            caplog.clear()
+            await pair.demote()
+            await pair.promote()
+            proxy.target = pair.replica.port
+            for at in range(5):
+                assert await all_save(site, cards, after=at)
+            for user, card in enumerate(cards):
+                assert await site.read(card) == (200, {"user_id": user, "before": True, "after": 4})
+            assert not lines(caplog, logging.ERROR)
+
+    asyncio.run(scenario())
+
+
+@contextlib.asynccontextmanager
+async def two_servers(kind: str):
+    """A primary and its replica, the address that the app knows, and a store with its table there."""
+    async with KINDS[kind]() as pair, Proxy(pair.primary.port) as proxy, store_of(kind, pair, proxy.port) as store:
+        if not isinstance(store, RedisStore):
+            await store.create_table()
+        yield pair, proxy, store
+
+
+async def with_sessions(pair: Pair, proxy: Proxy, store: Store):
+    """An app with many sessions, which have reached the replica, and connections in use."""
+    site = Site(store)
+    cards = [await site.log_in(user) for user in range(20)]
+    assert await all_save(site, cards, before=True)
+    await until(pair.arrived)
+    assert proxy.connections
+    return site, cards
+
+
+async def all_save(site: Site, cards: list[bytes], **what: object) -> bool:
+    """Whether each session could be saved, all at once."""
+    answers = await asyncio.gather(*(site.ask(card, lambda session: session.update(what)) for card in cards))
+    return {status for status, _, _ in answers} == {200}
+
+
+async def refuses(site: Site, card: bytes) -> bool:
+    """Whether the old primary refuses changes: the setting takes a moment to arrive."""
+    return (await site.ask(card, lambda session: session.update(refused=True)))[0] == 503

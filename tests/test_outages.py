@@ -9,8 +9,6 @@ from typing import Any
 import asyncpg
 import pytest
 import redis.asyncio
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from roomkey.guard import SETTLING
 from tests.servers.mariadb import MariaDBServer
@@ -69,11 +67,7 @@ class Engine:
                 await connection.execute(command)
             await connection.close()
         else:
-            engine = create_async_engine(self.server.url.replace("mysql://", "mysql+asyncmy://"))
-            async with engine.connect() as connection:
-                for command in commands:
-                    await connection.execute(text(command))
-            await engine.dispose()
+            await self.server.run(*commands)
 
 
 @pytest.fixture(scope="module", params=["redis", "postgres", "mariadb"])

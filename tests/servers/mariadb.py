@@ -15,6 +15,10 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.servers import skip_if_left_out
 from tests.servers.parts import Running, free_port, give, make_url, nobody
@@ -87,6 +91,17 @@ class MariaDBServer(Running):
         """Return a URL that differs in some of its parts."""
         who = (user or self.user, password or self.password)
         return make_url("mysql", *who, self.port, database or self.database, query)
+
+    async def run(self, *statements: str) -> list[Any]:
+        """Run an administrator's statements, one by one; return the rows of the last."""
+        rows: list[Any] = []
+        engine = create_async_engine(self.url.replace("mysql://", "mysql+asyncmy://"), isolation_level="AUTOCOMMIT")
+        async with engine.connect() as connection:
+            for statement in statements:
+                answer = await connection.execute(text(statement))
+                rows = list(answer.mappings()) if answer.returns_rows else []
+        await engine.dispose()
+        return rows
 
     def start(self) -> None:
         """Start it, and return when it takes connections."""

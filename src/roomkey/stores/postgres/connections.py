@@ -61,6 +61,10 @@ class Connections(Protocol):
         """One was lost: so may be the idle ones."""
         ...
 
+    async def renew(self) -> None:
+        """Use those that there are no more: they lead to the wrong server."""
+        ...
+
     async def close(self) -> None: ...
 
     def terminate(self) -> None: ...
@@ -109,6 +113,7 @@ class OwnConnections:
         # Who waits for a connection. Gets one, or None: a slot in which to make one.
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._busy: set[Any] = set()
+        self._old: set[Any] = set()  # of the busy ones, those that are not to be used again
         self._ending: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Event | None = None  # set when the last slot is free; None: not closing
 
@@ -119,8 +124,8 @@ class OwnConnections:
                 self._slots += 1
             else:
                 connection = await self._wait()
-                if connection is not None and connection.is_closed():  # since it was handed over
-                    connection.terminate()
+                if connection is not None and self._is_spent(connection):  # since it was handed over
+                    self._end_now(connection)
                     connection = None
             if connection is None:
                 connection = await self._connect()
@@ -147,7 +152,7 @@ class OwnConnections:
                 if connection is None:
                     self._free_slot()
                 else:
-                    self._hand_on(connection)
+                    self._take_back(connection)
             raise
 
     async def _connect(self) -> Any:
@@ -186,17 +191,29 @@ class OwnConnections:
             raise
 
     async def release(self, connection: Any) -> None:
-        self._busy.discard(connection)
-        if connection.is_closed():
-            connection.terminate()
+        self._take_back(connection)
+
+    def _take_back(self, connection: Any) -> None:
+        if self._is_spent(connection):
+            self._end_now(connection)
             self._free_slot()
         else:
+            self._busy.discard(connection)
             self._hand_on(connection)
+
+    def _is_spent(self, connection: Any) -> bool:
+        return connection in self._old or connection.is_closed()
+
+    def _end_now(self, connection: Any) -> None:
+        self._busy.discard(connection)
+        self._old.discard(connection)
+        connection.terminate()
 
     def _hand_on(self, connection: Any) -> None:
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():
+                self._busy.add(connection)  # it is nobody's yet, and no longer idle
                 future.set_result(connection)
                 return
         now = time.monotonic()
@@ -231,6 +248,7 @@ class OwnConnections:
             self.distrust()  # it was dead: not even the wish to cancel was answered
         finally:
             self._busy.discard(connection)
+            self._old.discard(connection)
             self._free_slot()
 
     def distrust(self) -> None:
@@ -238,6 +256,10 @@ class OwnConnections:
         for connection, _ in idle:
             connection.terminate()
             self._free_slot()
+
+    async def renew(self) -> None:
+        self._old |= self._busy
+        self.distrust()
 
     async def close(self) -> None:
         self._closing = asyncio.Event()
@@ -279,6 +301,9 @@ class BorrowedConnections:
 
     def distrust(self) -> None:
         pass
+
+    async def renew(self) -> None:
+        await self._pool.expire_connections()
 
     async def close(self) -> None:
         if self._ending:

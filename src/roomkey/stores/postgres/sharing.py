@@ -12,6 +12,7 @@ from functools import partial
 from roomkey.errors import StoreUnavailable
 from roomkey.stores.base import Record
 from roomkey.stores.postgres.connections import Connections
+from roomkey.stores.renewal import Renewal
 
 __all__ = ["Office"]
 
@@ -32,6 +33,7 @@ class Office:
         self.loads = _Loads(partial(load_one, self), partial(load_many, self))
         self.opening = asyncio.Lock()
         self.ready = False
+        self.renewal = Renewal(connections.renew)
         self._watch: AsyncGenerator[None, None] | None = None
 
     async def open(self) -> None:

@@ -256,11 +256,17 @@ class PostgresStore:
             office: whose connections to use; None: the running loop's.
         """
         office = office or await self._office_for_use()
-        tries = 0
+        tries, refused = 0, False
         while True:
             tries += 1
+            renewals = office.renewal.count
             try:
                 return await fetch_once(office.connections, statement, args)
+            except asyncpg.ReadOnlySQLTransactionError as error:  # nothing of it was done
+                if refused:
+                    raise self._explain(error) from error
+                refused = True
+                await office.renewal.after_refusal(renewals)
             except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
                 # Nothing of it was done. On a server that isolates more strictly by default, this is how a lost
                 # compare-and-swap looks; the next try sees what won, and says Conflict.

@@ -14,6 +14,7 @@ __all__ = [
     "NAMES",
     "NO_TABLE",
     "OURS",
+    "READ_ONLY",
     "REFUSED",
     "WORDS",
     "Taken",
@@ -63,6 +64,7 @@ def is_not_sent(error: Exception) -> bool:
     return isinstance(error, exc.InterfaceError) and "connection is closed" in str(said)
 
 
+_READ_ONLY = "is read-only, a replica it seems: give the URL of the primary"
 LOST = "was restarted, or the connection to it was lost"
 NAMES = {
     "mysql": "MySQL",
@@ -89,6 +91,12 @@ NO_TABLE: dict[str, set[int | str]] = {
     "mssql": {"42S02"},
     "oracle": {942},
 }
+_MYSQL_READ_ONLY: set[int | str] = {1290, 1792, 1836}
+READ_ONLY: dict[str, set[int | str]] = {  # nothing was done
+    "mysql": _MYSQL_READ_ONLY,
+    "mariadb": _MYSQL_READ_ONLY,
+    "postgresql": {"25006"},
+}
 _MYSQL_REFUSED: set[int | str] = {1044, 1045, 1049, 1142, 1143, 1227, 1698}
 REFUSED: dict[str, set[int | str]] = {
     "mysql": _MYSQL_REFUSED,
@@ -105,14 +113,14 @@ _MYSQL_WORDS: dict[int | str, str] = {
     1153: "takes no value as large as that: raise max_allowed_packet there",
     1203: "has no connection left for this user: raise max_user_connections there",
     1205: "has the row or table locked by another transaction: find it in the process list",
-    1290: "is read-only, a replica it seems: give the URL of the primary",
+    **dict.fromkeys(_MYSQL_READ_ONLY, _READ_ONLY),
     2003: "cannot be reached: is it up, and the URL right?",
 }
 WORDS: dict[str, dict[int | str, str]] = {
     "mysql": _MYSQL_WORDS,
     "mariadb": _MYSQL_WORDS,
     "postgresql": {
-        "25006": "is read-only, a replica it seems: give the URL of the primary",
+        "25006": _READ_ONLY,
         "53100": "has no space left on its disk: free some",
         "53300": "has no connection left (too many clients): raise max_connections there",
         "55P03": "has the table locked by another transaction: find it in pg_locks, or try later",

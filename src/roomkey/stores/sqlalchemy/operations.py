@@ -17,8 +17,10 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry
 
-from roomkey.stores.sqlalchemy.errors import OURS, Unsure
+from roomkey.stores.renewal import Renewal
+from roomkey.stores.sqlalchemy.errors import OURS, READ_ONLY, Unsure
 
 __all__ = [
     "BEGINS",
@@ -165,9 +167,25 @@ class Office:
         self.turn: AbstractAsyncContextManager[None] = nullcontext()
         if engine.dialect.name == "sqlite":
             self.turn = asyncio.Lock()
+        self.renewal = Renewal(self._renew)
+        self._generation = 0  # of connections: those of an earlier one are made anew before their next use
+        if engine.dialect.name in READ_ONLY:
+            sa.event.listen(engine.sync_engine, "connect", self._connected)
+            sa.event.listen(engine.sync_engine, "checkout", self._taken)
         self._ours = ours
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watch: AsyncGenerator[None, None] | None = None
+
+    def _connected(self, _connection: object, record: ConnectionPoolEntry) -> None:
+        record.info[self] = self._generation
+
+    def _taken(self, _connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
+        # Each by itself: SQLAlchemy awaits the end of the first one before it gives up the rest of a pool.
+        if record.info.get(self, 0) != self._generation:
+            raise exc.DisconnectionError  # it makes the connection anew
+
+    async def _renew(self) -> None:
+        self._generation += 1
 
     async def run(self, operation: Operation, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
         """Run an operation. When it is cancelled, what it leaves is tidied up without it."""
@@ -210,5 +228,8 @@ class Office:
             pass  # the database is silent: the sockets close with the objects
 
     async def close(self) -> None:
+        if self.engine.dialect.name in READ_ONLY:
+            sa.event.remove(self.engine.sync_engine, "connect", self._connected)
+            sa.event.remove(self.engine.sync_engine, "checkout", self._taken)
         if self._watch is not None:
             await self._watch.aclose()

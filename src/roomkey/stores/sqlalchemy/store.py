@@ -57,6 +57,7 @@ from roomkey.stores.sqlalchemy.errors import (
     NAMES,
     NO_TABLE,
     OURS,
+    READ_ONLY,
     REFUSED,
     WORDS,
     Taken,
@@ -362,10 +363,11 @@ class SQLAlchemyStore:
     async def _try(
         self, office: Office, work: Work[Answer], operation: Operation, *, again: bool, opening: bool
     ) -> Answer:
-        lost = False
+        lost = refused = False
         tries = 0
         while True:
             tries += 1
+            renewals = office.renewal.count
             operation.begins()
             try:
                 async with office.turn:
@@ -375,6 +377,9 @@ class SQLAlchemyStore:
                     pause = random.uniform(0, _PAUSE * tries)
                 elif self._is_one_of(error, LOCKED) and time.monotonic() - operation.since < SQLITE_PATIENCE:
                     pause = random.uniform(0, _PAUSE)
+                elif not refused and self._is_one_of(error, READ_ONLY):
+                    refused, pause = True, 0.0
+                    await office.renewal.after_refusal(renewals)
                 elif not lost and is_lost(error) and (again or is_not_sent(error)):
                     lost, pause = True, 0.0
                 else:
