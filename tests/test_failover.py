@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import asyncpg
 import pytest
@@ -20,12 +21,16 @@ from roomkey.stores.postgres import PostgresStore
 from roomkey.stores.redis import RedisStore
 from roomkey.stores.sqlalchemy import SQLAlchemyStore
 from tests.servers.mariadb import MariaDBServer
+from tests.servers.parts import free_port
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy
 from tests.servers.redis import RedisServer
 from tests.site import SLACK, Site, lines, refused_in_time
 
 PATIENCE = 30  # seconds
+SLOTS = 16384  # of a Redis cluster
+# The bus's port is 10,000 above the other one unless it is named, and that may be past the last.
+CLUSTERED = "--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port"
 
 
 async def until(condition):
@@ -102,6 +107,81 @@ def test_redis_with_a_sentinel(caplog):
             await site.store.close()
 
         asyncio.run(scenario())
+
+
+@pytest.fixture
+def cluster():
+    """A Redis cluster: three primaries, of which the first has the sessions' slot, and a replica of that one."""
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(RedisServer(*CLUSTERED, str(free_port()))) for _ in range(4)]
+        admins = [
+            stack.enter_context(contextlib.closing(redis.Redis(port=server.port, decode_responses=True)))
+            for server in servers
+        ]
+        owner, *others, spare = admins
+        slot = owner.execute_command("CLUSTER", "KEYSLOT", "{roomkey}:epoch")
+        for admin, first, last in (others[0], 0, slot - 1), (owner, slot, slot), (others[1], slot + 1, SLOTS - 1):
+            admin.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+        for epoch, admin in enumerate(admins, 1):
+            admin.execute_command("CLUSTER", "SET-CONFIG-EPOCH", epoch)
+        for server in servers[1:]:
+            owner.execute_command("CLUSTER", "MEET", "127.0.0.1", server.port, server.options[-1])
+        name = owner.execute_command("CLUSTER", "MYID")
+
+        def follows():
+            try:
+                spare.execute_command("CLUSTER", "REPLICATE", name)
+            except redis.ResponseError:  # it has not heard of it yet
+                return False
+            return True
+
+        def is_ready():
+            nodes = [node for admin in admins for node in admin.cluster("NODES").values()]
+            return (
+                all(admin.cluster("INFO")["cluster_state"] == "ok" for admin in admins)
+                and len(nodes) == len(admins) ** 2
+                and sum("slave" in node["flags"] for node in nodes) == len(admins)
+                and spare.info("replication")["master_link_status"] == "up"
+            )
+
+        for condition in follows, is_ready:
+            asyncio.run(until(partial(asyncio.to_thread, condition)))
+        yield servers, owner, spare
+
+
+@pytest.mark.parametrize("way", ["killed", "switched over"])
+def test_a_redis_cluster(cluster, caplog, way):
+    """The replica takes the slot over; where the old primary stays up, as its replica, it is left too."""
+    servers, owner, spare = cluster
+
+    async def arrived():
+        return spare.info("replication")["slave_repl_offset"] == owner.info("replication")["master_repl_offset"]
+
+    async def promoted():
+        async def has_the_slot():
+            return spare.info("replication")["role"] == "master"
+
+        await until(has_the_slot)
+
+    async def scenario():
+        store = RedisStore(f"redis+cluster://127.0.0.1:{servers[1].port},127.0.0.1:{servers[2].port}")
+        site = Site(store)
+        if way == "killed":
+            await fails_over(site, caplog, arrived=arrived, fail=servers[0].kill, promote=promoted)
+        else:
+            cards = [await site.log_in(user) for user in range(20)]
+            assert await all_save(site, cards, before=True)
+            spare.execute_command("CLUSTER", "FAILOVER")
+            await promoted()
+            begin = time.monotonic()
+            while not await all_save(site, cards, after=True):
+                assert time.monotonic() < begin + 1 + SLACK, "it stays with the old primary"
+                await asyncio.sleep(0.02)
+            for user, card in enumerate(cards):
+                assert await site.read(card) == (200, {"user_id": user, "before": True, "after": True})
+        await store.close()
+
+    asyncio.run(scenario())
 
 
 def test_postgres_with_several_hosts_in_the_url(caplog):

@@ -209,13 +209,20 @@ class Clustered:
 
     async def close(self) -> None:
         if self._make is not None:
-            await _part(self._client.aclose())
+            await _part(_close(self._client))
 
     async def _replace(self, client: Any) -> None:
         """Begin anew from the URL: a client that found no node may have forgotten all it knew (redis-py 6.4)."""
         if self._make is not None and self._client is client:  # or another batch has done it
             self._client = self._make()
-            await _part(client.aclose())
+            await _part(_close(client))
+
+
+async def _close(client: Any) -> None:
+    """Close a cluster's client. After a fault the driver thinks that it is closed, and would keep its connections."""
+    nodes = [*client.nodes_manager.nodes_cache.values(), *client.nodes_manager.startup_nodes.values()]
+    await client.aclose()
+    await asyncio.gather(*(node.disconnect() for node in nodes), return_exceptions=True)
 
 
 async def _part(closing: Awaitable[None]) -> None:
