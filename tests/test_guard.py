@@ -19,6 +19,7 @@ LIMIT = 0.05  # seconds
 KEY = "a" * 64
 OTHER = "b" * 64
 RECORD = Record(b"\x01\x80", 1, 1000.0, 2000.0)
+ENDED = Record(b"", 2, 1000.0, 1500.0)
 
 OPERATIONS = {
     "load": lambda store: store.load(KEY),
@@ -327,6 +328,54 @@ def test_a_store_that_takes_no_changes_is_down_until_it_takes_one(caplog, monkey
         assert [record.levelno for record in caplog.records] == [logging.ERROR]
         store.trouble = None
         await guard.touch(KEY, 3000.0)
+        assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize(
+    "removal",
+    [
+        lambda guard: guard.delete(KEY),
+        lambda guard: guard.update(KEY, ENDED, version=1),
+        lambda guard: guard.purge(10),
+    ],
+)
+def test_what_needs_no_room_does_not_end_an_outage_of_changes(caplog, removal):
+    """A full store goes on ending sessions: that is no sign that it takes new ones."""
+
+    async def scenario():
+        store = TroubledStore(DriverError())
+        guard = GuardedStore(store, LIMIT)
+        with pytest.raises(StoreUnavailable):
+            await guard.create(KEY, RECORD)
+        store.trouble = None
+        await removal(guard)
+        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+        await guard.create(KEY, RECORD)
+        assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
+
+    asyncio.run(scenario())
+
+
+def test_an_outage_of_changes_does_not_flap(caplog, monkeypatch):
+    """A store that is nearly full takes some changes and refuses others: one outage, over when it refuses no more."""
+    monkeypatch.setattr("roomkey.guard.SETTLING", 0.1)
+
+    async def scenario():
+        store = TroubledStore()
+        guard = GuardedStore(store, LIMIT)
+        for _ in range(3):
+            store.trouble = DriverError()
+            with pytest.raises(StoreUnavailable):
+                await guard.create(KEY, RECORD)
+            store.trouble = None
+            await asyncio.sleep(0.06)  # the second time, longer than that since the outage began
+            await guard.create(KEY, RECORD)
+        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+        await asyncio.sleep(0.06)
+        await guard.create(KEY, RECORD)
         assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
 
     asyncio.run(scenario())

@@ -61,6 +61,7 @@ class SpyStore(MemoryStore):
         self.events.append("rotate")
 
     async def touch(self, key, expires_at):
+        await self._before("touch")
         self.events.append("touch")
         return await super().touch(key, expires_at)
 
@@ -620,6 +621,24 @@ def test_a_store_down_at_load_is_a_503(caplog):
     asyncio.run(scenario())
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
     assert "hunter2" not in caplog.text
+
+
+def test_a_renewal_that_is_refused_waits_for_the_next_request():
+    """A store that is read-only or full serves whoever changes nothing, also when the session is due for renewal."""
+
+    async def scenario():
+        clock = Clock()
+        app = pages(store=SpyStore(clock=clock), clock=clock, max_age=1000)
+        card = await log_in(app)
+        clock.advance(500)
+        app.config.store.failing = {"touch"}
+        sent = await ask(app, http_scope("/read", card))
+        assert (sent[0]["status"], sent[1]["body"]) == (200, b"{'user_id': 7}")
+        assert header(sent[0], b"set-cookie") == []
+        app.config.store.failing = set()
+        assert cookie_in((await ask(app, http_scope("/read", card)))[0]) == card
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("operation", ["create", "update"])

@@ -1,7 +1,10 @@
 """Outages of real engines: 503 in time, with Retry-After, and one log line; nothing hangs; full service right after."""
 
 import asyncio
+import contextlib
 import logging
+import secrets
+import shlex
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +21,7 @@ from tests.servers.redis import RedisServer
 from tests.site import SLACK, Site, lines, refused_in_time
 
 APP_PASSWORD = "app secret"
+WAL_SEGMENT = 16 * 1024 * 1024  # bytes of PostgreSQL's write-ahead log, which has to fit
 
 
 @dataclass
@@ -55,11 +59,14 @@ class Engine:
             await store.close()
 
     async def run(self, *commands):
-        """Run an administrator's commands, one by one."""
+        """Run an administrator's commands, one by one; a function does something to the server's files."""
         if self.name == "redis":
             client = redis.asyncio.Redis.from_url(self.server.url)
             for command in commands:
-                await client.execute_command(*command.split())
+                if callable(command):
+                    command(self.server)
+                else:
+                    await client.execute_command(*shlex.split(command))
             await client.aclose()
         elif self.name == "postgres":
             connection = await asyncpg.connect(self.server.url)
@@ -183,12 +190,21 @@ def test_a_slow_server_is_waited_for_no_longer_than_allowed(engine):
     asyncio.run(scenario())
 
 
-REFUSAL = {
-    "redis": (
+REFUSALS = {  # engine and way: how it begins, how it ends
+    ("redis", "memory full"): (
         ["CONFIG SET maxmemory-policy noeviction", "CONFIG SET maxmemory 1"],
         ["CONFIG SET maxmemory 0"],
     ),
-    "postgres": (
+    ("redis", "no room for a snapshot"): (
+        [lambda server: (server.directory / "dump.rdb").mkdir(), "CONFIG SET save '3600 1'", "BGSAVE"],
+        [lambda server: (server.directory / "dump.rdb").rmdir(), "BGSAVE", "CONFIG SET save ''"],
+    ),
+    ("redis", "too few replicas"): (
+        ["CONFIG SET min-replicas-to-write 1"],
+        ["CONFIG SET min-replicas-to-write 0"],
+    ),
+    ("redis", "a replica"): (["REPLICAOF 127.0.0.1 1"], ["REPLICAOF NO ONE"]),
+    ("postgres", "read-only"): (
         ["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"],
         [
             "SET default_transaction_read_only = off",
@@ -196,14 +212,14 @@ REFUSAL = {
             "SELECT pg_reload_conf()",
         ],
     ),
-    "mariadb": (["SET GLOBAL read_only = 1"], ["SET GLOBAL read_only = 0"]),
+    ("mariadb", "read-only"): (["SET GLOBAL read_only = 1"], ["SET GLOBAL read_only = 0"]),
 }
 
 
-def test_a_server_that_refuses_writes(engine, caplog):
+@pytest.mark.parametrize(("engine", "way"), REFUSALS, indirect=["engine"])
+def test_a_server_that_refuses_writes(engine, way, caplog):
     """Reads go on, writes are 503, and all is well when it takes writes again: one outage in the log."""
-
-    refuse, accept = REFUSAL[engine.name]
+    refuse, accept = REFUSALS[engine.name, way]
 
     async def scenario():
         site = Site(engine.store(), timeout=2)
@@ -227,11 +243,73 @@ def test_a_server_that_refuses_writes(engine, caplog):
         while (await site.ask(card, lambda session: session.update(y=1)))[0] != 200:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
+        while not lines(caplog, logging.WARNING):
+            assert time.monotonic() < deadline
+            assert (await site.ask(card, lambda session: session.update(z=time.monotonic())))[0] == 200
         assert (await site.read(card))[1]["y"] == 1
         assert [len(lines(caplog, level)) for level in (logging.ERROR, logging.WARNING)] == [1, 1]
         await site.store.close()
 
     asyncio.run(scenario())
+
+
+@contextlib.contextmanager
+def full_postgres():
+    """A server whose files cannot grow, and how they can again."""
+    with PostgresServer() as server:
+        yield server, lambda: server.limit_files(WAL_SEGMENT), lambda: server.limit_files(None)
+
+
+@contextlib.contextmanager
+def full_mariadb():
+    """A server whose one file cannot grow, and how there is room in it again."""
+    file = "--innodb-data-file-path=ibdata1:12M:autoextend:max:14M"
+
+    def make_room():
+        asyncio.run(server.run("DELETE FROM roomkey_session WHERE user_id = '9' LIMIT 50"))
+
+    with MariaDBServer("--innodb-file-per-table=0", file) as server:
+        yield server, lambda: None, make_room
+
+
+@pytest.mark.parametrize(("name", "full"), [("postgres", full_postgres), ("mariadb", full_mariadb)])
+def test_a_server_whose_disk_is_full(name, full, caplog):
+    """New sessions are 503, and those that are there are read; all is well when there is room again."""
+    data = secrets.token_hex(10_000)  # SQL databases compress, and not this
+
+    async def scenario():
+        site = Site(engine.store(), timeout=2)
+        cards = [await site.log_in(user) for user in range(3)]
+        fill = lambda session: session.update(user_id=9, data=data)  # noqa: E731
+        await asyncio.to_thread(stop_growing)
+        deadline = time.monotonic() + 60
+        refused = 0
+        while refused < 10:  # in a row: MariaDB gives back what a refused one took
+            refused = 0 if (await site.ask(act=fill))[0] == 200 else refused + 1
+            assert time.monotonic() < deadline
+        caplog.clear()
+        for _ in range(3):
+            status, headers, took = await site.ask(act=fill)
+            assert status == 503 and b"retry-after" in headers and took < 2 + SLACK
+            assert [await site.read(card) for card in cards[1:]] == [(200, {"user_id": 1}), (200, {"user_id": 2})]
+            await asyncio.sleep(SETTLING)
+        ended = (await site.ask(cards[0], lambda session: session.clear()))[0] == 200
+        assert ended or name == "mariadb"  # which has no room to note even a change that needs none
+        assert await site.read(cards[0]) == (200, {} if ended else {"user_id": 0})
+        assert lines(caplog, logging.WARNING) == []  # that somebody could log out is no sign of room
+        await asyncio.to_thread(make_room)
+        while not lines(caplog, logging.WARNING):  # MariaDB finds the room little by little
+            assert time.monotonic() < deadline
+            await site.ask(act=lambda session: session.update(x=1))
+            await asyncio.sleep(0.02)
+        assert lines(caplog, logging.ERROR) == []  # it was said when it began
+        assert await site.read(cards[1]) == (200, {"user_id": 1})
+        await site.store.close()
+
+    with full() as (server, stop_growing, make_room):
+        engine = Engine(name, server)
+        asyncio.run(engine.prepare())
+        asyncio.run(scenario())
 
 
 def test_an_outage_at_the_start_is_no_reason_not_to_start(engine):

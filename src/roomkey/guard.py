@@ -6,6 +6,7 @@ an outage: each operation is tried.
 
 from __future__ import annotations
 
+import enum
 import logging
 import time
 from collections.abc import Callable, Coroutine, Generator
@@ -20,11 +21,19 @@ __all__ = ["SETTLING", "GuardedStore"]
 
 _log = logging.getLogger("roomkey")
 
-SETTLING = 0.2  # seconds into an outage before an answer may end it
+SETTLING = 0.2  # seconds into an outage, or after the last refused change, before an answer may end it
 _CHANGES_AGAIN = 60.0  # seconds without a refused change, after which an answer to a read ends an outage of changes
 
 _Answer = TypeVar("_Answer")
 _Asked = Coroutine[Any, Any, _Answer]
+
+
+class _Kind(enum.Enum):
+    """What an operation asks of a store; one that is read-only or full does not do all of it."""
+
+    READ = enum.auto()
+    CHANGE = enum.auto()
+    REMOVAL = enum.auto()  # needs no room: done, it says nothing of changes
 
 
 class GuardedStore:
@@ -52,19 +61,20 @@ class GuardedStore:
         return self._within(self.store.load(key))
 
     def create(self, key: str, record: Record) -> _Asked[None]:
-        return self._within(self.store.create(key, record), changes=True)
+        return self._within(self.store.create(key, record), _Kind.CHANGE)
 
     def update(self, key: str, record: Record, *, version: int) -> _Asked[None]:
-        return self._within(self.store.update(key, record, version=version), changes=True)
+        kind = _Kind.CHANGE if record.data else _Kind.REMOVAL  # no data: the session ends
+        return self._within(self.store.update(key, record, version=version), kind)
 
     def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> _Asked[None]:
-        return self._within(self.store.rotate(key, new_key, record, tombstone, version=version), changes=True)
+        return self._within(self.store.rotate(key, new_key, record, tombstone, version=version), _Kind.CHANGE)
 
     def touch(self, key: str, expires_at: float) -> _Asked[bool]:
-        return self._within(self.store.touch(key, expires_at), changes=True)
+        return self._within(self.store.touch(key, expires_at), _Kind.CHANGE)
 
     def delete(self, key: str) -> _Asked[None]:
-        return self._within(self.store.delete(key), changes=True)
+        return self._within(self.store.delete(key), _Kind.REMOVAL)
 
     def of_user(self, user: str) -> _Asked[list[tuple[str, Record]]]:
         if not isinstance(self.store, UserIndex):
@@ -77,13 +87,13 @@ class GuardedStore:
                 f"store: {type(self.store).__name__} cannot end all sessions at once (no wipe); "
                 "give a new secret_key, without the old ones, instead"
             )
-        return self._within(self.store.wipe(), changes=True)
+        return self._within(self.store.wipe(), _Kind.REMOVAL)
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records; 0 where the engine does that by itself."""
         if not isinstance(self.store, Purge):
             return 0
-        return await self._within(self.store.purge(limit), changes=True)
+        return await self._within(self.store.purge(limit), _Kind.REMOVAL)
 
     async def open(self) -> None:
         """Open the store where it can be opened. ConfigurationError passes; anything else is StoreUnavailable."""
@@ -95,7 +105,7 @@ class GuardedStore:
         if isinstance(self.store, Lifespan):
             await self.store.close()
 
-    async def _within(self, operation: Coroutine[Any, Any, _Answer], *, changes: bool = False) -> _Answer:
+    async def _within(self, operation: Coroutine[Any, Any, _Answer], kind: _Kind = _Kind.READ) -> _Answer:
         # An outage begins and ends by what was asked since the last time that one did: older questions are still
         # answered, or time out, after it. And it does not end at once: a server that shuts down answers on the
         # connections that it has not closed yet.
@@ -117,30 +127,30 @@ class GuardedStore:
                 self._is_up(turn)  # it said no, but it answered
             raise
         except StoreUnavailable as error:
-            self._is_down(error, turn, changes)
+            self._is_down(error, turn, kind)
             raise
         except TimeoutError as error:
             unavailable = StoreUnavailable(
                 f"{type(self.store).__name__} did not answer within {self._timeout:g} s (store_timeout)"
             )
-            self._is_down(unavailable, turn, changes)
+            self._is_down(unavailable, turn, kind)
             raise unavailable from error
         except ConfigurationError:
             raise
         except Exception as error:  # drivers have error classes of their own, and this module knows no driver
-            raise self._failed(error, turn, changes) from error
+            raise self._failed(error, turn, kind) from error
         if was_down:
-            # False and 0: there was nothing to change.
-            self._is_up(turn, changed=changes and (answer is None or bool(answer)))
+            self._is_up(turn, changed=kind is _Kind.CHANGE and answer is not False)  # False: nothing was there to touch
         return answer
 
-    def _failed(self, error: Exception, turn: int, changes: bool) -> StoreUnavailable:
+    def _failed(self, error: Exception, turn: int, kind: _Kind) -> StoreUnavailable:
         # The driver's own words may hold a password or a key: they stay in the chained error.
         unavailable = StoreUnavailable(f"{type(self.store).__name__} failed: {type(error).__name__}")
-        self._is_down(unavailable, turn, changes)
+        self._is_down(unavailable, turn, kind)
         return unavailable
 
-    def _is_down(self, error: StoreUnavailable, turn: int, changes: bool) -> None:
+    def _is_down(self, error: StoreUnavailable, turn: int, kind: _Kind) -> None:
+        changes = kind is not _Kind.READ
         if changes:
             self._change_refused = time.monotonic()
         elif self._down:
@@ -154,8 +164,10 @@ class GuardedStore:
 
     def _is_up(self, turn: int, *, changed: bool = False) -> None:
         # A store that is read-only, or full, goes on answering reads: they say nothing of when it takes changes again.
-        refuses = self._only_changes and time.monotonic() - self._change_refused < _CHANGES_AGAIN
-        if self._down and turn == self._turn and (changed or not refuses):
+        # And a full one takes some: what finds room just when another session has ended.
+        calm = SETTLING if changed else _CHANGES_AGAIN
+        refuses = self._only_changes and time.monotonic() - self._change_refused < calm
+        if self._down and turn == self._turn and not refuses:
             self._down, self._turn = False, turn + 1
             _log.warning("session store available again")
             if self._tell is not None:

@@ -393,7 +393,11 @@ class Visit:
 
     async def _renew(self, record: Record) -> None:
         due = self.lifecycle.expiry(record.created_at, self.facts)
-        if await self.lifecycle.store.touch(self.key, due):
+        try:
+            lives = await self.lifecycle.store.touch(self.key, due)
+        except StoreUnavailable:
+            return  # logged; a store that answers and takes no changes still serves whoever changes nothing
+        if lives:
             self.record = replace(record, expires_at=max(due, record.expires_at))
             self._give()
 

@@ -143,6 +143,13 @@ class PostgresServer(Running):
             **nobody(),
         )
 
+    def limit_files(self, size: int | None) -> None:
+        """Let none of its files grow past `size` bytes, as on a full disk; None: no limit any more."""
+        assert self._process is not None, "it does not run"
+        limit = f"--fsize={'unlimited' if size is None else size}:unlimited"
+        for pid in [self._process.pid, *_children(self._process.pid)]:
+            subprocess.run(["prlimit", f"--pid={pid}", limit], check=True, cwd="/", **nobody())
+
     def remove(self) -> None:
         """Stop it and delete its files."""
         self.kill()

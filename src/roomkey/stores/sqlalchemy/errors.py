@@ -110,6 +110,7 @@ _MYSQL_WORDS: dict[int | str, str] = {
     1021: "has no space left on its disk: free some",
     1040: "has no connection left (too many clients): raise max_connections there",
     1053: "is shutting down",
+    1114: "has no room left for the table: its disk is full, or its files may grow no further",
     1153: "takes no value as large as that: raise max_allowed_packet there",
     1203: "has no connection left for this user: raise max_user_connections there",
     1205: "has the row or table locked by another transaction: find it in the process list",
