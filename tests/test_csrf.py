@@ -144,7 +144,7 @@ def test_exempt_paths_pass(path, ok):
         {"trusted_origins": "https://a.example"},
         *[{"trusted_origins": [origin]} for origin in ("a.example", "https://*.example", "https://a/b", "null", "", 5)],
         {"exempt_paths": "/hook"},
-        *[{"exempt_paths": [path]} for path in ("hook", "", "/a/*", 5)],
+        *[{"exempt_paths": [path]} for path in ("hook", "", "/", "/a/*", 5)],
     ],
 )
 def test_wrong_options_are_refused(options):
@@ -212,6 +212,53 @@ def test_a_log_in_makes_a_new_secret():
     assert not verify_csrf_token(session, mine)
     del session["user_id"]
     assert not verify_csrf_token(session, mine) and not verify_csrf_token(session, before)
+
+
+@pytest.mark.parametrize("store", ["memory://", "cookie://"])
+@pytest.mark.parametrize("user_key", ["user_id", "member"])
+def test_no_token_outlives_a_change_of_user(store, user_key):
+    """Whatever `user_key` is called: whoever knew a token before a log-in does not know one after it, nor after the
+    log-out that follows."""
+    life = SessionMiddleware(None, secret_key="k" * 32, store=store, user_key=user_key).lifecycle
+
+    async def visit(card, act):
+        arrived = await life.arrive([card] if card else [])
+        answer = act(arrived.session)
+        await arrived.commit()
+        return arrived.card or card, answer
+
+    async def scenario():
+        card, before = await visit(None, csrf_token)
+        assert (await visit(card, lambda session: verify_csrf_token(session, before)))[1]
+        card, _ = await visit(card, lambda session: session.update({user_key: 42}))
+        assert not (await visit(card, lambda session: verify_csrf_token(session, before)))[1]
+        card, mine = await visit(card, csrf_token)
+        card, _ = await visit(card, lambda session: session.update({user_key: 43, "cart": 1}))
+        assert not (await visit(card, lambda session: verify_csrf_token(session, mine)))[1]
+        card, _ = await visit(card, lambda session: session.pop(user_key))
+        for token in (before, mine):
+            assert not (await visit(card, lambda session, token=token: verify_csrf_token(session, token)))[1]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("store", ["memory://", "cookie://"])
+def test_a_token_made_with_the_log_in_is_the_users(store):
+    """The page that a log-in answers with may hold a form: its token is good."""
+    life = SessionMiddleware(None, secret_key="k" * 32, store=store, user_key="member").lifecycle
+
+    async def scenario():
+        visit = await life.arrive([])
+        csrf_token(visit.session)
+        await visit.commit()
+        visit = await life.arrive([visit.card])
+        visit.session["member"] = 42
+        token = csrf_token(visit.session)
+        await visit.commit()
+        visit = await life.arrive([visit.card])
+        assert verify_csrf_token(visit.session, token)
+
+    asyncio.run(scenario())
 
 
 def test_the_secret_rotates_with_the_id():

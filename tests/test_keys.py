@@ -1,15 +1,20 @@
 """Secret keys and cards: what is accepted, what is refused, what is never shown."""
 
+import base64
+import enum
 import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
+import litestar.datastructures.secret_values as litestar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
-from starlette.datastructures import Secret
+from lilya.datastructures import Secret as LilyaSecret
+from pydantic import SecretBytes, SecretStr
+from starlette.datastructures import CommaSeparatedStrings, Secret
 
 from roomkey import ConfigurationError, SessionConfig, WeakSecretWarning
 from roomkey.keys import Keyring, SecretKeys, new_session_id, store_key
@@ -91,12 +96,14 @@ def test_noise_is_no_card(noise):
     assert ring.verify(ring.sign(ID)[:4] + noise[:72].ljust(72, b"\xff")) is None
 
 
-def test_ids_are_random_and_stores_hold_none():
-    """IDs differ, have 32 characters, and a store's key shows nothing of one."""
+def test_ids_are_random_and_stores_hold_none(monkeypatch):
+    """IDs are 192 bits of the system's secure generator, in 32 characters; a store's key shows nothing of one."""
     ids = {new_session_id() for _ in range(100)}
     assert len(ids) == 100
     assert all(re.fullmatch(rb"[A-Za-z0-9_-]{32}", session_id) for session_id in ids)
     assert store_key(ID) == "22a48051594c1949deed7040850c1f0f8764537f5191be56732d16a54c1d8153"
+    monkeypatch.setattr("secrets.token_bytes", lambda count: bytes(range(count)))
+    assert new_session_id() == base64.urlsafe_b64encode(bytes(range(24)))
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------------
@@ -113,10 +120,43 @@ class _HiddenSecret:
         return self._value
 
 
+class Masked(_HiddenSecret):
+    """Its text is the same whatever it hides."""
+
+    def __str__(self):
+        return "********"
+
+
+class Plain(enum.Enum):
+    SECRET = SECRET
+
+
+class Named(enum.StrEnum):
+    SECRET = SECRET
+
+
+def test_several_keys_in_any_sequence_rotate():
+    """Starlette's list of strings from the environment is a list of keys, and not one key made of all of them."""
+    assert SecretKeys(CommaSeparatedStrings([SECRET, OTHER])) == SecretKeys([SECRET, OTHER])
+
+
 @pytest.mark.parametrize(
     "value",
-    [SECRET.encode(), SecretStr(SECRET), Secret(SECRET), _HiddenSecret(SECRET), [SECRET], (Secret(SECRET),)],
-    ids=["bytes", "pydantic", "starlette", "__str__", "list", "tuple of Secret"],
+    [
+        SECRET.encode(),
+        SecretStr(SECRET),
+        SecretBytes(SECRET.encode()),
+        Secret(SECRET),
+        LilyaSecret(SECRET),
+        litestar.SecretString(SECRET),
+        litestar.SecretBytes(SECRET.encode()),
+        _HiddenSecret(SECRET),
+        Named.SECRET,
+        [SECRET],
+        (Secret(SECRET),),
+        CommaSeparatedStrings(SECRET),
+    ],
+    ids=lambda value: f"{type(value).__module__}.{type(value).__name__}",
 )
 def test_every_form_of_a_secret_is_the_same_key(value):
     """bytes, pydantic's and Starlette's secrets, alone or in a list, are the key that the text is."""
@@ -145,8 +185,15 @@ def test_every_form_of_a_secret_is_the_same_key(value):
         {SECRET},
         bytearray(SECRET.encode()),
         str,
+        SecretStr,
         SecretStr(""),
         Secret(""),
+        Path(SECRET),
+        Plain.SECRET,
+        Masked(SECRET),
+        ValueError(SECRET),
+        memoryview(SECRET.encode()),
+        CommaSeparatedStrings(""),
     ],
     ids=lambda value: type(value).__name__,
 )

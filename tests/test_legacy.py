@@ -5,6 +5,7 @@ import base64
 import contextlib
 import dataclasses
 import datetime as dt
+import hashlib
 import json
 import logging
 import math
@@ -62,6 +63,7 @@ from roomkey import (
     codec,
 )
 from roomkey.cookies import find_cookies
+from roomkey.keys import store_key
 from roomkey.legacy import (
     DjangoCookie,
     FlaskCookie,
@@ -933,7 +935,9 @@ def test_the_first_reader_that_finds_a_session_counts():
     run(go())
 
 
-@pytest.mark.parametrize("data", [{"x": object()}, {"x": "y" * 70000}, {1: 2}, {"x": bytearray(b"y")}])
+@pytest.mark.parametrize(
+    "data", [{"x": object()}, {"x": "y" * 70000}, {1: 2}, {"x": bytearray(b"y")}, ["no", "dictionary"], "text"]
+)
 def test_a_session_that_does_not_fit_stays_outside(data):
     """What Roomkey could not save is refused before a handler sees it."""
     refused = Counter()
@@ -1355,14 +1359,15 @@ def test_a_session_that_moves_in_is_no_recent_log_in(in_cookie, created_at, know
     run(go())
 
 
-def test_a_user_that_is_no_id_stays_outside(caplog):
+@pytest.mark.parametrize("store", ["memory://", "cookie://"])
+def test_a_user_that_is_no_id_stays_outside(store, caplog):
     """An old session whose value under `user_key` is no ID does not move in; that is said once."""
 
     class Reader(_OwnReader):
         async def read(self, value):
             return LegacySession({"user_id": ["a"]})
 
-    _, app = _roomkey(Reader())
+    app = SessionMiddleware(_shop, secret_key=SECRET, store=store, legacy=[Reader()])
 
     async def go():
         for _ in range(2):
@@ -1371,6 +1376,80 @@ def test_a_user_that_is_no_id_stays_outside(caplog):
 
     run(go())
     assert caplog.text.count("old sessions do not move in") == 1
+
+
+@pytest.mark.parametrize(("store", "size"), [("memory://", 65530), ("cookie://", 6000)])
+def test_a_session_that_just_does_not_fit_stays_outside(store, size, caplog):
+    """One that is too large with what Roomkey adds, or for a cookie, is no error on every page."""
+
+    class Reader(_OwnReader):
+        async def read(self, value):
+            return LegacySession({"user_id": "a", "x": "y" * (size - 15)}, created_at=time.time())
+
+    app = SessionMiddleware(_shop, secret_key=SECRET, store=store, legacy=[Reader()])
+
+    async def go():
+        for _ in range(2):
+            assert await _Browser(app, own="a").visit("/read") == {}
+        assert app.lifecycle.refused["legacy"] == 2
+
+    run(go())
+    assert caplog.text.count("old sessions do not move in") == 1
+
+
+def test_an_old_cookie_under_another_readers_name_is_the_same_session():
+    """Who logged out cannot move in again by renaming the old cookie."""
+    app = SessionMiddleware(
+        _shop,
+        secret_key=SECRET,
+        store="memory://",
+        session_cookie="new",
+        legacy=[StarletteCookie(KEY), StarletteCookie(KEY, cookie_name="older")],
+    )
+    cookie = starlette_cookie(KEY, DATA)[1].decode()
+
+    async def go():
+        browser = _Browser(app, session=cookie)
+        await browser.visit("/read")
+        await browser.visit("/log-out")
+        assert await _Browser(app, older=cookie).visit("/read") == {}
+
+    run(go())
+
+
+def test_what_an_old_cookie_held_does_not_lead_to_the_sealed_session():
+    """With a dump of the store and every secret key, whoever guesses an old cookie's data finds nothing with it."""
+    clock = Clock(time.time())
+    store = MemoryStore(clock=clock)
+    app = SessionMiddleware(
+        _shop, secret_key=SECRET, store=store, legacy=[StarletteCookie(KEY)], clock=clock, seal=True
+    )
+    cookie = starlette_cookie(KEY, {"user_id": 7})[1]  # guessed: it holds nothing but a small number
+
+    def opened():
+        """What is found by way of the mark."""
+        mark = hashlib.sha256(b"roomkey: moved in\0" + cookie).digest()
+        envelope, key = app.lifecycle.envelope, store_key(mark)
+        secret = envelope.secret_of(mark)
+        while key in store._records:
+            record = store._records[key]
+            if record.successor is None:
+                return codec.decode(envelope.open(record.data, key, secret))
+            secret, key = envelope.follow(record.data, record.successor, secret), record.successor
+        return None
+
+    async def go():
+        browser = _Browser(app, session=cookie.decode())
+        await browser.visit("/count")
+        assert opened() == {"user_id": 7, "n": 1}  # as long as requests from before may still be saved
+        clock.advance(61)
+        await browser.visit("/count")
+        await app.lifecycle.store.purge(100)
+        assert opened() is None
+        assert await browser.visit("/read") == {"user_id": 7, "n": 2}
+        assert await _Browser(app, session=cookie.decode()).visit("/read") == {}
+
+    run(go())
 
 
 def test_a_mark_that_cannot_be_followed():

@@ -327,6 +327,22 @@ def test_log_in_rotates_and_files_the_user(user):
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("user", [1.0, True, ["a"], b"a", "a\0b", "\ud800"], ids=repr)
+def test_what_is_no_user_id_is_refused(user):
+    """Two users must never be the same text, and every database must keep it: nothing is saved."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(x=1)
+        visit = await world.arrive(card)
+        visit.session["user_id"] = user
+        with pytest.raises(SessionDataError, match="user_id"):
+            await visit.commit()
+        assert await world.data(card) == {"x": 1}
+
+    asyncio.run(scenario())
+
+
 def test_user_key_none_never_rotates():
     """With user_key=None no key is special: the ID stays and no user is filed."""
 

@@ -10,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roomkey import Session
+from roomkey.seal import Opened
+from roomkey.stores.base import Record
+from roomkey.visit import Place
 
 _KEYS = st.sampled_from(["a", "b", "c", "d"])
 _VALUES = st.none() | st.integers(0, 5) | st.text(max_size=2) | st.lists(st.integers(0, 3), max_size=2)
@@ -185,6 +188,13 @@ def test_looking_from_outside_is_no_use():
 
 
 # --- out of sight -----------------------------------------------------------------------------------------------------
+
+
+def test_what_errors_show_of_a_record():
+    """Trackers of errors show the repr of every local variable: neither data nor secret is in one."""
+    record = Record(b"hunter2", 1, 1000.0, 2000.0)
+    for shown in (record, Place("a" * 64, record, b"swordfish"), Opened(b"hunter2", True)):
+        assert "hunter2" not in repr(shown) and "swordfish" not in repr(shown)
 
 
 def test_repr_shows_no_data():

@@ -23,7 +23,19 @@ import ormsgpack
 
 from roomkey.errors import RoomkeyError, SessionDataError
 
-__all__ = ["EMPTY", "NO_FACTS", "DamagedData", "Facts", "decode", "encode", "facts_in", "make_facts", "verify"]
+__all__ = [
+    "EMPTY",
+    "NO_FACTS",
+    "DamagedData",
+    "Facts",
+    "decode",
+    "encode",
+    "facts_in",
+    "has_surrogates",
+    "is_ours",
+    "make_facts",
+    "verify",
+]
 
 _FORMAT = b"\x01"
 _WITH_FACTS = b"\x02"
@@ -160,6 +172,15 @@ def decode(stored: bytes) -> dict[str, Any]:
     return data
 
 
+def is_ours(stored: bytes) -> bool:
+    """Whether `encode` can have made `stored`, which `decode` reads: others might nest deeper."""
+    try:
+        encode(decode(stored))
+    except SessionDataError:
+        return False
+    return True
+
+
 def _pack(value: object) -> bytes:
     return ormsgpack.packb(value, _default, _OPTIONS)
 
@@ -224,7 +245,7 @@ def _portable_session(data: dict[str, Any]) -> dict[str, Any]:
             raise SessionDataError(
                 f"the session's key {_shown(key)} is of type {type(key).__name__}; the keys of a session are text"
             )
-        if _has_surrogates(key):
+        if has_surrogates(key):
             raise SessionDataError("a key of the session holds lone surrogates; the keys of a session are valid text")
     return {key: _portable(value, f"session[{_shown(key)}]") for key, value in data.items()}
 
@@ -236,7 +257,7 @@ def _portable(value: Any, path: str, depth: int = 0) -> Any:
         raise SessionDataError(f"{path} is nested more than {_DEEPEST} levels deep; a session is flat data")
     if kind is int and not -(2**63) <= value < 2**64:
         return ormsgpack.Ext(_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
-    if kind is str and _has_surrogates(value):
+    if kind is str and has_surrogates(value):
         return ormsgpack.Ext(_STR, value.encode("utf-8", "surrogatepass"))
     if value is None or kind in _PLAIN:
         return value
@@ -261,7 +282,7 @@ def _portable(value: Any, path: str, depth: int = 0) -> Any:
 
 
 def _portable_dict(value: dict[Any, Any], path: str, depth: int) -> Any:
-    if all(type(key) is str and not _has_surrogates(key) for key in value):
+    if all(type(key) is str and not has_surrogates(key) for key in value):
         return {key: _portable(item, f"{path}[{_shown(key)}]", depth + 1) for key, item in value.items()}
     pairs = [
         [_portable(key, f"{path} key {_shown(key)}", depth + 1), _portable(item, f"{path}[{_shown(key)}]", depth + 1)]
@@ -273,7 +294,8 @@ def _portable_dict(value: dict[Any, Any], path: str, depth: int) -> Any:
 _DEEPEST = 200  # levels; ormsgpack refuses what is much deeper
 
 
-def _has_surrogates(text: str) -> bool:
+def has_surrogates(text: str) -> bool:
+    """Whether `text` holds half a character, which has no UTF-8."""
     return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
 
 

@@ -23,7 +23,7 @@ __all__ = ["SessionConfig"]
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")  # RFC 6265 section 4.1.1: a cookie name is a token
 _PATH = re.compile(r"/[\x20-\x3a\x3c-\x7e]*")  # RFC 6265 section 4.1.1: no controls, no ";"
 _DOMAIN = re.compile(r"\.?[A-Za-z0-9]([A-Za-z0-9.\-]{0,251}[A-Za-z0-9])?")
-_LARGEST = 1e18  # seconds or bytes; also says no to infinity, NaN and what no float can hold
+_LARGEST = 1e11  # seconds (3,000 years) or bytes; also says no to infinity, NaN and what no float can hold
 _LILYA_ONLY = {
     "session_serializer": "values keep their type without a serializer: leave it out",
     "session_deserializer": "values keep their type without a deserializer: leave it out",

@@ -93,15 +93,27 @@ class CookieLifecycle(Lifecycle):
             old = await self.move_in.find(cookies)
             if old is not None:
                 return self._take_in(old)
+        if reason == "card" and cards:
+            return self._refuse_cards(cards)
         return self.refuse(reason) if cards else self.anonymous()
 
-    def _take_in(self, old: Found) -> CookieVisit:
+    def _is_stranger(self, card: bytes) -> bool:
+        sealed = _decoded(card[1:])
+        return sealed is not None and self.sealer.is_stranger(sealed)
+
+    def _take_in(self, old: Found) -> Visit:
         """Return the visit of a request that brought an old session. Nothing is kept here that says it has moved in."""
-        from roomkey.legacy.arrival import facts_of  # here, because few apps move in
+        from roomkey.legacy.arrival import facts_of, refuse  # here, because few apps move in
 
         visit = self.anonymous()
-        visit.found, visit.facts, visit.user = old, facts_of(self, old), self.user_of(old.session.data)
+        visit.found, visit.facts = old, facts_of(self, old)
         visit.loaded = codec.encode(old.session.data, visit.facts)
+        try:
+            visit.user = self.checked_user(old.session.data)
+            self.check(old.session.data, visit.loaded)
+            self.make_card(bytes(_ID_BYTES), Record(visit.loaded, 1, 0.0, 0.0), one_cookie=False)
+        except SessionDataError as error:
+            return refuse(self, error)
         visit._hold(codec.decode(visit.loaded))
         visit.session.mark_accessed()
         return visit
@@ -219,9 +231,10 @@ class CookieVisit(Visit):
 
     def _seal(self) -> list[Event]:
         record, session_id, lifecycle, session = self.record, self.session_id, self.lifecycle, self.session
-        data = session._plain()
-        user = lifecycle.checked_user(data)
-        facts = self._facts_of(user)
+        user = lifecycle.checked_user(session)
+        if user != self.user:
+            session._drop_token(user)
+        data, facts = session._plain(), self._facts_of(user)
         stored = codec.encode(data, facts)
         lifecycle.check(data, stored)
         self._need_cookie("a changed session under cookie://")

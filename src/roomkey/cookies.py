@@ -35,6 +35,9 @@ _LEAST_ROOM = 512  # bytes of a cookie
 _LONGEST_AGE = len("; Max-Age=1000000000000000000")
 
 
+_TO_CACHES = (b"cache-control", b"expires", b"surrogate-control")  # `CDN-Cache-Control`, `X-Accel-Expires`, ...
+
+
 def find_cookies(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
     """Return the values of the cookies called `name`, in the order sent, at most 8 of them.
 
@@ -231,7 +234,8 @@ def vary_on_cookie(headers: Headers) -> None:
 def protect_from_caches(headers: Headers) -> None:
     """Keep in place a response that sets the cookie out of every cache (RFC 9111 section 5.2.2.5).
 
-    Whatever the app said before is replaced: a stored `Set-Cookie` hands one user's session to the next.
+    Whatever the app said before is replaced, to one kind of cache too (RFC 9213): a stored `Set-Cookie` hands one
+    user's session to the next.
     """
-    headers[:] = [header for header in headers if header[0].lower() not in (b"cache-control", b"expires")]
+    headers[:] = [header for header in headers if not header[0].lower().endswith(_TO_CACHES)]
     headers.append((b"cache-control", b"no-store"))

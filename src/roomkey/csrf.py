@@ -18,13 +18,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from roomkey.errors import ConfigurationError
-from roomkey.session import CSRF
+from roomkey.session import CSRF, Session
 
 __all__ = ["CSRFMiddleware", "csrf_token", "verify_csrf_token"]
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
-Session = MutableMapping[str, Any]
+AnySession = MutableMapping[str, Any]  # Roomkey's, or another library's
 
 _log = logging.getLogger("roomkey")
 
@@ -117,14 +117,15 @@ class CSRFMiddleware:
         return len(found) == 1 and verify_csrf_token(session, found[0].decode("latin-1"))
 
 
-def csrf_token(session: Session, *, user_key: str = "user_id") -> str:
+def csrf_token(session: AnySession, *, user_key: str | None = None) -> str:
     """Return a token for this session's forms or scripts; each call gives another text for the same secret.
 
     A log-in, a log-out or a change of user makes a new secret: the tokens from before are worth nothing then.
 
     Args:
         session: `request.session`.
-        user_key: the session key that says whose session it is; as in `SessionConfig`.
+        user_key: the session key that says whose session it is; None: as `SessionConfig` says, and `"user_id"` where
+            `session` is another library's.
     """
     secret = _secret_in(session, user_key)
     if secret is None:
@@ -134,8 +135,14 @@ def csrf_token(session: Session, *, user_key: str = "user_id") -> str:
     return urlsafe_b64encode(mask + _xor(mask, secret)).rstrip(b"=").decode()
 
 
-def verify_csrf_token(session: Session, token: object, *, user_key: str = "user_id") -> bool:
-    """Whether `token` was made by `csrf_token` for this session and the user that it has now. Nothing raises."""
+def verify_csrf_token(session: AnySession, token: object, *, user_key: str | None = None) -> bool:
+    """Whether `token` was made by `csrf_token` for this session and the user that it has now. Nothing raises.
+
+    Args:
+        session: `request.session`.
+        token: what the browser sent.
+        user_key: as for `csrf_token`.
+    """
     secret = _secret_in(session, user_key)
     if secret is None or not isinstance(token, str) or not _TEXT.fullmatch(token):
         return False
@@ -143,7 +150,7 @@ def verify_csrf_token(session: Session, token: object, *, user_key: str = "user_
     return hmac.compare_digest(_xor(masked[:_SECRET_BYTES], masked[_SECRET_BYTES:]), secret)
 
 
-def _secret_in(session: Session, user_key: str) -> bytes | None:
+def _secret_in(session: AnySession, user_key: str | None) -> bytes | None:
     kept = session.get(CSRF)
     if not isinstance(kept, list) or len(kept) != 2 or kept[1] != _user(session, user_key):
         return None
@@ -151,8 +158,11 @@ def _secret_in(session: Session, user_key: str) -> bytes | None:
     return secret if isinstance(secret, bytes) and len(secret) == _SECRET_BYTES else None
 
 
-def _user(session: Session, user_key: str) -> str | None:
-    user = session.get(user_key)
+def _user(session: AnySession, user_key: str | None) -> str | None:
+    if user_key is None:
+        visit = session._visit if isinstance(session, Session) else None
+        user_key = "user_id" if visit is None else visit.user_key
+    user = None if user_key is None else session.get(user_key)
     return None if user is None else str(user)
 
 
@@ -189,8 +199,10 @@ def _checked_origin(origin: object) -> tuple[str, str, int]:
 
 
 def _checked_path(path: object) -> str:
-    if not isinstance(path, str) or not path.startswith("/") or "*" in path:
-        raise ConfigurationError(f"exempt_paths: got {path!r}; it takes paths that begin with '/', without wildcards")
+    if not isinstance(path, str) or not path.startswith("/") or path == "/" or "*" in path:
+        raise ConfigurationError(
+            f"exempt_paths: got {path!r}; it takes paths below '/' (which would be all of them), without wildcards"
+        )
     return path
 
 

@@ -60,6 +60,8 @@ def envelope_for(config: SessionConfig) -> Envelope:
 
 def lifetime_in(data: bytes) -> float | None:
     """Return the seconds for which this session lives after use, if it has its own; sealed or not."""
+    if not isinstance(data, bytes):
+        return None  # no session of ours
     if data[:1] != _SEALED or len(data) < _HEAD:
         return codec.facts_in(data).lifetime
     lifetime: float = _LIFETIME.unpack_from(data, 1)[0]
@@ -99,9 +101,9 @@ class _Sealed:
         return head + self._sealer.seal(stored, bound=head + key.encode(), session_id=secret)
 
     def open(self, data: bytes, key: str, secret: bytes) -> bytes:
-        head = data[:_HEAD]
-        if head[:1] != _SEALED:
+        if not isinstance(data, bytes) or data[:1] != _SEALED:
             raise DamagedData("the stored session is not sealed")
+        head = data[:_HEAD]
         return self._open(data[_HEAD:], head + key.encode(), secret)
 
     def is_old(self, data: bytes) -> bool:

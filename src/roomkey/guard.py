@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.events import Event, OutageBegan, OutageEnded
-from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex, Wipe
+from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, Unreadable, UserIndex, Wipe
 
 __all__ = ["SETTLING", "GuardedStore"]
 
@@ -122,7 +122,7 @@ class GuardedStore:
 
                 async with asyncio.timeout(self._timeout):
                     answer = await _resume(operation, waiting_for)
-        except Conflict:
+        except (Conflict, Unreadable):
             if was_down:
                 self._is_up(turn)  # it said no, but it answered
             raise

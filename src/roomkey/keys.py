@@ -13,6 +13,7 @@ import secrets
 import sys
 import warnings
 from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from typing import Any
 
 from roomkey.errors import ConfigurationError, WeakSecretWarning
@@ -24,6 +25,8 @@ _ID_LENGTH = 32  # characters, 24 random bytes
 _MAC_BYTES = 20
 _CARD_LENGTH = _KEY_NAME_LENGTH + _ID_LENGTH + 2 * _MAC_BYTES
 _ENOUGH_BYTES = 32  # as long as the output of SHA-256: RFC 2104 section 3
+_REVEALS = ("get_secret_value", "get_secret")  # pydantic's and Litestar's way to the secret
+_WHOLE = (str, bytes, bytearray, memoryview)  # sequences that are one value
 _ADVICE = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 
@@ -31,8 +34,9 @@ class SecretKeys:
     """The app's secret keys, the first one signing and all of them verifying; never shown.
 
     Args:
-        value: a `str`, `bytes`, an object with `get_secret_value()` (pydantic) or whose class defines `__str__`
-            (Starlette's, Lilya's and Ravyn's `Secret`); or a list or tuple of these.
+        value: a `str`, `bytes`, an object with `get_secret_value()` (pydantic) or `get_secret()` (Litestar), or one
+            whose `str()` is the key and whose `repr()` hides it (Starlette's, Lilya's and Ravyn's `Secret`); or a list
+            of these, or another sequence.
 
     Raises:
         ConfigurationError: a key is empty, or is none of these.
@@ -44,7 +48,7 @@ class SecretKeys:
         if isinstance(value, SecretKeys):
             self.values: tuple[bytes, ...] = value.values
             return
-        several = value if isinstance(value, list | tuple) else [value]
+        several = value if isinstance(value, Sequence) and not isinstance(value, _WHOLE) else [value]
         if not several:
             raise ConfigurationError(f"secret_key: an empty list; it takes at least one key: {_ADVICE}")
         self.values = tuple(_secret_bytes(item) for item in several)
@@ -78,9 +82,11 @@ def _outside() -> int:
 
 
 def _secret_bytes(value: Any) -> bytes:
-    reveal = getattr(value, "get_secret_value", None)
-    if callable(reveal):
-        value = reveal()
+    for name in _REVEALS:
+        reveal = getattr(value, name, None)
+        if callable(reveal) and not isinstance(value, type):
+            value = reveal()
+            break
     if isinstance(value, bytes):
         secret = value
     elif isinstance(value, str):
@@ -88,22 +94,27 @@ def _secret_bytes(value: Any) -> bytes:
             secret = value.encode()
         except UnicodeEncodeError:
             raise ConfigurationError(f"secret_key: it is no valid text (lone surrogates); {_ADVICE}") from None
-    elif isinstance(value, int | float | complex | dict | set | frozenset | bytearray | list | tuple | type) or (
-        value is None or not _has_text(value)
-    ):
+    elif _hides_text(value):
+        secret = str(value).encode()
+    else:
         raise ConfigurationError(
             f"secret_key: got {type(value).__name__}; it takes str, bytes, a Secret, or a list of these; {_ADVICE}"
         )
-    else:
-        secret = str(value).encode()
     if not secret.strip():
         raise ConfigurationError(f"secret_key is empty; {_ADVICE}")
     return secret
 
 
-def _has_text(value: object) -> bool:
-    """Whether the class says what `str()` of its values is; the default would be an address."""
-    return any("__str__" in kind.__dict__ for kind in type(value).__mro__ if kind is not object)
+def _hides_text(value: object) -> bool:
+    """Whether `str()` is this value's secret: its class says what it is, and its `repr()` does not show it.
+
+    What shows it is a path, a number, a member of an enumeration; or it masks itself, and the mask, the same for
+    everybody, would be the key.
+    """
+    if isinstance(value, type) or not any("__str__" in kind.__dict__ for kind in type(value).__mro__[:-1]):
+        return False
+    text = str(value)
+    return text not in repr(value) and len(set(text)) > 1
 
 
 class Keyring:

@@ -24,7 +24,7 @@ from roomkey.events import Ended, Event, LoadedWithOldKey, Refused
 from roomkey.guard import GuardedStore
 from roomkey.keys import Keyring, store_key
 from roomkey.session import Session
-from roomkey.stores.base import Conflict, Record, Store
+from roomkey.stores.base import Conflict, Record, Store, Unreadable
 from roomkey.visit import RENEWALS, Gone, Place, Visit, unreadable
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ _REFUSED_WAIT = 0.02  # seconds between them
 _PURGE_EVERY = 60.0  # seconds between two purges
 _PURGE_BATCH = 500  # records
 _USER_IDS = (int, str, UUID)
+_CLOCK_ERROR = 86400.0  # seconds that a server's clock may have been ahead when a session began
+_LATEST = 2.5e11  # Unix seconds, in the year 9892: a `datetime` ends soon after
 
 
 class Lifecycle:
@@ -92,7 +94,9 @@ class Lifecycle:
         return Visit(self, Session())
 
     async def arrive(self, cards: list[bytes], cookies: Cookies | None = None) -> Visit:
-        """Return the visit of a request that brought these cards; the first genuine one counts.
+        """Return the visit of a request that brought these cards; the first genuine one whose session lives counts.
+
+        Another site below the same domain may have put one before it, and so may an earlier `path` or `domain`.
 
         Args:
             cards: the values of Roomkey's own cookie.
@@ -101,32 +105,43 @@ class Lifecycle:
         Raises:
             StoreUnavailable: whether there is a session cannot be known.
         """
+        refused: Visit | None = None
         for card in cards:
             session_id = self.keyring.verify(card)
-            if session_id is not None:
-                break
-        else:
-            # Only here: who brings a genuine card whose session has ended has logged out.
-            old = await self.move_in.find(cookies) if self.move_in is not None and cookies is not None else None
-            if old is not None:
-                from roomkey.legacy.arrival import arrive_with  # here, because few apps move in
+            if session_id is None:
+                continue
+            key, secret = store_key(session_id), self.envelope.secret_of(session_id)
+            try:
+                record = await self.store.load(key)
+            except Unreadable:
+                refused = self.refuse("damaged")
+                continue
+            if record is None:
+                refused = self.refuse("unknown")
+                continue
+            is_current = record.successor is None
+            visit = self.visit_at(key, record, secret) if is_current else await self.follow(record, secret)
+            if visit.record is None:
+                refused = visit
+                continue
+            if is_current:
+                visit.session_id = session_id
+                if self.keyring.is_old(card) or self.envelope.is_old(record.data):
+                    visit.has_old_key = True
+                    self.tell(LoadedWithOldKey(key))
+            return visit
+        if refused is not None:
+            return refused
+        # Only here: who brings a genuine card whose session has ended has logged out.
+        old = await self.move_in.find(cookies) if self.move_in is not None and cookies is not None else None
+        if old is not None:
+            from roomkey.legacy.arrival import arrive_with  # here, because few apps move in
 
+            try:
                 return await arrive_with(self, old)
-            return self._refuse_cards(cards) if cards else self.anonymous()
-        key = store_key(session_id)
-        record = await self.store.load(key)
-        if record is None:
-            return self.refuse("unknown")
-        secret = self.envelope.secret_of(session_id)
-        if record.successor is not None:
-            return await self.follow(record, secret)
-        visit = self.visit_at(key, record, secret)
-        if visit.record is not None:
-            visit.session_id = session_id
-            if self.keyring.is_old(card) or self.envelope.is_old(record.data):
-                visit.has_old_key = True
-                self.tell(LoadedWithOldKey(key))
-        return visit
+            except Unreadable:
+                return self.refuse("damaged")
+        return self._refuse_cards(cards) if cards else self.anonymous()
 
     async def follow(self, tombstone: Record, secret: bytes) -> Visit:
         """Return the visit of a request with an old ID; it gets no cookie: that travels with another response."""
@@ -156,7 +171,7 @@ class Lifecycle:
         return visit
 
     def _refuse_cards(self, cards: list[bytes]) -> Visit:
-        if not any(self.keyring.is_stranger(card) for card in cards):
+        if not any(self._is_stranger(card) for card in cards):
             return self.refuse("card")
         if not self._warned_of_strangers:
             self._warned_of_strangers = True
@@ -166,11 +181,22 @@ class Lifecycle:
             )
         return self.refuse("key")
 
+    def _is_stranger(self, card: bytes) -> bool:
+        return self.keyring.is_stranger(card)
+
     def is_over(self, record: Record) -> bool:
-        """Whether a record has outlived one of its two clocks, whatever the store says."""
+        """Whether a record has outlived one of its two clocks, whatever the store says.
+
+        So has one from the future, made while a clock was wrong: neither would ever end it.
+        """
         now = self.clock()
         cap = self.config.absolute_timeout
-        return record.expires_at <= now or (cap is not None and record.created_at + cap <= now)
+        begun = now - (_LATEST if cap is None else cap)
+        try:
+            lives = now < record.expires_at < _LATEST and begun < record.created_at < now + _CLOCK_ERROR
+            return not lives or type(record.version) is not int
+        except TypeError:  # a row that others wrote: no number
+            return True
 
     def expiry(self, created_at: float, facts: Facts) -> float:
         """Return until when a session that is used now lives, in Unix seconds."""
@@ -200,6 +226,11 @@ class Lifecycle:
                 f"session[{self.config.user_key!r}] is of type {type(user).__name__}; a user's ID is an int, a str or "
                 "a UUID (or use another user_key in SessionConfig)"
             )
+        if isinstance(user, str) and ("\0" in user or codec.has_surrogates(user)):
+            raise SessionDataError(
+                f"session[{self.config.user_key!r}] holds a NUL or half a character (a lone surrogate), which "
+                "databases do not keep"
+            )
         return self.user_of(data)
 
     async def _in_grace(self, tombstone: Record, secret: bytes) -> Place | None:
@@ -220,7 +251,10 @@ class Lifecycle:
                 return None
             secret = self.envelope.follow(record.data, record.successor, secret)
             key = record.successor
-            found = await self.store.load(key)
+            try:
+                found = await self.store.load(key)
+            except Unreadable as error:
+                raise codec.DamagedData from error
             if found is None or found.user != tombstone.user:
                 return None
             record = found
@@ -238,7 +272,10 @@ class Lifecycle:
             StoreUnavailable: the store did not answer, or a tombstone cannot be read.
         """
         for _ in range(_MOST_HOPS):
-            record = await self.store.load(key)
+            try:
+                record = await self.store.load(key)
+            except Unreadable as error:
+                raise unreadable() from error
             if record is None:
                 return Gone.ENDED
             if user is not None and record.user != user:
@@ -297,6 +334,17 @@ class Lifecycle:
         await self.store.delete(key)
         self.tell(Ended(key, record.user, reason))
 
+    async def sessions_of(self, user: str) -> list[tuple[str, Record]]:
+        """Return key and record of a user's live sessions.
+
+        A store that lies, or whose index is late, shows nobody another's session, and ends none.
+        """
+        return [
+            (key, record)
+            for key, record in await self.store.of_user(user)
+            if record.user == user and record.successor is None and not self.is_over(record)
+        ]
+
     async def keep_to_limit(self, user: str) -> None:
         """End a user's longest unused sessions, past the limit.
 
@@ -305,7 +353,7 @@ class Lifecycle:
         limit = self.config.max_sessions_per_user
         if limit is None:
             return
-        theirs = await self.store.of_user(user)
+        theirs = await self.sessions_of(user)
         if len(theirs) <= limit:
             return
         theirs.sort(key=lambda item: (self.last_used(item[1]), item[1].created_at, item[0]), reverse=True)

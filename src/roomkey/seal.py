@@ -38,6 +38,9 @@ class Opened(NamedTuple):
     data: bytes
     by_first_key: bool
 
+    def __repr__(self) -> str:
+        return f"Opened({len(self.data)} bytes, by_first_key={self.by_first_key})"
+
 
 class Sealer:
     """Seals for one purpose and one cookie name; the first key seals, all of them open.
@@ -71,6 +74,10 @@ class Sealer:
         head = _FORMAT + name + secrets.token_bytes(_SALT)
         key, nonce = _message_key(root, head, session_id)
         return head + AESGCM(key).encrypt(nonce, data, head + self._bound + bound)
+
+    def is_stranger(self, sealed: bytes) -> bool:
+        """Whether this has the form of a sealed message, and names a secret key that is none of these."""
+        return len(sealed) >= OVERHEAD and sealed[:1] == _FORMAT and sealed[1 : 1 + _NAME] not in self._by_name
 
     def is_by_first_key(self, sealed: bytes) -> bool:
         """Whether this names the first secret key; says nothing about whether it is genuine."""

@@ -20,6 +20,7 @@ __all__ = ["AS_IT_IS", "CSRF", "Change", "Session"]
 _NOT_GIVEN = object()
 _FLASHES = "_flashes"  # the session's key for messages that wait to be shown
 CSRF = "_csrf"  # the session's key for the secret of `roomkey.csrf`, and for whom it was made; rotates with the ID
+_LONGEST = 1e11  # seconds
 AS_IT_IS: Final = -1.0  # no lifetime was asked for
 
 
@@ -46,6 +47,8 @@ class Visit(Protocol):
     def authenticated_at(self) -> float | None: ...  # Unix seconds
     @property
     def sessions(self) -> Sessions: ...
+    @property
+    def user_key(self) -> str | None: ...
     def now(self) -> float: ...  # Unix seconds
     def is_modified(self) -> bool: ...
     async def save(self) -> None: ...
@@ -124,9 +127,9 @@ class Session(dict[str, Any]):
             seconds: how long it lives after it was last used; None: `max_age` again.
 
         Raises:
-            ValueError: `seconds` is not a number above 0.
+            ValueError: `seconds` is not a number above 0, or more than 3,000 years.
         """
-        if seconds is not None and not 0 < seconds < float("inf"):
+        if seconds is not None and not 0 < seconds < _LONGEST:
             raise ValueError(f"remember: seconds is {seconds!r}; it takes a number above 0, or None")
         self._accessed = self._asked = True
         self._lifetime = None if seconds is None else float(seconds)
@@ -260,6 +263,12 @@ class Session(dict[str, Any]):
     def _plain(self) -> dict[str, Any]:
         """Return a plain copy without counting as used. (`dict.copy` would go through `__iter__`, 20 times slower.)"""
         return dict(dict.items(self))
+
+    def _drop_token(self, user: str | None) -> None:
+        """Forget the secret of `roomkey.csrf`, unless it was made for this user: tokens do not outlive a change."""
+        kept = dict.get(self, CSRF)
+        if kept is not None and not (isinstance(kept, list) and len(kept) == 2 and kept[1] == user):
+            dict.pop(self, CSRF)
 
     # --- dict, so that use is seen --------------------------------------------------------------------------------
 

@@ -125,13 +125,7 @@ class Sessions:
         return await self._lifecycle.current(handle, None, b"") if _is_handle(handle) else Gone.ENDED
 
     async def _live(self, user: int | str | UUID) -> list[tuple[str, Record]]:
-        found = await self._lifecycle.store.of_user(str(user))
-        # A store that lies, or whose index is late, shows nobody another's session.
-        return [
-            (key, record)
-            for key, record in found
-            if record.user == str(user) and record.successor is None and not self._lifecycle.is_over(record)
-        ]
+        return await self._lifecycle.sessions_of(str(user))
 
     def _info(self, key: str, record: Record, here: str) -> SessionInfo:
         return SessionInfo(

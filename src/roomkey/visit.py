@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from roomkey import codec
 from roomkey.codec import NO_FACTS, Facts
-from roomkey.errors import ResponseStarted, SessionEnded, StoreUnavailable
+from roomkey.errors import ResponseStarted, SessionDataError, SessionEnded, StoreUnavailable
 from roomkey.events import Created, Merged, Rotated
 from roomkey.keys import new_session_id, store_key
 from roomkey.merge import lay_over
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["RENEWALS", "Cookie", "Gone", "Place", "Visit", "unreadable"]
 
 RENEWALS = 10  # a session is renewed at most once in this fraction of its idle timeout
+_UNDER_WAY = 60.0  # seconds for which a request that began before its sealed session moved in may still save
 _MOVING = 10.0  # seconds for which requests with an old cookie are served after its session has moved in
 _FRESH = 1 - 1 / RENEWALS  # of its idle timeout: with more than that left, no renewal is due
 
@@ -56,6 +57,9 @@ class Place(NamedTuple):
     key: str
     record: Record
     secret: bytes  # for the envelope
+
+    def __repr__(self) -> str:
+        return f"Place({self.key!r}, {self.record!r})"  # without the secret
 
 
 def unreadable() -> StoreUnavailable:
@@ -120,6 +124,10 @@ class Visit:
 
         return Sessions(self.lifecycle, current=self.session)
 
+    @property
+    def user_key(self) -> str | None:
+        return self.lifecycle.config.user_key
+
     def is_modified(self) -> bool:
         session = self.session
         if self.record is None:
@@ -163,7 +171,13 @@ class Visit:
             return stored if self.cookie_possible or stored != self.loaded else None
         if not session._accessed or (record is None and not session._ended and not dict.__len__(session)):
             return None
-        stored = codec.encode(session._plain(), self.facts)
+        try:
+            stored = codec.encode(session._plain(), self.facts)
+        except SessionDataError:
+            if record is None or codec.is_ours(self.loaded):
+                raise
+            self.lifecycle.refuse("damaged")  # nobody could save what the store holds, so it is left alone
+            return None
         if record is None or stored != self.loaded or session._asked:
             return stored
         if not dict.__len__(session) or self.has_old_key:
@@ -213,9 +227,10 @@ class Visit:
             await self.lifecycle.move_in.forget(found)
 
     async def _create(self) -> None:
-        lifecycle, data = self.lifecycle, self.session._plain()
-        user = lifecycle.checked_user(data)
-        facts = self._facts_of(user)
+        lifecycle, session = self.lifecycle, self.session
+        user = lifecycle.checked_user(session)
+        session._drop_token(user)
+        data, facts = session._plain(), self._facts_of(user)
         stored = codec.encode(data, facts)
         lifecycle.check(data, stored)
         self._need_cookie("a new session")
@@ -259,18 +274,19 @@ class Visit:
 
     async def _save(self, record: Record, stored: bytes) -> None:
         lifecycle, session = self.lifecycle, self.session
-        mine = session._plain()
         moves_in = self.found is not None and self.cookie_possible
         if stored == self.loaded and not (session._asked or moves_in or lifecycle.envelope.is_old(record.data)):
             await self._renew(record)  # what is unchanged and not due does not come here
             return
-        user = lifecycle.user_of(mine)
+        user = lifecycle.user_of(session)
         if user != self.user:
-            lifecycle.checked_user(mine)
+            lifecycle.checked_user(session)
+            session._drop_token(user)
+        mine = session._plain()
         asked = session._rotate is not None or session._reauthenticated or user != self.user
         rotating = asked or moves_in
         facts = self._facts_of(user)
-        if facts != self.facts:
+        if facts != self.facts or user != self.user:
             stored = codec.encode(mine, facts)
         lifecycle.check(mine, stored)
         if rotating:
@@ -374,11 +390,15 @@ class Visit:
             grace = _MOVING  # for the requests that the browser sent together with this one
         # The tombstone outlives `grace`: a slow request that loaded the old record, however short that had to live,
         # must still find the successor, if only to end it.
+        until = expires_at
+        if self.found is not None and lifecycle.config.seal:
+            # Whoever knows what an old cookie held might find the way here from its mark: not for longer than needed.
+            until = min(until, now + _UNDER_WAY)
         tombstone = Record(
             envelope.pass_on(secret, new_key, new_secret),
             version,
             created_at,
-            expires_at,
+            until,
             record.user,
             successor=new_key,
             serve_until=now + grace if user == self.user else now,

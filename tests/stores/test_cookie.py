@@ -5,6 +5,7 @@ import base64
 import datetime as dt
 import decimal
 import json
+import logging
 import random
 import re
 import uuid
@@ -803,18 +804,23 @@ def test_another_app_with_the_same_secret():
     value = one.jar.cookies["session"].encode()
     assert one.ask(read, cookie=b"session=" + value) == {"a": 1}
     assert other.ask(read, cookie=b"other=" + value) == {}
-    assert other.refused == {"card": 1}
+    assert other.refused == {"key": 1}
     server = Browser(store="memory://")
     server.ask(put(a=1))
     assert one.ask(read, cookie=server.jar.header()) == {}
     assert server.ask(read, cookie=b"session=" + value) == {}
 
 
-def test_another_secret():
-    """A cookie that another secret sealed is refused."""
-    browser = Browser()
+def test_another_secret(caplog):
+    """A cookie that another secret sealed is refused, counted, and once it is said what the usual cause is."""
+    browser, other = Browser(), Browser(secret_key=OLDER)
     browser.ask(put(a=1))
-    assert Browser(secret_key=OLDER).ask(read, cookie=browser.jar.header()) == {}
+    with caplog.at_level(logging.WARNING, "roomkey"):
+        for _ in range(3):
+            assert other.ask(read, cookie=browser.jar.header()) == {}
+    assert other.refused == {"key": 3}
+    (line,) = caplog.records
+    assert "each worker makes a key of its own" in line.getMessage()
 
 
 def test_nothing_can_be_read_in_the_cookie(browser):

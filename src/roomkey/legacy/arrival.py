@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from roomkey.legacy.move_in import Found
     from roomkey.lifecycle import Lifecycle
 
-__all__ = ["arrive_with", "facts_of"]
+__all__ = ["arrive_with", "facts_of", "refuse"]
 
 _log = logging.getLogger("roomkey")
 _OLD_COOKIE = 30 * 24 * 60 * 60.0  # seconds that an old cookie may be brought, where its reader does not know
@@ -43,7 +43,7 @@ async def arrive_with(lifecycle: Lifecycle, old: Found) -> Visit:
         try:
             return _moving(lifecycle, old, await _put(lifecycle, old, mark, secret))
         except SessionDataError as error:
-            return _refuse(lifecycle, error)
+            return refuse(lifecycle, error)
         except Conflict:  # another request was first
             tombstone = await lifecycle.store.load(mark)
     if tombstone is None or tombstone.successor is None:
@@ -68,7 +68,8 @@ def facts_of(lifecycle: Lifecycle, old: Found) -> Facts:
     return codec.make_facts(min(began, lifecycle.clock()), None)
 
 
-def _refuse(lifecycle: Lifecycle, error: SessionDataError) -> Visit:
+def refuse(lifecycle: Lifecycle, error: SessionDataError) -> Visit:
+    """Count an old session that cannot be kept, and return the visit of an anonymous request."""
     lifecycle.refused["legacy"] += 1
     if not lifecycle.warned_of_old:
         lifecycle.warned_of_old = True
@@ -89,15 +90,16 @@ async def _put(lifecycle: Lifecycle, old: Found, mark: str, mark_secret: bytes) 
 
     Raises:
         Conflict: its mark is there.
-        SessionDataError: what it has under `user_key` is no ID.
+        SessionDataError: what it has under `user_key` is no ID, or it is too large.
     """
     now, envelope, store = lifecycle.clock(), lifecycle.envelope, lifecycle.store
     user = lifecycle.checked_user(old.session.data)
     facts = facts_of(lifecycle, old)
     session_id = new_session_id()
     key, secret = store_key(session_id), envelope.secret_of(session_id)
-    data = envelope.close(codec.encode(old.session.data, facts), key, secret)
-    record = Record(data, 1, now, lifecycle.expiry(now, facts), user)
+    stored = codec.encode(old.session.data, facts)
+    lifecycle.check(old.session.data, stored)
+    record = Record(envelope.close(stored, key, secret), 1, now, lifecycle.expiry(now, facts), user)
     until = now + (_OLD_COOKIE if old.session.expires_in is None else old.session.expires_in)
     until = max(until, record.expires_at)
     passed_on = envelope.pass_on(mark_secret, key, secret)

@@ -6,14 +6,18 @@ store operations (`roomkey.guard`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Conflict", "Lifespan", "Purge", "Record", "Store", "UserIndex", "Wipe"]
+__all__ = ["Conflict", "Lifespan", "Purge", "Record", "Store", "Unreadable", "UserIndex", "Wipe"]
 
 
 class Conflict(Exception):
     """Compare-and-swap said no: the key is taken (`create`), or the record moved on or is gone (`update`, `rotate`)."""
+
+
+class Unreadable(Exception):
+    """What is under the key is no record: damaged, or somebody else's. It is left alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class Record:
     A *tombstone* is a record with a `successor`: the session moved there, and `data` is empty.
     """
 
-    data: bytes
+    data: bytes = field(repr=False)  # not to be shown: without `seal` it is in clear
     version: int  # counts up by one at each update; compare-and-swap compares it
     created_at: float
     expires_at: float
@@ -45,7 +49,11 @@ class Store(Protocol):
     """
 
     async def load(self, key: str) -> Record | None:
-        """Return the live record (a tombstone too) under `key`; None when there is none or it has expired."""
+        """Return the live record (a tombstone too) under `key`; None when there is none or it has expired.
+
+        Raises:
+            Unreadable: there is something else. Needed only where the engine keeps anything under a key.
+        """
         ...
 
     async def create(self, key: str, record: Record) -> None:

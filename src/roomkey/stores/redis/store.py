@@ -27,7 +27,7 @@ from collections.abc import Callable
 from typing import Any
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.stores.base import Conflict, Record
+from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.stores.redis.errors import FOREIGN, READ_ONLY, explained, is_permanent
 from roomkey.stores.redis.records import GENERATION_SIZE, MOMENT, NotARecord, decode, encode
 from roomkey.stores.redis.scripts import (
@@ -130,11 +130,8 @@ class RedisStore:
             await link.close()
 
     async def load(self, key: str) -> Record | None:
-        """Return the live record under `key`, or None."""
-        try:
-            return await self._read(key)
-        except NotARecord as error:
-            raise StoreUnavailable(FOREIGN) from error
+        """Return the live record under `key`, or None. Raises `Unreadable` where there is something else."""
+        return await self._read(key)
 
     async def create(self, key: str, record: Record) -> None:
         """Put a new record under `key`. Raises `Conflict` when a live one is there."""
@@ -168,7 +165,7 @@ class RedisStore:
         sessions: list[tuple[str, Record]] = []
         for key, record in zip(keys, found, strict=True):
             if isinstance(record, BaseException):
-                if not isinstance(record, NotARecord):
+                if not isinstance(record, Unreadable):
                     raise record
             elif record is not None and record.user == user and record.successor is None:
                 sessions.append((key, record))
@@ -179,11 +176,13 @@ class RedisStore:
         await self._link().writes.ask(Command((b"DEL", self._epoch)))
 
     async def _read(self, key: str) -> Record | None:
-        """Load a record. Raises NotARecord where there is something else."""
         value, epoch = await self._link().loads.ask(self._records + key.encode())
         if value is None:
             return None
-        record = decode(value)
+        try:
+            record = decode(value)
+        except NotARecord as error:
+            raise Unreadable(FOREIGN) from error
         return record if value[:GENERATION_SIZE] == epoch and record.expires_at > self._clock() else None
 
     async def _swap(self, script: Script, keys: list[str], *args: bytes) -> None:
