@@ -415,7 +415,7 @@ async def two_servers(kind: str):
 
 async def with_sessions(pair: Pair, proxy: Proxy, store: Store):
     """An app with many sessions, which have reached the replica, and connections in use."""
-    site = Site(store)
+    site = Site(store, timeout=2)  # nothing hangs here; on a busy machine, connecting takes its time
     cards = [await site.log_in(user) for user in range(20)]
     assert await all_save(site, cards, before=True)
     await until(pair.arrived)

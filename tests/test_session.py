@@ -241,8 +241,9 @@ def test_change_returns_and_sets_the_new_value():
     session = Session(n=1)
     assert session.change("n", lambda value: value + 1) == 2
     assert session.change("m", lambda value: value + 1, default=10) == 11
-    assert session.change("missing", lambda value: value) is None
-    assert session == {"n": 2, "m": 11, "missing": None}
+    with pytest.raises(TypeError, match="has to return the new value"):
+        session.change("cart", lambda cart: cart.append(1), default=[])
+    assert session == {"n": 2, "m": 11}
 
 
 def test_change_never_touches_its_default():

@@ -31,6 +31,7 @@ __all__ = [
     "decode",
     "encode",
     "facts_in",
+    "fingerprint",
     "has_surrogates",
     "is_ours",
     "make_facts",
@@ -170,6 +171,14 @@ def decode(stored: bytes) -> dict[str, Any]:
     if type(data) is not dict:  # its keys are text: ormsgpack takes no others
         raise DamagedData("the stored session is not a dictionary")
     return data
+
+
+def fingerprint(value: Any) -> bytes | None:
+    """Return bytes that are the same for equal values of equal types; None where a session does not keep the value."""
+    try:
+        return encode({"": value})
+    except SessionDataError:
+        return None
 
 
 def is_ours(stored: bytes) -> bool:

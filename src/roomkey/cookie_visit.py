@@ -187,17 +187,17 @@ class CookieVisit(Visit):
     async def refresh(self) -> None:
         """Do nothing: a server that keeps nothing knows of nothing newer."""
 
+    async def confirm(self) -> None:
+        """Do nothing, for the same reason."""
+
     def unsaved(self) -> bytes | None:
         """As `Visit.unsaved`; to seal a session with the first key can wait for a response that carries cookies."""
         stored = super().unsaved()
-        waits = stored is not None and stored == self.loaded and not self.session._asked and not self.cookie_possible
-        return None if waits and dict.__len__(self.session) else stored
+        same = stored == self.loaded and not self.session._asked.needs_saving
+        return None if same and not self.cookie_possible and dict.__len__(self.session) else stored
 
-    async def commit(self, stored: bytes | None = None) -> None:
+    async def _commit(self, stored: bytes) -> None:
         """Seal what the request did to its session, and set `cookie` to what the response does with the cookies.
-
-        Args:
-            stored: what `unsaved` has just returned, if it was asked.
 
         Raises:
             SessionDataError: a value cannot be stored, or all of it is too large.
@@ -205,12 +205,8 @@ class CookieVisit(Visit):
                 session was to end, a response that still goes out takes its cookie back.
         """
         session = self.session
-        if stored is None:
-            stored = self.unsaved()
-            if stored is None:
-                return
         happened: list[Event] = []  # told once nothing can fail any more
-        if self.record is not None and (session._ended or not dict.__len__(session)):
+        if self.record is not None and (self.asked.ended or not dict.__len__(session)):
             self._need_cookie("the end of a session under cookie://")
             happened.append(Ended(self.key, self.user, "cleared"))
             self._forget()
@@ -221,7 +217,7 @@ class CookieVisit(Visit):
             happened += self._seal()
         for event in happened:
             self.lifecycle.tell(event)
-        await self._done()
+        await self._forget_old()
 
     def hold(self, session_id: bytes, record: Record, user: str | None) -> None:
         """Take in a session as the browser has it."""
@@ -231,7 +227,7 @@ class CookieVisit(Visit):
 
     def _seal(self) -> list[Event]:
         record, session_id, lifecycle, session = self.record, self.session_id, self.lifecycle, self.session
-        user = lifecycle.checked_user(session)
+        user = lifecycle.checked_user(session._plain())
         if user != self.user:
             session._drop_token(user)
         data, facts = session._plain(), self._facts_of(user)
@@ -242,11 +238,12 @@ class CookieVisit(Visit):
         proved = facts.authenticated_at is not None and facts.authenticated_at != self.facts.authenticated_at
         created_at = now if record is None or proved else record.created_at
         # The cookie goes out in any case, so it is renewed too.
-        expires_at = lifecycle.expiry(created_at, facts)
+        expires_at = lifecycle.until(facts)
         if record is not None and facts.lifetime == self.facts.lifetime:
             expires_at = max(expires_at, record.expires_at)
         old_key, old_user = self.key, self.user
-        rotating = session._rotate is not None or session._reauthenticated or user != old_user
+        rotating = self.asked.rotate is not None or self.asked.reauthenticated or user != old_user
+        rotating = rotating or self._logs_in(user)
         if record is None or rotating or session_id is None:
             session_id = secrets.token_bytes(_ID_BYTES)
         sealed = Record(stored, 1, created_at, expires_at, user)

@@ -6,14 +6,13 @@ the browser sent and says, through `Visit.cookie`, what to do with the cookie. T
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 from collections import Counter
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 from uuid import UUID
-from weakref import WeakValueDictionary
 
 from roomkey import codec
 from roomkey.codec import NO_FACTS, Facts
@@ -25,11 +24,10 @@ from roomkey.guard import GuardedStore
 from roomkey.keys import Keyring, store_key
 from roomkey.session import Session
 from roomkey.stores.base import Conflict, Record, Store, Unreadable
+from roomkey.turns import Turns
 from roomkey.visit import RENEWALS, Gone, Place, Visit, unreadable
 
 if TYPE_CHECKING:
-    import asyncio  # at run time it is imported where it is used: it is half of the time that `import roomkey` takes
-
     from roomkey.legacy.move_in import MoveIn
     from roomkey.legacy.readers import Cookies
 
@@ -38,12 +36,12 @@ __all__ = ["Lifecycle"]
 
 _log = logging.getLogger("roomkey")
 _event_log = logging.getLogger("roomkey.events")
-_MOST_HOPS = 64  # rotations that one request follows from an old ID to the current one
 _MOST_REFUSALS = 50  # in a row, of the version that was just read
 _REFUSED_WAIT = 0.02  # seconds between them
 _PURGE_EVERY = 60.0  # seconds between two purges
 _PURGE_BATCH = 500  # records
 _USER_IDS = (int, str, UUID)
+_LATE = 30.0  # seconds for which requests from before a rotation may still come in
 _CLOCK_ERROR = 86400.0  # seconds that a server's clock may have been ahead when a session began
 _LATEST = 2.5e11  # Unix seconds, in the year 9892: a `datetime` ends soon after
 
@@ -63,8 +61,7 @@ class Lifecycle:
         self.clock = config.clock
         self.refused: Counter[str] = Counter()
         self.idle = config.idle_timeout
-        # In one process, those who lost a swap queue up here instead of racing each other again and again.
-        self._queues: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
+        self.turns = Turns()
         self._purged_at = self.clock()
         self._warned_of_strangers = self.warned_of_old = False
         self.move_in: MoveIn | None = None
@@ -149,7 +146,12 @@ class Lifecycle:
             place = await self._in_grace(tombstone, secret)
         except codec.DamagedData:
             return self.refuse("damaged")
-        return self.refuse("rotated") if place is None else self.visit_at(*place)
+        if place is not None:
+            return self.visit_at(*place)
+        visit = self.refuse("rotated")
+        # Sent before the browser had the new cookie, which an anonymous session's must not overwrite.
+        visit.may_begin = tombstone.serve_until + _LATE <= self.clock()
+        return visit
 
     def visit_at(self, key: str, record: Record, secret: bytes) -> Visit:
         """Return the visit of a request that leads to this session."""
@@ -198,16 +200,26 @@ class Lifecycle:
         except TypeError:  # a row that others wrote: no number
             return True
 
-    def expiry(self, created_at: float, facts: Facts) -> float:
-        """Return until when a session that is used now lives, in Unix seconds."""
-        idle = self.clock() + (self.idle if facts.lifetime is None else facts.lifetime)
+    def idle_of(self, facts: Facts) -> float:
+        """Return for how many seconds a session lives after it was last used."""
+        return self.idle if facts.lifetime is None else facts.lifetime
+
+    def until(self, facts: Facts) -> float:
+        """Return until when the store keeps a session that is used now, in Unix seconds.
+
+        The absolute timeout may end it sooner (`end_of`). It is not part of this, so that the list of a user's sessions
+        can tell from it when each was last used.
+        """
+        return self.clock() + self.idle_of(facts)
+
+    def end_of(self, created_at: float, expires_at: float) -> float:
+        """Return when a session ends if nobody uses it any more, in Unix seconds."""
         cap = self.config.absolute_timeout
-        return idle if cap is None else min(idle, created_at + cap)
+        return expires_at if cap is None else min(expires_at, created_at + cap)
 
     def is_due(self, record: Record, facts: Facts) -> bool:
         """Whether a session that is used now is to be renewed: at most once in a tenth of the idle timeout."""
-        idle = self.idle if facts.lifetime is None else facts.lifetime
-        return self.expiry(record.created_at, facts) - record.expires_at >= idle / RENEWALS
+        return self.until(facts) - record.expires_at >= self.idle_of(facts) / RENEWALS
 
     def user_of(self, data: dict[str, Any]) -> str | None:
         """Return whose session `data` is, as the text that stores keep; None: nobody's."""
@@ -243,12 +255,13 @@ class Lifecycle:
             DamagedData: a tombstone does not say where the session is.
             StoreUnavailable: the store did not answer.
         """
-        key, record = "", tombstone
-        for _ in range(_MOST_HOPS):
+        key, record, been = "", tombstone, set[str]()
+        while True:
             if record.successor is None:
                 return Place(key, record, secret)
-            if record.serve_until <= self.clock():
+            if record.serve_until <= self.clock() or record.successor in been:
                 return None
+            been.add(record.successor)
             secret = self.envelope.follow(record.data, record.successor, secret)
             key = record.successor
             try:
@@ -258,7 +271,6 @@ class Lifecycle:
             if found is None or found.user != tombstone.user:
                 return None
             record = found
-        return None
 
     async def current(self, key: str, user: str | None, secret: bytes) -> Place | Gone:
         """Find where a session is now, following rotations from `key`.
@@ -271,7 +283,9 @@ class Lifecycle:
         Raises:
             StoreUnavailable: the store did not answer, or a tombstone cannot be read.
         """
-        for _ in range(_MOST_HOPS):
+        been = set[str]()
+        while key not in been:  # rotations in a circle lead nowhere
+            been.add(key)
             try:
                 record = await self.store.load(key)
             except Unreadable as error:
@@ -348,22 +362,32 @@ class Lifecycle:
     async def keep_to_limit(self, user: str) -> None:
         """End a user's longest unused sessions, past the limit.
 
-        Exact under concurrency: whoever logs in lists what is there after it was saved, and everybody ranks alike.
+        Exact under concurrency: whoever logs in lists what is there after it was saved, everybody ranks alike, and what
+        is used or moves on after it was ranked is ranked anew. Where the store fails in the middle of it, the next
+        log-in does the rest: this one has been saved.
         """
         limit = self.config.max_sessions_per_user
         if limit is None:
             return
-        theirs = await self.sessions_of(user)
-        if len(theirs) <= limit:
-            return
-        theirs.sort(key=lambda item: (self.last_used(item[1]), item[1].created_at, item[0]), reverse=True)
-        for key, record in theirs[limit:]:
-            await self.end(Place(key, record, b""), "limit")
+        with contextlib.suppress(StoreUnavailable):  # logged
+            for _ in range(_MOST_REFUSALS):
+                ranked = sorted(await self.sessions_of(user), key=self._rank, reverse=True)
+                try:
+                    for key, record in ranked[limit:]:
+                        await self.end_at(Place(key, record, b""), "limit")
+                except Conflict:
+                    continue
+                return
+
+    def _rank(self, found: tuple[str, Record]) -> tuple[float, float, str]:
+        key, record = found
+        return self.last_used(record), record.created_at, key
 
     def last_used(self, record: Record) -> float:
         """Return when a session was last used, in Unix seconds, as exactly as renewals are."""
         lifetime = lifetime_in(record.data)
-        return max(record.created_at, record.expires_at - (self.idle if lifetime is None else lifetime))
+        used = record.expires_at - (self.idle if lifetime is None else lifetime)
+        return min(max(record.created_at, used), self.clock())
 
     def check(self, data: dict[str, Any], stored: bytes) -> None:
         """Refuse `data`, encoded as `stored`, if it may not be saved.
@@ -379,16 +403,6 @@ class Lifecycle:
                 f"the session takes {len(stored)} bytes and max_bytes is {most}; its largest key is {largest!r}: "
                 "keep large things in your database, and their IDs in the session"
             )
-
-    def queue(self, key: str) -> AbstractAsyncContextManager[Any]:
-        """Return the lock under which requests of this process that lost a swap for `key` try again."""
-        import asyncio
-
-        place = (id(asyncio.get_running_loop()), key)
-        lock = self._queues.get(place)
-        if lock is None:
-            lock = self._queues[place] = asyncio.Lock()
-        return lock
 
     async def purge_when_due(self) -> None:
         """Remove one batch of expired records, if the last time was a while ago: for apps without a lifespan."""

@@ -30,9 +30,7 @@ def _set(connection: Connection, value: Any) -> None:
     if not isinstance(session, Session):
         _set_session(connection, value)
         return
-    content = dict(value or {})
-    session.clear()
-    session.update(content)
+    session._set_content(dict(value or {}))
 
 
 def _clear(connection: Connection) -> None:

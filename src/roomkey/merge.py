@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from roomkey import codec
-from roomkey.session import Change
+from roomkey.session import MISSING, Change
 
-__all__ = ["lay_over"]
-
-_MISSING = object()
+__all__ = ["Merged", "merge"]
 
 
-def lay_over(
-    fresh: dict[str, Any], base: dict[str, Any], mine: dict[str, Any], changes: Iterable[Change] = ()
-) -> dict[str, Any]:
-    """Return `fresh` with what this request did laid over it: the three-way merge of one session, key by key.
+class Merged(NamedTuple):
+    """What came of it, and the calls of `Session.change` as they ran on what is fresh."""
+
+    data: dict[str, Any]
+    changes: tuple[Change, ...] = ()
+
+
+def merge(fresh: dict[str, Any], base: dict[str, Any], mine: dict[str, Any], changes: Iterable[Change] = ()) -> Merged:
+    """Lay what this request did over `fresh`.
 
     Args:
         fresh: what the store holds now.
@@ -30,29 +34,37 @@ def lay_over(
         if key not in mine:
             merged.pop(key, None)
     for key, value in mine.items():
-        if key not in base or not _same(base[key], value):
+        if key not in base or codec.fingerprint(base[key]) != codec.fingerprint(value):
             merged[key] = value
+    again: list[Change] = []
     by_key: dict[str, list[Change]] = {}
     for change in changes:
         by_key.setdefault(change.key, []).append(change)
     for key, calls in by_key.items():
-        if key in mine and _same(_run(calls, base), mine[key]):
-            merged[key] = _run(calls, fresh)
-    return merged
+        if _made_by(calls, base, mine):
+            merged[key] = _run(calls, fresh, again)
+    return Merged(merged, tuple(again))
 
 
-def _run(calls: list[Change], start: dict[str, Any]) -> Any:
+def _made_by(calls: list[Change], base: dict[str, Any], mine: dict[str, Any]) -> bool:
+    """Whether these calls, one after the other, and nothing else made of the key what it is."""
     key = calls[0].key
-    # Through the codec, so that a function that alters its argument alters a copy.
-    value = _copied(start[key]) if key in start else _MISSING
+    reached = codec.fingerprint(base[key]) if key in base else MISSING
     for call in calls:
-        value = call.function(_copied(call.default) if value is _MISSING else value)
+        if call.before is None or call.before != reached:
+            return False
+        reached = call.after
+    return key in mine and reached is not None and reached == codec.fingerprint(mine[key])
+
+
+def _run(calls: list[Change], fresh: dict[str, Any], again: list[Change]) -> Any:
+    key = calls[0].key
+    before = codec.fingerprint(fresh[key]) if key in fresh else MISSING
+    # A copy, for a function may alter its argument.
+    value = copy.deepcopy(fresh[key]) if key in fresh else None
+    for call in calls:
+        value = call.function(copy.deepcopy(call.default) if before == MISSING else value)
+        after = codec.fingerprint(value)
+        again.append(call._replace(before=before, after=after))
+        before = after
     return value
-
-
-def _copied(value: Any) -> Any:
-    return codec.decode(codec.encode({"": value}))[""]
-
-
-def _same(one: Any, other: Any) -> bool:
-    return one is other or codec.encode({"": one}) == codec.encode({"": other})

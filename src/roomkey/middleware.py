@@ -92,6 +92,11 @@ class SessionMiddleware:
         response = _Response(self._writer, visit, scope, send)
         try:
             await self.app(scope, receive, response.send)
+        except StoreUnavailable as error:  # from what the handler itself asked of the session
+            if response.started:
+                raise
+            await response.replace(error)
+            return
         except Exception as error:
             if kind != "http" or not _is_answer(error):
                 raise
@@ -151,7 +156,7 @@ class SessionMiddleware:
 class _Response:
     """Sends the app's response on, with the session saved before its first byte."""
 
-    _started = False
+    started = False
     _failed = False  # saving raised: what follows is the app's error page, which saves nothing
     _replaced = False  # the store was unavailable: a 503 went out instead of the app's response
 
@@ -162,13 +167,19 @@ class _Response:
         self._scope = scope
         self._send = send
 
+    async def replace(self, error: StoreUnavailable) -> None:
+        """Send a 503 in the place of the app's response, once."""
+        if not self._replaced:
+            self._replaced = self._failed = True
+            await _send_unavailable(self._scope, self._send, error)
+
     def is_untouched(self) -> bool:
         """Whether the app did nothing whatever with the session so far."""
         return not self._session._accessed and self._scope.get("session") is self._session
 
     # Not `async def`: one coroutine less for each message.
     def send(self, message: Message) -> Awaitable[None]:
-        if self._started:
+        if self.started:
             return self._send(message)
         return self._send_first(message)
 
@@ -177,7 +188,7 @@ class _Response:
             return
         if message["type"] in _STARTS:
             if self.is_untouched():
-                self._started = True
+                self.started = True
                 self._visit.cookie_possible = False
             else:
                 await self._start(message)
@@ -196,14 +207,15 @@ class _Response:
                 stored = visit.unsaved()
                 if stored is not None:
                     await visit.commit(stored)
+                if visit.given_before:
+                    await visit.confirm()
             except StoreUnavailable as error:
-                self._replaced = self._failed = True
-                await _send_unavailable(self._scope, self._send, error)
+                await self.replace(error)
                 return
             except BaseException:
                 self._failed = True
                 raise
-        self._started = True
+        self.started = True
         visit.cookie_possible = False
         if self._session._accessed and message["type"] != "websocket.close":
             self._write_headers(message)
@@ -218,8 +230,7 @@ class _Response:
                 headers += visit.lifecycle.move_in.take_back(partial(find_cookies, self._scope["headers"]))
             card, seconds = None, 0.0
             if visit.cookie is Cookie.GIVE:
-                assert visit.record is not None
-                card, seconds = visit.card, visit.record.expires_at - visit.lifecycle.clock()
+                card, seconds = visit.card, visit.expires_at - visit.lifecycle.clock()
             sent = () if visit.one_cookie else self._scope["headers"]
             headers += self._writer.write(card, seconds, sent, remembered=visit.facts.lifetime is not None)
             visit.cookie = Cookie.KEEP
@@ -231,7 +242,7 @@ class _Response:
         What that response owes the browser travels in the headers of a copy of the exception: an app may raise one
         object for everybody. Returns what to raise; None when a 503 went out instead.
         """
-        if self._started or self._failed:
+        if self.started or self._failed:
             return error
         own = dict(error.headers or {})
         self._visit.one_cookie = True
@@ -260,13 +271,12 @@ class _Response:
             return
         if content is not None and not isinstance(content, Mapping):
             raise TypeError(f'scope["session"] was set to {type(content).__name__}; it takes a dict, or None to clear')
-        session.clear()
-        session.update(content or {})
+        session._set_content(dict(content or {}))
         self._scope["session"] = session
 
     async def finish(self) -> None:
         """Save what changed after the response had started: streams, background tasks, WebSockets."""
-        if self._started and not self._failed:
+        if self.started and not self._failed:
             if self._scope.get("session") is not self._session:
                 self._take_in_replacement()
             stored = self._visit.unsaved()

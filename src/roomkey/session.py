@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
-from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Protocol, SupportsIndex
 
+from roomkey import codec
 from roomkey.errors import LoginTooOld, SessionEnded
 
 if TYPE_CHECKING:
     from roomkey.users import Sessions
 
-__all__ = ["AS_IT_IS", "CSRF", "Change", "Session"]
+__all__ = ["AS_IT_IS", "CSRF", "FLASHES", "MISSING", "NOTHING", "Asked", "Change", "Session"]
 
-_NOT_GIVEN = object()
-_FLASHES = "_flashes"  # the session's key for messages that wait to be shown
+FLASHES = "_flashes"  # the session's key for messages that wait to be shown
 CSRF = "_csrf"  # the session's key for the secret of `roomkey.csrf`, and for whom it was made; rotates with the ID
 _LONGEST = 1e11  # seconds
 AS_IT_IS: Final = -1.0  # no lifetime was asked for
+
+
+MISSING = b""  # in the place of a value's fingerprint: the key was not there
 
 
 class Change(NamedTuple):
@@ -30,6 +33,40 @@ class Change(NamedTuple):
     key: str
     function: Callable[[Any], Any]
     default: Any
+    before: bytes | None  # fingerprint of the value that `function` got; None: it is none that a session keeps
+    after: bytes | None  # of the value that it returned
+
+
+class Asked(NamedTuple):
+    """What a handler asked of its session that the content does not show."""
+
+    rotate: float | None = None  # seconds of grace; None: no rotation was asked for
+    ended: bool = False  # by `invalidate`
+    cleared: bool = False  # by `clear`: empty all the same when it is saved, it was a log-out
+    lifetime: float | None = AS_IT_IS  # seconds; None: the configuration's
+    reauthenticated: bool = False
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def needs_saving(self) -> bool:
+        """Whether there is something to save, be the content as it was or not."""
+        return (
+            self.rotate is not None or self.ended or self.cleared or self.lifetime != AS_IT_IS or self.reauthenticated
+        )
+
+    def then(self, later: Asked) -> Asked:
+        """Return what was asked, and what was asked after it."""
+        return Asked(
+            self.rotate if later.rotate is None else later.rotate,
+            self.ended or later.ended,
+            self.cleared or later.cleared,
+            self.lifetime if later.lifetime == AS_IT_IS else later.lifetime,
+            self.reauthenticated or later.reauthenticated,
+            later.changes if later.cleared else self.changes + later.changes,
+        )
+
+
+NOTHING = Asked()
 
 
 class Visit(Protocol):
@@ -64,13 +101,7 @@ class Session(dict[str, Any]):
 
     # Class attributes, so that the session of a request that does not touch it costs one allocation.
     _accessed = False
-    _asked = False  # whether something was asked for that the content does not show: the four below
-    _ended = False
-    _rotate: float | None = None  # seconds of grace; None: no rotation was asked for
-    _changes: tuple[Change, ...] = ()
-    _lifetime: float | None = AS_IT_IS  # seconds; None: the configuration's
-    _reauthenticated = False
-    _cleared = False  # by clear(): empty all the same when the request ends, it was a log-out
+    _asked = NOTHING
     _visit: Visit | None = None
 
     # --- what a handler calls -------------------------------------------------------------------------------------
@@ -87,9 +118,9 @@ class Session(dict[str, Any]):
         """
         if not 0 <= grace < float("inf"):
             raise ValueError(f"rotate: grace is {grace!r}; it takes seconds, 0 or more")
-        self._accessed = self._asked = True
+        self._accessed = True
         dict.pop(self, CSRF, None)
-        self._rotate = float(grace)
+        self._asked = self._asked._replace(rotate=float(grace))
 
     def invalidate(self) -> None:
         """End the session: its data is gone, its store entry is deleted and its cookie is taken back.
@@ -97,7 +128,7 @@ class Session(dict[str, Any]):
         What is put into the session afterwards, in the same request, starts a new one with a new ID.
         """
         self.clear()
-        self._asked = self._ended = True
+        self._asked = self._asked._replace(ended=True)
 
     def change(self, key: str, function: Callable[[Any], Any], default: Any = None) -> Any:
         """Read, modify and write one key, so that no concurrent request can undo it.
@@ -106,14 +137,26 @@ class Session(dict[str, Any]):
             key: which one.
             function: takes the value, returns the new one. Runs again, on the fresh value, when another request saved
                 first: it must have no effect but its result.
-            default: what `function` gets when the key is missing.
+            default: what `function` gets (a copy of it) when the key is missing. Give it here: a key that this request
+                has also assigned is not changed but keeps what was assigned.
 
         Returns:
             The new value, as far as this request knows; it may differ from what is saved in the end.
+
+        Raises:
+            TypeError: `function` returned None, as one does that alters its argument and forgets to return it.
         """
         self._accessed = True
-        value = function(dict.get(self, key, _NOT_GIVEN) if key in self else copy.deepcopy(default))
-        self._changes = (*self._changes, Change(key, function, default))
+        if dict.__contains__(self, key):
+            value = dict.__getitem__(self, key)
+            before = codec.fingerprint(value)
+        else:
+            value, before = copy.deepcopy(default), MISSING
+        value = function(value)
+        if value is None:
+            raise TypeError(f"change: the function for {key!r} returned None; it has to return the new value")
+        change = Change(key, function, default, before, codec.fingerprint(value))
+        self._asked = self._asked._replace(changes=(*self._asked.changes, change))
         dict.__setitem__(self, key, value)
         return value
 
@@ -129,10 +172,10 @@ class Session(dict[str, Any]):
         Raises:
             ValueError: `seconds` is not a number above 0, or more than 3,000 years.
         """
-        if seconds is not None and not 0 < seconds < _LONGEST:
+        if seconds is not None and not (_is_number(seconds) and 0 < seconds < _LONGEST):
             raise ValueError(f"remember: seconds is {seconds!r}; it takes a number above 0, or None")
-        self._accessed = self._asked = True
-        self._lifetime = None if seconds is None else float(seconds)
+        self._accessed = True
+        self._asked = self._asked._replace(lifetime=None if seconds is None else float(seconds))
 
     @property
     def authenticated_at(self) -> dt.datetime | None:
@@ -142,8 +185,9 @@ class Session(dict[str, Any]):
 
     def reauthenticated(self) -> None:
         """Say that the same user has just proved who they are again; the session gets a new ID (OWASP ASVS 7.2.4)."""
-        self._accessed = self._asked = self._reauthenticated = True
+        self._accessed = True
         dict.pop(self, CSRF, None)
+        self._asked = self._asked._replace(reauthenticated=True)
 
     def require_recent(self, seconds: float) -> None:
         """Refuse a dangerous step when the log-in is too long ago (OWASP ASVS 7.5.1).
@@ -153,7 +197,10 @@ class Session(dict[str, Any]):
 
         Raises:
             LoginTooOld: it is longer ago, or nobody is logged in. Ask for the password, then call `reauthenticated`.
+            ValueError: `seconds` is not a number.
         """
+        if not _is_number(seconds):
+            raise ValueError(f"require_recent: seconds is {seconds!r}; it takes a number")
         self._accessed = True
         moment = self._attached().authenticated_at
         if moment is None or self._attached().now() - moment > seconds:
@@ -166,31 +213,46 @@ class Session(dict[str, Any]):
             message: anything that a session keeps.
             category: a word for the page, such as "info" or "error".
         """
-        self.change(_FLASHES, lambda waiting: [*waiting, (category, message)], default=[])
+        self.change(FLASHES, lambda waiting: [*waiting, (category, message)], default=[])
 
     async def flashes(self) -> list[tuple[str, Any]]:
         """Take the messages that wait, as pairs of category and message; each is handed out once and only once.
 
-        They are removed from the store before this returns: of two requests at once, one shows them. Call it before
-        the response starts.
+        They are removed from the store before this returns: of two requests at once, one shows them. Those that other
+        requests leave meanwhile wait for the next page. Call it before the response starts.
 
         Raises:
             StoreUnavailable: the store did not do it; the messages still wait.
         """
         self._accessed = True
-        if not dict.get(self, _FLASHES):
+        seen = list(dict.get(self, FLASHES) or ())
+        if not seen:
             return []
         taken: list[tuple[str, Any]] = []
 
         def take(waiting: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-            taken[:] = waiting  # runs again on what is fresh: what the swap that won has found, counts
-            return []
+            # Runs again on what is fresh: what the swap that won has found, counts. And no more than what was there to
+            # see: in a session that somebody has logged into meanwhile, the others are for them.
+            taken.clear()
+            mine, left = list(seen), []
+            for message in waiting:
+                if message in mine:
+                    mine.remove(message)
+                    taken.append(message)
+                else:
+                    left.append(message)
+            return left
 
-        self.change(_FLASHES, take, default=[])
+        self.change(FLASHES, take, default=[])
         try:
             await self._attached().save()
         except SessionEnded:
             return []
+        except BaseException:
+            changes = tuple(change for change in self._asked.changes if change.function is not take)
+            self._asked = self._asked._replace(changes=changes)
+            dict.__setitem__(self, FLASHES, [*seen, *dict.get(self, FLASHES, ())])
+            raise
         return taken
 
     @property
@@ -259,6 +321,16 @@ class Session(dict[str, Any]):
         if self._visit is None:
             raise RuntimeError("this Session belongs to no request; take it from request.session")
         return self._visit
+
+    def _set_content(self, content: Mapping[str, Any]) -> None:
+        """Put `content` in the place of all that is in the session; nothing empties it, which is a log-out."""
+        if not content:
+            self.clear()
+            return
+        self._accessed = True
+        self._asked = self._asked._replace(changes=())
+        super().clear()
+        super().update(content)
 
     def _plain(self) -> dict[str, Any]:
         """Return a plain copy without counting as used. (`dict.copy` would go through `__iter__`, 20 times slower.)"""
@@ -375,8 +447,13 @@ class Session(dict[str, Any]):
     def clear(self) -> None:
         """Empty the session; if it is still empty when the request ends, it ends.
 
-        Deleting the last key ends it too, unless another request put something into it meanwhile.
+        A user who is put into it after this has logged in, also the one who was there before. Deleting the last key
+        ends the session too, unless another request put something into it meanwhile.
         """
-        self._accessed = self._cleared = True
-        self._changes = ()
+        self._accessed = True
+        self._asked = self._asked._replace(cleared=True, changes=())
         super().clear()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

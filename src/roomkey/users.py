@@ -133,7 +133,7 @@ class Sessions:
             user=record.user or "",
             created_at=_moment(record.created_at),
             last_used_at=_moment(self._lifecycle.last_used(record)),
-            expires_at=_moment(record.expires_at),
+            expires_at=_moment(self._lifecycle.end_of(record.created_at, record.expires_at)),
             ip=record.ip,
             user_agent=record.user_agent,
             is_current=key == here,

@@ -18,11 +18,13 @@ from roomkey.codec import NO_FACTS, Facts
 from roomkey.errors import ResponseStarted, SessionDataError, SessionEnded, StoreUnavailable
 from roomkey.events import Created, Merged, Rotated
 from roomkey.keys import new_session_id, store_key
-from roomkey.merge import lay_over
-from roomkey.session import AS_IT_IS, CSRF, Session
-from roomkey.stores.base import Conflict, Record
+from roomkey.merge import merge
+from roomkey.session import AS_IT_IS, CSRF, FLASHES, NOTHING, Asked, Session
+from roomkey.stores.base import Conflict, Record, Unreadable
 
 if TYPE_CHECKING:
+    import asyncio  # at run time it is imported where it is used: it is half of the time that `import roomkey` takes
+
     from roomkey.legacy.move_in import Found
     from roomkey.lifecycle import Lifecycle
     from roomkey.users import Sessions
@@ -82,9 +84,18 @@ class Visit:
     client: tuple[str | None, str | None] = (None, None)  # IP address and user agent; kept at a log-in
     cookie = Cookie.KEEP
     card = b""  # for Cookie.GIVE
+    given_before = False  # whether it was an earlier `save` that decided on Cookie.GIVE
     cookie_possible = True  # until the response starts
     one_cookie = False  # whether the response can carry no second one: the headers of an exception
     lost = False  # whether changes were dropped because the session had ended
+    # Whether a session may begin here that nobody is logged into. Not where the browser may have the cookie of a newer
+    # one by now: of the log-in that ended or rotated this one.
+    may_begin = True
+    turn: asyncio.Lock | None = None  # of the tasks of this request; None: none has saved yet
+    # Of the commit under way: what it does beside saving the content, and the content when it began, encoded. Whatever
+    # other tasks of the request do to the session meanwhile is for the next one.
+    asked = NOTHING
+    begun = b""
 
     def __init__(self, lifecycle: Lifecycle, session: Session) -> None:
         self.lifecycle = lifecycle
@@ -112,7 +123,8 @@ class Visit:
     @property
     def expires_at(self) -> float:
         record, lifecycle = self.record, self.lifecycle
-        return lifecycle.expiry(self.created_at, self._facts_of(self._user())) if record is None else record.expires_at
+        until = lifecycle.until(self._facts_of(self._user())) if record is None else record.expires_at
+        return lifecycle.end_of(self.created_at, until)
 
     @property
     def authenticated_at(self) -> float | None:
@@ -132,16 +144,23 @@ class Visit:
         session = self.session
         if self.record is None:
             return dict.__len__(session) > 0
-        return session._asked or self._encoded() != self.loaded
+        return session._asked.needs_saving or self._encoded() != self.loaded
 
     async def save(self) -> None:
         self.lost = False
         await self.commit()
+        self.given_before = self.cookie is Cookie.GIVE
         if self.lost:
             raise SessionEnded("the session was ended while this request ran; nothing was saved")
 
     async def refresh(self) -> None:
+        async with self._turn():
+            await self._refresh()
+
+    async def _refresh(self) -> None:
         if self.record is None:
+            if not self.may_begin:
+                raise SessionEnded("the session was ended while this request ran")
             return
         found = await self.lifecycle.current(self.key, self.record.user, self.secret)
         if isinstance(found, Gone):
@@ -150,12 +169,14 @@ class Visit:
             raise SessionEnded("the session became another user's while this request ran")
         loaded = self._opened(found)
         fresh = codec.decode(loaded)
-        merged = lay_over(fresh, codec.decode(self.loaded), self.session._plain(), self.session._changes)
+        session = self.session
+        merged = merge(fresh, codec.decode(self.loaded), session._plain(), session._asked.changes)
         if found.key != self.key:
-            self.session_id = None  # rotated by another request, whose response carries the new cookie
+            self._lose_id()
         self.key, self.record, self.secret = found
         self.loaded, self.facts, self.user = loaded, codec.facts_in(loaded), self.lifecycle.user_of(fresh)
-        self._hold(merged)
+        session._asked = session._asked._replace(changes=merged.changes)
+        self._hold(merged.data)
 
     def unsaved(self) -> bytes | None:
         """Return the session encoded; None if there is nothing to save, to renew or to tell the browser.
@@ -169,7 +190,8 @@ class Visit:
         if self.found is not None:  # it moves in with the first response that can give a cookie
             stored = codec.encode(session._plain(), self.facts)
             return stored if self.cookie_possible or stored != self.loaded else None
-        if not session._accessed or (record is None and not session._ended and not dict.__len__(session)):
+        asked = session._asked
+        if not session._accessed or (record is None and not asked.ended and not dict.__len__(session)):
             return None
         try:
             stored = codec.encode(session._plain(), self.facts)
@@ -178,12 +200,12 @@ class Visit:
                 raise
             self.lifecycle.refuse("damaged")  # nobody could save what the store holds, so it is left alone
             return None
-        if record is None or stored != self.loaded or session._asked:
+        if record is None or stored != self.loaded or (asked is not NOTHING and asked.needs_saving):
             return stored
         if not dict.__len__(session) or self.has_old_key:
             return stored
         lifecycle, facts = self.lifecycle, self.facts
-        idle = lifecycle.idle if facts.lifetime is None else facts.lifetime
+        idle = lifecycle.idle if facts.lifetime is None else facts.lifetime  # spelled out: the way of every request
         # The first look is the short one: most sessions were renewed a moment ago.
         if record.expires_at - lifecycle.clock() > idle * _FRESH or not lifecycle.is_due(record, facts):
             return None
@@ -202,45 +224,78 @@ class Visit:
             ResponseStarted: nothing was saved.
             StoreUnavailable: the store did not acknowledge.
         """
-        session = self.session
-        if stored is None:
-            stored = self.unsaved()
+        session, turn = self.session, self._turn()
+        waits = turn.locked()
+        async with turn:
+            if waits or stored is None:
+                stored = self.unsaved()
             if stored is None:
+                session._asked = session._asked._replace(changes=())  # they came to nothing, and that is done
                 return
-        if self.record is not None and (session._ended or not dict.__len__(session)):
+            self.asked, session._asked = session._asked, NOTHING
+            self.begun = stored
+            try:
+                await self._commit(stored)
+            except BaseException:
+                session._asked = self.asked.then(session._asked)
+                raise
+            finally:
+                self.asked, self.begun = NOTHING, b""
+
+    async def confirm(self) -> None:
+        """Take back the decision of an earlier `save` to give a card, if the ID has been rotated or has ended since."""
+        if self.cookie is Cookie.GIVE:
+            try:
+                record = await self.lifecycle.store.load(self.key)
+            except (StoreUnavailable, Unreadable):
+                return
+            if record is None or record.successor is not None:
+                self.cookie = Cookie.KEEP
+
+    async def _commit(self, stored: bytes) -> None:
+        session, lifecycle = self.session, self.lifecycle
+        if self.record is not None and (self.asked.ended or not dict.__len__(session)):
+            if dict.__len__(session):
+                self._check_new()  # before anything ends
             await self._end(self.record)
         elif self.record is not None:
             await self._save(self.record, stored)
         if self.record is None and dict.__len__(session):
-            await self._create()
-        await self._done()
+            if self.may_begin or lifecycle.user_of(session._plain()) is not None:
+                await self._create()
+            else:
+                self.lost = True
+        await self._forget_old()
 
-    async def _done(self) -> None:
-        """What the handler asked for is done, and so is the moving in."""
-        session = self.session
-        session._rotate, session._changes = None, ()
-        session._asked = session._ended = session._cleared = False
-        session._lifetime, session._reauthenticated = AS_IT_IS, False
+    async def _forget_old(self) -> None:
+        """Let go of an old library's session, which has moved in by now."""
         if self.found is not None and self.cookie_possible:
             found, self.found = self.found, None
             assert self.lifecycle.move_in is not None
             await self.lifecycle.move_in.forget(found)
 
-    async def _create(self) -> None:
-        lifecycle, session = self.lifecycle, self.session
-        user = lifecycle.checked_user(session)
-        session._drop_token(user)
-        data, facts = session._plain(), self._facts_of(user)
+    def _check_new(self) -> tuple[str | None, Facts, bytes]:
+        """Return user, facts and encoding of a session that begins. Raises what says that it cannot."""
+        lifecycle, data = self.lifecycle, self.session._plain()
+        user = lifecycle.checked_user(data)
+        facts = self._facts_of(user)
         stored = codec.encode(data, facts)
         lifecycle.check(data, stored)
         self._need_cookie("a new session")
+        return user, facts, stored
+
+    async def _create(self) -> None:
+        lifecycle = self.lifecycle
+        self.session._drop_token(self._user())
+        user, facts, stored = self._check_new()
         now = lifecycle.clock()
         session_id = new_session_id()
         key, secret = store_key(session_id), lifecycle.envelope.secret_of(session_id)
         sealed = lifecycle.envelope.close(stored, key, secret)
         ip, user_agent = self.client if user is not None else (None, None)
-        record = Record(sealed, 1, now, lifecycle.expiry(now, facts), user, ip=ip, user_agent=user_agent)
+        record = Record(sealed, 1, now, lifecycle.until(facts), user, ip=ip, user_agent=user_agent)
         await lifecycle.store.create(key, record)
+        self.may_begin = True
         self._saved(Place(key, record, secret), stored, facts)
         self._moved(session_id)
         lifecycle.tell(Created(key, user))
@@ -250,17 +305,18 @@ class Visit:
 
     async def _end(self, record: Record) -> None:
         """End the session: logged out, or emptied key by key, which loses nothing that others put into it meanwhile."""
-        lifecycle, session = self.lifecycle, self.session
+        lifecycle, session, asked = self.lifecycle, self.session, self.asked
         begun = session._plain()  # after `invalidate`: a session of its own
         try:
             await self._end_at(Place(self.key, record, self.secret))
         except Conflict:
-            async with lifecycle.queue(self.key):
-                await self._merge(record, {}, None, False, ends=session._ended or session._cleared)
+            async with lifecycle.turns.at(self.key):
+                await self._merge(record, {}, None, False, ends=asked.ended or asked.cleared)
             self.lost = False
             if begun:
                 # Where somebody has logged in meanwhile, the cookie is theirs, unless this is a log-in too.
-                self.lost = self.record is not None and lifecycle.user_of(begun) is None
+                elsewhere = self.record is not None or not self.may_begin
+                self.lost = elsewhere and lifecycle.user_of(begun) is None
                 self._forget()
                 self._hold({} if self.lost else begun)
 
@@ -273,29 +329,33 @@ class Visit:
             self.cookie = Cookie.CLEAR
 
     async def _save(self, record: Record, stored: bytes) -> None:
-        lifecycle, session = self.lifecycle, self.session
+        lifecycle, session, asked = self.lifecycle, self.session, self.asked
         moves_in = self.found is not None and self.cookie_possible
-        if stored == self.loaded and not (session._asked or moves_in or lifecycle.envelope.is_old(record.data)):
+        if stored == self.loaded and not (asked.needs_saving or moves_in or lifecycle.envelope.is_old(record.data)):
             await self._renew(record)  # what is unchanged and not due does not come here
             return
-        user = lifecycle.user_of(session)
-        if user != self.user:
-            lifecycle.checked_user(session)
-            session._drop_token(user)
         mine = session._plain()
-        asked = session._rotate is not None or session._reauthenticated or user != self.user
-        rotating = asked or moves_in
+        user = lifecycle.user_of(mine)
+        logs_in = self._logs_in(user)
+        if user != self.user:
+            lifecycle.checked_user(mine)
+            session._drop_token(user)
+            mine = session._plain()
         facts = self._facts_of(user)
         if facts != self.facts or user != self.user:
             stored = codec.encode(mine, facts)
         lifecycle.check(mine, stored)
-        if rotating:
+        # Where a session is to live for a shorter time, its ID changes too: a renewal by a request under way, which
+        # knows nothing of that, would prolong it again.
+        shorter = lifecycle.idle_of(facts) < lifecycle.idle_of(self.facts) and self.cookie_possible
+        rotating = asked.rotate is not None or asked.reauthenticated or user != self.user or logs_in or shorter
+        if rotating or moves_in:
             self._need_cookie("a rotated session")
         try:
-            await self._swap(Place(self.key, record, self.secret), stored, facts, user, rotating)
+            await self._swap(Place(self.key, record, self.secret), stored, facts, user, rotating or moves_in)
         except Conflict:
-            async with lifecycle.queue(self.key):
-                await self._merge(record, mine, user, asked)
+            async with lifecycle.turns.at(self.key):
+                await self._merge(record, mine, user, rotating)
 
     async def _merge(
         self, record: Record, mine: dict[str, Any], user: str | None, rotating: bool, *, ends: bool = False
@@ -303,48 +363,54 @@ class Visit:
         """Save over what others saved meanwhile, as often as it takes; if it `ends`, end the session with all of it."""
         import asyncio
 
-        lifecycle, session = self.lifecycle, self.session
+        lifecycle, asked = self.lifecycle, self.asked
         base, origin, facts_before = codec.decode(self.loaded), Place(self.key, record, self.secret), self.facts
         refused, refusals = origin, 0
         for attempt in itertools.count(1):
             found = await lifecycle.current(refused.key, refused.record.user, refused.secret)
-            changes_user = user != self.user
+            changes_user, logs_in = user != self.user, self._logs_in(user)
             if isinstance(found, Gone) or (changes_user and found.record.user not in (None, user, self.user)):
-                logging_in = user is not None and changes_user
                 self._forget()
+                self.may_begin = False
                 # A log-in stands on its own: a session with what this request put into it, and nothing else.
-                self._hold(lay_over({}, base, mine, session._changes) if logging_in else {})
-                if logging_in:
+                alone = mine if asked.cleared else merge({}, base, mine, asked.changes).data
+                self._hold(alone if logs_in else {})
+                if logs_in:
                     await self._create()
                 else:
                     self.lost = True
                 return
             refusals = await lifecycle.wait_for_progress(refused, found, refusals)
             loaded = self._opened(found)
+            fresh = codec.decode(loaded)
             passed_on = not changes_user and found.record.user != self.user  # somebody logged in meanwhile
             if (ends and not passed_on) or (changes_user and self.user is not None):
                 merged = mine  # what the user before wrote meanwhile stays behind
+                for change in asked.changes:
+                    if change.key == FLASHES:
+                        change.function(fresh.get(FLASHES, []))  # messages that others have shown are not shown again
             else:
-                fresh = codec.decode(loaded)
-                merged = lay_over(fresh, base, mine, session._changes)
+                merged = merge(fresh, base, mine, asked.changes).data
                 if passed_on and CSRF in fresh:
                     merged[CSRF] = fresh[CSRF]  # the user's forms are out with it
             try:
                 if merged:
                     facts = codec.facts_in(loaded)
-                    facts = facts if passed_on else self._facts_of(user, facts)
-                    stored = codec.encode(merged, facts)
-                    lifecycle.check(merged, stored)
                     # Where another request logged in, `rotate()` must not hand its card to one from before; and
                     # where another one moved the session in, its response carries the cookie.
                     moves_in = self.found is not None and self.cookie_possible and found.key == origin.key
-                    rotates = moves_in or (rotating and not passed_on)
+                    proved = facts.authenticated_at != facts_before.authenticated_at  # by another request
+                    own = logs_in or asked.reauthenticated or not proved
+                    facts = facts if passed_on else self._facts_of(user, facts)
+                    stored = codec.encode(merged, facts)
+                    lifecycle.check(merged, stored)
+                    rotates = moves_in or (rotating and not passed_on and own)
                     await self._swap(found, stored, facts, lifecycle.user_of(merged), rotates)
                 else:
                     await self._end_at(found)
             except Conflict:
                 refused = found
-                # Other processes queue elsewhere: step aside for a moment, longer each time.
+                # Other processes take turns elsewhere: step aside for a moment, longer each time.
                 await asyncio.sleep(random.uniform(0, min(0.001 * attempt, 0.05)))
                 continue
             if merged:
@@ -362,9 +428,9 @@ class Visit:
             created_at = facts.authenticated_at  # who proves who they are has both clocks start anew: NIST 800-63B 5.2
         expires_at, renewed = record.expires_at, False
         if facts.lifetime != self.facts.lifetime:
-            expires_at, renewed = lifecycle.expiry(created_at, facts), True  # which may be sooner
+            expires_at, renewed = lifecycle.until(facts), True  # which may be sooner
         elif rotating or lifecycle.is_due(record, facts):
-            expires_at, renewed = max(lifecycle.expiry(created_at, facts), expires_at), True
+            expires_at, renewed = max(lifecycle.until(facts), expires_at), True
         ip, user_agent = record.ip, record.user_agent
         if user != record.user or self.found is not None:
             ip, user_agent = self.client if user is not None else (None, None)
@@ -375,7 +441,7 @@ class Visit:
             saved = Record(data, version, created_at, expires_at, user, ip=ip, user_agent=user_agent)
             await lifecycle.store.update(key, saved, version=record.version)
             if key != self.key:
-                self.session_id = None  # rotated by another request, whose response carries the new cookie
+                self._lose_id()
             self._saved(Place(key, saved, secret), stored, facts)
             if renewed or self.has_old_key:
                 self._give()
@@ -385,8 +451,8 @@ class Visit:
         new_key, new_secret = store_key(session_id), envelope.secret_of(session_id)
         data = envelope.close(stored, new_key, new_secret)
         saved = Record(data, version, created_at, expires_at, user, ip=ip, user_agent=user_agent)
-        grace = self.session._rotate or 0
-        if self.found is not None and not self.session._asked:
+        grace = self.asked.rotate or 0
+        if self.found is not None and not self.asked.needs_saving:
             grace = _MOVING  # for the requests that the browser sent together with this one
         # The tombstone outlives `grace`: a slow request that loaded the old record, however short that had to live,
         # must still find the successor, if only to end it.
@@ -401,7 +467,7 @@ class Visit:
             until,
             record.user,
             successor=new_key,
-            serve_until=now + grace if user == self.user else now,
+            serve_until=now + grace if user == self.user and not self._logs_in(user) else now,
         )
         await lifecycle.store.rotate(key, new_key, saved, tombstone, version=record.version)
         old_user = self.user
@@ -412,13 +478,21 @@ class Visit:
             await lifecycle.keep_to_limit(user)
 
     async def _renew(self, record: Record) -> None:
-        due = self.lifecycle.expiry(record.created_at, self.facts)
+        lifecycle = self.lifecycle
+        renewed = replace(record, expires_at=max(lifecycle.until(self.facts), record.expires_at))
         try:
-            lives = await self.lifecycle.store.touch(self.key, due)
+            if lifecycle.config.max_sessions_per_user is None:
+                lives = await lifecycle.store.touch(self.key, renewed.expires_at)
+            else:  # whoever has just ranked the user's sessions must notice
+                renewed = replace(renewed, version=record.version + 1)
+                await lifecycle.store.update(self.key, renewed, version=record.version)
+                lives = True
+        except Conflict:
+            return  # another request saved it, and renewed it if that was due
         except StoreUnavailable:
             return  # logged; a store that answers and takes no changes still serves whoever changes nothing
         if lives:
-            self.record = replace(record, expires_at=max(due, record.expires_at))
+            self.record = renewed
             self._give()
 
     # --- the state ------------------------------------------------------------------------------------------------
@@ -426,21 +500,37 @@ class Visit:
     def _user(self) -> str | None:
         return self.lifecycle.user_of(self.session._plain())
 
+    def _all_asked(self) -> Asked:
+        """Return what was asked so far and is not done yet."""
+        return self.session._asked if self.asked is NOTHING else self.asked.then(self.session._asked)
+
+    def _logs_in(self, user: str | None) -> bool:
+        """Whether `user` is logged in by this request: another one than before, or anew, after a `clear`."""
+        return user is not None and (user != self.user or self._all_asked().cleared)
+
     def _facts_of(self, user: str | None, facts: Facts | None = None) -> Facts:
         """Return the facts as they are to be saved: those loaded, with what this request did."""
-        session = self.session
+        asked = self._all_asked()
         facts = self.facts if facts is None else facts
-        anew = user != self.user or session._ended
-        if not (anew or session._reauthenticated) and session._lifetime is AS_IT_IS:
+        anew = user != self.user or asked.ended or self._logs_in(user)
+        if not (anew or asked.reauthenticated) and asked.lifetime == AS_IT_IS:
             return facts
         authenticated_at, lifetime, _ = facts
         if anew:
             authenticated_at, lifetime = (None if user is None else self.lifecycle.clock()), None
-        elif session._reauthenticated:
+        elif asked.reauthenticated:
             authenticated_at = self.lifecycle.clock()
-        if session._lifetime is not AS_IT_IS:
-            lifetime = session._lifetime
+        if asked.lifetime != AS_IT_IS:
+            lifetime = asked.lifetime
         return codec.make_facts(authenticated_at, lifetime)
+
+    def _turn(self) -> asyncio.Lock:
+        """Return the lock under which the tasks of one request save and refresh one after the other."""
+        if self.turn is None:
+            import asyncio
+
+            self.turn = asyncio.Lock()
+        return self.turn
 
     def _encoded(self) -> bytes:
         return codec.encode(self.session._plain(), self._facts_of(self._user()))
@@ -472,12 +562,29 @@ class Visit:
     def _give(self) -> None:
         if self.session_id is not None and self.cookie_possible:
             self.card = self.lifecycle.keyring.sign(self.session_id)
-            self.cookie, self.has_old_key = Cookie.GIVE, False
+            self.cookie, self.has_old_key, self.given_before = Cookie.GIVE, False, False
+
+    def _lose_id(self) -> None:
+        """Another request has rotated the session: its response carries the new cookie, and this one none."""
+        self.session_id = None
+        if self.cookie is Cookie.GIVE:
+            self.cookie = Cookie.KEEP
 
     def _forget(self) -> None:
-        self.key, self.record, self.session_id, self.user = "", None, None, None
+        self._lose_id()
+        self.key, self.record, self.user = "", None, None
         self.loaded, self.facts, self.secret, self.has_old_key = b"", NO_FACTS, b"", False
 
     def _hold(self, data: dict[str, Any]) -> None:
-        dict.clear(self.session)
-        dict.update(self.session, data)
+        """Put `data` into the session, below what was done to it since the commit began."""
+        session = self.session
+        if self.begun:
+            before, now = codec.decode(self.begun), session._plain()
+            if codec.fingerprint(now) != codec.fingerprint(before):
+                data = merge(data, before, now).data
+            try:
+                self.begun = codec.encode(data)
+            except SessionDataError:  # what was put into it meanwhile is for the next commit to refuse
+                self.begun = b""
+        dict.clear(session)
+        dict.update(session, data)
