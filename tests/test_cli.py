@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import re
 import sqlite3
 import subprocess
 import sys
@@ -12,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import asyncpg
 import pytest
 from click.testing import CliRunner
 
-from roomkey.cli import main
+from roomkey.cli.commands import roomkey
 from roomkey.errors import ConfigurationError
 from roomkey.stores.postgres import PostgresStore
 from roomkey.stores.sqlalchemy import SQLAlchemyStore
@@ -32,7 +34,7 @@ def server() -> Iterator[PostgresServer]:
 
 def _run(*args: str, **environment: str) -> tuple[int, str, str]:
     """Return exit code, standard output and standard error output."""
-    result = CliRunner().invoke(main, args, env={"ROOMKEY_STORE": None, **environment})
+    result = CliRunner().invoke(roomkey, args, env={"ROOMKEY_STORE": None, **environment})
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -187,15 +189,59 @@ def test_help_names_the_price_of_unlogged() -> None:
         assert _run(*command, "--help")[0] == 0
 
 
+def test_the_version() -> None:
+    """`--version` says which one is installed; a URL that is missing may stand in the environment."""
+    code, output, _ = _run("--version")
+    assert code == 0 and re.fullmatch(r"roomkey \d+\.\d+\.\d+\S*\n", output)
+    assert "ROOMKEY_STORE" in _run("postgres", "create")[2]
+
+
+def test_without_click() -> None:
+    """One line says what to install."""
+    code = "import sys; sys.modules['click'] = None; import roomkey.cli; roomkey.cli.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: the roomkey command needs click: pip install 'roomkey[cli]'\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "missing", "extra"),
+    [
+        ("roomkey.prometheus", "prometheus_client", "prometheus"),
+        ("roomkey.otel", "opentelemetry", "otel"),
+        ("roomkey.ravyn", "ravyn", "ravyn"),
+        ("roomkey.lilya", "lilya", "lilya"),
+    ],
+)
+def test_modules_of_extras_name_them(module: str, missing: str, extra: str) -> None:
+    """Without the package that it is for, a module says what to install."""
+    code = f"import sys; sys.modules[{missing!r}] = None; import {module}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert f"pip install 'roomkey[{extra}]'" in done.stderr.splitlines()[-1]
+
+
+def test_who_may_not_make_the_table(server: PostgresServer) -> None:
+    """The message says which right to grant, and not those on a table that there is not."""
+
+    async def prepare() -> None:
+        admin = await asyncpg.connect(server.url)
+        await admin.execute("CREATE ROLE weak LOGIN PASSWORD 'weak'")
+        await admin.close()
+
+    asyncio.run(prepare())
+    code, output, error = _run("postgres", "create", server.url_for(user="weak", password="weak"), "--table", "weak")
+    assert (code, output) == (2, "") and "GRANT CREATE" in error and "SELECT" not in error
+
+
 def _process(*args: str, **options: int) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(SOURCES), "PYTHONWARNINGS": "error"}
     environment.pop("ROOMKEY_STORE", None)
-    command = [sys.executable, "-m", "roomkey.cli", *args]
+    command = [sys.executable, "-m", "roomkey", *args]
     return subprocess.run(command, env=environment, timeout=60, check=False, **options)
 
 
 def test_as_a_process(server: PostgresServer) -> None:
-    """`python -m roomkey.cli` does the same; piped it is quiet, in a terminal it says what it did, and no password."""
+    """`python -m roomkey` does the same; piped it is quiet, in a terminal it says what it did, and no password."""
     piped = _process("postgres", "create", server.url, "--table", "run", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert (piped.returncode, piped.stdout, piped.stderr) == (0, b"", b"")
     ours, theirs = pty.openpty()

@@ -1,5 +1,6 @@
 """SessionConfig: every option checked when it is made, every refusal naming the option."""
 
+import asyncio
 import copy
 import dataclasses
 import re
@@ -7,7 +8,9 @@ import re
 import pytest
 
 from roomkey import ConfigurationError, RoomkeyError, SessionConfig
+from roomkey.lifecycle import Lifecycle
 from roomkey.stores.memory import MemoryStore
+from roomkey.testing import Clock
 
 SECRET = "a secret that is long enough for every test here"
 
@@ -161,7 +164,15 @@ def test_options_make_a_config():
 
 @pytest.mark.parametrize(
     ("option", "meant"),
-    [("max_ages", "max_age"), ("cookie_session", None), ("samesite", "same_site"), ("secretkey", "secret_key")],
+    [
+        ("max_ages", "max_age"),
+        ("cookie_session", None),
+        ("samesite", "same_site"),
+        ("secretkey", "secret_key"),
+        ("secure", "https_only"),
+        ("cookie_name", "session_cookie"),
+        ("lifetime", "max_age"),
+    ],
 )
 def test_an_unknown_option_is_refused_with_a_suggestion(option, meant):
     """An unknown option is refused by name, with the nearest known one or all of them."""
@@ -177,11 +188,55 @@ def test_an_option_like_no_other_lists_them_all():
         SessionConfig.from_options({"secret_key": SECRET, "zzzz": 1})
 
 
-@pytest.mark.parametrize("option", ["session_serializer", "session_deserializer", "populate_session"])
-def test_options_of_lilya_alone_are_explained(option):
-    """An option that only Lilya's sessions have is refused with the reason and the way out."""
+@pytest.mark.parametrize(
+    "option", ["session_serializer", "session_deserializer", "populate_session", "rolling", "httponly"]
+)
+def test_options_of_other_libraries_are_explained(option):
+    """An option that only other libraries' sessions have is refused with the reason and the way out."""
     with pytest.raises(ConfigurationError, match=rf"^{option}: not an option of Roomkey; .*(leave it out|instead)$"):
         SessionConfig.from_options({"secret_key": SECRET, option: None})
+
+
+async def _awaited(event):
+    raise AssertionError("nobody awaits it")
+
+
+@pytest.mark.parametrize("value", [5, "print", _awaited])
+def test_what_cannot_be_told_of_events_is_refused(value):
+    """A coroutine function would never run: it is refused when the configuration is made."""
+    with pytest.raises(ConfigurationError, match=r"^on_event: "):
+        SessionConfig(secret_key=SECRET, store="memory://", on_event=value)
+
+
+def test_a_store_made_from_a_url_has_the_clock():
+    """A test that moves the clock moves the store's too."""
+    clock = Clock(1000.0)
+    life = Lifecycle(SessionConfig(secret_key=SECRET, store="memory://", clock=clock, max_age=60))
+
+    async def go():
+        visit = life.anonymous()
+        visit.session["x"] = 1
+        await visit.commit()
+        assert (await life.arrive([visit.card])).session == {"x": 1}
+        clock.advance(61)
+        assert (await life.arrive([visit.card])).session == {}
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("mysql+asyncmy://a@b/c", r"did you mean sqlalchemy\+mysql\+asyncmy://\?"),
+        ("postgresql+asyncpg://a@b/c", r"did you mean sqlalchemy\+postgresql\+asyncpg://\?"),
+        ("sqlalchemy+mysql://a@b/c", r"^store: .*sqlalchemy\+mysql\+asyncmy://"),
+        ("sqlite:///x.db?timeout=5", "SQLiteStore"),
+    ],
+)
+def test_a_url_that_is_nearly_right(url, says):
+    """The message has the one that is."""
+    with pytest.raises(ConfigurationError, match=says):
+        SessionConfig(secret_key=SECRET, store=url)
 
 
 def test_a_missing_secret_is_named():

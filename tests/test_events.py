@@ -187,7 +187,9 @@ def test_outages_are_told_once_each():
         world.store.down = False
         for _ in range(3):
             await world.life.arrive([card])
-        assert world.told == [events.OutageBegan("Flaky", "Flaky failed: OSError"), events.OutageEnded("Flaky")]
+        began, ended = world.told
+        assert isinstance(began, events.OutageBegan) and ended == events.OutageEnded("Flaky")
+        assert began.store == "Flaky" and began.error.startswith("Flaky failed: OSError in load, line ")
 
     run(scenario)
 

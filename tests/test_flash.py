@@ -2,7 +2,9 @@
 
 import asyncio
 
-from roomkey import SessionConfig
+import pytest
+
+from roomkey import SessionConfig, StoreUnavailable
 from roomkey.lifecycle import Lifecycle
 from roomkey.stores.memory import MemoryStore
 
@@ -116,6 +118,80 @@ def test_asking_costs_nothing_when_nothing_waits():
         assert await visit.session.flashes() == []
         await visit.commit()
         assert visit.record.version == version
+
+    run(scenario)
+
+
+def test_messages_for_who_has_logged_in_meanwhile_are_theirs():
+    """A request from before the log-in takes what it had seen, and nothing that waits for the user."""
+
+    async def scenario():
+        life = World().life
+        visit = life.anonymous()
+        visit.session.flash("please log in")
+        await visit.commit()
+        user, before = await life.arrive([visit.card]), await life.arrive([visit.card])
+        user.session["user_id"] = 7
+        user.session.flash("your code is 123456")
+        await user.commit()
+        assert await before.session.flashes() == [("info", "please log in")]
+        assert await (await life.arrive([user.card])).session.flashes() == [("info", "your code is 123456")]
+
+    run(scenario)
+
+
+def test_messages_are_shown_once_where_the_user_changes_meanwhile():
+    """A page that logs in as somebody else shows no message that another page has shown."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin("m")
+        shows, switches = await world.life.arrive([card]), await world.life.arrive([card])
+        assert await shows.session.flashes() == [("info", "m")]
+        switches.session["user_id"] = 43
+        assert await switches.session.flashes() == []
+
+    run(scenario)
+
+
+def test_messages_wait_where_the_store_fails():
+    """Nothing was shown, so nothing is taken, whatever the request does next."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin("one")
+        visit = await world.life.arrive([card])
+        visit.session.flash("two")
+        real = world.store.update
+
+        async def fails(*args, **options):
+            raise OSError
+
+        world.store.update = fails
+        with pytest.raises(StoreUnavailable):
+            await visit.session.flashes()
+        world.store.update = real
+        visit.session["x"] = 1
+        await visit.commit()
+        assert await (await world.life.arrive([card])).session.flashes() == [("info", "one"), ("info", "two")]
+
+    run(scenario)
+
+
+def test_a_message_shown_by_its_own_request_takes_no_other_along():
+    """One that comes while the page is made waits for the next page."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin()
+        page, other = await world.life.arrive([card]), await world.life.arrive([card])
+        page.session.flash("mine")
+        assert await page.session.flashes() == [("info", "mine")]
+        other.session.flash("theirs")
+        await other.commit()
+        page.session["x"] = 1
+        await page.commit()
+        assert await (await world.life.arrive([card])).session.flashes() == [("info", "theirs")]
 
     run(scenario)
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 import time
 
 import pytest
@@ -106,7 +107,9 @@ def test_raising_store(name, waits):
     store = TroubledStore(DriverError(f"password=hunter2 key={KEY}"), waits)
     with pytest.raises(StoreUnavailable) as caught:
         asyncio.run(OPERATIONS[name](GuardedStore(store, LIMIT)))
-    assert str(caught.value) == "TroubledStore failed: DriverError"
+    line = TroubledStore._do.__code__.co_firstlineno
+    assert re.fullmatch(r"TroubledStore failed: DriverError in _do, line (\d+)", str(caught.value))
+    assert 0 < int(str(caught.value).rpartition(" ")[2]) - line < 20  # a store of the app's own has mistakes too
     assert isinstance(caught.value.__cause__, DriverError)
     assert caught.value.retry_after > 0
 

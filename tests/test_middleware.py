@@ -641,6 +641,68 @@ def test_a_renewal_that_is_refused_waits_for_the_next_request():
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("asked", ["save", "flashes", "refresh", "list"])
+def test_a_store_down_for_what_the_handler_asks_is_a_503(asked):
+    """What a handler awaits of the session, and does not catch, is an answer too."""
+
+    async def handler(scope, send):
+        session = scope["session"]
+        if asked == "save":
+            session["x"] = 1
+        await {
+            "save": session.save,
+            "flashes": session.flashes,
+            "refresh": session.refresh,
+            "list": lambda: session.sessions.of(7),
+        }[asked]()
+        raise AssertionError("it went on")
+
+    async def begin(scope, send):
+        scope["session"]["user_id"] = 7
+        scope["session"].flash("hello")
+        await start(send)
+
+    async def scenario():
+        store = SpyStore()
+        card = cookie_in((await ask(make(begin, store=store), http_scope()))[0])
+
+        async def broken(user):
+            raise OSError
+
+        store.of_user = broken
+        app = make(handler, store=store)
+        real = app.lifecycle.arrive
+
+        async def arrive(*args):
+            visit = await real(*args)
+            store.failing = {"update", "load"}
+            return visit
+
+        app.lifecycle.arrive = arrive
+        _is_503(await ask(app, http_scope(card=card)))
+
+    asyncio.run(scenario())
+
+
+def test_a_store_down_after_the_response_has_started():
+    """Then there is no other answer any more: the error is the server's to log."""
+
+    async def handler(scope, send):
+        await start(send)
+        scope["session"]["x"] = 1
+        await scope["session"].save()
+
+    async def scenario():
+        store = SpyStore()
+        card = await log_in(pages(store=store))
+        app = make(handler, store=store)
+        store.failing = {"update"}
+        with pytest.raises(StoreUnavailable):
+            await ask(app, http_scope(card=card))
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("operation", ["create", "update"])
 def test_a_store_down_at_save_is_a_503(operation):
     """A response whose session could not be saved is replaced by a 503, whole."""

@@ -207,6 +207,29 @@ def test_set_session_and_clear_session_work(browser):
     assert browser.get("/me").status_code == 401
 
 
+def test_a_store_down_for_what_a_handler_asks_is_a_503():
+    """Ravyn makes no 500 of it."""
+
+    @get("/flashes")
+    async def flashes(request: Request) -> list:
+        return await request.session.flashes()
+
+    @get("/flash")
+    async def flash(request: Request) -> str:
+        request.session.flash("hello")
+        return "left"
+
+    class Store(MemoryStore):
+        async def update(self, key, record, *, version):
+            raise OSError
+
+    routes = [Gateway(handler=flash), Gateway(handler=flashes)]
+    with client(Ravyn(routes=routes, session_config=config(store=Store()))) as browser:
+        assert browser.get("/flash").status_code == 200
+        answer = browser.get("/flashes")
+    assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
+
+
 def test_a_log_in_rotates_the_id(browser):
     """Assigning `user_id` is all that a log-in needs: the ID changes, and the old one is dead."""
     browser.post("/login/ada")

@@ -10,7 +10,15 @@ from uuid import UUID
 
 import pytest
 
-from roomkey import ConfigurationError, SessionConfig, SessionDataError, SessionEnded, Sessions
+from roomkey import (
+    ConfigurationError,
+    LoginTooOld,
+    SessionConfig,
+    SessionDataError,
+    SessionEnded,
+    SessionMiddleware,
+    Sessions,
+)
 from roomkey.lifecycle import Lifecycle
 from roomkey.stores.memory import MemoryStore
 from roomkey.stores.sqlite import SQLiteStore
@@ -145,6 +153,30 @@ def test_a_handle_of_another_user_is_refused(world):
     asyncio.run(scenario())
 
 
+def test_nobody_is_not_anybody(world):
+    """A handler that asks with `session.get("user_id")` ends, finds and lists nothing for who is not logged in."""
+
+    async def scenario():
+        here = world()
+        card = await here.log_in(42)
+        await here.log_in("None")
+        handle = (await here.arrive(card)).session.handle
+        assert await here.sessions.revoke(handle, user=None) is False
+        assert await here.sessions.of(None) == []
+        assert await here.sessions.revoke_all(None) == 0
+        assert await here.who(card) == 42
+        assert await here.sessions.revoke(handle)  # whoever's it is, where that is meant
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("config", [{"secret_key": SECRET}, None, "memory://", SessionMiddleware], ids=repr)
+def test_sessions_of_what_is_no_configuration(config):
+    """The error says what it takes."""
+    with pytest.raises(ConfigurationError, match="SessionConfig"):
+        Sessions(config)
+
+
 def test_a_handle_is_no_credential(world):
     """A handle in the cookie opens nothing."""
 
@@ -244,7 +276,25 @@ def test_revoking_follows_a_rotation(world):
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("user", [5, "5", 0, "", -1, 2**70, "Zoë 🗝", UUID(int=5)], ids=repr)
+def test_an_empty_text_is_nobody(world):
+    """As `if not session.get("user_id")` has it: it logs nobody in, and putting it there logs out."""
+
+    async def scenario():
+        here = world()
+        card = await here.log_in("")
+        visit = await here.arrive(card)
+        assert visit.record.user is None and visit.session.authenticated_at is None
+        with pytest.raises(LoginTooOld):
+            visit.session.require_recent(300)
+        card = await here.log_in(42, card)
+        out = await here.log_in("", card)
+        assert await here.who(card) is None and await here.who(out) == ""
+        assert await here.sessions.of("") == [] == await here.sessions.of(42)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("user", [5, "5", 0, " ", -1, 2**70, "Zoë 🗝", UUID(int=5)], ids=repr)
 def test_users_of_each_type_are_found(world, user):
     """IDs of type int, str and UUID are filed, and found by the same value."""
 
@@ -286,6 +336,78 @@ def test_the_limit_ends_the_longest_unused(world):
         cards.append(await here.log_in(42))
         assert [await here.who(card) for card in cards] == [42, None, 42]
         assert [event.reason for event in events if type(event).__name__ == "Ended"] == ["limit"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("options", [{"absolute_timeout": 1000}, {}])
+def test_the_limit_knows_when_a_capped_session_was_used(world, options):
+    """Also where the absolute timeout is as long as the idle one: the usual "remember me for 30 days"."""
+
+    async def scenario():
+        here = world(max_sessions_per_user=2, **({"absolute_timeout": 10_000} | options))
+        cards = []
+        for _ in range(2):
+            visit = here.life.anonymous()
+            visit.session["user_id"] = 42
+            visit.session.remember(here.life.config.absolute_timeout)
+            await visit.commit()
+            cards.append(visit.card)
+            here.clock.advance(1)
+        here.clock.advance(0.5 * here.life.config.absolute_timeout)
+        visit = await here.arrive(cards[0])
+        visit.session.get("x")
+        await visit.commit()
+        one, other = await here.sessions.of(42)
+        assert one.handle == visit.session.handle
+        assert one.last_used_at.timestamp() == here.clock()
+        assert one.expires_at == one.created_at + dt.timedelta(seconds=here.life.config.absolute_timeout)
+        assert other.last_used_at.timestamp() == START + 1
+        await here.log_in(42)
+        assert [await here.who(card) for card in cards] == [42, None]
+
+    asyncio.run(scenario())
+
+
+def test_the_limit_leaves_as_many_as_it_says():
+    """Two log-ins that look at different moments, while another session is used and rotates: not all of them end."""
+
+    async def scenario():
+        clock = Clock(START)
+        store = MemoryStore(clock=clock)
+        here = World(store, clock, max_sessions_per_user=1)
+        card = await here.log_in(7)
+        clock.advance(100)
+        used, *logging_in = [await here.arrive(each) for each in (card, None, None)]
+        list_of, gates = store.of_user, []
+
+        async def of_user(user):
+            for _ in range(2):  # once before and once after it has looked
+                gates.append(asyncio.Event())
+                await gates[-1].wait()
+                found = await list_of(user)
+            return found
+
+        async def step():
+            for _ in range(30):
+                await asyncio.sleep(0)
+
+        store.of_user = of_user
+        tasks = []
+        for visit in logging_in:
+            visit.session["user_id"] = 7
+            tasks.append(asyncio.create_task(visit.commit()))
+            await step()
+            gates[0].set()
+            await step()
+            clock.advance(1)
+        used.session.rotate()
+        await used.commit()
+        while not all(task.done() for task in tasks):
+            for gate in gates:
+                gate.set()
+            await step()
+        assert len(await list_of("7")) == 1
 
     asyncio.run(scenario())
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
 from roomkey.errors import ConfigurationError
 from roomkey.keys import SecretKeys
@@ -18,17 +19,58 @@ if TYPE_CHECKING:
     from roomkey.events import Event
     from roomkey.legacy import LegacyReader
 
-__all__ = ["SessionConfig"]
+__all__ = ["SessionConfig", "SessionOptions"]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")  # RFC 6265 section 4.1.1: a cookie name is a token
 _PATH = re.compile(r"/[\x20-\x3a\x3c-\x7e]*")  # RFC 6265 section 4.1.1: no controls, no ";"
 _DOMAIN = re.compile(r"\.?[A-Za-z0-9]([A-Za-z0-9.\-]{0,251}[A-Za-z0-9])?")
 _LARGEST = 1e11  # seconds (3,000 years) or bytes; also says no to infinity, NaN and what no float can hold
-_LILYA_ONLY = {
+_CALLED_ELSEWHERE = {  # what other libraries call it
+    "secure": "https_only",
+    "https": "https_only",
+    "samesite": "same_site",
+    "cookie": "session_cookie",
+    "cookie_name": "session_cookie",
+    "key": "secret_key",
+    "secret": "secret_key",
+    "lifetime": "max_age",
+    "expire": "max_age",
+    "idle_timeout": "max_age",
+    "ttl": "max_age",
+    "backend": "store",
+}
+_LEAVE_OUT = {
+    "rolling": "max_age counts from the last use in any case: leave it out",
+    "httponly": "the cookie is always HttpOnly: leave it out",
     "session_serializer": "values keep their type without a serializer: leave it out",
     "session_deserializer": "values keep their type without a deserializer: leave it out",
     "populate_session": "it would create a session for every bot: set the first values in a handler instead",
 }
+
+
+class SessionOptions(TypedDict, total=False):
+    """The options of `SessionConfig`, for `SessionMiddleware(app, **options)`."""
+
+    secret_key: Any
+    session_cookie: str
+    max_age: float | None
+    same_site: Literal["lax", "strict", "none"]
+    https_only: bool
+    persistent: bool
+    path: str
+    domain: str | None
+    partitioned: bool
+    absolute_timeout: float | None
+    store: Store | CookieStore | str
+    user_key: str | None
+    max_sessions_per_user: int | None
+    record_client: bool
+    seal: bool
+    store_timeout: float
+    max_bytes: int
+    legacy: Sequence[LegacyReader]
+    on_event: Callable[[Event], None] | None
+    clock: Callable[[], float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,11 +150,13 @@ class SessionConfig:
             self._refuse("clock", "it takes a function that returns Unix seconds")
         if self.on_event is not None and not callable(self.on_event):
             self._refuse("on_event", "it takes a function of one event, or None")
+        if inspect.iscoroutinefunction(self.on_event):
+            self._refuse("on_event", "it takes a plain function, for it is not awaited: start a task in it")
         if self.legacy != ():
             from roomkey.legacy.move_in import checked_readers  # here, because few apps move in
 
             self._set("legacy", checked_readers(self.legacy))
-        self._set("store", store_from(self.store))
+        self._set("store", store_from(self.store, clock=self.clock))
         self._check_limit()
 
     def _check_limit(self) -> None:
@@ -185,13 +229,15 @@ class SessionConfig:
         """
         known = [field.name for field in dataclasses.fields(cls)]
         for name in options:
-            if name in _LILYA_ONLY:
-                raise ConfigurationError(f"{name}: not an option of Roomkey; {_LILYA_ONLY[name]}")
+            if name in _LEAVE_OUT:
+                raise ConfigurationError(f"{name}: not an option of Roomkey; {_LEAVE_OUT[name]}")
             if name not in known:
                 import difflib  # only to say sorry with
 
                 close = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"the options are {', '.join(known)}"
+                if name in _CALLED_ELSEWHERE:
+                    hint = f"did you mean {_CALLED_ELSEWHERE[name]}?"
                 raise ConfigurationError(f"{name}: no such option; {hint}")
         if "secret_key" not in options:
             raise ConfigurationError("secret_key: missing; it takes str, bytes, a Secret, or a list of these")

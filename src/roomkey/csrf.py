@@ -32,7 +32,8 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _SECRET_BYTES = 32
 _TEXT = re.compile(r"[A-Za-z0-9_\-]{86}")  # 64 bytes in base64url, without the padding
-_FORBIDDEN = b"This request was made by another site, and was refused.\n"
+_CROSS_SITE = b"This request was made by another site, and was refused.\n"
+_NO_TOKEN = b"This request brought no valid CSRF token, and was refused.\n"
 
 
 class CSRFMiddleware:
@@ -69,24 +70,26 @@ class CSRFMiddleware:
         self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        reason = self._objection(scope) if scope["type"] in ("http", "websocket") else None
-        if reason is None:
-            await self.app(scope, receive, send)
-            return
-        _log.warning("refused a cross-site request to %r: %s", scope["path"][:200], reason)
-        await _refuse(scope, send)
+        if scope["type"] in ("http", "websocket") and not self._is_exempt(scope):
+            reason = self._cross_site(scope)
+            if reason is not None:
+                _log.warning("refused a cross-site request to %r: %s", scope["path"][:200], reason)
+                await _refuse(scope, send, _CROSS_SITE)
+                return
+            if self._tokens and scope["type"] == "http" and not self._has_token(scope):
+                _log.warning(
+                    "refused a request to %r: it has no token of csrf_token(session) in the header X-CSRF-Token",
+                    scope["path"][:200],
+                )
+                await _refuse(scope, send, _NO_TOKEN)
+                return
+        await self.app(scope, receive, send)
 
-    def _objection(self, scope: Scope) -> str | None:
-        """Return why this request is refused; None when it passes."""
+    def _is_exempt(self, scope: Scope) -> bool:
         if scope["type"] == "http" and scope["method"] in _SAFE:
-            return None
-        path = scope["path"]
-        if path in self._exempt or (self._exempt_below and path.startswith(self._exempt_below)):
-            return None
-        reason = self._cross_site(scope)
-        if reason is None and self._tokens and scope["type"] == "http" and not self._has_token(scope):
-            return "no valid token in the header X-CSRF-Token"
-        return reason
+            return True
+        path: str = scope["path"]
+        return path in self._exempt or bool(self._exempt_below and path.startswith(self._exempt_below))
 
     def _cross_site(self, scope: Scope) -> str | None:
         headers = scope["headers"]
@@ -163,7 +166,7 @@ def _user(session: AnySession, user_key: str | None) -> str | None:
         visit = session._visit if isinstance(session, Session) else None
         user_key = "user_id" if visit is None else visit.user_key
     user = None if user_key is None else session.get(user_key)
-    return None if user is None else str(user)
+    return None if user is None else str(user) or None
 
 
 def _xor(one: bytes, other: bytes) -> bytes:
@@ -206,7 +209,7 @@ def _checked_path(path: object) -> str:
     return path
 
 
-async def _refuse(scope: Scope, send: Any) -> None:
+async def _refuse(scope: Scope, send: Any, body: bytes) -> None:
     kind = "http"
     if scope["type"] == "websocket":
         if "websocket.http.response" not in (scope.get("extensions") or {}):
@@ -215,8 +218,8 @@ async def _refuse(scope: Scope, send: Any) -> None:
         kind = "websocket.http"
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", b"%d" % len(_FORBIDDEN)),
+        (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
     ]
     await send({"type": f"{kind}.response.start", "status": 403, "headers": headers})
-    await send({"type": f"{kind}.response.body", "body": _FORBIDDEN})
+    await send({"type": f"{kind}.response.body", "body": body})

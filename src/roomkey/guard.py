@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.events import Event, OutageBegan, OutageEnded
-from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, Unreadable, UserIndex, Wipe
+from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, Unreadable, UserIndex, Wipe, shown
 
 __all__ = ["SETTLING", "GuardedStore"]
 
@@ -145,7 +145,11 @@ class GuardedStore:
 
     def _failed(self, error: Exception, turn: int, kind: _Kind) -> StoreUnavailable:
         # The driver's own words may hold a password or a key: they stay in the chained error.
-        unavailable = StoreUnavailable(f"{type(self.store).__name__} failed: {type(error).__name__}")
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = "" if trace is None else f" in {trace.tb_frame.f_code.co_name}, line {trace.tb_lineno}"
+        unavailable = StoreUnavailable(f"{type(self.store).__name__} failed: {type(error).__name__}{where}")
         self._is_down(unavailable, turn, kind)
         return unavailable
 
@@ -158,7 +162,7 @@ class GuardedStore:
         if not self._down and turn == self._turn:
             self._down, self._down_since, self._turn = True, time.monotonic(), turn + 1
             self._only_changes = changes
-            _log.error("session store unavailable, answering 503 until it is back: %s", error)
+            _log.error("session store %s unavailable, answering 503 until it is back: %s", shown(self.store), error)
             if self._tell is not None:
                 self._tell(OutageBegan(type(self.store).__name__, str(error)))
 
@@ -169,7 +173,7 @@ class GuardedStore:
         refuses = self._only_changes and time.monotonic() - self._change_refused < calm
         if self._down and turn == self._turn and not refuses:
             self._down, self._turn = False, turn + 1
-            _log.warning("session store available again")
+            _log.warning("session store %s available again", shown(self.store))
             if self._tell is not None:
                 self._tell(OutageEnded(type(self.store).__name__))
 

@@ -222,9 +222,9 @@ class Lifecycle:
         return self.until(facts) - record.expires_at >= self.idle_of(facts) / RENEWALS
 
     def user_of(self, data: dict[str, Any]) -> str | None:
-        """Return whose session `data` is, as the text that stores keep; None: nobody's."""
+        """Return whose session `data` is, as the text that stores keep; None: nobody's, as with an empty text."""
         user = data.get(self.config.user_key) if self.config.user_key is not None else None
-        return None if user is None else str(user)
+        return None if user is None else str(user) or None
 
     def checked_user(self, data: dict[str, Any]) -> str | None:
         """Return whose session `data` is.

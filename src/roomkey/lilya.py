@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lilya._internal._connection import Connection
+try:
+    from lilya._internal._connection import Connection
+except ImportError as error:
+    raise ImportError("roomkey.lilya needs Lilya: pip install 'roomkey[lilya]'") from error
 
 from roomkey.config import SessionConfig
 from roomkey.middleware import SessionMiddleware

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
-from roomkey.config import SessionConfig
+from roomkey.config import SessionConfig, SessionOptions
 from roomkey.cookies import (
     ChunkWriter,
     CookieWriter,
@@ -47,13 +47,14 @@ class SessionMiddleware:
         ConfigurationError: an option is wrong, unknown or missing, or both a config and options were given.
     """
 
-    def __init__(self, app: App, config: SessionConfig | None = None, **options: Any) -> None:
+    def __init__(self, app: App, config: SessionConfig | None = None, **options: Unpack[SessionOptions]) -> None:
         if config is None:
-            config = SessionConfig.from_options(options)
+            config = SessionConfig.from_options(dict(options))
         elif options:
             raise ConfigurationError(f"give a config or options, not both (got a config and {', '.join(options)})")
         elif not isinstance(config, SessionConfig):
-            raise ConfigurationError(f"config: got {type(config).__name__}; it takes a roomkey.SessionConfig")
+            hint = "; give the key as secret_key=..." if isinstance(config, str | bytes) else ""
+            raise ConfigurationError(f"config: got {type(config).__name__}; it takes a roomkey.SessionConfig{hint}")
         self.app = app
         self.config = config
         self.lifecycle: Lifecycle
@@ -269,6 +270,8 @@ class _Response:
         session = self._session
         if isinstance(content, Session):  # another middleware's, under another cookie
             return
+        if type(content).__name__ == "_EmptyEnum":  # what Litestar's `clear_session` puts there
+            content = None
         if content is not None and not isinstance(content, Mapping):
             raise TypeError(f'scope["session"] was set to {type(content).__name__}; it takes a dict, or None to clear')
         session._set_content(dict(content or {}))

@@ -8,7 +8,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from opentelemetry import metrics, trace
+try:
+    from opentelemetry import metrics, trace
+except ImportError as error:
+    raise ImportError("roomkey.otel needs opentelemetry-api: pip install 'roomkey[otel]'") from error
 
 from roomkey.events import Event
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
+try:
+    from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
+except ImportError as error:
+    raise ImportError("roomkey.prometheus needs prometheus_client: pip install 'roomkey[prometheus]'") from error
 
 from roomkey.events import Created, Ended, Event, LoadedWithOldKey, Merged, OutageBegan, OutageEnded, Refused, Rotated
 

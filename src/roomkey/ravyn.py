@@ -15,8 +15,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import ravyn.middleware.sessions as _sessions
-from ravyn import RavynSettings
+try:
+    import ravyn.middleware.sessions as _sessions
+    from ravyn import RavynSettings
+except ImportError as error:
+    raise ImportError("roomkey.ravyn needs Ravyn: pip install 'roomkey[ravyn]'") from error
 
 from roomkey import lilya as lilya  # request.set_session and request.clear_session
 from roomkey.config import SessionConfig as _SessionConfig

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 from roomkey.config import SessionConfig
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
     from roomkey.session import Session
 
 __all__ = ["SessionInfo", "Sessions"]
+
+
+User = int | str | UUID | None
+
+
+class Whose(enum.Enum):
+    """Whose session may be revoked, where it need not be one user's."""
+
+    ANYBODYS = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,10 @@ class Sessions:
     """
 
     def __init__(self, config: SessionConfig | Lifecycle, *, current: Session | None = None) -> None:
+        if not isinstance(config, SessionConfig | Lifecycle):
+            raise ConfigurationError(
+                f"Sessions: got {type(config).__name__}; it takes the app's SessionConfig (middleware.config)"
+            )
         self._lifecycle = config if isinstance(config, Lifecycle) else Lifecycle(config)
         self._current = current
         if isinstance(self._lifecycle.config.store, CookieStore):
@@ -57,11 +71,11 @@ class Sessions:
                 "sessions, give a new secret_key"
             )
 
-    async def of(self, user: int | str | UUID) -> list[SessionInfo]:
+    async def of(self, user: User) -> list[SessionInfo]:
         """List a user's live sessions, the one used last first.
 
         Args:
-            user: the value of `user_key`.
+            user: the value of `user_key`; None is nobody, and has none.
 
         Raises:
             ConfigurationError: the store cannot find a user's sessions.
@@ -71,13 +85,13 @@ class Sessions:
         found = [self._info(key, record, here) for key, record in await self._live(user)]
         return sorted(found, key=lambda info: (info.last_used_at, info.created_at, info.handle), reverse=True)
 
-    async def revoke(self, handle: str, *, user: int | str | UUID | None = None) -> bool:
+    async def revoke(self, handle: str, *, user: User | Literal[Whose.ANYBODYS] = Whose.ANYBODYS) -> bool:
         """End one session.
 
         Args:
             handle: its public name.
-            user: whose it has to be. Give it whenever `handle` comes from a browser: it is then nobody else's session
-                that ends.
+            user: whose it has to be; None is nobody. Give it whenever `handle` comes from a browser: it is then nobody
+                else's session that ends.
 
         Returns:
             Whether there was such a session.
@@ -86,15 +100,17 @@ class Sessions:
             StoreUnavailable: the store does not answer.
         """
         found = await self._find(handle)
-        if not isinstance(found, Place) or (user is not None and found.record.user != str(user)):
+        if not isinstance(found, Place):
+            return False
+        if user is not Whose.ANYBODYS and (user is None or found.record.user != str(user)):
             return False
         return await self._lifecycle.end(found, "revoked")
 
-    async def revoke_all(self, user: int | str | UUID, *, keep: Session | str | None = None) -> int:
+    async def revoke_all(self, user: User, *, keep: Session | str | None = None) -> int:
         """End all sessions of a user: after a change of password, say (OWASP ASVS 7.4.3).
 
         Args:
-            user: the value of `user_key`.
+            user: the value of `user_key`; None is nobody, and has none.
             keep: the session, or the handle of the session, to spare.
 
         Returns:
@@ -124,8 +140,8 @@ class Sessions:
     async def _find(self, handle: str) -> Place | Gone:
         return await self._lifecycle.current(handle, None, b"") if _is_handle(handle) else Gone.ENDED
 
-    async def _live(self, user: int | str | UUID) -> list[tuple[str, Record]]:
-        return await self._lifecycle.sessions_of(str(user))
+    async def _live(self, user: User) -> list[tuple[str, Record]]:
+        return [] if user is None else await self._lifecycle.sessions_of(str(user))
 
     def _info(self, key: str, record: Record, here: str) -> SessionInfo:
         return SessionInfo(

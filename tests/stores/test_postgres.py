@@ -458,14 +458,14 @@ def test_missing_rights(server: PostgresServer) -> None:
             key = _key()
             await store.create(key, _record())
             assert await store.purge(10) == 0
-            with pytest.raises(StoreUnavailable, match="GRANT"):
+            with pytest.raises(ConfigurationError, match=r"GRANT.*TRUNCATE"):  # no outage: all else goes on
                 await store.wipe()
             assert await store.load(key) is not None
             await admin.execute(f'GRANT TRUNCATE ON "{owner._table}" TO app')
             await store.wipe()
             assert await store.load(key) is None
             stranger = PostgresStore(server.url_for(user="app", password="pass/word@:?#"), table="app_own")
-            with pytest.raises(ConfigurationError, match=r"GRANT|permission"):
+            with pytest.raises(ConfigurationError, match=r"GRANT CREATE"):
                 await stranger.create_table()
             await store.close()
             await stranger.close()

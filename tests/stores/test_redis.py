@@ -1142,6 +1142,15 @@ async def test_database_of_the_url(server: RedisServer) -> None:
 
 
 @_async
+async def test_database_that_is_not_there(server: RedisServer) -> None:
+    """A number past the server's last is found out when the app starts."""
+    store = RedisStore(server.url.removesuffix("0") + "99", prefix=_prefix())
+    with pytest.raises(ConfigurationError, match="no database of that number"):
+        await store.open()
+    await store.close()
+
+
+@_async
 async def test_unix_socket(server: RedisServer) -> None:
     """A server is reached over its socket file."""
     store = RedisStore(f"unix://{server.socket}?db=0", prefix=_prefix())

@@ -662,6 +662,30 @@ def test_table_in_a_schema(on_server: _Database) -> None:
     on_server.run(main)
 
 
+def test_wipe_without_the_right_to_is_no_outage(on_server: _Database) -> None:
+    """The message says which right; sessions go on."""
+
+    async def main() -> None:
+        async with on_server.store(table="guarded") as owner, on_server.engine() as engine:
+            await owner.create_table()
+            async with engine.begin() as connection:
+                for statement in (
+                    ["CREATE USER weak@'%%' IDENTIFIED BY 'weak'", "GRANT SELECT, INSERT ON guarded TO weak@'%%'"]
+                    if engine.dialect.name == "mysql"
+                    else ["CREATE ROLE weak LOGIN PASSWORD 'weak'", "GRANT SELECT, INSERT ON guarded TO weak"]
+                ):
+                    await connection.exec_driver_sql(statement)
+            weak = SQLAlchemyStore(engine.url.set(username="weak", password="weak"), table="guarded")
+            key = _key()
+            await weak.create(key, _record())
+            with pytest.raises(ConfigurationError, match="TRUNCATE"):
+                await weak.wipe()
+            assert await weak.load(key) is not None
+            await weak.close()
+
+    on_server.run(main)
+
+
 def test_strange_tables_are_refused(database: _Database) -> None:
     """Another app's table is refused, to use and to make; so is one that knows no transactions."""
 

@@ -2,4 +2,4 @@
 
 from roomkey.cli import main
 
-main(prog_name="roomkey")
+main()

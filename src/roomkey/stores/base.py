@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Conflict", "Lifespan", "Purge", "Record", "Store", "Unreadable", "UserIndex", "Wipe"]
+__all__ = ["Conflict", "Lifespan", "Purge", "Record", "Store", "Unreadable", "UserIndex", "Wipe", "shown"]
 
 
 class Conflict(Exception):
@@ -139,3 +139,9 @@ class UserIndex(Protocol):
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         """Return key and record of every live session (no tombstones) of `user`; an empty list when there is none."""
         ...
+
+
+def shown(store: Store) -> str:
+    """Return which store this is. Of a custom one no more than its class: its `repr` may hold a password."""
+    kind = type(store)
+    return repr(store) if kind.__module__.startswith("roomkey.") else kind.__name__

@@ -35,6 +35,9 @@ class MemoryStore:
         # One event loop needs no lock; a test client or a second server in a thread has its own loop.
         self._lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        return "<MemoryStore>"
+
     async def load(self, key: str) -> Record | None:
         """Return the live record under `key`, or None."""
         record = self._records.get(key)

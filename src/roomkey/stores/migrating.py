@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex, Wipe
+from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex, Wipe, shown
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.urls import store_from
 
@@ -57,7 +57,7 @@ class Migrating:
             self.wipe = self._wipe
 
     def __repr__(self) -> str:
-        return f"<Migrating to {self._new!r} from {self._old!r}>"
+        return f"<Migrating to {shown(self._new)} from {shown(self._old)}>"
 
     async def open(self) -> None:
         """Open both. Raises what they raise."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, cast
@@ -20,11 +21,15 @@ _REDIS = [
 ]
 
 
-def store_from(value: object) -> Store:
+_Clock = Callable[[], float]
+
+
+def store_from(value: object, *, clock: _Clock = time.time) -> Store:
     """Return the store that `value` names.
 
     Args:
         value: a URL, or a `Store`, which is returned as it is.
+        clock: returns Unix seconds; for a store that is made from a URL.
 
     Raises:
         ConfigurationError: neither, or a URL that names no store, or one whose driver is not installed. The URL itself
@@ -38,12 +43,13 @@ def store_from(value: object) -> Store:
         if opener is None and scheme.startswith("sqlalchemy+"):
             opener = _open_sqlalchemy
         if opener is None:
-            raise ConfigurationError(f"store: unknown scheme {scheme[:40]!r}; {_TAKES}")
+            hint = f"did you mean sqlalchemy+{scheme[:40]}://?; " if scheme.partition("+")[0] in _SQL else ""
+            raise ConfigurationError(f"store: unknown scheme {scheme[:40]!r}; {hint}{_TAKES}")
         try:
-            return opener(value, rest)
+            return opener(value, rest, clock)
         except ConfigurationError as error:
-            said = str(error)
-        raise ConfigurationError(said if said.startswith("store: ") else f"store: {said}")  # without the URL's context
+            said = str(error).removeprefix("store: ").removeprefix("server: ")
+        raise ConfigurationError(f"store: {said}")  # without the URL's context
     if isinstance(value, type):
         raise ConfigurationError(f"store: got the class {value.__name__}; make one: {value.__name__}(...)")
     missing = [name for name in _OPERATIONS if not callable(getattr(value, name, None))]
@@ -54,38 +60,44 @@ def store_from(value: object) -> Store:
     return cast(Store, value)
 
 
+_SQL = ("mysql", "mariadb", "postgresql", "postgres", "sqlite", "mssql", "oracle")
 _OPERATIONS = ("load", "create", "update", "rotate", "touch", "delete")
 
 
-def _open_memory(url: str, rest: str) -> Store:
+def _open_memory(url: str, rest: str, clock: _Clock) -> Store:
     from roomkey.stores.memory import MemoryStore
 
-    return MemoryStore()
+    return MemoryStore(clock=clock)
 
 
-def _open_sqlite(url: str, rest: str) -> Store:
+def _open_sqlite(url: str, rest: str, clock: _Clock) -> Store:
     from urllib.parse import unquote
 
     from roomkey.stores.sqlite import SQLiteStore
 
     if not rest.startswith("/") or rest.strip("/") in ("", ":memory:"):
         raise ConfigurationError(f"store: a sqlite URL without a file; for sessions in memory: memory://; {_TAKES}")
-    return SQLiteStore(unquote(rest[1:]))
+    if "?" in rest or "#" in rest:
+        raise ConfigurationError(
+            "store: a sqlite URL takes a file and no options; write ? and # in its name as %3F and %23, and for "
+            "options give an SQLiteStore(...)"
+        )
+    return SQLiteStore(unquote(rest[1:]), clock=clock)
 
 
-def _open_redis(url: str, rest: str) -> Store:
-    return cast(Store, _class_of("redis", "RedisStore", extra="redis")(url))
+def _open_redis(url: str, rest: str, clock: _Clock) -> Store:
+    return cast(Store, _class_of("redis", "RedisStore", extra="redis")(url, clock=clock))
 
 
-def _open_postgres(url: str, rest: str) -> Store:
-    return cast(Store, _class_of("postgres", "PostgresStore", extra="postgres")(url))
+def _open_postgres(url: str, rest: str, clock: _Clock) -> Store:
+    return cast(Store, _class_of("postgres", "PostgresStore", extra="postgres")(url, clock=clock))
 
 
-def _open_sqlalchemy(url: str, rest: str) -> Store:
-    return cast(Store, _class_of("sqlalchemy", "SQLAlchemyStore", extra="sqlalchemy")(url))
+def _open_sqlalchemy(url: str, rest: str, clock: _Clock) -> Store:
+    return cast(Store, _class_of("sqlalchemy", "SQLAlchemyStore", extra="sqlalchemy")(url, clock=clock))
 
 
-def _open_cookie(url: str, rest: str) -> Store:
+def _open_cookie(url: str, rest: str, clock: _Clock) -> Store:
     from roomkey.stores.cookie import CookieStore
 
     if rest:
@@ -107,7 +119,7 @@ def _class_of(module: str, name: str, *, extra: str) -> Any:
         raise ConfigurationError(f"store: its driver is not installed: pip install 'roomkey[{extra}]'") from error
 
 
-_BY_SCHEME: dict[str, Callable[[str, str], Store]] = {
+_BY_SCHEME: dict[str, Callable[[str, str, _Clock], Store]] = {
     "memory": _open_memory,
     "sqlite": _open_sqlite,
     "unix": _open_redis,

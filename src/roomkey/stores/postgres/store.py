@@ -174,6 +174,11 @@ class PostgresStore:
         try:
             office = await self._office(check=False)
             return await use_connection(office.connections, make)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise ConfigurationError(
+                f"PostgreSQL table {self._table!r}: this role may not make it: GRANT CREATE (and USAGE) ON its schema "
+                "TO it; where the table is there already, use its owner's URL"
+            ) from error
         except Exception as error:
             raise self._explain(error, opening=True) from error
 
@@ -241,6 +246,8 @@ class PostgresStore:
         office = await self._office_for_use()
         try:
             await use_connection(office.connections, lambda connection: connection.execute(self._sql.wipe))
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise ConfigurationError(self._missing_rights()) from error  # the sessions are not down because of it
         except Exception as error:
             raise self._explain(error) from error
 

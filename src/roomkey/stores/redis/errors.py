@@ -7,7 +7,17 @@ import re
 from roomkey.errors import StoreUnavailable
 from roomkey.stores.redis.connections import NotSent
 
-__all__ = ["BROKEN", "FORBIDDEN", "FOREIGN", "READ_ONLY", "explained", "is_named", "is_permanent", "unavailable"]
+__all__ = [
+    "BROKEN",
+    "FORBIDDEN",
+    "FOREIGN",
+    "NO_DATABASE",
+    "READ_ONLY",
+    "explained",
+    "is_named",
+    "is_permanent",
+    "unavailable",
+]
 
 FOREIGN = "a key holds something that is not a session; it was left alone (do two apps share a prefix?)"
 READ_ONLY = "the Redis server is a read-only replica: put the primary's address into the URL"
@@ -15,6 +25,7 @@ FORBIDDEN = (
     "the Redis user may not do what sessions need: give it GET, MGET, SET, SETRANGE, DEL, EXISTS, PEXPIREAT, ZADD, "
     "ZREM, ZRANGE, ZREMRANGEBYSCORE, EVAL and EVALSHA on the keys that begin with the prefix"
 )
+NO_DATABASE = "the Redis server has no database of that number: correct it in the URL"
 _UNREACHABLE = "the Redis server cannot be reached"
 # How a broken connection shows: uvloop says RuntimeError where a transport is closed.
 BROKEN = ("ConnectionError", "RuntimeError")
@@ -44,6 +55,7 @@ _BY_WORD = {  # where the server says it inside a script's error
     "NOPERM": FORBIDDEN,
     "ACL failure": FORBIDDEN,
     "The user executing the script": FORBIDDEN,
+    "DB index is out of range": NO_DATABASE,
     "max number of clients": "the Redis server takes no more connections (maxclients)",
 }
 
@@ -80,7 +92,8 @@ def explained(error: BaseException) -> str:
 def is_permanent(error: Exception) -> bool:
     """Whether nothing but another configuration helps."""
     cause = _cause(error)
-    return is_named(cause, "AuthenticationError", "MovedError") or _distrusts(cause) or explained(cause) == FORBIDDEN
+    said = explained(cause)
+    return is_named(cause, "AuthenticationError", "MovedError") or _distrusts(cause) or said in (FORBIDDEN, NO_DATABASE)
 
 
 def _distrusts(error: BaseException | None) -> bool:

@@ -20,7 +20,8 @@ _MOST_IDLE = 300  # seconds: firewalls forget connections that are silent for lo
 _SQLITE_TIMEOUT = 0.1  # seconds of it that SQLite waits at a time, in engines of ours: it is not fair
 _NOTICE_BY_THEMSELVES = ("asyncmy", "asyncpg", "aiosqlite")  # drivers, when their connection was closed
 _DRIVERS = (
-    "mysql+asyncmy, mariadb+asyncmy, postgresql+asyncpg, sqlite+aiosqlite, mssql+aioodbc or oracle+oracledb_async"
+    "sqlalchemy+mysql+asyncmy://, or one with mariadb+asyncmy, postgresql+asyncpg, sqlite+aiosqlite, mssql+aioodbc or "
+    "oracle+oracledb_async"
 )
 _TAKES = "it takes an AsyncEngine, or a URL such as mysql+asyncmy://user:password@host:3306/database"
 

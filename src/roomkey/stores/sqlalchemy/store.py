@@ -278,7 +278,15 @@ class SQLAlchemyStore:
                 if len(statements) > 1 and not connection.invalidated:
                     connection.invalidate()  # nobody is to inherit its short patience
 
-        await self._ask(end)
+        try:
+            await self._ask(end)
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, Exception) or not self._is_one_of(error.__cause__, REFUSED):
+                raise
+            raise ConfigurationError(  # the sessions are not down because of it
+                f"{self._database()} table {self._name!r}: the account may not empty it; it needs what TRUNCATE does "
+                "(MySQL: DROP, PostgreSQL: TRUNCATE, SQL Server: ALTER)"
+            ) from error
 
     # What is asked, with a connection
 

@@ -1,0 +1,5 @@
+"""`python -m roomkey`: the command without its script."""
+
+from roomkey.cli import main
+
+main()

@@ -1,0 +1,138 @@
+"""What the command `roomkey` does: what is done once, by hand or by a deployment, and not by the app.
+
+Exit codes: 0 done; 1 it cannot be done now (the server is down); 2 it cannot be done so (a wrong URL or option, no
+right to do it). What went wrong is on the standard error output. The standard output is for people and empty when it
+is no terminal, but for `sql`, whose output is what it is for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import click
+
+from roomkey.errors import ConfigurationError, StoreUnavailable
+
+__all__ = ["roomkey"]
+
+_Answer = TypeVar("_Answer")
+
+_URL = click.argument("url", envvar="ROOMKEY_STORE", metavar="URL (or the environment variable ROOMKEY_STORE)")
+_TABLE = click.option("--table", metavar="NAME", help="Its name, or schema.name.  [default: roomkey_session]")
+_UNLOGGED = click.option(
+    "--unlogged",
+    is_flag=True,
+    help="Leave the table out of the write-ahead log. Saves are faster. The price: a crash of the server empties it, "
+    "so that everybody is logged out, and it is on no replica.",
+)
+
+
+@click.group()
+@click.version_option(package_name="roomkey", message="roomkey %(version)s")
+def roomkey() -> None:
+    """Roomkey: server-side sessions."""
+
+
+@roomkey.group()
+def postgres() -> None:
+    """The table that keeps sessions in PostgreSQL."""
+
+
+@postgres.command("create")
+@_URL
+@_TABLE
+@_UNLOGGED
+def create_postgres(url: str, table: str | None, unlogged: bool) -> None:
+    """Make the table, or bring it up to date. Safe to repeat.
+
+    URL is postgresql://user:password@host/database, of a role that may make tables. Better than here, where other
+    users of the machine see it in the list of processes, it stands in the environment variable ROOMKEY_STORE.
+    """
+    from roomkey.stores.postgres import PostgresStore
+
+    async def make() -> tuple[PostgresStore, bool]:
+        store = PostgresStore(url, table=table, max_connections=1)
+        try:
+            return store, await store.create_table(unlogged=unlogged)
+        finally:
+            await store.close()
+
+    _report(*_run(make()))
+
+
+@postgres.command("sql")
+@_TABLE
+@_UNLOGGED
+def print_postgres(table: str | None, unlogged: bool) -> None:
+    """Print the SQL that makes the table, for your own migrations."""
+    from roomkey.stores.postgres import PostgresStore
+
+    try:
+        text = PostgresStore.ddl(unlogged=unlogged) if table is None else PostgresStore.ddl(table, unlogged=unlogged)
+    except ConfigurationError as error:
+        raise _failure(error, code=2) from error
+    click.echo(text, nl=False)
+
+
+@roomkey.group()
+def sqlalchemy() -> None:
+    """The table that keeps sessions in any SQL database: MySQL, MariaDB, SQL Server, Oracle, ..."""
+
+
+@sqlalchemy.command("create")
+@_URL
+@_TABLE
+def create_sqlalchemy(url: str, table: str | None) -> None:
+    """Make the table, where it is not there yet. Safe to repeat.
+
+    URL names the driver too, such as mysql+asyncmy://user:password@host/database, and an account that may make tables.
+    Better than here, where other users of the machine see it in the list of processes, it stands in the environment
+    variable ROOMKEY_STORE.
+    """
+    from roomkey.stores.sqlalchemy import SQLAlchemyStore
+
+    async def make() -> tuple[SQLAlchemyStore, bool]:
+        store = SQLAlchemyStore(url, table=table)
+        try:
+            return store, await store.create_table()
+        finally:
+            await store.close()
+
+    _report(*_run(make()))
+
+
+@sqlalchemy.command("sql")
+@_URL
+@_TABLE
+def print_sqlalchemy(url: str, table: str | None) -> None:
+    """Print the SQL that makes the table in such a database, for your own migrations. Nothing is asked of it."""
+    from roomkey.stores.sqlalchemy import SQLAlchemyStore
+
+    try:
+        text = SQLAlchemyStore(url, table=table).ddl()
+    except ConfigurationError as error:
+        raise _failure(error, code=2) from error
+    click.echo(text, nl=False)
+
+
+def _run(work: Coroutine[Any, Any, _Answer]) -> _Answer:
+    try:
+        return asyncio.run(work)
+    except ConfigurationError as error:
+        raise _failure(error, code=2) from error
+    except StoreUnavailable as error:
+        raise _failure(error, code=1) from error
+
+
+def _failure(error: Exception, *, code: int) -> click.ClickException:
+    failure = click.ClickException(str(error))
+    vars(failure)["exit_code"] = code  # click declares it for the class
+    return failure
+
+
+def _report(store: object, is_new: bool) -> None:
+    if sys.stdout.isatty():
+        click.echo(f"{store!r}: {'made' if is_new else 'it is there and up to date'}")

@@ -1,0 +1,84 @@
+"""Litestar, wrapped from outside: one middleware, and so one store, for all of its routes."""
+
+from litestar import Litestar, Request, get, post
+from litestar.exceptions import NotAuthorizedException
+from litestar.testing import TestClient
+
+from roomkey import SessionConfig, SessionMiddleware
+from roomkey.stores.memory import MemoryStore
+
+
+class Store(MemoryStore):
+    """One that notes when it is opened and closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.noted = []
+
+    async def open(self):
+        self.noted.append("open")
+
+    async def close(self):
+        self.noted.append("close")
+
+
+@post("/login")
+async def log_in(request: Request) -> str:
+    request.session["user_id"] = 42
+    return "in"
+
+
+@get("/me")
+async def me(request: Request) -> dict[str, int]:
+    if "user_id" not in request.session:
+        request.session["denied"] = request.session.get("denied", 0) + 1
+        raise NotAuthorizedException
+    return {"user": request.session["user_id"], "denied": request.session.get("denied", 0)}
+
+
+@post("/clear")
+async def clear(request: Request) -> str:
+    request.session.clear()
+    return "out"
+
+
+@post("/clear-session")
+async def clear_session(request: Request) -> str:
+    request.clear_session()
+    return "out"
+
+
+@post("/set-session")
+async def set_session(request: Request) -> str:
+    request.set_session({"user_id": 43})
+    return "set"
+
+
+def browser(store):
+    routes = [log_in, me, clear, clear_session, set_session]
+    app = SessionMiddleware(Litestar(routes), SessionConfig(secret_key="k" * 32, store=store))
+    return TestClient(app)
+
+
+def test_routes_share_the_session():
+    """What one route puts into it another one finds; an error response saves, and the store lives with the app."""
+    store = Store()
+    with browser(store) as client:
+        assert client.get("/me").status_code == 401
+        client.post("/login")
+        assert client.get("/me").json() == {"user": 42, "denied": 1}
+        client.post("/set-session")
+        assert client.get("/me").json() == {"user": 43, "denied": 0}
+    assert store.noted[0] == "open" and store.noted[-1] == "close"
+
+
+def test_each_way_to_log_out():
+    """`session.clear()` and Litestar's own `clear_session()` end the session: a copy of its cookie is worth nothing."""
+    for path in ("/clear", "/clear-session"):
+        with browser(Store()) as client:
+            client.post("/login")
+            copied = client.cookies["session"]
+            client.post(path)
+            client.cookies.clear()
+            client.cookies.set("session", copied)
+            assert client.get("/me").status_code == 401
