@@ -164,6 +164,9 @@ def test_nobody_is_not_anybody(world):
         assert await here.sessions.revoke(handle, user=None) is False
         assert await here.sessions.of(None) == []
         assert await here.sessions.revoke_all(None) == 0
+        for half_a_character in ("\ud800", "x\udfff"):  # JSON can carry one
+            assert await here.sessions.of(half_a_character) == []
+            assert await here.sessions.revoke_all(half_a_character) == 0
         assert await here.who(card) == 42
         assert await here.sessions.revoke(handle)  # whoever's it is, where that is meant
 

@@ -1,6 +1,7 @@
 """Migrating: sessions move from one store to another, each once, and nobody is logged out."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -153,9 +154,11 @@ def test_a_failing_new_store_leaves_the_session_in_the_old_one():
         await old.create(KEY, record)
         with pytest.raises(StoreUnavailable):
             await store.load(KEY)
-        assert await old.load(KEY) == record
+        there = await old.load(KEY)
+        assert there is not None and (there.data, there.user) == (record.data, record.user)
         new.down = False
-        assert await store.load(KEY) == record
+        found = await store.load(KEY)
+        assert found is not None and found.data == record.data
 
     asyncio.run(scenario())
 
@@ -174,32 +177,190 @@ def test_a_failing_old_store_is_no_log_out():
     asyncio.run(scenario())
 
 
-def test_a_move_that_was_killed_ends_the_session_soon():
-    """A record that was taken and never arrived is an outage for a moment, then an ended session."""
+def test_a_move_that_was_killed_loses_nothing():
+    """A session that was taken and never arrived is unavailable for a moment, and then moved by another request."""
 
     async def scenario():
         clock = Clock(1_000_000.0)
         new, old = MemoryStore(clock=clock), MemoryStore(clock=clock)
 
-        class Killed(Exception):
-            pass
+        async def dies(key, record):
+            raise KeyboardInterrupt
 
-        class Dies(Migrating):
-            async def _give_back(self, key, record):
-                raise Killed
+        record = _record(user="42")
+        await old.create(KEY, record)
+        new.create = dies
+        moving = Migrating(new, old, clock=clock)
+        old_update, calls = old.update, []
 
-        async def die(key, record):
-            raise Killed
+        async def only_once(*args, **options):  # the process is gone before it can give it back
+            calls.append(args)
+            if len(calls) > 1:
+                raise OSError
+            await old_update(*args, **options)
 
-        new.create = die
-        await old.create(KEY, _record())
-        with pytest.raises(Killed):
-            await Dies(new, old, clock=clock).load(KEY)
+        old.update = only_once
+        with pytest.raises(KeyboardInterrupt):
+            await moving.load(KEY)
+        await moving.close()
         del new.create
+        old.update = old_update
         store = Migrating(new, old, clock=clock)
+        assert await store.of_user("42") == [(KEY, record)]  # listed meanwhile, as it is
         with pytest.raises(StoreUnavailable):
             await store.load(KEY)
         clock.advance(11)
+        assert await store.load(KEY) == record
+        assert await old.load(KEY) is None
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_an_answer_that_is_lost_loses_no_session(lost):
+    """The first step's, or the last one's: the session is there again a while later, once."""
+
+    async def scenario():
+        clock = Clock(1_000_000.0)
+        new, old = MemoryStore(clock=clock), MemoryStore(clock=clock)
+        record = _record(user="42")
+        await old.create(KEY, record)
+        update, calls = old.update, []
+
+        async def lossy(*args, **options):
+            calls.append(args)
+            await update(*args, **options)
+            if len(calls) == lost:
+                raise StoreUnavailable("the answer was lost")
+
+        old.update = lossy
+        store = Migrating(new, old, clock=clock)
+        with pytest.raises(StoreUnavailable, match="lost"):
+            await store.load(KEY)
+        clock.advance(11)
+        assert await store.load(KEY) == record
+        assert await store.of_user("42") == [(KEY, record)]
+
+    asyncio.run(scenario())
+
+
+def test_a_move_that_is_cancelled_gives_the_session_back():
+    """A request whose time is up leaves the session where the next one finds it, and waits for nothing."""
+
+    class Hangs(MemoryStore):
+        hangs = True
+
+        async def create(self, key, record):
+            if self.hangs:
+                await asyncio.Event().wait()
+            await super().create(key, record)
+
+    async def scenario():
+        new, old = Hangs(clock=CLOCK), MemoryStore(clock=CLOCK)
+        store = Migrating(new, old, clock=CLOCK)
+        record = _record()
+        await old.create(KEY, record)
+        moving = asyncio.create_task(store.load(KEY))
+        await asyncio.sleep(0.01)
+        moving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await moving
+        await store.close()  # waits for what it left
+        new.hangs = False
+        found = await store.load(KEY)
+        assert found is not None and found.data == record.data
+
+    asyncio.run(scenario())
+
+
+def test_both_stores_silent_is_no_endless_wait():
+    """The time limit holds, and nothing stays behind that waits for ever."""
+
+    class Silent(MemoryStore):
+        silent = False
+
+        async def create(self, key, record):
+            if self.silent:
+                await asyncio.Event().wait()
+            await super().create(key, record)
+
+        async def update(self, key, record, *, version):
+            await super().update(key, record, version=version)
+            if self.silent:
+                await asyncio.Event().wait()
+
+    async def scenario():
+        new, old = Silent(), Silent()
+        life = Lifecycle(SessionConfig(secret_key="k" * 32, store=Migrating(new, old), store_timeout=0.1))
+        await old.create(KEY, Record(b"data", 3, time.time(), time.time() + 3600))
+        new.silent = old.silent = True
+        with pytest.raises(StoreUnavailable):
+            await life.store.load(KEY)
+
+    asyncio.run(asyncio.wait_for(scenario(), 5))
+
+
+def test_a_new_store_that_is_full_logs_nobody_out():
+    """However many ask at once, each is told that it is unavailable, and none that there is no session."""
+
+    class Full(_Slow):
+        async def create(self, key, record):
+            await asyncio.sleep(0)
+            raise StoreUnavailable("full")
+
+    async def scenario():
+        old = _Slow(clock=CLOCK)
+        store = Migrating(Full(clock=CLOCK), old, clock=CLOCK)
+        await old.create(KEY, _record())
+        answers = await asyncio.gather(*(store.load(KEY) for _ in range(20)), return_exceptions=True)
+        assert {type(answer) for answer in answers} == {StoreUnavailable}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("how", ["wipe", "revoke", "delete"])
+def test_what_is_ended_while_it_moves_stays_ended(how):
+    """At whatever moment of the move everybody's session is ended, or this one: it is in neither store afterwards."""
+
+    async def scenario():
+        for delay in range(30):
+            new, old, store = _stores()
+            await old.create(KEY, _record(user="42"))
+            moving = asyncio.create_task(store.load(KEY))
+            for _ in range(delay):
+                await asyncio.sleep(0)
+            if how == "wipe":
+                await store.wipe()
+            elif how == "delete":
+                await store.delete(KEY)
+            else:
+                ((key, record),) = await store.of_user("42")
+                ended = _record(data=b"", version=record.version + 1, expires_at=CLOCK() - 1)
+                await store.update(key, ended, version=record.version)
+                await store.delete(key)
+            await asyncio.gather(moving, return_exceptions=True)
+            assert await store.load(KEY) is None
+            assert await new.load(KEY) is None and await old.load(KEY) is None
+
+    asyncio.run(scenario())
+
+
+def test_a_rotation_leaves_nothing_in_the_old_store():
+    """Where the end of a move did not get through, the old copy must not come back when the tombstone has expired."""
+
+    async def scenario():
+        clock = Clock(1_000_000.0)
+        new, old = MemoryStore(clock=clock), MemoryStore(clock=clock)
+        await old.create(KEY, _record())
+        record = _record()
+        await new.create(KEY, record)  # a move that went no further
+        store = Migrating(new, old, clock=clock)
+        found = await store.load(KEY)
+        other = "cd" * 32
+        moved = _record(version=4, expires_at=clock() + 60)
+        tombstone = _record(version=4, successor=other, expires_at=clock() + 60)
+        await store.rotate(KEY, other, moved, tombstone, version=found.version)
+        clock.advance(61)
         assert await store.load(KEY) is None
 
     asyncio.run(scenario())

@@ -1030,6 +1030,7 @@ def test_close_waits_for_what_is_under_way(server: PostgresServer) -> None:
         "postgresql://user:1#Xsecret9@host/app",
         "postgresql://user:Xsec@ret9@host/app",
         "postgresql://user:Xsecret9@host:port/app",
+        "postgresql://user:Xsecret9@host:99999/app",
         "postgresql://user:Xsecret9@[::1/app",
         "postgresql://user:Xsecret9@host/app?sslmode=maybe",
         "postgresql://user:Xsecret9@host/app?max_connections=0",

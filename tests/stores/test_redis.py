@@ -8,6 +8,7 @@ import functools
 import gc
 import itertools
 import logging
+import os
 import secrets
 import shutil
 import struct
@@ -277,6 +278,22 @@ async def test_server_forgets_what_expired(server: RedisServer, admin: redis.Red
         assert 1055 < admin.ttl(f"{prefix}s:{key}") <= 1060
         assert 1055 < admin.ttl(f"{prefix}u:42") <= 1060
         assert admin.ttl(f"{prefix}epoch") == -1
+
+
+@pytest.mark.parametrize("seconds", [-7200, 7200])
+@_async
+async def test_clocks_that_differ(server: RedisServer, seconds: float) -> None:
+    """It is the app's clock that ends sessions, however the server's goes."""
+    clock = Clock(time.time() + seconds)
+    store = RedisStore(server.url, prefix=_prefix(), clock=clock)
+    key = _key()
+    await store.create(key, _record(expires_at=clock() + 300, user="42"))
+    assert await store.load(key) is not None
+    await store.touch(key, clock() + 600)
+    assert [found for found, _ in await store.of_user("42")] == [key]
+    clock.advance(601)
+    assert await store.load(key) is None
+    await store.close()
 
 
 @_async
@@ -879,6 +896,22 @@ async def test_refusals_of_the_server() -> None:
                 await store.load(_key())
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "is_so"),
+    [
+        (redis.ReadOnlyError, "You can't write against a read only replica.", True),
+        # As Redis 6.2 says it of a script.
+        (redis.ResponseError, "Error running script (call to f_1): @user_script:5: READONLY You can't write", True),
+        (redis.exceptions.ClusterDownError, "CLUSTERDOWN The cluster is down", True),
+        (redis.ResponseError, "WRONGTYPE Operation against a key", False),
+        (redis.exceptions.NoScriptError, "No matching script.", False),
+    ],
+)
+def test_which_answers_cost_the_connection(kind: type[Exception], text: str, is_so: bool) -> None:
+    """Those after which the primary may be another server."""
+    assert errors.is_elsewhere(kind(text)) is is_so
+
+
 @_async
 async def test_replica_is_refused(caplog: pytest.LogCaptureFixture, server: RedisServer) -> None:
     """A read-only replica is StoreUnavailable at `open` and at a write, with the way out; once promoted it works."""
@@ -907,11 +940,14 @@ async def test_replica_is_refused(caplog: pytest.LogCaptureFixture, server: Redi
     ("options", "said"),
     [
         (["--maxmemory-policy", "allkeys-lru", "--appendonly", "yes"], "noeviction"),
-        (["--maxmemory-policy", "allkeys-random", "--appendonly", "yes"], "volatile-ttl"),
+        (["--maxmemory-policy", "allkeys-random", "--appendonly", "yes"], "noeviction"),
+        # The list of a user's sessions goes as soon as the sessions do, and nothing ends them then.
+        (["--maxmemory-policy", "volatile-ttl", "--appendonly", "yes"], "noeviction"),
+        (["--maxmemory-policy", "volatile-lru", "--appendonly", "yes"], "noeviction"),
         (["--save", ""], "appendonly yes"),
         (["--appendonly", "yes"], None),
         (["--save", "3600 1"], None),
-        (["--save", "3600 1", "--maxmemory-policy", "volatile-ttl"], None),
+        (["--save", "3600 1", "--maxmemory-policy", "noeviction"], None),
     ],
 )
 @_async
@@ -973,9 +1009,9 @@ async def test_least_rights() -> None:
             if prefix == "{other}:":
                 admin.execute_command("ACL", "SETUSER", "app", "+evalsha")
             store = RedisStore(f"redis://app:pw@127.0.0.1:{own.port}", prefix=prefix)
-            with pytest.raises(ConfigurationError, match="PEXPIREAT"):
+            with pytest.raises(ConfigurationError, match="PEXPIRE"):
                 await store.open()
-            with pytest.raises(StoreUnavailable, match="PEXPIREAT"):
+            with pytest.raises(StoreUnavailable, match="PEXPIRE"):
                 await store.create(key, _record())
             await store.close()
 
@@ -1242,6 +1278,42 @@ def test_event_loops_in_threads(server: RedisServer) -> None:
         await store.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_fork(server: RedisServer) -> None:
+    """Children that go on with the parent's event loop have connections of their own: no answer is for another."""
+    store = RedisStore(server.url, prefix=_prefix())
+    keys = {_key(): bytes([number]) for number in range(50)}
+
+    async def fill() -> None:
+        for key, data in keys.items():
+            await store.create(key, _record(data=data))
+
+    async def read() -> int:
+        async def wrong(key: str, data: bytes) -> bool:
+            record = await store.load(key)
+            return record is None or record.data != data
+
+        return sum([await wrong(key, data) for _ in range(20) for key, data in keys.items()])
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(fill())
+    children = []
+    for _ in range(2):  # as pre-forking servers do: the parent has done its work, and waits
+        child = os.fork()
+        if child == 0:
+            code = 99
+            try:
+                code = min(loop.run_until_complete(asyncio.wait_for(read(), 20)), 90)
+            finally:
+                os._exit(code)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    loop.run_until_complete(store.close())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
 
 
 @_async

@@ -1361,3 +1361,21 @@ def test_mariadb_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name, path: None)
     with pytest.raises(RuntimeError, match="apt-get install mariadb-server"):
         mariadb_binary()
+
+
+def test_an_engine_of_the_apps_keeps_nothing_of_loops_that_ended(on_server: _Database) -> None:
+    """A script that runs a loop for each job leaves no listener behind for each."""
+
+    engine = create_async_engine(on_server.url.removeprefix("sqlalchemy+"), poolclass=NullPool)
+    store = SQLAlchemyStore(engine, table="of_loops")
+
+    async def prepare() -> None:
+        await store.create_table()
+
+    async def use() -> None:
+        assert await store.load(_key()) is None
+
+    asyncio.run(prepare())
+    for _ in range(5):
+        asyncio.run(use())
+    assert len(list(engine.sync_engine.pool.dispatch.checkout)) == 0

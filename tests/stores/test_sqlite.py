@@ -24,8 +24,9 @@ import pytest
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Record
-from roomkey.stores.sqlite import SQLiteStore
+from roomkey.stores.sqlite import SQLiteStore, table
 from roomkey.stores.sqlite.file import _LOG_LIMIT
+from roomkey.stores.sqlite.worker import running
 from roomkey.testing import Clock
 
 KEY = "0f" * 32
@@ -843,27 +844,96 @@ def test_fork(path: Path) -> None:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+def _descriptors_in_a_child(path: Path) -> int:
+    """Fork, and return how many descriptors of the file or its siblings the child has."""
+    child = os.fork()
+    if child == 0:
+        count = 99
+        try:
+            names = []
+            for fd in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []:
+                with contextlib.suppress(OSError):
+                    names.append(os.readlink(f"/proc/self/fd/{fd}"))
+            count = sum(name.startswith(str(path)) for name in names)
+        finally:
+            os._exit(count)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 @posix
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_no_connection_crosses_a_fork(path: Path) -> None:
     """The child starts without descriptors of the file: SQLite's locks belong to the process that took them."""
     store = SQLiteStore(path)
     asyncio.run(store.create(KEY, _record()))
-    seen, report = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        names = []
-        for fd in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []:
-            with contextlib.suppress(OSError):
-                names.append(os.readlink(f"/proc/self/fd/{fd}"))
-        os.write(report, b"%d" % sum(name.startswith(str(path)) for name in names))
-        os._exit(0)
-    os.waitpid(pid, 0)
-    assert os.read(seen, 10) == b"0"
-    os.close(seen)
-    os.close(report)
+    assert _descriptors_in_a_child(path) == 0
     assert asyncio.run(store.load(KEY)) is not None
     asyncio.run(store.close())
+
+
+@posix
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.parametrize("how", ["dropped", "closing"])
+def test_no_connection_of_a_store_that_is_going_crosses_a_fork(path: Path, how: str) -> None:
+    """A thread that has not ended yet holds a connection, whether its store is still there or not."""
+    store = SQLiteStore(path)
+    asyncio.run(store.create(KEY, _record()))
+    (worker,) = [worker for worker in running if worker.thread.name == f"roomkey-{path.name}"]
+    if how == "closing":
+        with store._lock:
+            store._worker = None  # as `close` does before the thread has its order
+    del store
+    gc.collect()
+    assert _descriptors_in_a_child(path) == 0
+    worker.jobs.put(None)
+    worker.thread.join(10)
+    assert not worker.thread.is_alive()
+
+
+def test_wipe_takes_no_longer_for_more_sessions(path: Path) -> None:
+    """It puts the table aside, and purges empty it, batch by batch, until the file is as small as before."""
+
+    async def scenario() -> None:
+        store, other = SQLiteStore(path), SQLiteStore(path)
+        await store.open()
+        await other.create(KEY, _record())
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            rows = ((f"{number:064x}", b"x" * 1000, 1, 0.0, 9e9, 0.0) for number in range(1, 20_001))
+            connection.executemany(
+                "INSERT INTO session (key, data, version, created_at, expires_at, serve_until) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                rows,
+            )
+        steps = 0
+
+        def count() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.set_progress_handler(count, 100)  # after so many steps of SQLite's machine
+            with connection:
+                table.wipe(connection, 0.0)
+        assert steps < 50  # a DELETE takes thousands
+        await store.wipe()
+        await store.wipe()
+        for each in (store, other):
+            assert await each.load(KEY) is None and await each.load(f"{7:064x}") is None
+        await other.create(KEY, _record())
+        assert await store.load(KEY) is not None
+        while await store.purge(2000):
+            assert await other.load(KEY) is not None
+        for _ in range(4):
+            await store.purge(2000)
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            assert [name for (name,) in tables] == ["session"]
+            assert connection.execute("PRAGMA page_count").fetchone()[0] < 100
+        await store.close()
+        await other.close()
+
+    asyncio.run(scenario())
 
 
 def test_repr_names_the_file_only(path: Path) -> None:

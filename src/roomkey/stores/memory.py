@@ -31,6 +31,7 @@ class MemoryStore:
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._records: OrderedDict[str, Record] = OrderedDict()
+        self._wiped: list[OrderedDict[str, Record]] = []  # to be taken apart by purges: at once, it takes long
         self._of_user: dict[str, set[str]] = {}  # exactly the keys in `_records` whose record has that user
         # One event loop needs no lock; a test client or a second server in a thread has its own loop.
         self._lock = threading.Lock()
@@ -94,7 +95,14 @@ class MemoryStore:
                     expired.append(key)
             for key in expired:
                 self._drop(key)
-            return len(expired)
+            gone = len(expired)
+            while self._wiped and gone < limit:
+                if self._wiped[-1]:
+                    self._wiped[-1].popitem()
+                    gone += 1
+                else:
+                    self._wiped.pop()
+            return gone
 
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         """Return key and record of every live session of `user`."""
@@ -107,6 +115,7 @@ class MemoryStore:
         """End every session."""
         with self._lock:
             # New dictionaries: to empty the old ones takes as long as they are large.
+            self._wiped.append(self._records)
             self._records, self._of_user = OrderedDict(), {}
 
     def _refuse_taken(self, key: str, now: float) -> None:

@@ -1,16 +1,21 @@
 """Two stores in one, while sessions move from the old to the new: nobody is logged out by the switch.
 
-A session is moved when it is first asked for. Exactly one request moves it: the one whose compare-and-swap marks the
-record in the old store as taken. Only then is it made in the new one, so that a session that was moved and has ended
-since is never moved again.
+A session is moved when it is first asked for, in three steps, each a compare-and-swap: it is marked in the old store as
+taken, made in the new one, and ended in the old one. The mark is the record itself, with a few bytes before its data:
+it can be listed and ended meanwhile, given back in one step where the new store fails, and taken again by another
+request where the one that took it is gone. Who finds the mark gone before its time has not moved the session but ended
+it, for somebody ended it in the old store: it is taken out of the new one again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex, Wipe, shown
@@ -19,9 +24,28 @@ from roomkey.stores.urls import store_from
 
 __all__ = ["Migrating"]
 
-_TAKEN_FOR = 10.0  # seconds that a move may take
+_TAKEN_FOR = 10.0  # seconds that a move may take; after them, another request may take the session
 _TRIES = 25  # times that a request looks for a session which another one is just moving
 _PAUSE = 0.02  # seconds between them
+_GIVE_UP = 2.0  # seconds that giving a session back may take
+_MARK = b"\x00roomkey: taken\x00"  # the data of no session begins with a 0
+_TAKEN = struct.Struct(">dQ")  # until when, in Unix seconds; the version it had
+
+
+class _Found(NamedTuple):
+    """What the old store holds."""
+
+    record: Record  # the session, as it was before it was taken
+    version: int  # what the store has now
+    taken_until: float  # Unix seconds; 0: not taken
+
+
+def _found(record: Record) -> _Found:
+    head = len(_MARK) + _TAKEN.size
+    if not record.data.startswith(_MARK) or len(record.data) < head:
+        return _Found(record, record.version, 0.0)
+    until, version = _TAKEN.unpack_from(record.data, len(_MARK))
+    return _Found(replace(record, data=record.data[head:], version=version), record.version, until)
 
 
 def _kept_on_the_server(value: Store | str) -> Store:
@@ -35,8 +59,8 @@ class Migrating:
     """Read from `old` what `new` does not have, and move it.
 
     Switch every worker at the same time: one that still knows only the old store takes a moved session for an ended
-    one. After `absolute_timeout`, everything has moved or expired: give `new` alone. A process that is killed in the
-    moment between the two steps of a move ends that session.
+    one. After `absolute_timeout`, everything has moved or expired: give `new` alone. The clocks of all machines should
+    agree to within a few seconds. A process that is killed in the middle of a move delays that session by ten seconds.
 
     Args:
         new: a URL or a `Store`: where sessions are from now on.
@@ -50,6 +74,7 @@ class Migrating:
     def __init__(self, new: Store | str, old: Store | str, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._new, self._old = _kept_on_the_server(new), _kept_on_the_server(old)
+        self._giving_back: set[asyncio.Task[None]] = set()
         # Offered only where both stores have it: half a list of sessions would be a lie.
         if isinstance(self._new, UserIndex) and isinstance(self._old, UserIndex):
             self.of_user = self._of_user
@@ -67,24 +92,29 @@ class Migrating:
 
     async def close(self) -> None:
         """Close both."""
+        if self._giving_back:
+            await asyncio.wait(self._giving_back)
         for store in (self._new, self._old):
             if isinstance(store, Lifespan):
                 await store.close()
 
     async def load(self, key: str) -> Record | None:
         """Return the live record under `key`, moved to the new store if it was in the old one; or None."""
-        record = await self._new.load(key)
-        if record is not None:
-            return record
-        found = await self._old.load(key)
-        if found is None:
-            return await self._new.load(key)  # it may have been moved between the two looks
-        if found.successor != key:
-            try:
-                return await self._move(key, found)
-            except Conflict:
-                pass  # another request moves it
-        return await self._until_moved(key)
+        for _ in range(_TRIES):
+            record = await self._new.load(key)
+            if record is not None:
+                return record
+            there = await self._old.load(key)
+            if there is None:
+                return await self._new.load(key)  # it may have been moved between the two looks
+            found = _found(there)
+            if found.taken_until <= self._clock():
+                try:
+                    return await self._move(key, found)
+                except Conflict:
+                    pass  # another request was first
+            await asyncio.sleep(_PAUSE)
+        raise StoreUnavailable("a session is being moved between two stores, and does not arrive")
 
     async def create(self, key: str, record: Record) -> None:
         """Put a new record under `key`, in the new store. Raises `Conflict` when a live one is there."""
@@ -95,8 +125,7 @@ class Migrating:
         try:
             await self._new.update(key, record, version=version)
         except Conflict:
-            if not await self._was_moved(key):
-                raise
+            await self.load(key)  # it may not have moved yet
             await self._new.update(key, record, version=version)
 
     async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
@@ -104,15 +133,18 @@ class Migrating:
         try:
             await self._new.rotate(key, new_key, record, tombstone, version=version)
         except Conflict:
-            if not await self._was_moved(key):
-                raise
+            await self.load(key)
             await self._new.rotate(key, new_key, record, tombstone, version=version)
+        # Where the answer to a move's last step was lost, the old store still has it, and would give it back when the
+        # tombstone has expired. That it cannot be reached is no reason to say that nothing was done.
+        with contextlib.suppress(Exception):
+            await self._old.delete(key)
 
     async def touch(self, key: str, expires_at: float) -> bool:
         """Let the live record under `key` expire later; return whether there is one that is no tombstone."""
         if await self._new.touch(key, expires_at):
             return True
-        return await self._was_moved(key) and await self._new.touch(key, expires_at)
+        return await self.load(key) is not None and await self._new.touch(key, expires_at)
 
     async def delete(self, key: str) -> None:
         """Remove whatever is under `key`, in both stores."""
@@ -131,51 +163,52 @@ class Migrating:
         """Return key and record of every live session of `user`, in both stores."""
         assert isinstance(self._new, UserIndex) and isinstance(self._old, UserIndex)
         # The old store first: what is moved between the two looks is then listed, not missed.
-        found = dict(await self._old.of_user(user))
-        found.update(await self._new.of_user(user))
-        return list(found.items())
+        listed = {key: _found(record).record for key, record in await self._old.of_user(user)}
+        listed.update(await self._new.of_user(user))
+        return list(listed.items())
 
     async def _wipe(self) -> None:
         """End every session, in both stores."""
         assert isinstance(self._new, Wipe) and isinstance(self._old, Wipe)
-        await self._old.wipe()
+        await self._old.wipe()  # first: what is moved meanwhile is found missing there, or ended by the second
         await self._new.wipe()
 
-    async def _was_moved(self, key: str) -> bool:
-        """Move what is still in the old store; return whether there was anything."""
-        if await self._old.load(key) is None:
-            return False
-        return await self.load(key) is not None
-
-    async def _move(self, key: str, record: Record) -> Record:
-        """Raises `Conflict` when it is another request that moves it, or that has changed it first."""
-        # Its own successor: no rotation makes that. It goes soon, should this process be killed before it can finish.
-        expires_at = min(record.expires_at, self._clock() + _TAKEN_FOR)
-        taken = replace(record, data=b"", version=record.version + 1, successor=key, expires_at=expires_at)
-        if record.successor is None:
-            await self._old.update(key, taken, version=record.version)
+    async def _move(self, key: str, found: _Found) -> Record | None:
+        """Move a session. Raises `Conflict` when another request has it, or has changed it first."""
+        record = found.record
+        if record.successor is not None:  # a tombstone, which two may move: it is the same one
+            with contextlib.suppress(Conflict):
+                await self._new.create(key, record)
+            await self._old.delete(key)
+            return record
+        until, version = self._clock() + _TAKEN_FOR, found.version + 1
+        data = _MARK + _TAKEN.pack(until, record.version) + record.data
+        taken = replace(record, data=data, version=version)
+        await self._old.update(key, taken, version=found.version)
         try:
             await self._new.create(key, record)
         except Conflict:
-            pass  # a tombstone, which two may move: it is the same one
-        except BaseException:
-            if record.successor is None:
-                await self._give_back(key, record)
+            pass  # an earlier move came as far as this
+        except BaseException as error:
+            giving_back = asyncio.get_running_loop().create_task(self._give_back(key, record, version))
+            self._giving_back.add(giving_back)
+            giving_back.add_done_callback(self._giving_back.discard)
+            if isinstance(error, Exception):
+                await asyncio.shield(giving_back)  # so that the next request finds it
             raise
-        await self._old.delete(key)
-        return record
+        try:
+            await self._old.update(key, replace(taken, data=b"", version=version + 1, expires_at=0.0), version=version)
+        except Conflict:
+            if until <= self._clock():
+                raise  # somebody else may have taken it, because this took so long
+            await self._new.delete(key)  # somebody has ended it
+            return None
+        with contextlib.suppress(Exception):
+            await self._old.delete(key)  # it has ended; a store may keep what has expired
+        return await self._new.load(key)
 
-    async def _give_back(self, key: str, record: Record) -> None:
-        """The new store failed: the session stays in the old one."""
-        await self._old.delete(key)
-        await self._old.create(key, record)
-
-    async def _until_moved(self, key: str) -> Record | None:
-        for _ in range(_TRIES):
-            record = await self._new.load(key)
-            if record is not None:
-                return record
-            if await self._old.load(key) is None:
-                return await self._new.load(key)
-            await asyncio.sleep(_PAUSE)
-        raise StoreUnavailable("a session is being moved between two stores, and does not arrive")
+    async def _give_back(self, key: str, record: Record, version: int) -> None:
+        """The new store failed: the session stays in the old one, as it was."""
+        with contextlib.suppress(Exception):  # else it is taken again when its time is over
+            async with asyncio.timeout(_GIVE_UP):
+                await self._old.update(key, replace(record, version=version + 1), version=version)

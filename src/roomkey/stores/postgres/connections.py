@@ -242,7 +242,8 @@ class OwnConnections:
 
     async def _end(self, connection: Any) -> None:
         try:
-            await connection.close(timeout=_GIVE_UP)
+            async with asyncio.timeout(_GIVE_UP):  # asyncpg before 0.32 waits for some things beside its own time limit
+                await connection.close(timeout=_GIVE_UP)
         except Exception:
             connection.terminate()
             self.distrust()  # it was dead: not even the wish to cancel was answered

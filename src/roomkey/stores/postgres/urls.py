@@ -46,7 +46,7 @@ def read_url(url: str) -> tuple[Target, dict[str, str]]:
     hosts = parts.netloc.rpartition("@")[2]
     # A password with / ? # or @ in it splits the URL in the wrong place; what comes before would be taken for a host.
     split_wrong = "#" in url or "@" in rest[len(parts.netloc) :] or "@" in parts.netloc.rpartition("@")[0]
-    if split_wrong or not all(_HOST.fullmatch(host) for host in hosts.split(",")):
+    if split_wrong or not all(_is_host(host) for host in hosts.split(",")):
         raise ConfigurationError(
             f"server: a URL that cannot be read: write / ? # @ : % in its password as %2F %3F %23 %40 %3A %25; {TAKES}"
         )
@@ -59,6 +59,11 @@ def read_url(url: str) -> tuple[Target, dict[str, str]]:
     settings = {} if "application_name" in names else {"application_name": "roomkey"}
     shown = (hosts or names.get("host", "")) + urllib.parse.unquote(parts.path)
     return Target(dsn, shown, settings), options
+
+
+def _is_host(text: str) -> bool:
+    found = _HOST.fullmatch(text)
+    return found is not None and int((found[2] or "")[1:] or 0) < 65536
 
 
 def read_count(name: str, value: int | None, options: dict[str, str], *, default: int, least: int) -> int:

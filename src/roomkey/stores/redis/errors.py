@@ -14,6 +14,7 @@ __all__ = [
     "NO_DATABASE",
     "READ_ONLY",
     "explained",
+    "is_elsewhere",
     "is_named",
     "is_permanent",
     "unavailable",
@@ -22,7 +23,7 @@ __all__ = [
 FOREIGN = "a key holds something that is not a session; it was left alone (do two apps share a prefix?)"
 READ_ONLY = "the Redis server is a read-only replica: put the primary's address into the URL"
 FORBIDDEN = (
-    "the Redis user may not do what sessions need: give it GET, MGET, SET, SETRANGE, DEL, EXISTS, PEXPIREAT, ZADD, "
+    "the Redis user may not do what sessions need: give it GET, MGET, SET, SETRANGE, DEL, EXISTS, PEXPIRE, ZADD, "
     "ZREM, ZRANGE, ZREMRANGEBYSCORE, EVAL and EVALSHA on the keys that begin with the prefix"
 )
 NO_DATABASE = "the Redis server has no database of that number: correct it in the URL"
@@ -87,6 +88,11 @@ def explained(error: BaseException) -> str:
         return _UNREACHABLE
     code = re.match(r"[A-Z]{2,20}\b", text)
     return f"the Redis server refused ({code[0] if code else type(error).__name__})"
+
+
+def is_elsewhere(answer: Exception) -> bool:
+    """Whether the primary may be another server by now. (Redis 6.2 says READONLY inside a script's error.)"""
+    return is_named(answer, "ClusterDownError") or explained(answer) == READ_ONLY
 
 
 def is_permanent(error: Exception) -> bool:

@@ -42,12 +42,13 @@ local function owner(body)
   return string.sub(body, 58, 57 + size)
 end
 
-local function forget_at(moment)
-  return string.format('%.0f', math.ceil((math.min(moment, 253402300800) + 60) * 1000))
+-- Not the moment: the server's clock may go differently from ours.
+local function forget_in(moment)
+  return string.format('%.0f', math.ceil((math.min(moment - now, 253402300800) + 60) * 1000))
 end
 
 local function put(key, body)
-  redis.call('SET', key, epoch .. body, 'PXAT', forget_at(expiry(body)))
+  redis.call('SET', key, epoch .. body, 'PX', forget_in(expiry(body)))
 end
 
 local function member(key) return string.sub(key, #prefix + 3) end
@@ -61,7 +62,7 @@ local function list(user, key, expires)
   redis.call('ZADD', index, expires, member(key))
   redis.call('ZREMRANGEBYSCORE', index, '-inf', now - 60)
   local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')
-  if last[2] then redis.call('PEXPIREAT', index, forget_at(tonumber(last[2]))) end
+  if last[2] then redis.call('PEXPIRE', index, forget_in(tonumber(last[2]))) end
 end
 """
 
@@ -128,7 +129,7 @@ local expires, user = struct.unpack('>d', ARGV[2]), owner(before)
 if expires > expiry(before) then
   if user then list(user, KEYS[1], expires) end
   redis.call('SETRANGE', KEYS[1], 37, ARGV[2])
-  redis.call('PEXPIREAT', KEYS[1], forget_at(expires))
+  redis.call('PEXPIRE', KEYS[1], forget_in(expires))
 end
 return 1
 """

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 from roomkey.stores.redis.connections import Connections, NotSent
-from roomkey.stores.redis.errors import BROKEN, is_named, unavailable
+from roomkey.stores.redis.errors import BROKEN, is_elsewhere, is_named, unavailable
 from roomkey.stores.redis.scripts import Command, pack
 
 __all__ = ["IN_FLIGHT", "Link"]
@@ -217,7 +217,7 @@ class Link:
                     if not is_named(error, "ResponseError"):
                         raise
                     answers.append(error)
-            failed = any(is_named(answer, "ReadOnlyError", "ClusterDownError") for answer in answers)
+            failed = any(isinstance(answer, Exception) and is_elsewhere(answer) for answer in answers)
         except Exception as error:
             answers += [error] * (len(commands) - len(answers))
         finally:

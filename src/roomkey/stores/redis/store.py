@@ -28,6 +28,7 @@ from typing import Any
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Record, Unreadable
+from roomkey.stores.forks import abandon, forgets_after_fork
 from roomkey.stores.redis.errors import FOREIGN, READ_ONLY, explained, is_permanent
 from roomkey.stores.redis.records import GENERATION_SIZE, MOMENT, NotARecord, decode, encode
 from roomkey.stores.redis.scripts import (
@@ -100,6 +101,7 @@ class RedisStore:
         self._links: dict[asyncio.AbstractEventLoop, Link] = {}
         self._lock = threading.Lock()  # held while `_links` changes: there may be an event loop in another thread
         self._warned: set[str] = set()
+        forgets_after_fork(self)
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._target.shown} prefix={self._prefix!r}>"
@@ -220,6 +222,12 @@ class RedisStore:
         for loop in [loop for loop, link in self._links.items() if loop.is_closed() or link.closed]:
             del self._links[loop]
 
+    def forget(self) -> None:
+        """In the child of a fork: the connections are the parent's."""
+        self._lock = threading.Lock()
+        abandon(self._links)
+        self._links = {}
+
     # What `open` found
 
     def _judge(self, info: dict[str, str], save: str | None) -> None:
@@ -230,11 +238,11 @@ class RedisStore:
         if info.get("role") == "slave" and info.get("slave_read_only") != "0":
             raise StoreUnavailable(READ_ONLY)
         policy = info.get("maxmemory_policy", "")
-        if policy.startswith("allkeys-"):
+        if policy not in ("", "noeviction"):
             self._warn(
                 f"maxmemory-policy is {policy}: when its memory is full the server throws out sessions that are in "
-                "use; set it to noeviction (new sessions are refused then) or to volatile-ttl (those that end soonest "
-                "go first)"
+                "use, and the lists by which a user's sessions are found and ended; set it to noeviction (new sessions "
+                "are refused then)"
             )
         if save == "" and info.get("aof_enabled") == "0":
             self._warn(

@@ -216,6 +216,7 @@ class Office:
         finally:
             leave()
             await self._settle()
+            self._stop_listening()
 
     async def _settle(self) -> None:
         try:
@@ -227,9 +228,12 @@ class Office:
         except TimeoutError:
             pass  # the database is silent: the sockets close with the objects
 
-    async def close(self) -> None:
+    def _stop_listening(self) -> None:
+        # An engine of the app's outlives this, and would go on telling.
         if self.engine.dialect.name in READ_ONLY:
             sa.event.remove(self.engine.sync_engine, "connect", self._connected)
             sa.event.remove(self.engine.sync_engine, "checkout", self._taken)
+
+    async def close(self) -> None:
         if self._watch is not None:
             await self._watch.aclose()

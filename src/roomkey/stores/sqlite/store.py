@@ -34,7 +34,7 @@ from roomkey.errors import ConfigurationError
 from roomkey.stores.base import Record
 from roomkey.stores.sqlite import table
 from roomkey.stores.sqlite.file import forget_locks
-from roomkey.stores.sqlite.worker import Job, Kind, Work, Worker
+from roomkey.stores.sqlite.worker import Job, Kind, Work, Worker, running
 
 __all__ = ["SQLiteStore"]
 
@@ -148,7 +148,7 @@ class SQLiteStore:
         return sessions
 
     async def wipe(self) -> None:
-        """End every session. SQLite drops whole pages when it deletes without a condition."""
+        """End every session: all of them are put aside at once, and `purge` takes them away."""
         await self._ask(Kind.WRITE, table.wipe)
 
     async def _ask(self, kind: Kind, work: Work, *args: Any) -> Any:
@@ -167,20 +167,8 @@ class SQLiteStore:
 
     # Around os.fork
 
-    def _pause(self) -> None:
-        self._lock.acquire()
-        if self._worker is not None:
-            self._worker.pause()
-
-    def _resume(self) -> None:
-        if self._worker is not None:
-            self._worker.resume()
-        self._lock.release()
-
     def _forget(self) -> None:
         """In the child: the thread was not forked, and its locks may be held for ever."""
-        if self._worker is not None:
-            _abandoned.append(self._worker)
         self._worker = None
         self._lock = threading.Lock()
 
@@ -188,22 +176,29 @@ class SQLiteStore:
 # Around os.fork. Some servers fork in C and call the last of these hooks only: it relies on nothing before it.
 
 _stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
-_paused: list[SQLiteStore] = []
+_held: list[SQLiteStore] = []  # during a fork: none of them makes a worker
+_paused: list[Worker] = []  # during a fork; also those of stores that were dropped or are being closed
 _abandoned: list[Worker] = []  # their connections must not be closed in the child, so they are kept
 _forking = threading.Lock()  # held while a fork is under way
 
 
 def _before_fork() -> None:
     _forking.acquire()
-    _paused.extend(_stores)
-    for store in _paused:
-        store._pause()
+    _held.extend(_stores)
+    for store in _held:
+        store._lock.acquire()
+    _paused.extend(running)
+    for worker in _paused:
+        worker.pause()
 
 
 def _after_fork_in_parent() -> None:
-    for store in _paused:
-        store._resume()
+    for worker in _paused:
+        worker.resume()
+    for store in _held:
+        store._lock.release()
     _paused.clear()
+    _held.clear()
     _forking.release()
 
 
@@ -211,7 +206,10 @@ def _after_fork_in_child() -> None:
     global _forking
     _forking = threading.Lock()
     forget_locks()
+    _abandoned.extend(running)
+    running.clear()
     _paused.clear()
+    _held.clear()
     for store in list(_stores):
         store._forget()
 

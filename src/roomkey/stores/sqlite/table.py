@@ -26,11 +26,17 @@ CREATE TABLE session (
     user_agent TEXT
 )
 """
-CREATE = (
-    _TABLE,
-    "CREATE INDEX session_expires_at ON session (expires_at)",
-    "CREATE INDEX session_user ON session (user) WHERE user IS NOT NULL",
-)
+
+
+def _create(suffix: str) -> tuple[str, ...]:
+    return (
+        _TABLE,
+        f"CREATE INDEX session_expires_at{suffix} ON session (expires_at)",
+        f"CREATE INDEX session_user{suffix} ON session (user) WHERE user IS NOT NULL",
+    )
+
+
+CREATE = _create("")
 
 _LOAD = f"SELECT {_FIELDS} FROM session WHERE key = ? AND expires_at > ?"
 # An expired record is absent: an insert that meets one replaces it, and otherwise changes no row.
@@ -54,7 +60,9 @@ UPDATE session SET expires_at = max(expires_at, ?) WHERE key = ? AND successor I
 """
 _DELETE = "DELETE FROM session WHERE key = ?"
 _PURGE = "DELETE FROM session WHERE rowid IN (SELECT rowid FROM session WHERE expires_at <= ? LIMIT ?)"
-_WIPE = "DELETE FROM session"
+# A table that was wiped is emptied by purges, a batch at a time: to drop it whole takes as long as it is large.
+_INDEX = "SELECT name FROM sqlite_master WHERE tbl_name = 'session' AND name LIKE 'session\\_expires\\_at%' ESCAPE '\\'"
+_WIPED = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'wiped\\_%' ESCAPE '\\' LIMIT 1"
 _OF_USER = f"SELECT key, {_FIELDS} FROM session WHERE user = ? AND successor IS NULL AND expires_at > ?"
 
 
@@ -105,11 +113,25 @@ def delete(connection: sqlite3.Connection, now: float, key: str) -> None:
 
 
 def purge(connection: sqlite3.Connection, now: float, limit: int) -> int:
-    return connection.execute(_PURGE, (now, limit)).rowcount
+    gone = connection.execute(_PURGE, (now, limit)).rowcount
+    if gone < limit:
+        wiped = connection.execute(_WIPED).fetchone()
+        if wiped is not None:
+            some = f"DELETE FROM {wiped[0]} WHERE rowid IN (SELECT rowid FROM {wiped[0]} LIMIT ?)"
+            emptied = connection.execute(some, (limit - gone,)).rowcount
+            if emptied == 0:
+                connection.execute(f"DROP TABLE {wiped[0]}")
+            gone += emptied
+    return gone
 
 
 def wipe(connection: sqlite3.Connection, now: float) -> None:
-    connection.execute(_WIPE)
+    (index,) = connection.execute(_INDEX).fetchone()
+    # Indexes keep their names when their table is renamed, so the new ones have the next number.
+    number = int(index.removeprefix("session_expires_at").removeprefix("_") or 0) + 1
+    connection.execute(f"ALTER TABLE session RENAME TO wiped_{number}")
+    for statement in _create(f"_{number}"):
+        connection.execute(statement)
 
 
 def of_user(connection: sqlite3.Connection, now: float, user: str) -> list[tuple[str, Record]]:

@@ -7,6 +7,7 @@ import queue
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from pathlib import Path
@@ -17,7 +18,7 @@ from roomkey.stores.base import Conflict
 from roomkey.stores.sqlite.errors import BAD_VALUE, advice, is_lock, is_permanent
 from roomkey.stores.sqlite.file import close_connection, identity, make_file, open_connection, prepare
 
-__all__ = ["Job", "Kind", "Work", "Worker"]
+__all__ = ["Job", "Kind", "Work", "Worker", "running"]
 
 _MOST_AT_ONCE = 256  # operations in one batch: bounds how long the first of them waits for the others
 _PATIENCE = 1.0  # seconds for which an operation waits for another process's lock
@@ -71,6 +72,7 @@ class Worker:
         self._busy = threading.Lock()  # held while the thread works with the connection
         # A daemon: an app that forgets `close` can still exit. Whatever was acknowledged has been committed.
         self.thread = threading.Thread(target=self._run, name=f"roomkey-{path.name}", daemon=True)
+        running.add(self)
         self.thread.start()
 
     def pause(self) -> None:
@@ -271,6 +273,9 @@ class Worker:
             self.reader = None
         connection, self._connection = self._connection, None
         close_connection(connection)
+
+
+running: weakref.WeakSet[Worker] = weakref.WeakSet()  # a thread holds its worker until it ends
 
 
 def _settle(jobs: Iterable[Job]) -> None:
