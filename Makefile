@@ -17,6 +17,7 @@ lint: $(UV)
 
 types: $(UV)
 	$(RUN) mypy
+	$(RUN) mypy --config-file= --strict --cache-dir .mypy_cache/frameworks tests/typing/frameworks.py
 
 pytest: $(UV) browser servers
 	@without="$$([ "$$(id -u)" = 0 ] || { $(MARIADB) || echo mariadb; $(REDIS) || echo redis-tls; })"; \

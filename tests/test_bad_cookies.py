@@ -54,8 +54,8 @@ class Site:
         self.card = cookie.partition(b"=")[2].partition(b";")[0]
         self.store.operations.clear()
 
-    def ask(self, cookies, path="/"):
-        """Send one request with these raw Cookie headers; return its two messages."""
+    def ask(self, cookies, path="/", headers=(), query=b""):
+        """Send one request with these raw Cookie headers, and others; return its two messages."""
         sent = []
 
         async def send(message):
@@ -68,8 +68,8 @@ class Site:
             "type": "http",
             "method": "GET",
             "path": path,
-            "query_string": b"",
-            "headers": [(b"host", b"testserver"), *((b"cookie", value) for value in cookies)],
+            "query_string": query,
+            "headers": [(b"host", b"testserver"), *headers, *((b"cookie", value) for value in cookies)],
         }
         asyncio.run(self.middleware(scope, receive, send))
         return sent
@@ -143,6 +143,21 @@ def test_the_genuine_card_is_known(site):
         assert not site.is_anonymous(form.replace(b"%s", site.card))
     assert not site.is_anonymous(b"a=b", b"session=" + site.card)
     assert site.store.operations == ["load"] * (len(forms) + 1)
+
+
+def test_an_id_elsewhere_than_in_the_cookie_is_nothing(shared):
+    """A genuine card in the address, or in another header, opens nothing: links must not carry sessions."""
+    card = shared.card.decode()
+    for path, headers in [
+        (f"/session={card}", []),
+        (f"/;session={card}", []),
+        ("/", [(b"session", shared.card)]),
+        ("/", [(b"authorization", b"Bearer " + shared.card)]),
+        ("/", [(b"x-session", shared.card), (b"referer", f"http://testserver/?session={card}".encode())]),
+    ]:
+        sent = shared.ask((), path=path, headers=headers, query=f"session={card}".encode())
+        assert json.loads(sent[1]["body"]) == [True, {}]
+    assert shared.store.operations == []
 
 
 @pytest.mark.parametrize("length", range(_LENGTH))

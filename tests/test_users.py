@@ -94,6 +94,37 @@ def test_a_users_sessions_are_listed(world):
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("asked_for", [False, True])
+def test_the_client_is_kept_only_where_asked_for(asked_for):
+    """IP address and user agent of the log-in; the address is the server's word, whatever a header says."""
+
+    async def log_in(scope, receive, send):
+        scope["session"]["user_id"] = 42
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def scenario():
+        app = SessionMiddleware(log_in, secret_key=SECRET, store="memory://", record_client=asked_for)
+        headers = [
+            (b"x-forwarded-for", b"203.0.113.9"),
+            (b"x-real-ip", b"203.0.113.9"),
+            (b"forwarded", b"for=203.0.113.9"),
+            (b"user-agent", b"Firefox/" + b"1" * 1000),
+        ]
+
+        async def send(message):
+            pass
+
+        for client in (("192.0.2.1", 50000), None):  # None: a Unix socket
+            scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "client": client}
+            await app(scope, None, send)
+        found = {(info.ip, info.user_agent) for info in await Sessions(app.config).of(42)}
+        agent = "Firefox/" + "1" * 248
+        assert found == ({("192.0.2.1", agent), (None, agent)} if asked_for else {(None, None)})
+
+    asyncio.run(scenario())
+
+
 def test_last_used_follows_renewal(world):
     """The time of last use moves with each renewal, a remembered session's too."""
 

@@ -13,7 +13,7 @@ that name, which would win over the annotated field; it is replaced by a descrip
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 try:
     import ravyn.middleware.sessions as _sessions
@@ -30,10 +30,17 @@ __all__ = ["SessionConfig", "SessionMiddleware"]
 _OPTION = "roomkey_config"
 
 
-class SessionConfig(_SessionConfig):
+if TYPE_CHECKING:
+    # What Ravyn's parameters and settings ask for; when it runs, it takes whatever has a `model_dump`.
+    from ravyn.core.config.session import SessionConfig as _RavynSessionConfig
+else:
+    _RavynSessionConfig = object
+
+
+class SessionConfig(_SessionConfig, _RavynSessionConfig):  # type: ignore[misc]  # untyped here
     """`roomkey.SessionConfig`, in the form that Ravyn's `session_config` takes."""
 
-    def model_dump(self) -> dict[str, Any]:
+    def model_dump(self, **_: Any) -> dict[str, Any]:
         """Return the options that Ravyn hands to its session middleware: this configuration, whole."""
         return {_OPTION: self}
 

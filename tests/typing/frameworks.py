@@ -1,0 +1,48 @@
+"""What a type checker sees of an app, with the frameworks' own types; mypy reads this file, nothing runs it."""
+
+from typing import assert_type
+
+from fastapi import FastAPI, Request
+from ravyn import Ravyn, RavynSettings
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from roomkey import Session, SessionMiddleware, Sessions
+from roomkey.csrf import CSRFMiddleware
+from roomkey.events import Event
+from roomkey.ravyn import SessionConfig
+
+
+def on_event(event: Event) -> None: ...
+
+
+config = SessionConfig(secret_key="k", store="memory://", max_age=5, user_key="member", on_event=on_event)
+assert_type(config.max_age, float | None)
+ravyn = Ravyn(routes=[], session_config=config)
+sessions = Sessions(config)
+
+
+class Annotated(RavynSettings):
+    session_config: SessionConfig = config
+
+
+class Property(RavynSettings):
+    @property
+    def session_config(self) -> SessionConfig:
+        return config
+
+
+starlette = Starlette(middleware=[Middleware(SessionMiddleware, secret_key="k", store="memory://")])
+starlette.add_middleware(SessionMiddleware, secret_key="k", max_age=5, same_site="strict")
+starlette.add_middleware(SessionMiddleware, config=config)
+starlette.add_middleware(SessionMiddleware, secret="k")  # type: ignore[call-arg]
+starlette.add_middleware(SessionMiddleware, secret_key="k", same_site="Strict")  # type: ignore[arg-type]
+fastapi = FastAPI()
+fastapi.add_middleware(CSRFMiddleware, trusted_origins=["https://example.com"])
+fastapi.add_middleware(SessionMiddleware, secret_key="k")
+
+
+async def handler(request: Request) -> None:
+    session: Session = request.scope["session"]
+    session.remember(86400)
+    assert_type(session.sessions, Sessions)
