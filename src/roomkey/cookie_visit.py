@@ -230,7 +230,7 @@ class CookieVisit(Visit):
         user = lifecycle.checked_user(session._plain())
         if user != self.user:
             session._drop_token(user)
-        data, facts = session._plain(), self._facts_of(user)
+        data, facts = session._plain(), self._facts_of(user, self.asked)
         stored = codec.encode(data, facts)
         lifecycle.check(data, stored)
         self._need_cookie("a changed session under cookie://")
@@ -243,7 +243,7 @@ class CookieVisit(Visit):
             expires_at = max(expires_at, record.expires_at)
         old_key, old_user = self.key, self.user
         rotating = self.asked.rotate is not None or self.asked.reauthenticated or user != old_user
-        rotating = rotating or self._logs_in(user)
+        rotating = rotating or self._logs_in(user, self.asked)
         if record is None or rotating or session_id is None:
             session_id = secrets.token_bytes(_ID_BYTES)
         sealed = Record(stored, 1, created_at, expires_at, user)

@@ -91,7 +91,8 @@ class Visit:
     # Whether a session may begin here that nobody is logged into. Not where the browser may have the cookie of a newer
     # one by now: of the log-in that ended or rotated this one.
     may_begin = True
-    turn: asyncio.Lock | None = None  # of the tasks of this request; None: none has saved yet
+    saving = False  # whether a task of this request saves or refreshes: another one waits until it has done so
+    saved: asyncio.Event | None = None  # what it waits for; None: nobody waits
     # Of the commit under way: what it does beside saving the content, and the content when it began, encoded. Whatever
     # other tasks of the request do to the session meanwhile is for the next one.
     asked = NOTHING
@@ -123,12 +124,12 @@ class Visit:
     @property
     def expires_at(self) -> float:
         record, lifecycle = self.record, self.lifecycle
-        until = lifecycle.until(self._facts_of(self._user())) if record is None else record.expires_at
+        until = lifecycle.until(self._present_facts()) if record is None else record.expires_at
         return lifecycle.end_of(self.created_at, until)
 
     @property
     def authenticated_at(self) -> float | None:
-        return self._facts_of(self._user()).authenticated_at
+        return self._present_facts().authenticated_at
 
     @property
     def sessions(self) -> Sessions:
@@ -154,8 +155,11 @@ class Visit:
             raise SessionEnded("the session was ended while this request ran; nothing was saved")
 
     async def refresh(self) -> None:
-        async with self._turn():
+        await self._begin()
+        try:
             await self._refresh()
+        finally:
+            self._finish()
 
     async def _refresh(self) -> None:
         if self.record is None:
@@ -224,23 +228,27 @@ class Visit:
             ResponseStarted: nothing was saved.
             StoreUnavailable: the store did not acknowledge.
         """
-        session, turn = self.session, self._turn()
-        waits = turn.locked()
-        async with turn:
-            if waits or stored is None:
-                stored = self.unsaved()
+        session = self.session
+        if self.saving:
+            await self._begin()
+            stored = None  # by now it is something else
+        self.saving = True
+        try:
             if stored is None:
-                session._asked = session._asked._replace(changes=())  # they came to nothing, and that is done
-                return
+                stored = self.unsaved()
+                if stored is None:
+                    session._asked = session._asked._replace(changes=())  # they came to nothing, and that is done
+                    return
             self.asked, session._asked = session._asked, NOTHING
             self.begun = stored
-            try:
-                await self._commit(stored)
-            except BaseException:
+            await self._commit(stored)
+        except BaseException:
+            if self.asked is not NOTHING:
                 session._asked = self.asked.then(session._asked)
-                raise
-            finally:
-                self.asked, self.begun = NOTHING, b""
+            raise
+        finally:
+            self.asked, self.begun = NOTHING, b""
+            self._finish()
 
     async def confirm(self) -> None:
         """Take back the decision of an earlier `save` to give a card, if the ID has been rotated or has ended since."""
@@ -265,7 +273,8 @@ class Visit:
                 await self._create()
             else:
                 self.lost = True
-        await self._forget_old()
+        if self.found is not None:
+            await self._forget_old()
 
     async def _forget_old(self) -> None:
         """Let go of an old library's session, which has moved in by now."""
@@ -276,9 +285,13 @@ class Visit:
 
     def _check_new(self) -> tuple[str | None, Facts, bytes]:
         """Return user, facts and encoding of a session that begins. Raises what says that it cannot."""
-        lifecycle, data = self.lifecycle, self.session._plain()
+        lifecycle, session = self.lifecycle, self.session
+        data = session._plain()
         user = lifecycle.checked_user(data)
-        facts = self._facts_of(user)
+        if CSRF in data:
+            session._drop_token(user)
+            data = session._plain()
+        facts = self._facts_of(user, self.asked)
         stored = codec.encode(data, facts)
         lifecycle.check(data, stored)
         self._need_cookie("a new session")
@@ -286,7 +299,6 @@ class Visit:
 
     async def _create(self) -> None:
         lifecycle = self.lifecycle
-        self.session._drop_token(self._user())
         user, facts, stored = self._check_new()
         now = lifecycle.clock()
         session_id = new_session_id()
@@ -336,18 +348,18 @@ class Visit:
             return
         mine = session._plain()
         user = lifecycle.user_of(mine)
-        logs_in = self._logs_in(user)
+        logs_in = self._logs_in(user, asked)
         if user != self.user:
             lifecycle.checked_user(mine)
             session._drop_token(user)
             mine = session._plain()
-        facts = self._facts_of(user)
-        if facts != self.facts or user != self.user:
+        facts, shorter = self._facts_of(user, asked), False
+        if facts is not self.facts or user != self.user:
             stored = codec.encode(mine, facts)
+            # Where a session is to live for a shorter time, its ID changes too: a renewal by a request under way, which
+            # knows nothing of that, would prolong it again.
+            shorter = lifecycle.idle_of(facts) < lifecycle.idle_of(self.facts) and self.cookie_possible
         lifecycle.check(mine, stored)
-        # Where a session is to live for a shorter time, its ID changes too: a renewal by a request under way, which
-        # knows nothing of that, would prolong it again.
-        shorter = lifecycle.idle_of(facts) < lifecycle.idle_of(self.facts) and self.cookie_possible
         rotating = asked.rotate is not None or asked.reauthenticated or user != self.user or logs_in or shorter
         if rotating or moves_in:
             self._need_cookie("a rotated session")
@@ -368,7 +380,7 @@ class Visit:
         refused, refusals = origin, 0
         for attempt in itertools.count(1):
             found = await lifecycle.current(refused.key, refused.record.user, refused.secret)
-            changes_user, logs_in = user != self.user, self._logs_in(user)
+            changes_user, logs_in = user != self.user, self._logs_in(user, asked)
             if isinstance(found, Gone) or (changes_user and found.record.user not in (None, user, self.user)):
                 self._forget()
                 self.may_begin = False
@@ -401,7 +413,7 @@ class Visit:
                     moves_in = self.found is not None and self.cookie_possible and found.key == origin.key
                     proved = facts.authenticated_at != facts_before.authenticated_at  # by another request
                     own = logs_in or asked.reauthenticated or not proved
-                    facts = facts if passed_on else self._facts_of(user, facts)
+                    facts = facts if passed_on else self._facts_of(user, asked, facts)
                     stored = codec.encode(merged, facts)
                     lifecycle.check(merged, stored)
                     rotates = moves_in or (rotating and not passed_on and own)
@@ -467,7 +479,7 @@ class Visit:
             until,
             record.user,
             successor=new_key,
-            serve_until=now + grace if user == self.user and not self._logs_in(user) else now,
+            serve_until=now + grace if user == self.user and not self._logs_in(user, self.asked) else now,
         )
         await lifecycle.store.rotate(key, new_key, saved, tombstone, version=record.version)
         old_user = self.user
@@ -500,19 +512,20 @@ class Visit:
     def _user(self) -> str | None:
         return self.lifecycle.user_of(self.session._plain())
 
-    def _all_asked(self) -> Asked:
-        """Return what was asked so far and is not done yet."""
-        return self.session._asked if self.asked is NOTHING else self.asked.then(self.session._asked)
-
-    def _logs_in(self, user: str | None) -> bool:
+    def _logs_in(self, user: str | None, asked: Asked) -> bool:
         """Whether `user` is logged in by this request: another one than before, or anew, after a `clear`."""
-        return user is not None and (user != self.user or self._all_asked().cleared)
+        return user is not None and (user != self.user or asked.cleared)
 
-    def _facts_of(self, user: str | None, facts: Facts | None = None) -> Facts:
+    def _present_facts(self) -> Facts:
+        """Return the facts as they would be saved now."""
+        return self._facts_of(self._user(), self.asked.then(self.session._asked))
+
+    def _facts_of(self, user: str | None, asked: Asked, facts: Facts | None = None) -> Facts:
         """Return the facts as they are to be saved: those loaded, with what this request did."""
-        asked = self._all_asked()
         facts = self.facts if facts is None else facts
-        anew = user != self.user or asked.ended or self._logs_in(user)
+        if asked is NOTHING and user == self.user:
+            return facts
+        anew = user != self.user or asked.ended or self._logs_in(user, asked)
         if not (anew or asked.reauthenticated) and asked.lifetime == AS_IT_IS:
             return facts
         authenticated_at, lifetime, _ = facts
@@ -524,16 +537,25 @@ class Visit:
             lifetime = asked.lifetime
         return codec.make_facts(authenticated_at, lifetime)
 
-    def _turn(self) -> asyncio.Lock:
-        """Return the lock under which the tasks of one request save and refresh one after the other."""
-        if self.turn is None:
-            import asyncio
+    # The tasks of one request save and refresh one after the other. Not by a lock, which each write would have to make.
 
-            self.turn = asyncio.Lock()
-        return self.turn
+    async def _begin(self) -> None:
+        while self.saving:
+            if self.saved is None:
+                import asyncio
+
+                self.saved = asyncio.Event()
+            await self.saved.wait()
+        self.saving = True
+
+    def _finish(self) -> None:
+        self.saving = False
+        if self.saved is not None:
+            self.saved.set()
+            self.saved = None
 
     def _encoded(self) -> bytes:
-        return codec.encode(self.session._plain(), self._facts_of(self._user()))
+        return codec.encode(self.session._plain(), self._present_facts())
 
     def _opened(self, place: Place) -> bytes:
         """Return the session at `place`, encoded; raises StoreUnavailable where nothing can be read."""
