@@ -80,7 +80,9 @@ def make_facts(authenticated_at: float | None, lifetime: float | None) -> Facts:
     """Return these facts, with their encoding."""
     if authenticated_at is None and lifetime is None:
         return NO_FACTS
-    packed = _FACTS.pack(*(math.nan if fact is None else fact for fact in (authenticated_at, lifetime)))
+    packed = _FACTS.pack(
+        math.nan if authenticated_at is None else authenticated_at, math.nan if lifetime is None else lifetime
+    )
     return Facts(authenticated_at, lifetime, _WITH_FACTS + packed)
 
 
@@ -165,7 +167,8 @@ def decode(stored: bytes) -> dict[str, Any]:
     else:
         raise DamagedData("the stored session has a format that this version of Roomkey does not know")
     try:
-        data = ormsgpack.unpackb(memoryview(stored)[begin:], ext_hook=_restore)
+        # A copy: for most sessions that is faster than a view of it.
+        data = ormsgpack.unpackb(stored[begin:], ext_hook=_restore)
     except (ValueError, TypeError, ArithmeticError, LookupError, RecursionError, OSError) as error:
         raise DamagedData(f"the stored session cannot be read ({type(error).__name__})") from None
     if type(data) is not dict:  # its keys are text: ormsgpack takes no others

@@ -61,6 +61,7 @@ class Lifecycle:
         self.clock = config.clock
         self.refused: Counter[str] = Counter()
         self.idle = config.idle_timeout
+        self.limit = config.max_sessions_per_user
         self.turns = Turns()
         self._purged_at = self.clock()
         self._warned_of_strangers = self.warned_of_old = False
@@ -361,16 +362,13 @@ class Lifecycle:
             if record.user == user and record.successor is None and not self.is_over(record)
         ]
 
-    async def keep_to_limit(self, user: str) -> None:
+    async def keep_to_limit(self, user: str, limit: int) -> None:
         """End a user's longest unused sessions, past the limit.
 
         Exact under concurrency: whoever logs in lists what is there after it was saved, everybody ranks alike, and what
         is used or moves on after it was ranked is ranked anew. Where the store fails in the middle of it, the next
         log-in does the rest: this one has been saved.
         """
-        limit = self.config.max_sessions_per_user
-        if limit is None:
-            return
         with contextlib.suppress(StoreUnavailable):  # logged
             for _ in range(_MOST_REFUSALS):
                 ranked = sorted(await self.sessions_of(user), key=self._rank, reverse=True)

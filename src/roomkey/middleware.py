@@ -107,8 +107,11 @@ class SessionMiddleware:
             if answer is error:
                 raise
             raise answer.with_traceback(error.__traceback__) from error.__cause__
+        # What changed after the response had started: streams, background tasks, WebSockets.
         if not response.is_untouched():
-            await response.finish()
+            stored = response.unsaved()
+            if stored is not None:
+                await visit.commit(stored)
 
     def _is_served(self, session: object) -> bool:
         """Whether an outer middleware already serves this cookie: a mounted app sees the one session."""
@@ -277,14 +280,13 @@ class _Response:
         session._set_content(dict(content or {}))
         self._scope["session"] = session
 
-    async def finish(self) -> None:
-        """Save what changed after the response had started: streams, background tasks, WebSockets."""
-        if self.started and not self._failed:
-            if self._scope.get("session") is not self._session:
-                self._take_in_replacement()
-            stored = self._visit.unsaved()
-            if stored is not None:
-                await self._visit.commit(stored)
+    def unsaved(self) -> bytes | None:
+        """Return what `Visit.unsaved` says once the app has returned; None where nothing is to be saved any more."""
+        if not self.started or self._failed:
+            return None
+        if self._scope.get("session") is not self._session:
+            self._take_in_replacement()
+        return self._visit.unsaved()
 
 
 def _is_answer(error: Exception) -> bool:

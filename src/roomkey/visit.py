@@ -311,8 +311,8 @@ class Visit:
         self._saved(Place(key, record, secret), stored, facts)
         self._moved(session_id)
         lifecycle.tell(Created(key, user))
-        if user is not None:
-            await lifecycle.keep_to_limit(user)
+        if user is not None and lifecycle.limit is not None:
+            await lifecycle.keep_to_limit(user, lifecycle.limit)
         await lifecycle.purge_when_due()
 
     async def _end(self, record: Record) -> None:
@@ -486,14 +486,14 @@ class Visit:
         self._saved(Place(new_key, saved, new_secret), stored, facts)
         self._moved(session_id)
         lifecycle.tell(Rotated(key, new_key, user, old_user))
-        if user is not None and user != old_user:
-            await lifecycle.keep_to_limit(user)
+        if user is not None and user != old_user and lifecycle.limit is not None:
+            await lifecycle.keep_to_limit(user, lifecycle.limit)
 
     async def _renew(self, record: Record) -> None:
         lifecycle = self.lifecycle
         renewed = replace(record, expires_at=max(lifecycle.until(self.facts), record.expires_at))
         try:
-            if lifecycle.config.max_sessions_per_user is None:
+            if lifecycle.limit is None:
                 lives = await lifecycle.store.touch(self.key, renewed.expires_at)
             else:  # whoever has just ranked the user's sessions must notice
                 renewed = replace(renewed, version=record.version + 1)

@@ -111,6 +111,6 @@ async def _put(lifecycle: Lifecycle, old: Found, mark: str, mark_secret: bytes) 
         await store.delete(key)
         raise
     lifecycle.tell(Created(key, user))
-    if user is not None:
-        await lifecycle.keep_to_limit(user)
+    if user is not None and lifecycle.limit is not None:
+        await lifecycle.keep_to_limit(user, lifecycle.limit)
     return Place(key, record, secret)
