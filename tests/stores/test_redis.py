@@ -530,6 +530,50 @@ def test_any_bytes_are_decoded_or_refused(raw: bytes, marked: bool) -> None:
         assert isinstance(records.decode(value), Record)
 
 
+@_async
+async def test_usual_update_and_the_other_ones_agree(server: RedisServer, admin: redis.Redis) -> None:
+    """An update that changes neither user nor expiry goes a shorter way: it refuses the same, and leaves as much."""
+    prefix, clock = _prefix(), Clock()
+    store = RedisStore(server.url, prefix=prefix, clock=clock)
+    until = clock() + 100
+    usual = [_record(user=user, expires_at=until) for user in (None, "42", "", "zoë")]
+    for record in usual:
+        key = _key()
+        await store.create(key, record)
+        left = admin.pttl(f"{prefix}s:{key}")
+        await store.update(key, replace(record, data=b"usual", version=2), version=1)
+        assert await store.load(key) == replace(record, data=b"usual", version=2)
+        assert left - 1000 < admin.pttl(f"{prefix}s:{key}") <= left
+        for other in (
+            replace(record, version=3, user="43"),
+            replace(record, version=3, user=f"{record.user}x"),
+            replace(record, version=3, expires_at=until + 50),
+        ):
+            await store.update(key, other, version=2)
+            assert await store.load(key) == other
+            assert [found for found, _ in await store.of_user(other.user or "")] == (
+                [] if other.user is None else [key]
+            )
+            await store.update(key, replace(record, version=2), version=3)
+        for version in (1, 3):
+            with pytest.raises(Conflict):
+                await store.update(key, replace(record, version=9), version=version)
+        moved, tombstone = replace(record, version=3), replace(record, version=3, successor="s")
+        await store.rotate(key, _key(), moved, tombstone, version=2)
+        with pytest.raises(Conflict):
+            await store.update(key, replace(record, version=4), version=3)
+    key = _key()
+    await store.create(key, usual[1])
+    await store.wipe()
+    with pytest.raises(Conflict):
+        await store.update(key, replace(usual[1], version=2), version=1)
+    await store.create(key, usual[1])
+    clock.advance(101)
+    with pytest.raises(Conflict):
+        await store.update(key, replace(usual[1], version=2), version=1)
+    await store.close()
+
+
 def test_offsets_in_the_scripts() -> None:
     """The scripts read the version, the expiry and the user where the encoding puts them."""
     body = records.encode(Record(b"d", 7, 1.0, 2.5, "ann", "s"))
