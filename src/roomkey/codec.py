@@ -53,8 +53,6 @@ _OPTIONS = (
     | ormsgpack.OPT_PASSTHROUGH_ENUM
 )
 
-_BINARY = (b"\xc4", b"\xc5", b"\xc6")  # what binary begins with in MessagePack; other things may hold these bytes too
-
 # The numbers are stored: never change or reuse one.
 _TUPLE, _SET, _FROZENSET, _DICT, _INT, _STR, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID = range(1, 13)
 
@@ -129,8 +127,8 @@ def verify(data: dict[str, Any], stored: bytes) -> None:
     Raises:
         SessionDataError: names the key path and the type.
     """
-    if not any(marker in stored for marker in _BINARY):
-        return  # both are stored as MessagePack's binary, and there is none: spared a walk through all of the data
+    if b"\xc4" not in stored and b"\xc5" not in stored and b"\xc6" not in stored:
+        return  # no byte that MessagePack's binary begins with, as which both are stored: spared a walk through it all
     try:
         exact = _exact(data)
     except RecursionError:
