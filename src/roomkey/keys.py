@@ -129,7 +129,7 @@ class Keyring:
     __slots__ = ("_by_name", "_signing_key", "signing_name")
 
     def __init__(self, secret_keys: SecretKeys, *, purpose: str, name: str) -> None:
-        self._by_name: dict[bytes, list[bytes]] = {}
+        self._by_name: dict[bytes, list[hashlib.blake2b]] = {}
         derived = [_derive(secret, purpose, name) for secret in secret_keys.values]
         for key_name, key in derived:
             self._by_name.setdefault(key_name, []).append(key)
@@ -172,11 +172,15 @@ def store_key(session_id: bytes) -> str:
     return hashlib.sha256(session_id).hexdigest()
 
 
-def _derive(secret: bytes, purpose: str, name: str) -> tuple[bytes, bytes]:
+def _derive(secret: bytes, purpose: str, name: str) -> tuple[bytes, hashlib.blake2b]:
+    """Return the name of the key, and the keyed hash to begin each signature with."""
     context = f"roomkey/1\0{purpose}\0{name}".encode()
     key = hmac.digest(secret, context, "sha256")
-    return urlsafe_b64encode(hmac.digest(key, b"key name", "sha256")[:3]), key
+    key_name = urlsafe_b64encode(hmac.digest(key, b"key name", "sha256")[:3])
+    return key_name, hashlib.blake2b(key=key, digest_size=_MAC_BYTES)
 
 
-def _mac(key: bytes, session_id: bytes) -> bytes:
-    return hashlib.blake2b(session_id, digest_size=_MAC_BYTES, key=key).hexdigest().encode()
+def _mac(keyed: hashlib.blake2b, session_id: bytes) -> bytes:
+    mac = keyed.copy()  # with the key in it already: on the way of every request
+    mac.update(session_id)
+    return mac.hexdigest().encode()
