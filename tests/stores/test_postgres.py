@@ -760,6 +760,8 @@ class _Network:
         self._server = server
         self._pipes: list[asyncio.Task[None]] = []
         self._state = {"": ""}  # shared by the connections of one age: what becomes of their data
+        self.takes_new = asyncio.Event()  # while it is not set, new connections hang
+        self.takes_new.set()
 
     async def __aenter__(self) -> _Network:
         self._proxy = await asyncio.start_server(self._connect, "127.0.0.1", 0)
@@ -786,6 +788,7 @@ class _Network:
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         state = self._state
+        await self.takes_new.wait()
         there, here = await asyncio.open_connection("127.0.0.1", self._server.port)
         for source, target in ((reader, here), (there, writer)):
             pipe = asyncio.create_task(self._pipe(source, target, state))
@@ -811,6 +814,38 @@ def test_failover(server: PostgresServer) -> None:
             network.reset()
             assert await store.load(key) is not None
             assert await store.touch(key, time.time() + 7200)
+
+    asyncio.run(main())
+
+
+def test_nobody_waits_for_a_new_connection_while_an_old_one_is_free(server: PostgresServer) -> None:
+    """While new connections hang, everything goes over the one that stands; what hangs neither leaks nor delays."""
+
+    async def main() -> None:
+        async with _Network(server) as network, _store(server, network.url, max_connections=4) as store:
+            guarded = GuardedStore(store, 1.0)
+            key = _key()
+            await guarded.create(key, _record())
+            connections: Any = store._offices[asyncio.get_running_loop()].connections
+            network.takes_new.clear()
+            for _ in range(3):
+                operations = [guarded.load(key) for _ in range(20)]
+                operations += [guarded.touch(key, time.time() + 7200) for _ in range(20)]
+                assert all(await asyncio.gather(*operations))
+            assert connections._slots == 4 and len(connections._making) == 3
+            network.takes_new.set()
+            async with asyncio.timeout(5):
+                await asyncio.gather(*connections._making)
+            assert connections._slots == len(connections._idle) == 4 and not connections._making
+            connections.distrust()
+            network.takes_new.clear()
+            with pytest.raises(StoreUnavailable, match="did not answer"):
+                await guarded.load(key)
+            started = time.monotonic()
+            await store.close()
+            assert time.monotonic() - started < 1 and connections._slots == 0
+            network.takes_new.set()
+            assert await guarded.load(key) is not None
 
     asyncio.run(main())
 

@@ -112,6 +112,8 @@ class OwnConnections:
         self._idle: list[tuple[Any, float]] = []  # connection, and since when on time.monotonic; the oldest first
         # Who waits for a connection. Gets one, or None: a slot in which to make one.
         self._waiting: deque[asyncio.Future[Any]] = deque()
+        # Connections that are being made, and who waits for each; who is served otherwise meanwhile waits no longer.
+        self._making: dict[asyncio.Task[Any], asyncio.Future[Any]] = {}
         self._busy: set[Any] = set()
         self._old: set[Any] = set()  # of the busy ones, those that are not to be used again
         self._ending: set[asyncio.Task[None]] = set()
@@ -123,13 +125,17 @@ class OwnConnections:
             if self._slots < self._target.max_connections:
                 self._slots += 1
             else:
-                connection = await self._wait()
-                if connection is not None and self._is_spent(connection):  # since it was handed over
-                    self._end_now(connection)
-                    connection = None
-            if connection is None:
-                connection = await self._connect()
+                connection = self._unspent(await self._wait())
+            while connection is None:
+                connection = self._unspent(await self._make())
         self._busy.add(connection)
+        return connection
+
+    def _unspent(self, connection: Any) -> Any | None:
+        """Return a connection that was handed over; None, which is its slot, if it was lost since."""
+        if connection is not None and self._is_spent(connection):
+            self._end_now(connection)
+            return None
         return connection
 
     def _take_idle(self) -> Any | None:
@@ -144,10 +150,13 @@ class OwnConnections:
     async def _wait(self) -> Any | None:
         future = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
+        return await self._given(future)
+
+    async def _given(self, future: asyncio.Future[Any]) -> Any | None:
         try:
             return await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():  # it was given one in the same moment
+            if future.done() and not future.cancelled() and future.exception() is None:  # given in the same moment
                 connection = future.result()
                 if connection is None:
                     self._free_slot()
@@ -155,8 +164,34 @@ class OwnConnections:
                     self._take_back(connection)
             raise
 
+    async def _make(self) -> Any:
+        """Make a connection in a slot that is held already, or take one that comes back before it stands.
+
+        To connect takes a hundred times as long as a statement, and a server that has just started takes its time.
+        """
+        loop = asyncio.get_running_loop()
+        future, task = loop.create_future(), loop.create_task(self._connect())
+        self._making[task] = future
+        task.add_done_callback(self._made)
+        try:
+            return await self._given(future)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+
+    def _made(self, task: asyncio.Task[Any]) -> None:
+        future = self._making.pop(task)
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or error is not None:
+            self._free_slot()
+            if not future.done():
+                future.set_exception(ConnectionAbortedError() if error is None else error)
+        elif future.done():
+            self._hand_on(task.result())
+        else:
+            future.set_result(task.result())
+
     async def _connect(self) -> Any:
-        """Make a connection in a slot that is held already."""
         target = self._target
         try:
             return await asyncpg.connect(
@@ -167,28 +202,21 @@ class OwnConnections:
                 server_settings=target.settings,
             )
         except asyncpg.PostgresError as error:
-            self._free_slot()
             if error.sqlstate[:2] in MAY_PASS:
                 raise
             # Its first line names user, database or host, never a password.
             raise Refused(f"PostgreSQL refused the connection: {error.args[0]}") from error
         except ConnectionError as error:
-            self._free_slot()
             if "rejected SSL" not in str(error):
                 raise
             raise Refused("PostgreSQL does not offer TLS: switch it on there, or correct sslmode") from error
         except ssl.SSLCertVerificationError as error:
-            self._free_slot()
             raise Refused(
                 f"PostgreSQL's certificate is not trusted ({error.verify_message}): correct sslmode or sslrootcert"
             ) from error
         except (asyncpg.ClientConfigurationError, ValueError) as error:
-            self._free_slot()
             # From nothing: the driver's words may hold a part of the URL.
             raise Refused(f"server: the driver cannot use this URL ({type(error).__name__}); {TAKES}") from None
-        except BaseException:
-            self._free_slot()
-            raise
 
     async def release(self, connection: Any) -> None:
         self._take_back(connection)
@@ -214,6 +242,11 @@ class OwnConnections:
             future = self._waiting.popleft()
             if not future.done():
                 self._busy.add(connection)  # it is nobody's yet, and no longer idle
+                future.set_result(connection)
+                return
+        for future in self._making.values():
+            if not future.done():
+                self._busy.add(connection)
                 future.set_result(connection)
                 return
         now = time.monotonic()
@@ -257,6 +290,9 @@ class OwnConnections:
         for connection, _ in idle:
             connection.terminate()
             self._free_slot()
+        for task, future in self._making.items():
+            if future.done():
+                task.cancel()  # nobody waits for it, and it may hang
 
     async def renew(self) -> None:
         self._old |= self._busy
