@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from unittest.mock import AsyncMock
 from uuid import UUID
 
 import pytest
@@ -995,23 +996,48 @@ def test_log_in_when_the_anonymous_session_ended():
     asyncio.run(scenario())
 
 
-def test_log_in_on_its_own_takes_only_what_its_request_changed():
-    """A log-in that stands on its own leaves behind a key that was assigned the value it had: that is no change.
-
-    After a `clear` it is one.
-    """
+@pytest.mark.parametrize("clears", [False, True])
+@pytest.mark.parametrize("owner", [None, "b"])
+def test_log_in_on_its_own_takes_only_what_its_request_assigned(owner, clears):
+    """A log-in whose session has ended meanwhile, or was another user's, keeps a key that was assigned what it had."""
 
     async def scenario():
-        for clears in (False, True):
-            world = World()
-            enterer, leaver = await world.two(await world.begin(theme="dark"))
+        world = World()
+        before = {} if owner is None else {"user_id": owner}
+        card = await world.begin(theme="dark", font="large", cart=["book"], visits=1, **before)
+        enterer, leaver = await world.two(card)
+        if owner is None:
             leaver.session.clear()
             await leaver.commit()
-            if clears:
-                enterer.session.clear()
-            enterer.session.update(user_id="a", theme="dark")
-            await enterer.commit()
-            assert await world.data(enterer.card) == {"user_id": "a"} | ({"theme": "dark"} if clears else {})
+        if clears:
+            enterer.session.clear()
+        enterer.session["theme"] = "dark"
+        enterer.session.setdefault("lang", "en")
+        enterer.session["user_id"] = "a"
+        enterer.session |= {"font": "large"}
+        enterer.session.get("cart", []).append("pen")
+        enterer.session.change("visits", lambda n: n + 1, default=0)
+        await enterer.commit()
+        own = {"user_id": "a", "theme": "dark", "font": "large", "lang": "en", "visits": 1}
+        assert await world.data(enterer.card) == enterer.session == own
+
+    asyncio.run(scenario())
+
+
+def test_log_in_over_another_user_is_tried_again_after_an_outage():
+    """What is assigned, the same as before too, is still there when the store did not save at the first try."""
+
+    async def scenario():
+        world = World()
+        visit = await world.arrive(await world.begin(user_id="b", theme="dark", secret="of b"))
+        visit.session.update(user_id="a", theme="dark")
+        update, world.store.rotate = world.store.rotate, AsyncMock(side_effect=OSError)
+        with pytest.raises(StoreUnavailable):
+            await visit.commit()
+        world.store.rotate = update
+        visit.session["x"] = 1
+        await visit.commit()
+        assert await world.data(visit.card) == {"user_id": "a", "theme": "dark", "x": 1}
 
     asyncio.run(scenario())
 

@@ -1000,10 +1000,10 @@ def test_a_log_out_in_a_stream_ends_the_session():
 # --- lifespan ---------------------------------------------------------------------------------------------------------
 
 
-async def _lifespan(app):
+async def _lifespan(app, sent=None):
     """Run a whole lifespan, startup to shutdown, and return what was sent."""
     messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
-    sent = []
+    sent = [] if sent is None else sent
 
     async def receive():
         return messages.pop(0)
@@ -1044,13 +1044,18 @@ def test_the_store_opens_and_closes_with_the_lifespan():
 
 
 def test_a_wrong_configuration_fails_the_startup():
-    """A store that can never open fails the startup with its reason, and the app is not started."""
+    """A store that can never open fails the startup with its reason, and the app is not started.
+
+    It raises too: test clients wait for that.
+    """
 
     async def scenario():
         store = SpyStore()
         store.open_error = ConfigurationError("store: the file is a directory")
         before = asyncio.all_tasks()
-        sent = await _lifespan(SessionMiddleware(_with_lifespan(store.events), secret_key=SECRET, store=store))
+        sent = []
+        with pytest.raises(ConfigurationError, match="directory"):
+            await _lifespan(SessionMiddleware(_with_lifespan(store.events), secret_key=SECRET, store=store), sent)
         assert sent == [{"type": "lifespan.startup.failed", "message": "store: the file is a directory"}]
         assert store.events == []
         assert asyncio.all_tasks() == before

@@ -229,7 +229,7 @@ class CookieVisit(Visit):
         record, session_id, lifecycle, session = self.record, self.session_id, self.lifecycle, self.session
         user = lifecycle.checked_user(session._plain())
         if user != self.user:
-            session._drop_token(user)
+            self._leave_behind(user)
         data, facts = session._plain(), self._facts_of(user, self.asked)
         stored = codec.encode(data, facts)
         lifecycle.check(data, stored)

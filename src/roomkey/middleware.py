@@ -131,7 +131,7 @@ class SessionMiddleware:
             pass  # logged; requests are answered 503 until it is back
         except ConfigurationError as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
-            return
+            raise  # servers have heard; test clients wait for this
         messages = [startup]
 
         async def receive_again() -> Message:

@@ -102,6 +102,7 @@ class Session(dict[str, Any]):
     # Class attributes, so that the session of a request that does not touch it costs one allocation.
     _accessed = False
     _asked = NOTHING
+    _put: set[str] | None = None  # keys that were assigned since it was last saved; None: no key
     _visit: Visit | None = None
 
     # --- what a handler calls -------------------------------------------------------------------------------------
@@ -330,7 +331,7 @@ class Session(dict[str, Any]):
         self._accessed = True
         self._asked = self._asked._replace(changes=())
         super().clear()
-        super().update(content)
+        self.update(content)
 
     def _plain(self) -> dict[str, Any]:
         """Return a plain copy without counting as used. (`dict.copy` would go through `__iter__`, 20 times slower.)"""
@@ -399,8 +400,7 @@ class Session(dict[str, Any]):
         return other | self._plain()
 
     def __ior__(self, other: Any) -> Session:  # type: ignore[override]
-        self._accessed = True
-        super().update(other)
+        self.update(other)
         return self
 
     def copy(self) -> dict[str, Any]:
@@ -423,6 +423,10 @@ class Session(dict[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         self._accessed = True
         super().__setitem__(key, value)
+        if self._put is None:
+            self._put = {key}
+        else:
+            self._put.add(key)
 
     def __delitem__(self, key: str) -> None:
         self._accessed = True
@@ -437,12 +441,15 @@ class Session(dict[str, Any]):
         return super().popitem()
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        self._accessed = True
-        return super().setdefault(key, default)
+        if key not in self:
+            self[key] = default
+        return super().__getitem__(key)
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         self._accessed = True
-        super().update(*args, **kwargs)
+        given = dict(*args, **kwargs)
+        super().update(given)
+        self._put = (self._put or set()).union(given)
 
     def clear(self) -> None:
         """Empty the session; if it is still empty when the request ends, it ends.

@@ -35,6 +35,7 @@ __all__ = ["RENEWALS", "Cookie", "Gone", "Place", "Visit", "unreadable"]
 RENEWALS = 10  # a session is renewed at most once in this fraction of its idle timeout
 _UNDER_WAY = 60.0  # seconds for which a request that began before its sealed session moved in may still save
 _MOVING = 10.0  # seconds for which requests with an old cookie are served after its session has moved in
+_NO_KEYS: frozenset[str] = frozenset()
 _FRESH = 1 - 1 / RENEWALS  # of its idle timeout: with more than that left, no renewal is due
 
 
@@ -96,6 +97,7 @@ class Visit:
     # Of the commit under way: what it does beside saving the content, and the content when it began, encoded. Whatever
     # other tasks of the request do to the session meanwhile is for the next one.
     asked = NOTHING
+    put: frozenset[str] | set[str] = _NO_KEYS  # the keys that it assigned
     begun = b""
 
     def __init__(self, lifecycle: Lifecycle, session: Session) -> None:
@@ -240,14 +242,16 @@ class Visit:
                     session._asked = session._asked._replace(changes=())  # they came to nothing, and that is done
                     return
             self.asked, session._asked = session._asked, NOTHING
+            self.put, session._put = session._put or _NO_KEYS, None
             self.begun = stored
             await self._commit(stored)
         except BaseException:
             if self.asked is not NOTHING:
                 session._asked = self.asked.then(session._asked)
+            session._put = {*self.put, *(session._put or ())}
             raise
         finally:
-            self.asked, self.begun = NOTHING, b""
+            self.asked, self.put, self.begun = NOTHING, _NO_KEYS, b""
             self._finish()
 
     async def confirm(self) -> None:
@@ -351,8 +355,7 @@ class Visit:
         logs_in = self._logs_in(user, asked)
         if user != self.user:
             lifecycle.checked_user(mine)
-            session._drop_token(user)
-            mine = session._plain()
+            mine = self._leave_behind(user)
         facts, shorter = self._facts_of(user, asked), False
         if facts is not self.facts or user != self.user:
             stored = codec.encode(mine, facts)
@@ -385,8 +388,7 @@ class Visit:
                 self._forget()
                 self.may_begin = False
                 # A log-in stands on its own: a session with what this request put into it, and nothing else.
-                alone = mine if asked.cleared else merge({}, base, mine, asked.changes).data
-                self._hold(alone if logs_in else {})
+                self._hold(self._own(base, mine) if logs_in else {})
                 if logs_in:
                     await self._create()
                 else:
@@ -511,6 +513,25 @@ class Visit:
 
     def _user(self) -> str | None:
         return self.lifecycle.user_of(self.session._plain())
+
+    def _leave_behind(self, user: str | None) -> dict[str, Any]:
+        """Take out of the session what is not for the user whose it becomes, and return what is left."""
+        session = self.session
+        session._drop_token(user)
+        if user is not None and self.user is not None:
+            own = self._own(codec.decode(self.loaded), session._plain())
+            self._hold(own)
+            self.put = set(own)
+        return session._plain()
+
+    def _own(self, base: dict[str, Any], mine: dict[str, Any]) -> dict[str, Any]:
+        """Return what this request put into the session, be it equal to what was there; `base` is what it loaded."""
+        if self.asked.cleared:
+            return mine
+        own = {key: value for key, value in mine.items() if key in self.put or key not in base}
+        changed = merge({}, base, mine, self.asked.changes).data  # by functions, which found nothing
+        keys = {each.key for each in self.asked.changes}
+        return own | {key: value for key, value in changed.items() if key in keys and key not in own}
 
     def _logs_in(self, user: str | None, asked: Asked) -> bool:
         """Whether `user` is logged in by this request: another one than before, or anew, after a `clear`."""

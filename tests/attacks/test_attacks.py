@@ -569,6 +569,26 @@ def test_another_users_record_under_my_key(site):
     site(scenario)
 
 
+def test_leftovers_of_the_user_before(site):
+    """Who logs in over another user's session, which nobody cleared, finds nothing that was put there before."""
+
+    async def scenario(site):
+        card = await site.log_in(42)
+        await site.ask(card, update(address="of 42", role="admin", theme="dark"))
+        await site.ask(card, lambda session: session.flash("for 42"))
+
+        def log_in(session):
+            session["theme"] = "dark"  # as before, and 43's own all the same
+            session["user_id"] = 43
+
+        theirs = card_in((await site.ask(card, log_in))[1])
+        seen, _ = await site.ask(theirs)
+        assert seen == {"theme": "dark", "user_id": 43}
+        assert await site.who(card) is None
+
+    site(scenario)
+
+
 def test_a_store_that_answers_with_an_old_version(site):
     """What was loaded from a late replica is not saved over what is newer: the swap fails, and the change is merged."""
 

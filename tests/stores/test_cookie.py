@@ -226,6 +226,13 @@ def test_what_comes_after_the_end_is_a_new_session(browser):
     assert after[0] != before[0] and after[1] - before[1] == dt.timedelta(seconds=5)
 
 
+def test_leftovers_of_the_user_before(browser):
+    """Who logs in over another user's session finds nothing that was put there before."""
+    browser.ask(put(user_id=1, address="of 1", theme="dark"))
+    browser.ask(put(theme="dark", user_id=2))
+    assert browser.ask(read) == {"theme": "dark", "user_id": 2}
+
+
 def test_the_handle(browser):
     """A session keeps its handle through changes, `rotate` and a log-in give it another, and so does a log-out."""
     handles = []
@@ -239,7 +246,7 @@ def test_the_handle(browser):
     step(lambda session: session.rotate())
     step(put(user_id=7))
     step(put(a=3))
-    step(put(user_id=8))
+    step(put(user_id=8, a=3))
     step(lambda session: session.pop("user_id"))
     one, same, rotated, logged_in, still, other, out = handles
     assert one == same and logged_in == still
