@@ -204,6 +204,16 @@ def test_without_click() -> None:
     assert done.stderr == "Error: the roomkey command needs click: pip install 'roomkey[cli]'\n"
 
 
+@pytest.mark.parametrize("command", [["create", "postgresql://u:secret@h/d"], ["sql"]])
+def test_without_the_driver(command: list[str]) -> None:
+    """One line says what to install."""
+    code = "import sys; sys.modules['asyncpg'] = None; import roomkey.cli; roomkey.cli.main()"
+    whole = [sys.executable, "-c", code, "postgres", *command]
+    done = subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: store: its driver is not installed: pip install 'roomkey[postgres]'\n"
+
+
 @pytest.mark.parametrize(
     ("module", "missing", "extra"),
     [

@@ -109,6 +109,30 @@ def test_a_session_can_be_forgotten_again():
     run(scenario)
 
 
+@pytest.mark.parametrize("seconds", [None, 100, 14 * DAY, 60 * DAY])
+@pytest.mark.parametrize("begun", [False, True])
+def test_expires_at_says_what_will_be(begun, seconds):
+    """At a log-in `expires_at` is what it will be once saved, for a session that has begun long ago too."""
+
+    async def scenario():
+        world = World()
+        visit = world.life.anonymous()
+        if begun:
+            visit.session["cart"] = [1]
+            await visit.commit()
+            world.clock.advance(500)
+            visit = await world.arrive(visit.card)
+        visit.session["user_id"] = 42
+        if seconds is not None:
+            visit.session.remember(seconds)
+        said = visit.session.expires_at
+        await visit.commit()
+        assert said == visit.session.expires_at == (await world.arrive(visit.card)).session.expires_at
+        assert said.timestamp() == world.clock() + min(seconds or 1000, 30 * DAY)
+
+    asyncio.run(scenario())
+
+
 def test_another_user_is_not_remembered():
     """A change of user forgets the lifetime that the user before asked for."""
 

@@ -231,6 +231,7 @@ def test_a_store_made_from_a_url_has_the_clock():
         ("postgresql+asyncpg://a@b/c", r"did you mean sqlalchemy\+postgresql\+asyncpg://\?"),
         ("sqlalchemy+mysql://a@b/c", r"^store: .*sqlalchemy\+mysql\+asyncmy://"),
         ("sqlite:///x.db?timeout=5", "SQLiteStore"),
+        ("sqlite://x.db", "three slashes"),
     ],
 )
 def test_a_url_that_is_nearly_right(url, says):

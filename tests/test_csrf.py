@@ -1,6 +1,7 @@
 """CSRF: what another site's page makes a browser send is refused; what the app's own pages send is not."""
 
 import asyncio
+import json
 
 import pytest
 from fastapi import FastAPI, Form, Request
@@ -279,12 +280,21 @@ def test_what_is_no_token_is_false(token):
     assert verify_csrf_token(session, token) is False
 
 
-@pytest.mark.parametrize("kept", [5, [], ["a", None], [b"short", None], {"a": 1}, [b"x" * 32]])
+@pytest.mark.parametrize(
+    "kept", [5, [], ["a", None], [b"short", None], {"a": 1}, ["a" * 64], ["A" * 64, None], ["a" * 64 + "\n", None]]
+)
 def test_a_damaged_secret_is_made_anew(kept):
     """What an app put under the reserved key is not taken for a secret."""
     session = {"_csrf": kept}
     assert not verify_csrf_token(session, "A" * 86)
     assert verify_csrf_token(session, csrf_token(session))
+
+
+def test_the_secret_is_text():
+    """A handler may answer with its whole session as JSON, and other libraries' sessions keep nothing else."""
+    session = {}
+    token = csrf_token(session)
+    assert verify_csrf_token(json.loads(json.dumps(session)), token)
 
 
 @given(st.text(max_size=100))

@@ -7,7 +7,7 @@ from fastapi import BackgroundTasks, Body, Depends, FastAPI, HTTPException, Requ
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 
-from roomkey import Session, SessionDataError, SessionMiddleware
+from roomkey import ConfigurationError, Session, SessionDataError, SessionMiddleware
 from roomkey.stores.memory import MemoryStore
 
 SECRET = "a secret that is long enough for every test here"
@@ -228,3 +228,9 @@ def test_logging_in_as_another_user_changes_the_id(client):
     assert client.get("/me").json()["user"] == "grace"
     client.cookies.clear()
     assert client.get("/me", headers={"cookie": f"session={before}"}).status_code == 401
+
+
+def test_a_wrong_configuration_ends_the_start(tmp_path):
+    """A test client does not wait for ever where the store can never open, but raises what is wrong."""
+    with pytest.raises(ConfigurationError, match="directory"), TestClient(make_app(f"sqlite:///{tmp_path}")):
+        pass

@@ -107,11 +107,24 @@ def test_raising_store(name, waits):
     store = TroubledStore(DriverError(f"password=hunter2 key={KEY}"), waits)
     with pytest.raises(StoreUnavailable) as caught:
         asyncio.run(OPERATIONS[name](GuardedStore(store, LIMIT)))
-    line = TroubledStore._do.__code__.co_firstlineno
-    assert re.fullmatch(r"TroubledStore failed: DriverError in _do, line (\d+)", str(caught.value))
-    assert 0 < int(str(caught.value).rpartition(" ")[2]) - line < 20  # a store of the app's own has mistakes too
+    first = TroubledStore._do.__code__.co_firstlineno
+    said = r"TroubledStore failed: DriverError in _do, line (\d+) of test_guard\.py"
+    place = re.fullmatch(said, str(caught.value))  # a store of the app's own has mistakes too
+    assert place is not None and 0 < int(place[1]) - first < 20
     assert isinstance(caught.value.__cause__, DriverError)
     assert caught.value.retry_after > 0
+
+
+def test_a_store_that_is_not_async():
+    """An operation that is a plain function is a mistake in the store, and no outage of it."""
+
+    class Plain:
+        def load(self, key):
+            return None
+
+    store = GuardedStore(Plain(), LIMIT)
+    with pytest.raises(ConfigurationError, match=r"Plain returned NoneType; it has to be an `async def`"):
+        asyncio.run(store.load(KEY))
 
 
 @pytest.mark.parametrize("waits", [False, True])

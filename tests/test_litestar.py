@@ -1,10 +1,11 @@
 """Litestar, wrapped from outside: one middleware, and so one store, for all of its routes."""
 
+import pytest
 from litestar import Litestar, Request, get, post
 from litestar.exceptions import NotAuthorizedException
 from litestar.testing import TestClient
 
-from roomkey import SessionConfig, SessionMiddleware
+from roomkey import ConfigurationError, SessionConfig, SessionMiddleware
 from roomkey.stores.memory import MemoryStore
 
 
@@ -70,6 +71,12 @@ def test_routes_share_the_session():
         client.post("/set-session")
         assert client.get("/me").json() == {"user": 43, "denied": 0}
     assert store.noted[0] == "open" and store.noted[-1] == "close"
+
+
+def test_a_wrong_configuration_ends_the_start(tmp_path):
+    """A test client does not wait for ever where the store can never open, but raises what is wrong."""
+    with pytest.raises(ConfigurationError, match="directory"), browser(f"sqlite:///{tmp_path}"):
+        pass
 
 
 def test_each_way_to_log_out():

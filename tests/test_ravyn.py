@@ -36,10 +36,11 @@ from sqlalchemy import Integer, String, select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-import tests.ravyn_settings as settings
-from roomkey import SessionMiddleware
+import roomkey
+from roomkey import ConfigurationError, SessionMiddleware
 from roomkey.ravyn import SessionConfig
 from roomkey.stores.memory import MemoryStore
+from tests import ravyn_settings as settings
 
 SECRET = settings.SECRET
 
@@ -106,6 +107,19 @@ def config(**options) -> SessionConfig:
 
 def client(app: Ravyn) -> RavynTestClient:
     return RavynTestClient(app, raise_server_exceptions=False)
+
+
+def test_a_wrong_configuration_ends_the_start(tmp_path):
+    """A test client does not wait for ever where the store can never open, but raises what is wrong."""
+    app = Ravyn(session_config=config(store=f"sqlite:///{tmp_path}"))
+    with pytest.raises(ConfigurationError, match="directory"), client(app):
+        pass
+
+
+def test_the_other_session_config():
+    """Roomkey's own for any ASGI app is not the one that Ravyn takes, and says which is."""
+    with pytest.raises(ConfigurationError, match=r"import SessionConfig from roomkey\.ravyn"):
+        Ravyn(session_config=roomkey.SessionConfig(secret_key=SECRET, store="memory://"))
 
 
 @pytest.fixture

@@ -264,7 +264,7 @@ def _portable(value: Any, path: str, depth: int = 0) -> Any:
     """Return `value` with the rarer cases made into extensions; raises SessionDataError naming `path`."""
     kind = type(value)
     if depth > _DEEPEST:
-        raise SessionDataError(f"{path} is nested more than {_DEEPEST} levels deep; a session is flat data")
+        raise SessionDataError(f"{path[:60]}... is nested more than {_DEEPEST} levels deep; a session is flat data")
     if kind is int and not -(2**63) <= value < 2**64:
         return ormsgpack.Ext(_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
     if kind is str and has_surrogates(value):

@@ -34,10 +34,12 @@ _CALLED_ELSEWHERE = {  # what other libraries call it
     "key": "secret_key",
     "secret": "secret_key",
     "lifetime": "max_age",
+    "timeout": "max_age",
     "expire": "max_age",
     "idle_timeout": "max_age",
     "ttl": "max_age",
     "backend": "store",
+    "session_backend": "store",
 }
 _LEAVE_OUT = {
     "rolling": "max_age counts from the last use in any case: leave it out",
@@ -179,7 +181,7 @@ class SessionConfig:
             if not number or not 0 < value < _LARGEST:
                 self._refuse(name, f"it takes a number of {'bytes' if name == 'max_bytes' else 'seconds'} above 0")
         if self.absolute_timeout is not None and self.absolute_timeout < self.idle_timeout:
-            self._refuse("absolute_timeout", f"it is never below max_age ({self.max_age}); raise it, or give None")
+            self._refuse("absolute_timeout", f"it is never below max_age ({self.max_age}): give a higher one, or None")
 
     def _check_cookie(self) -> None:
         name = self.session_cookie
@@ -216,6 +218,10 @@ class SessionConfig:
 
     def _refuse(self, option: str, takes: str) -> None:
         raise ConfigurationError(f"{option}: got {getattr(self, option)!r}; {takes}")
+
+    def model_dump(self, **_: Any) -> Any:
+        """Say to Ravyn, which calls this, that it takes a class of its own."""
+        raise ConfigurationError("session_config: on Ravyn, import SessionConfig from roomkey.ravyn")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # frozen, and the store in it is one of a kind

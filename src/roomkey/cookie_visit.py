@@ -207,7 +207,7 @@ class CookieVisit(Visit):
         session = self.session
         happened: list[Event] = []  # told once nothing can fail any more
         if self.record is not None and (self.asked.ended or not dict.__len__(session)):
-            self._need_cookie("the end of a session under cookie://")
+            self._need_cookie("the end of a cookie:// session")
             happened.append(Ended(self.key, self.user, "cleared"))
             self._forget()
             self.cookie = Cookie.CLEAR
@@ -233,7 +233,7 @@ class CookieVisit(Visit):
         data, facts = session._plain(), self._facts_of(user, self.asked)
         stored = codec.encode(data, facts)
         lifecycle.check(data, stored)
-        self._need_cookie("a changed session under cookie://")
+        self._need_cookie("a changed cookie:// session")
         now = lifecycle.clock()
         proved = facts.authenticated_at is not None and facts.authenticated_at != self.facts.authenticated_at
         created_at = now if record is None or proved else record.created_at

@@ -31,6 +31,7 @@ _log = logging.getLogger("roomkey")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _SECRET_BYTES = 32
+_SECRET = re.compile(r"[0-9a-f]{64}")
 _TEXT = re.compile(r"[A-Za-z0-9_\-]{86}")  # 64 bytes in base64url, without the padding
 _CROSS_SITE = b"This request was made by another site, and was refused.\n"
 _NO_TOKEN = b"This request brought no valid CSRF token, and was refused.\n"
@@ -133,7 +134,7 @@ def csrf_token(session: AnySession, *, user_key: str | None = None) -> str:
     secret = _secret_in(session, user_key)
     if secret is None:
         secret = secrets.token_bytes(_SECRET_BYTES)
-        session[CSRF] = [secret, _user(session, user_key)]
+        session[CSRF] = [secret.hex(), _user(session, user_key)]  # text: other libraries keep what JSON has
     mask = secrets.token_bytes(_SECRET_BYTES)
     return urlsafe_b64encode(mask + _xor(mask, secret)).rstrip(b"=").decode()
 
@@ -157,8 +158,7 @@ def _secret_in(session: AnySession, user_key: str | None) -> bytes | None:
     kept = session.get(CSRF)
     if not isinstance(kept, list) or len(kept) != 2 or kept[1] != _user(session, user_key):
         return None
-    secret = kept[0]
-    return secret if isinstance(secret, bytes) and len(secret) == _SECRET_BYTES else None
+    return bytes.fromhex(kept[0]) if isinstance(kept[0], str) and _SECRET.fullmatch(kept[0]) else None
 
 
 def _user(session: AnySession, user_key: str | None) -> str | None:

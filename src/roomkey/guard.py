@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import os.path
 import time
 from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
@@ -138,6 +139,11 @@ class GuardedStore:
         except ConfigurationError:
             raise
         except Exception as error:  # drivers have error classes of their own, and this module knows no driver
+            if not hasattr(operation, "send"):
+                raise ConfigurationError(
+                    f"store: an operation of {type(self.store).__name__} returned {type(operation).__name__}; it has "
+                    "to be an `async def` (see roomkey.stores.base.Store)"
+                ) from error
             raise self._failed(error, turn, kind) from error
         if was_down:
             self._is_up(turn, changed=kind is _Kind.CHANGE and answer is not False)  # False: nothing was there to touch
@@ -148,7 +154,10 @@ class GuardedStore:
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
-        where = "" if trace is None else f" in {trace.tb_frame.f_code.co_name}, line {trace.tb_lineno}"
+        where = ""
+        if trace is not None:
+            code = trace.tb_frame.f_code
+            where = f" in {code.co_name}, line {trace.tb_lineno} of {os.path.basename(code.co_filename)}"
         unavailable = StoreUnavailable(f"{type(self.store).__name__} failed: {type(error).__name__}{where}")
         self._is_down(unavailable, turn, kind)
         return unavailable

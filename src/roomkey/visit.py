@@ -125,9 +125,14 @@ class Visit:
 
     @property
     def expires_at(self) -> float:
-        record, lifecycle = self.record, self.lifecycle
-        until = lifecycle.until(self._present_facts()) if record is None else record.expires_at
-        return lifecycle.end_of(self.created_at, until)
+        lifecycle, facts, begun = self.lifecycle, self._present_facts(), self.created_at
+        until = lifecycle.until(facts)
+        if self.record is not None and facts.lifetime == self.facts.lifetime:
+            proved = facts.authenticated_at != self.facts.authenticated_at
+            until = max(until, self.record.expires_at) if proved else self.record.expires_at
+        if facts.authenticated_at is not None and facts.authenticated_at != self.facts.authenticated_at:
+            begun = facts.authenticated_at
+        return lifecycle.end_of(begun, until)
 
     @property
     def authenticated_at(self) -> float | None:
@@ -590,8 +595,8 @@ class Visit:
     def _need_cookie(self, what: str) -> None:
         if not self.cookie_possible:
             raise ResponseStarted(
-                f"{what} needs a cookie, but the response has started; nothing was saved: change the session, or "
-                "await session.save(), before the response starts (before websocket.accept)"
+                # Short: some frameworks make it the reason of a WebSocket's close, which has room for 123 bytes.
+                f"{what} needs a cookie, but the response has started; nothing was saved: await session.save() sooner"
             )
 
     def _saved(self, place: Place, stored: bytes, facts: Facts) -> None:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.stores.urls import store_class
 
 __all__ = ["roomkey"]
 
@@ -51,10 +52,9 @@ def create_postgres(url: str, table: str | None, unlogged: bool) -> None:
     URL is postgresql://user:password@host/database, of a role that may make tables. Better than here, where other
     users of the machine see it in the list of processes, it stands in the environment variable ROOMKEY_STORE.
     """
-    from roomkey.stores.postgres import PostgresStore
 
-    async def make() -> tuple[PostgresStore, bool]:
-        store = PostgresStore(url, table=table, max_connections=1)
+    async def make() -> tuple[object, bool]:
+        store = store_class("postgres", "PostgresStore")(url, table=table, max_connections=1)
         try:
             return store, await store.create_table(unlogged=unlogged)
         finally:
@@ -68,13 +68,12 @@ def create_postgres(url: str, table: str | None, unlogged: bool) -> None:
 @_UNLOGGED
 def print_postgres(table: str | None, unlogged: bool) -> None:
     """Print the SQL that makes the table, for your own migrations."""
-    from roomkey.stores.postgres import PostgresStore
 
-    try:
-        text = PostgresStore.ddl(unlogged=unlogged) if table is None else PostgresStore.ddl(table, unlogged=unlogged)
-    except ConfigurationError as error:
-        raise _failure(error, code=2) from error
-    click.echo(text, nl=False)
+    async def ddl() -> str:
+        text: str = store_class("postgres", "PostgresStore").ddl(*([] if table is None else [table]), unlogged=unlogged)
+        return text
+
+    click.echo(_run(ddl()), nl=False)
 
 
 @roomkey.group()
@@ -92,10 +91,9 @@ def create_sqlalchemy(url: str, table: str | None) -> None:
     Better than here, where other users of the machine see it in the list of processes, it stands in the environment
     variable ROOMKEY_STORE.
     """
-    from roomkey.stores.sqlalchemy import SQLAlchemyStore
 
-    async def make() -> tuple[SQLAlchemyStore, bool]:
-        store = SQLAlchemyStore(url, table=table)
+    async def make() -> tuple[object, bool]:
+        store = store_class("sqlalchemy", "SQLAlchemyStore")(url, table=table)
         try:
             return store, await store.create_table()
         finally:
@@ -109,13 +107,12 @@ def create_sqlalchemy(url: str, table: str | None) -> None:
 @_TABLE
 def print_sqlalchemy(url: str, table: str | None) -> None:
     """Print the SQL that makes the table in such a database, for your own migrations. Nothing is asked of it."""
-    from roomkey.stores.sqlalchemy import SQLAlchemyStore
 
-    try:
-        text = SQLAlchemyStore(url, table=table).ddl()
-    except ConfigurationError as error:
-        raise _failure(error, code=2) from error
-    click.echo(text, nl=False)
+    async def ddl() -> str:
+        text: str = store_class("sqlalchemy", "SQLAlchemyStore")(url, table=table).ddl()
+        return text
+
+    click.echo(_run(ddl()), nl=False)
 
 
 def _run(work: Coroutine[Any, Any, _Answer]) -> _Answer:

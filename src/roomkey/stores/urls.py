@@ -10,7 +10,7 @@ from typing import Any, cast
 from roomkey.errors import ConfigurationError
 from roomkey.stores.base import Store
 
-__all__ = ["store_from"]
+__all__ = ["store_class", "store_from"]
 
 _TAKES = (
     "it takes memory://, sqlite:///relative/path.db, sqlite:////absolute/path.db, redis://, valkey://, postgresql://, "
@@ -75,7 +75,9 @@ def _open_sqlite(url: str, rest: str, clock: _Clock) -> Store:
 
     from roomkey.stores.sqlite import SQLiteStore
 
-    if not rest.startswith("/") or rest.strip("/") in ("", ":memory:"):
+    if rest and not rest.startswith("/"):
+        raise ConfigurationError(f"store: a sqlite URL has three slashes before a file, or four before /; {_TAKES}")
+    if rest.strip("/") in ("", ":memory:"):
         raise ConfigurationError(f"store: a sqlite URL without a file; for sessions in memory: memory://; {_TAKES}")
     if "?" in rest or "#" in rest:
         raise ConfigurationError(
@@ -86,15 +88,15 @@ def _open_sqlite(url: str, rest: str, clock: _Clock) -> Store:
 
 
 def _open_redis(url: str, rest: str, clock: _Clock) -> Store:
-    return cast(Store, _class_of("redis", "RedisStore", extra="redis")(url, clock=clock))
+    return cast(Store, store_class("redis", "RedisStore")(url, clock=clock))
 
 
 def _open_postgres(url: str, rest: str, clock: _Clock) -> Store:
-    return cast(Store, _class_of("postgres", "PostgresStore", extra="postgres")(url, clock=clock))
+    return cast(Store, store_class("postgres", "PostgresStore")(url, clock=clock))
 
 
 def _open_sqlalchemy(url: str, rest: str, clock: _Clock) -> Store:
-    return cast(Store, _class_of("sqlalchemy", "SQLAlchemyStore", extra="sqlalchemy")(url, clock=clock))
+    return cast(Store, store_class("sqlalchemy", "SQLAlchemyStore")(url, clock=clock))
 
 
 def _open_cookie(url: str, rest: str, clock: _Clock) -> Store:
@@ -111,12 +113,16 @@ def _is_cookie_store(value: object) -> bool:
     return isinstance(value, CookieStore)
 
 
-def _class_of(module: str, name: str, *, extra: str) -> Any:
-    """Return a store's class. Raises ConfigurationError when its driver is not there."""
+def store_class(module: str, name: str) -> Any:
+    """Return a store's class, from the module that has the name of its extra.
+
+    Raises:
+        ConfigurationError: its driver is not installed.
+    """
     try:
         return getattr(import_module(f"roomkey.stores.{module}"), name)
     except ImportError as error:
-        raise ConfigurationError(f"store: its driver is not installed: pip install 'roomkey[{extra}]'") from error
+        raise ConfigurationError(f"store: its driver is not installed: pip install 'roomkey[{module}]'") from error
 
 
 _BY_SCHEME: dict[str, Callable[[str, str, _Clock], Store]] = {
