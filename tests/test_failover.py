@@ -149,7 +149,7 @@ def cluster():
         yield servers, owner, spare
 
 
-@pytest.mark.parametrize("way", ["killed", "switched over"])
+@pytest.mark.parametrize("way", ["killed", "silent", "switched over"])
 def test_a_redis_cluster(cluster, caplog, way):
     """The replica takes the slot over; where the old primary stays up, as its replica, it is left too."""
     servers, owner, spare = cluster
@@ -164,10 +164,16 @@ def test_a_redis_cluster(cluster, caplog, way):
         await until(has_the_slot)
 
     async def scenario():
-        store = RedisStore(f"redis+cluster://127.0.0.1:{servers[1].port},127.0.0.1:{servers[2].port}")
+        first = 0 if way == "silent" else 1
+        store = RedisStore(f"redis+cluster://127.0.0.1:{servers[first].port},127.0.0.1:{servers[2].port}")
         site = Site(store)
         if way == "killed":
             await fails_over(site, caplog, arrived=arrived, fail=servers[0].kill, promote=promoted)
+        elif way == "silent":
+            try:
+                await fails_over(site, caplog, arrived=arrived, fail=servers[0].pause, promote=promoted)
+            finally:
+                servers[0].resume()
         else:
             cards = [await site.log_in(user) for user in range(20)]
             assert await all_save(site, cards, before=True)
@@ -184,8 +190,9 @@ def test_a_redis_cluster(cluster, caplog, way):
     asyncio.run(scenario())
 
 
-def test_postgres_with_several_hosts_in_the_url(caplog):
-    """Where the URL names both servers, the store goes to the one that takes writes."""
+@pytest.mark.parametrize("way", ["killed", "silent"])
+def test_postgres_with_several_hosts_in_the_url(caplog, way):
+    """Where the URL names both servers, the store goes to the one that takes writes, past one that is silent."""
     with PostgresServer() as primary, PostgresServer(replica_of=primary) as replica:
         url = primary.url_for(target_session_attrs="read-write")
         url = url.replace(f":{primary.port}/", f":{primary.port},127.0.0.1:{replica.port}/")
@@ -204,7 +211,12 @@ def test_postgres_with_several_hosts_in_the_url(caplog):
         async def scenario():
             store = PostgresStore(url)
             await store.create_table()
-            await fails_over(Site(store), caplog, arrived=arrived, fail=primary.kill, promote=promote)
+            fail = primary.kill if way == "killed" else primary.pause
+            try:
+                await fails_over(Site(store), caplog, arrived=arrived, fail=fail, promote=promote)
+            finally:
+                if way == "silent":
+                    primary.resume()
             await store.close()
 
         asyncio.run(scenario())

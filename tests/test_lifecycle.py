@@ -324,7 +324,7 @@ def test_log_in_rotates_and_files_the_user(user):
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("user", [1.0, True, ["a"], b"a", "a\0b", "\ud800"], ids=repr)
+@pytest.mark.parametrize("user", [1.0, True, ["a"], b"a", "a\0b", "\ud800", "é" * 501], ids=repr)
 def test_what_is_no_user_id_is_refused(user):
     """Two users must never be the same text, and every database must keep it: nothing is saved."""
 

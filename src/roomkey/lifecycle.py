@@ -41,6 +41,7 @@ _REFUSED_WAIT = 0.02  # seconds between them
 _PURGE_EVERY = 60.0  # seconds between two purges
 _PURGE_BATCH = 500  # records
 _USER_IDS = (int, str, UUID)
+_LONGEST_USER = 1000  # bytes; an index of PostgreSQL's takes 2,700
 _LATE = 30.0  # seconds for which requests from before a rotation may still come in
 _CLOCK_ERROR = 86400.0  # seconds that a server's clock may have been ahead when a session began
 _LATEST = 2.5e11  # Unix seconds, in the year 9892: a `datetime` ends soon after
@@ -238,6 +239,10 @@ class Lifecycle:
             raise SessionDataError(
                 f"session[{self.config.user_key!r}] is of type {type(user).__name__}; a user's ID is an int, a str or "
                 "a UUID (or use another user_key in SessionConfig)"
+            )
+        if isinstance(user, str) and len(user.encode("utf-8", "surrogatepass")) > _LONGEST_USER:
+            raise SessionDataError(
+                f"session[{self.config.user_key!r}] is longer than {_LONGEST_USER} bytes, which is no user's ID"
             )
         if isinstance(user, str) and ("\0" in user or codec.has_surrogates(user)):
             raise SessionDataError(

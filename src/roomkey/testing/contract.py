@@ -660,6 +660,27 @@ class StoreContract:
         assert [key for key, _ in await store.of_user("42")] == [new_key]
 
     @_test
+    async def test_of_user_misses_no_session_that_rotates(self, bench: _Bench) -> None:
+        """A session whose ID changes while the list is made is on it, under one key or the other."""
+        store = _with_users(bench)
+        key = _key()
+        await store.create(key, bench.record(user="42"))
+
+        async def rotate() -> None:
+            nonlocal key
+            for version in range(1, 41):
+                new_key = _key()
+                new, tombstone = bench.record(user="42", version=version + 1), bench.tombstone(new_key)
+                await store.rotate(key, new_key, new, tombstone, version=version)
+                key = new_key
+
+        rotating = asyncio.create_task(rotate())
+        while not rotating.done():
+            assert await store.of_user("42")
+            await asyncio.sleep(0)
+        await rotating
+
+    @_test
     async def test_of_user_follows_the_record(self, bench: _Bench) -> None:
         """A session is listed from the update that names its user on, and not under a former user."""
         store = _with_users(bench)

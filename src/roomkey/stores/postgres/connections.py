@@ -108,6 +108,7 @@ class OwnConnections:
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._dsns = deque(target.dsns)
         self._slots = 0
         self._idle: list[tuple[Any, float]] = []  # connection, and since when on time.monotonic; the oldest first
         # Who waits for a connection. Gets one, or None: a slot in which to make one.
@@ -192,10 +193,10 @@ class OwnConnections:
             future.set_result(task.result())
 
     async def _connect(self) -> Any:
-        target = self._target
+        target, dsn = self._target, self._dsns[0]
         try:
             return await asyncpg.connect(
-                target.dsn,
+                dsn,
                 timeout=_CONNECT_TIMEOUT,
                 statement_cache_size=target.statement_cache_size,
                 max_cached_statement_lifetime=0,  # for ever: there are ten
@@ -217,6 +218,11 @@ class OwnConnections:
         except (asyncpg.ClientConfigurationError, ValueError) as error:
             # From nothing: the driver's words may hold a part of the URL.
             raise Refused(f"server: the driver cannot use this URL ({type(error).__name__}); {TAKES}") from None
+        except BaseException:
+            # Cancelled, perhaps, for the first host was silent until nobody wanted to wait any longer.
+            if self._dsns[0] is dsn:
+                self._dsns.rotate(-1)
+            raise
 
     async def release(self, connection: Any) -> None:
         self._take_back(connection)

@@ -17,7 +17,7 @@ CONNECTIONS = 10
 class Target:
     """Where to connect to, and how."""
 
-    dsn: str  # may hold a password: never shown
+    dsns: list[str]  # of the same hosts, another first in each; may hold a password: never shown
     shown: str  # host, port and database
     settings: dict[str, str]  # for the server
     max_connections: int = CONNECTIONS
@@ -55,10 +55,12 @@ def read_url(url: str) -> tuple[Target, dict[str, str]]:
     names = dict(theirs)
     if names.get("sslmode", "prefer") not in _SSL_MODES:
         raise ConfigurationError(f"server: sslmode in the URL takes one of {', '.join(_SSL_MODES)}")
-    dsn = f"{scheme}://{parts.netloc}{parts.path}" + (f"?{urllib.parse.urlencode(theirs)}" if theirs else "")
+    who, at, _ = parts.netloc.rpartition("@")
+    several, tail = hosts.split(","), parts.path + (f"?{urllib.parse.urlencode(theirs)}" if theirs else "")
+    turns = [",".join(several[n:] + several[:n]) for n in range(len(several))]
     settings = {} if "application_name" in names else {"application_name": "roomkey"}
     shown = (hosts or names.get("host", "")) + urllib.parse.unquote(parts.path)
-    return Target(dsn, shown, settings), options
+    return Target([f"{scheme}://{who}{at}{turn}{tail}" for turn in turns], shown, settings), options
 
 
 def _is_host(text: str) -> bool:

@@ -19,6 +19,7 @@ __all__ = ["Borrowed", "Clustered", "Connections", "NotSent", "Own"]
 
 _log = logging.getLogger("roomkey")
 _PATIENCE_CLOSING = 1.0  # seconds that a connection may take to say good-bye
+_PATIENCE_FINDING = 0.5  # seconds that a cluster may take to say where our slot is
 
 
 class _Connection(Protocol):
@@ -52,6 +53,10 @@ class Connections(Protocol):
 
 class NotSent(Exception):
     """No connection could be had; the reason is the cause."""
+
+
+class SlotNotFound(Exception):
+    """The cluster did not say in time where our slot is."""
 
 
 async def _revive(connection: _Connection) -> None:
@@ -171,20 +176,25 @@ class Clustered:
         self._key = key.decode()
         self._make = make  # None: it is the app's own client, which is not ours to replace or to close
         self._lost = False  # whether the node is to be found anew
+        self._closing: set[asyncio.Task[None]] = set()
         self._nodes: dict[int, Any] = {}  # of connections that are taken, by their id
 
     async def take(self) -> _Connection:
         client = self._client
         try:
-            await client.initialize()
-            if self._lost:
-                await client.execute_command("EXISTS", self._key)
-                self._lost = False
+            # A node that is silent must not use up the time in which another one would say where the slot is by now.
+            async with asyncio.timeout(_PATIENCE_FINDING):
+                await client.initialize()
+                if self._lost:
+                    await client.execute_command("EXISTS", self._key)
+                    self._lost = False
             node = client.get_node_from_key(self._key)
             connection: _Connection = node.acquire_connection()
-        except Exception as error:
-            await self._replace(client)
-            raise NotSent from error
+        except BaseException as error:
+            self._replace(client)
+            if not isinstance(error, Exception):  # cancelled: nobody wanted to wait any longer
+                raise
+            raise NotSent from (SlotNotFound() if isinstance(error, TimeoutError) else error)
         try:
             await _revive(connection)
         except BaseException:
@@ -208,14 +218,18 @@ class Clustered:
         return True
 
     async def close(self) -> None:
+        if self._closing:
+            await asyncio.wait(self._closing)
         if self._make is not None:
             await _part(_close(self._client))
 
-    async def _replace(self, client: Any) -> None:
+    def _replace(self, client: Any) -> None:
         """Begin anew from the URL: a client that found no node may have forgotten all it knew (redis-py 6.4)."""
         if self._make is not None and self._client is client:  # or another batch has done it
             self._client = self._make()
-            await _part(_close(client))
+            closing = asyncio.get_running_loop().create_task(_part(_close(client)))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
 
 async def _close(client: Any) -> None:

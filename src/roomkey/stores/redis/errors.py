@@ -41,6 +41,7 @@ _BY_NAME = {  # class names: redis-py and valkey-py each have classes of their o
     "TryAgainError": "the Redis cluster is moving the sessions' slot to another node",
     "ClusterDownError": "the Redis cluster is down, or no node has the sessions' slot",
     "SlotNotCoveredError": "the Redis cluster is down, or no node has the sessions' slot",
+    "SlotNotFound": "the Redis cluster did not say in time which node has the sessions' slot",
     "RedisClusterException": "the Redis cluster cannot be reached",
     "MasterNotFoundError": "the sentinels know no primary of that name, or cannot be reached",
     "MaxConnectionsError": "the client's connections are all in use: give it more, or give the store a URL",

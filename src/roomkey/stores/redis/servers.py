@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import re
 import socket
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -279,8 +280,11 @@ def _own_cluster(address: _Address, key: bytes) -> Connections:
     # These retries are for finding the node that has our slot; what sessions need is never sent by this client.
     options = {**_connection_options(address), "retry": Retry(ConstantBackoff(0.05), 3)}
 
+    hosts = deque(address.hosts)
+
     def make() -> Any:
-        nodes = [ClusterNode(host, port) for host, port in address.hosts]
+        nodes = [ClusterNode(host, port) for host, port in hosts]
+        hosts.rotate(-1)  # the next one asks another first: this one may be silent
         return RedisCluster(startup_nodes=nodes, ssl=address.tls, **options)
 
     return Clustered(make(), key, make)

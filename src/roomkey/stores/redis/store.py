@@ -159,18 +159,25 @@ class RedisStore:
 
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         """Return key and record of every live session of `user`."""
-        command = Command((self._users + user.encode(), self._now()), list_script, keys=1)
-        keys = [raw.decode() for raw in await self._link().writes.ask(command)]
-        # Each is one more of the loads that share round trips. What cannot be read is nobody's session, and must not
-        # keep the user from ending the others.
-        found = await asyncio.gather(*(self._read(key) for key in keys), return_exceptions=True)
         sessions: list[tuple[str, Record]] = []
-        for key, record in zip(keys, found, strict=True):
-            if isinstance(record, BaseException):
-                if not isinstance(record, Unreadable):
-                    raise record
-            elif record is not None and record.user == user and record.successor is None:
-                sessions.append((key, record))
+        seen: set[str] = set()
+        moved = True
+        while moved:
+            command = Command((self._users + user.encode(), self._now()), list_script, keys=1)
+            keys = [key for raw in await self._link().writes.ask(command) if (key := raw.decode()) not in seen]
+            seen.update(keys)
+            # Each is one more of the loads that share round trips. What cannot be read is nobody's session, and must
+            # not keep the user from ending the others.
+            found = await asyncio.gather(*(self._read(key) for key in keys), return_exceptions=True)
+            moved = False
+            for key, record in zip(keys, found, strict=True):
+                if isinstance(record, BaseException):
+                    if not isinstance(record, Unreadable):
+                        raise record
+                elif record is not None and record.user == user and record.successor is None:
+                    sessions.append((key, record))
+                else:
+                    moved = True  # perhaps rotated since the keys were listed: by now its new key is on the list
         return sessions
 
     async def wipe(self) -> None:

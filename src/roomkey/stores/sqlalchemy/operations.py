@@ -11,7 +11,7 @@ import asyncio
 import enum
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -231,8 +231,9 @@ class Office:
     def _stop_listening(self) -> None:
         # An engine of the app's outlives this, and would go on telling.
         if self.engine.dialect.name in READ_ONLY:
-            sa.event.remove(self.engine.sync_engine, "connect", self._connected)
-            sa.event.remove(self.engine.sync_engine, "checkout", self._taken)
+            with suppress(exc.InvalidRequestError):  # nobody closed the store, and the engine went first
+                sa.event.remove(self.engine.sync_engine, "connect", self._connected)
+                sa.event.remove(self.engine.sync_engine, "checkout", self._taken)
 
     async def close(self) -> None:
         if self._watch is not None:
