@@ -163,6 +163,10 @@ class RedisServer:
 
     def _arguments(self) -> list[str]:
         common = ["--bind", "127.0.0.1", "--port", "0" if self.tls else str(self.port), "--dir", str(self.directory)]
+        if self.tls:
+            key = str(self.directory / "key.pem")
+            common += ["--tls-port", str(self.port), "--tls-cert-file", str(self.certificate)]
+            common += ["--tls-key-file", key, "--tls-auth-clients", "no"]
         if self.sentinel:
             config = self.directory / "sentinel.conf"
             config.touch()
@@ -170,10 +174,6 @@ class RedisServer:
         arguments = [*common, "--save", "", "--appendonly", "no", "--unixsocket", str(self.socket)]
         if self.password is not None:
             arguments += ["--requirepass", self.password]
-        if self.tls:
-            key = str(self.directory / "key.pem")
-            arguments += ["--tls-port", str(self.port), "--tls-cert-file", str(self.certificate)]
-            arguments += ["--tls-key-file", key, "--tls-auth-clients", "no"]
         return arguments
 
     def _answers(self) -> bool:

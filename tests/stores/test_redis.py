@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import redis
@@ -1499,6 +1500,24 @@ async def test_slot_that_moves() -> None:
         await plain.close()
         for admin in admins:
             admin.close()
+
+
+@_async
+async def test_sentinels_with_tls() -> None:
+    """With rediss+sentinel:// the sentinels are asked over TLS too."""
+    with _tls() as primary:
+        own, key = str(primary.certificate), str(primary.directory / "key.pem")
+        options = ["--tls-replication", "yes", "--tls-ca-cert-file", own, "--tls-cert-file", own, "--tls-key-file", key]
+        with RedisServer(*options, tls=True, sentinel=True, binary=primary.binary) as sentinel:
+            with contextlib.closing(_admin(sentinel, ssl=True, ssl_ca_certs=own)) as admin:
+                admin.execute_command("SENTINEL", "MONITOR", "main", "127.0.0.1", primary.port, 1)
+                admin.execute_command("SENTINEL", "SET", "main", "auth-pass", "pw")
+            store = RedisStore(f"rediss+sentinel://:pw@127.0.0.1:{sentinel.port}/main?ssl_ca_certs={quote(own)}")
+            await store.open()
+            key = _key()
+            await store.create(key, _record())
+            assert await store.load(key) is not None
+            await store.close()
 
 
 @_async

@@ -258,6 +258,8 @@ def _own_behind_sentinels(address: _Address) -> Connections:
 
     # Half a second for each: a sentinel that is down must not use up the time in which the next one would answer.
     asking: dict[str, Any] = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5, "retry": Retry(NoBackoff(), 0)}
+    if address.tls:
+        asking |= {"ssl": True, **{name: value for name, value in address.options.items() if name.startswith("ssl_")}}
     for name in _SENTINEL_OPTIONS:
         if name in address.options:
             asking[name.removeprefix("sentinel_")] = address.options[name]

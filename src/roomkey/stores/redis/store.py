@@ -59,8 +59,8 @@ class RedisStore:
             - `redis://user:password@host:6379/0`, `rediss://` with TLS; `valkey://` and `valkeys://` are the same
             - `unix:///path/to/redis.sock?db=0&password=...`
             - `redis+cluster://host1:6379,host2:6379`, `rediss+cluster://` with TLS
-            - `redis+sentinel://user:password@host1:26379,host2:26379/service/0`, `rediss+sentinel://` with TLS; the
-              sentinels' own credentials are the options `sentinel_username` and `sentinel_password`
+            - `redis+sentinel://user:password@host1:26379,host2:26379/service/0`, `rediss+sentinel://` with TLS, to
+              the sentinels too; their own credentials are the options `sentinel_username` and `sentinel_password`
 
             The options after `?` are redis-py's: `ssl_ca_certs`, `ssl_cert_reqs`, `client_name` and so on.
         prefix: what every key begins with; default "{roomkey}:". Give apps that share a server one each. In a cluster
