@@ -272,6 +272,18 @@ class FindsOnlyOne(_Broken):
         return (await super().of_user(user))[:1]
 
 
+class ListsThenLoads(_Broken):
+    async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
+        await asyncio.sleep(0)
+        await super().rotate(key, new_key, record, tombstone, version=version)
+
+    async def of_user(self, user: str) -> list[tuple[str, Record]]:
+        keys = [key for key, _ in await super().of_user(user)]
+        await asyncio.sleep(0)  # as long as a round trip takes
+        found = [(key, await self.load(key)) for key in keys]
+        return [(key, record) for key, record in found if record is not None and record.successor is None]
+
+
 class FindsTheEnded(_Broken):
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         return [(key, record) for key, record in self._records.items() if record.user == user]
@@ -401,6 +413,7 @@ FAULTS: list[tuple[Callable[..., Store], str]] = [
     (FindsByPrefix, "test_of_user_without_sessions"),
     (FindsTheEnded, "test_of_user_leaves_out_the_ended"),
     (FindsTheEnded, "test_of_user_leaves_out_tombstones"),
+    (ListsThenLoads, "test_of_user_misses_no_session_that_rotates"),
     (ForgetsWhoLoggedIn, "test_of_user_follows_the_record"),
     (IndexExpiresAlone, "test_of_user_follows_a_touch"),
     (WipesTheLoggedInOnly, "test_wipe_ends_every_session"),
