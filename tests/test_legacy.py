@@ -77,6 +77,7 @@ from roomkey.legacy import (
 from roomkey.legacy.move_in import MoveIn, checked_readers
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing.clock import Clock
+from tests.test_lifecycle import CountingStore
 
 KEY = "the old app's key, long enough that nobody guesses it"
 OTHER = "another key, just as long as the old app's own key is"
@@ -1476,6 +1477,51 @@ def test_the_limit_counts_who_moves_in():
         for browser in browsers:
             assert await browser.visit("/read") == {"user_id": "a"}
         assert len(await store.of_user("a")) == 2
+
+    run(go())
+
+
+@pytest.mark.parametrize("seal", [False, True])
+def test_requests_that_move_in_together_take_one_place_of_the_limit(seal):
+    """Twenty requests with one old cookie are one session: it pushes out the longest unused one, and no other."""
+    clock = Clock(1_700_000_000.0)
+    store = CountingStore(clock=clock)
+    options = {"store": store, "clock": clock, "max_sessions_per_user": 2, "seal": seal}
+    app = SessionMiddleware(_shop, secret_key=SECRET, legacy=[_OwnReader(data={"user_id": "new"})], **options)
+
+    async def go():
+        before = []
+        for _ in range(2):
+            before.append(_Browser(app))
+            await before[-1].visit("/log-in")
+            clock.advance(10)
+        together = [_Browser(app, own="a") for _ in range(20)]
+        assert await asyncio.gather(*(browser.visit("/read") for browser in together)) == [{"user_id": "new"}] * 20
+        assert len(await store.of_user("new")) == 2
+        # The browser keeps the card that came last.
+        assert {"user_id": "new"} in [await browser.visit("/read") for browser in together]
+        assert [await browser.visit("/read") for browser in before] == [{}, {"user_id": "new"}]
+
+    run(go())
+
+
+def test_who_comes_second_files_what_the_first_request_could_not(monkeypatch):
+    """The store failed after the first request had saved the session and before it had said whose it is."""
+    store, app = _roomkey(_OwnReader(data={"user_id": "new"}), max_sessions_per_user=2)
+
+    async def down(*args, **options):
+        raise StoreUnavailable("down")
+
+    async def go():
+        browser = _Browser(app, own="a")
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "update", down)
+            assert await browser.visit("/read") == 503
+        assert await store.of_user("new") == []
+        assert await browser.visit("/read") == {"user_id": "new"}
+        assert len(await store.of_user("new")) == 1
+        assert await browser.visit("/read") == {"user_id": "new"}
+        assert set(browser.cookies) == {"session"}
 
     run(go())
 

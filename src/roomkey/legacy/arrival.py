@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from roomkey import codec
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["arrive_with", "facts_of", "refuse"]
 
 _log = logging.getLogger("roomkey")
+_NOT_FILED = 1  # the version of a session that has just moved in; who comes first files it under its user
 _OLD_COOKIE = 30 * 24 * 60 * 60.0  # seconds that an old cookie may be brought, where its reader does not know
 
 
@@ -41,11 +43,13 @@ async def arrive_with(lifecycle: Lifecycle, old: Found) -> Visit:
     tombstone = await lifecycle.store.load(mark)
     if tombstone is None:
         try:
-            return _moving(lifecycle, old, await _put(lifecycle, old, mark, secret))
+            place = await _put(lifecycle, old, mark, secret)
         except SessionDataError as error:
             return refuse(lifecycle, error)
         except Conflict:  # another request was first
             tombstone = await lifecycle.store.load(mark)
+        else:
+            return await _moving(lifecycle, old, place)
     if tombstone is None or tombstone.successor is None:
         return lifecycle.refuse("damaged")
     try:
@@ -55,9 +59,7 @@ async def arrive_with(lifecycle: Lifecycle, old: Found) -> Visit:
     record = await lifecycle.store.load(tombstone.successor)
     if record is None:
         return lifecycle.refuse("unknown")
-    if record.successor is not None:
-        return await lifecycle.follow(record, secret)
-    return _moving(lifecycle, old, Place(tombstone.successor, record, secret))
+    return await _moving(lifecycle, old, Place(tombstone.successor, record, secret))
 
 
 def facts_of(lifecycle: Lifecycle, old: Found) -> Facts:
@@ -77,16 +79,44 @@ def refuse(lifecycle: Lifecycle, error: SessionDataError) -> Visit:
     return lifecycle.anonymous()
 
 
-def _moving(lifecycle: Lifecycle, old: Found, place: Place) -> Visit:
-    visit = lifecycle.visit_at(*place)
+async def _moving(lifecycle: Lifecycle, old: Found, place: Place) -> Visit:
+    key, record, secret = place
+    refusals = 0
+    while record.user is None and record.version == _NOT_FILED and record.successor is None:
+        user = _user_at(lifecycle, place)
+        if user is None:
+            break
+        filed = replace(record, user=user, version=_NOT_FILED + 1)
+        try:
+            await lifecycle.store.update(key, filed, version=_NOT_FILED)
+        except Conflict:  # another request did it, or more
+            found = await lifecycle.store.load(key)
+            if found is None:
+                return lifecycle.refuse("unknown")
+            refusals = await lifecycle.wait_for_progress(place, Place(key, found, secret), refusals)
+            record = found
+        else:
+            record = filed
+            if lifecycle.limit is not None:
+                await lifecycle.keep_to_limit(user, lifecycle.limit)
+    if record.successor is not None:
+        return await lifecycle.follow(record, secret)
+    visit = lifecycle.visit_at(key, record, secret)
     if visit.record is not None:
         visit.found = old
         visit.session.mark_accessed()
     return visit
 
 
+def _user_at(lifecycle: Lifecycle, place: Place) -> str | None:
+    try:
+        return lifecycle.user_of(codec.decode(lifecycle.envelope.open(place.record.data, place.key, place.secret)))
+    except codec.DamagedData:
+        return None
+
+
 async def _put(lifecycle: Lifecycle, old: Found, mark: str, mark_secret: bytes) -> Place:
-    """Save an old session as it is.
+    """Save an old session as it is, under no user yet: a limit must not count what other requests save of it.
 
     Raises:
         Conflict: its mark is there.
@@ -99,7 +129,7 @@ async def _put(lifecycle: Lifecycle, old: Found, mark: str, mark_secret: bytes) 
     key, secret = store_key(session_id), envelope.secret_of(session_id)
     stored = codec.encode(old.session.data, facts)
     lifecycle.check(old.session.data, stored)
-    record = Record(envelope.close(stored, key, secret), 1, now, lifecycle.until(facts), user)
+    record = Record(envelope.close(stored, key, secret), _NOT_FILED, now, lifecycle.until(facts))
     until = now + (_OLD_COOKIE if old.session.expires_in is None else old.session.expires_in)
     until = max(until, record.expires_at)
     passed_on = envelope.pass_on(mark_secret, key, secret)
@@ -111,6 +141,4 @@ async def _put(lifecycle: Lifecycle, old: Found, mark: str, mark_secret: bytes) 
         await store.delete(key)
         raise
     lifecycle.tell(Created(key, user))
-    if user is not None and lifecycle.limit is not None:
-        await lifecycle.keep_to_limit(user, lifecycle.limit)
     return Place(key, record, secret)
