@@ -262,6 +262,34 @@ def test_a_token_made_with_the_log_in_is_the_users(store):
     asyncio.run(scenario())
 
 
+def test_tabs_that_are_opened_together():
+    """Each page makes a secret before it knows of the others': every form is good, and there are never too many."""
+    life = SessionMiddleware(None, secret_key="k" * 32, store="memory://").lifecycle
+
+    async def scenario():
+        visit = await life.arrive([])
+        visit.session["user_id"] = 42
+        await visit.commit()
+        tabs = [await life.arrive([visit.card]) for _ in range(25)]
+        tokens = [csrf_token(tab.session) for tab in tabs]
+        for tab in tabs[:10]:
+            await tab.commit()
+        now = await life.arrive([visit.card])
+        assert all(verify_csrf_token(now.session, token) for token in tokens[:10])
+        assert not any(verify_csrf_token(now.session, token) for token in tokens[10:])
+        assert verify_csrf_token(now.session, csrf_token(now.session))
+        for tab in tabs[10:]:
+            await tab.commit()
+        now = await life.arrive([visit.card])
+        assert [verify_csrf_token(now.session, token) for token in tokens] == [False] * 15 + [True] * 10
+        now.session["user_id"] = 43
+        await now.commit()
+        now = await life.arrive([now.card])
+        assert not any(verify_csrf_token(now.session, token) for token in tokens)
+
+    asyncio.run(scenario())
+
+
 def test_the_secret_rotates_with_the_id():
     """`rotate()` and `reauthenticated()` make the tokens from before worthless."""
     for order in (lambda session: session.rotate(), lambda session: session.reauthenticated()):
@@ -281,7 +309,8 @@ def test_what_is_no_token_is_false(token):
 
 
 @pytest.mark.parametrize(
-    "kept", [5, [], ["a", None], [b"short", None], {"a": 1}, ["a" * 64], ["A" * 64, None], ["a" * 64 + "\n", None]]
+    "kept",
+    [5, [], [None], [None, "a"], [None, b"short"], {"a": 1}, ["a" * 64], [None, "A" * 64], [None, "a" * 64 + "\n"]],
 )
 def test_a_damaged_secret_is_made_anew(kept):
     """What an app put under the reserved key is not taken for a secret."""

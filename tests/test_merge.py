@@ -4,6 +4,7 @@ import copy
 import itertools
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +47,14 @@ def test_merge_key_by_key(fresh, base, mine):
     for key in "abcdef":
         source = was_fresh if was_base.get(key) == was_mine.get(key) else was_mine
         assert merged.get(key) == source.get(key)
+
+
+def test_a_function_that_gives_nothing_the_second_time():
+    """One that forgets to return in a branch that only the fresh value takes: an error, and not a value of None."""
+    session = Session(n=1)
+    session.change("n", lambda n: n + 1 if n == 1 else None)
+    with pytest.raises(TypeError, match=r"change: the function for 'n' returned None"):
+        merge({"n": 5}, {"n": 1}, dict(session), session._asked.changes)
 
 
 @given(_sessions, _sessions, _sessions)

@@ -296,6 +296,27 @@ def test_a_response_that_used_the_session_varies_by_cookie(before, after):
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("name", ["is_new", "handle", "created_at", "expires_at", "authenticated_at"])
+@pytest.mark.parametrize("logged_in", [False, True])
+def test_a_response_that_used_what_is_known_of_the_session_varies_by_cookie(name, logged_in):
+    """A page that says "welcome back", or when the session ends, is another one without the cookie."""
+
+    async def handler(scope, send):
+        getattr(scope["session"], name)
+        await start(send)
+        await send(HELLO)
+
+    async def scenario():
+        app = make(handler)
+        visit = app.lifecycle.anonymous()
+        visit.session["user_id"] = 7
+        await visit.commit()
+        scope = http_scope("/", visit.card) if logged_in else http_scope()
+        assert header((await ask(app, scope))[0], b"vary") == [b"Cookie"]
+
+    asyncio.run(scenario())
+
+
 def test_a_response_that_did_not_use_the_session_does_not_vary():
     """A handler that never looks at the session leaves Vary alone, even for a browser that has a cookie."""
 

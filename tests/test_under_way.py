@@ -1,10 +1,11 @@
 """Requests that are under way while others save: what they save, what they show, and which cookie they send."""
 
 import asyncio
+import contextlib
 
 import pytest
 
-from roomkey import SessionDataError, SessionEnded, Sessions, StoreUnavailable
+from roomkey import ResponseStarted, SessionDataError, SessionEnded, SessionMiddleware, Sessions, StoreUnavailable
 from roomkey.csrf import csrf_token
 from roomkey.visit import Cookie
 from tests.test_lifecycle import MAX_AGE, START, World
@@ -275,6 +276,52 @@ def test_a_shorter_life_is_not_prolonged_by_who_does_not_know_of_it():
     run(scenario)
 
 
+def test_a_shorter_life_needs_a_cookie():
+    """Without a new ID a request under way would prolong it again, so a stream is told, not fooled."""
+
+    async def scenario():
+        world = World()
+        visit = world.life.anonymous()
+        visit.session.update(user_id=7)
+        visit.session.remember(100_000)
+        await visit.commit()
+        stream = await world.arrive(visit.card)
+        stream.cookie_possible = False
+        stream.session.remember(60)
+        with pytest.raises(ResponseStarted):
+            await stream.session.save()
+        stream = await world.arrive(visit.card)
+        stream.cookie_possible = False
+        stream.session.remember(200_000)
+        await stream.session.save()
+        world.clock.advance(150_000)
+        assert await world.data(visit.card) == {"user_id": 7}
+
+    run(scenario)
+
+
+def test_of_two_genuine_cards_one_was_rotated_a_moment_ago():
+    """The second is long dead, and must not make the request one that may begin a session over the newer cookie."""
+
+    async def scenario():
+        world = World()
+        dead = await world.begin(x=1)
+        visit = await world.arrive(dead)
+        visit.session.invalidate()
+        await visit.commit()
+        card = await world.begin(x=2)
+        visit = await world.arrive(card)
+        visit.session["user_id"] = 7
+        await visit.commit()
+        for cards in ([card, dead], [dead, card]):
+            late = await world.life.arrive(cards)
+            late.session["seen"] = 1
+            await late.commit()
+            assert late.cookie is Cookie.KEEP
+
+    run(scenario)
+
+
 # --- several tasks of one request -------------------------------------------------------------------------------------
 
 
@@ -388,6 +435,268 @@ def test_what_a_save_could_not_do_is_asked_for_still():
         await visit.commit()
         assert visit.card != card
         assert await world.data(visit.card) == {"n": 1} and await world.data(card) is None
+
+    run(scenario)
+
+
+async def during(saving_task, gate, deed):
+    """Do something while a save waits for the store, and let it go on."""
+    await gate.reached.wait()
+    deed()
+    gate.opened.set()
+    await saving_task
+
+
+def test_a_change_during_a_save_that_lost_its_swap_runs_on_what_is_fresh():
+    """It was called on a value that another request had raised already."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(n=0)
+        visit, other = await world.two(card)
+        other.session["n"] = 10
+        await other.commit()
+        gate = Gate(world.store, "update")
+        visit.session["a"] = 1
+        saving = asyncio.create_task(visit.session.save())
+        await during(saving, gate, lambda: visit.session.change("n", lambda n: n + 1))
+        assert visit.session["n"] == 11
+        late = await world.arrive(card)
+        late.session.change("n", lambda n: n + 100)
+        await late.commit()
+        await visit.commit()
+        assert await world.data(card) == {"n": 111, "a": 1}
+
+    run(scenario)
+
+
+def test_a_change_that_alters_its_argument_during_a_save_that_lost_its_swap():
+    """A list that grows in place: neither this request's growth nor the other's is lost, and none counts twice."""
+
+    def add(name):
+        def function(names):
+            names.append(name)
+            return names
+
+        return function
+
+    async def scenario():
+        world = World()
+        card = await world.begin(names=[])
+        visit, other = await world.two(card)
+        other.session.change("names", add("other"))
+        await other.commit()
+        gate = Gate(world.store, "update")
+        visit.session.change("names", add("one"))
+        saving = asyncio.create_task(visit.session.save())
+        await during(saving, gate, lambda: visit.session.change("names", add("two")))
+        assert visit.session["names"] == ["other", "one", "two"]
+        await visit.commit()
+        assert await world.data(card) == {"names": ["other", "one", "two"]}
+
+    run(scenario)
+
+
+def test_a_change_that_came_to_nothing_during_a_save_runs_on_what_is_fresh():
+    """It put in what was there, and another request had taken that out."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(seen={1, 2})
+        visit, other = await world.two(card)
+        other.session.change("seen", lambda seen: seen - {2})
+        await other.commit()
+        gate = Gate(world.store, "update")
+        visit.session["a"] = 1
+        saving = asyncio.create_task(visit.session.save())
+        await during(saving, gate, lambda: visit.session.change("seen", lambda seen: seen | {2}))
+        await visit.commit()
+        assert await world.data(card) == {"seen": {1, 2}, "a": 1}
+
+    run(scenario)
+
+
+def test_a_change_that_refuses_what_is_fresh_is_heard_by_who_called_it():
+    """Two requests take the last seat; one does so while another task of its request saves. That save holds."""
+
+    def take(seats):
+        if not seats:
+            raise ValueError("sold out")
+        return seats - 1
+
+    async def scenario():
+        world = World()
+        card = await world.begin(seats=1)
+        visit, other = await world.two(card)
+        other.session.change("seats", take)
+        await other.commit()
+        gate = Gate(world.store, "update")
+        visit.session["a"] = 1
+        saving = asyncio.create_task(visit.session.save())
+        await during(saving, gate, lambda: (visit.session.change("seats", take), visit.session.update(b=2)))
+        with pytest.raises(ValueError, match="sold out"):
+            await visit.session.save()
+        assert visit.session == {"seats": 0, "a": 1, "b": 2}
+        await visit.commit()
+        assert await world.data(card) == {"seats": 0, "a": 1, "b": 2}
+
+    run(scenario)
+
+
+def test_messages_left_and_shown_while_another_task_saves():
+    """Each is shown once, whoever wins."""
+
+    async def scenario():
+        world = World()
+        visit = world.life.anonymous()
+        visit.session.flash("old")
+        await visit.commit()
+        card = visit.card
+        visit, other = await world.two(card)
+        other.session.flash("theirs")
+        await other.commit()
+        gate = Gate(world.store, "update")
+        visit.session["a"] = 1
+        saving = asyncio.create_task(visit.session.save())
+        await during(saving, gate, lambda: visit.session.flash("mine"))
+        showing, late = await world.two(card)
+        shown = await showing.session.flashes()
+        await visit.commit()
+        late = await world.arrive(card)
+        shown += await late.session.flashes()
+        assert sorted(message for _, message in shown) == ["mine", "old", "theirs"]
+
+    run(scenario)
+
+
+def test_what_begins_after_invalidate_keeps_what_another_task_put_in():
+    """The log-out loses its swap while another task of the request writes."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(user_id=7)
+        visit, other = await world.two(card)
+        other.session["other"] = 1
+        await other.commit()
+        visit.session.invalidate()
+        visit.session["notice"] = "bye"
+        gate = Gate(world.store, "update")
+        saving = asyncio.create_task(visit.session.save())
+        await during(saving, gate, lambda: visit.session.update(y=1))
+        await visit.commit()
+        assert await world.data(visit.card) == {"notice": "bye", "y": 1}
+        assert await world.data(card) is None
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("how", ["refresh", "save", "flashes", "save without a conflict"])
+def test_a_list_that_the_handler_holds_stays_the_sessions(how):
+    """`cart = session["cart"]`, then a call that takes in what others saved, then `cart.append(x)`."""
+
+    async def scenario():
+        world = World()
+        visit = world.life.anonymous()
+        visit.session.update(cart=[1], deep={"list": []})
+        visit.session.flash("hello")
+        await visit.commit()
+        card = visit.card
+        visit, other = await world.two(card)
+        if how != "save without a conflict":
+            other.session["other"] = 1
+            await other.commit()
+        cart, deep = visit.session["cart"], visit.session["deep"]["list"]
+        cart.append(2)
+        if how == "refresh":
+            await visit.session.refresh()
+        elif how == "flashes":
+            assert await visit.session.flashes()
+        else:
+            visit.session["mine"] = 1
+            await visit.session.save()
+        cart.append(3)
+        deep.append("x")
+        await visit.commit()
+        found = await world.data(card)
+        assert found["cart"] == [1, 2, 3] and found["deep"] == {"list": ["x"]}
+        assert found.get("other") == (None if how == "save without a conflict" else 1)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("act", ["rotate", "reauthenticated", "log in"])
+def test_a_response_waits_for_the_card_that_a_task_is_about_to_get(act):
+    """A task saves a rotation while the response starts: without the new cookie the user would be logged out."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(user_id=7)
+        saved, reached = [], asyncio.Event()
+        inner = world.store.rotate
+
+        async def rotate(*args, **options):
+            reached.set()
+            await asyncio.sleep(0.05)
+            await inner(*args, **options)
+
+        world.store.rotate = rotate
+
+        async def app(scope, receive, send):
+            session = scope["session"]
+            {
+                "rotate": session.rotate,
+                "reauthenticated": session.reauthenticated,
+                "log in": lambda: session.update(user_id=8),
+            }[act]()
+            saved.append(asyncio.create_task(session.save()))
+            await reached.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            await saved[0]
+
+        cookie = await set_cookie(world, app, card)
+        assert cookie is not None and cookie != card
+        assert (await world.data(cookie))["user_id"] == (8 if act == "log in" else 7)
+
+    run(scenario)
+
+
+async def set_cookie(world, app, card):
+    """Return the card that the app's first response gives; None where it gives none."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    middleware = SessionMiddleware(app, world.life.config)
+    with contextlib.suppress(SessionDataError):
+        await middleware({"type": "http", "headers": [(b"cookie", b"session=" + card)]}, None, send)
+    value = dict(sent[0]["headers"]).get(b"set-cookie")
+    return None if value is None else value.split(b";")[0].partition(b"=")[2]
+
+
+def test_an_error_page_sends_no_card_that_has_died():
+    """The session was rotated early, another request has logged in since, and then what was to be saved was refused."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(x=1)
+
+        async def app(scope, receive, send):
+            session = scope["session"]
+            session.rotate()
+            await session.save()
+            other = await world.arrive(session._visit.card)
+            other.session["user_id"] = 7
+            await other.commit()
+            session["bad"] = object()
+            for status in (200, 500):
+                with contextlib.suppress(SessionDataError):
+                    await send({"type": "http.response.start", "status": status, "headers": []})
+                    break
+            await send({"type": "http.response.body", "body": b""})
+
+        assert await set_cookie(world, app, card) is None
 
     run(scenario)
 

@@ -241,19 +241,35 @@ def test_all_but_this_one_are_revoked(world):
 
 
 @pytest.mark.parametrize("by", ["session", "handle"])
-def test_the_session_to_keep_is_kept_where_another_request_has_rotated_it_meanwhile(world, by):
+@pytest.mark.parametrize("rotations", [1, 2, 3])
+def test_the_session_to_keep_is_kept_where_another_request_has_rotated_it_meanwhile(world, by, rotations):
     """A change of password in one request and a rotation in another: the session goes on, the others have ended."""
 
     async def scenario():
         here = world()
         mine, other = await here.log_in(42), await here.log_in(42)
         visit = await here.arrive(mine)
-        parallel = await here.arrive(mine)
-        parallel.session.rotate()
-        await parallel.commit()
+        parallel = [mine]
+
+        async def rotate():
+            again = await here.arrive(parallel[-1])
+            again.session.rotate()
+            await again.commit()
+            parallel.append(again.card)
+
+        await rotate()
+        truth = here.life.store.store.of_user
+
+        async def rotates_on(user):
+            listed = await truth(user)
+            for _ in range(rotations - 1):
+                await rotate()
+            return listed
+
+        here.life.store.store.of_user = rotates_on
         keep = visit.session if by == "session" else visit.session.handle
         assert await visit.session.sessions.revoke_all(42, keep=keep) == 1
-        assert [await here.who(card) for card in (parallel.card, other)] == [42, None]
+        assert [await here.who(card) for card in (parallel[-1], other)] == [42, None]
 
     asyncio.run(scenario())
 
@@ -341,7 +357,16 @@ def test_users_of_each_type_are_found(world, user):
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("user", [True, 1.5, b"5", ["5"], {"id": 5}, (5,), dt.date(2026, 1, 1)], ids=repr)
+_DEEP: list[object] = []
+for _ in range(150):
+    _DEEP = [_DEEP]
+
+
+@pytest.mark.parametrize(
+    "user",
+    [True, 1.5, b"5", ["5"], {"id": 5}, (5,), dt.date(2026, 1, 1), 10**1000, 10**5000, [10**5000], _DEEP, "\0"],
+    ids=lambda user: type(user).__name__,
+)
 def test_what_is_no_id_is_refused(world, user):
     """A user's ID of another type is an error that names the key, and nothing is saved."""
 
@@ -349,7 +374,49 @@ def test_what_is_no_id_is_refused(world, user):
         here = world()
         with pytest.raises(SessionDataError, match="user_id"):
             await here.log_in(user)
-        assert await here.sessions.of(str(user)) == []
+        assert await here.sessions.of(user) == []
+        assert await here.sessions.revoke_all(user) == 0
+        card = await here.log_in(42)
+        visit = await here.arrive(card)
+        assert not await here.sessions.revoke(visit.session.handle, user=user)
+        visit.session["user_id"] = user
+        with pytest.raises(SessionDataError, match="user_id"):
+            await visit.commit()
+        assert await here.who(card) == 42
+
+    asyncio.run(scenario())
+
+
+def test_a_card_that_the_limit_ended_meanwhile_is_not_sent(world):
+    """Between this log-in and its answer another one has pushed it out: the browser keeps what it has."""
+
+    async def log_in(scope, receive, send):
+        scope["session"]["user_id"] = 42
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def scenario():
+        here = world(max_sessions_per_user=1)
+        app = SessionMiddleware(log_in, here.config)
+        truth = here.life.store.store.of_user
+        sent = []
+
+        async def another_comes(user):
+            here.life.store.store.of_user = truth
+            listed = await truth(user)
+            here.clock.advance(1)
+            await here.log_in(42)
+            return listed
+
+        async def send(message):
+            sent.append(message)
+
+        for card in (None, await here.log_in(43)):
+            here.life.store.store.of_user = another_comes
+            headers = [] if card is None else [(b"cookie", b"session=" + card)]
+            await app({"type": "http", "headers": headers}, None, send)
+            assert b"set-cookie" not in dict(sent[-2]["headers"])
+            assert len(await here.sessions.of(42)) == 1
 
     asyncio.run(scenario())
 

@@ -136,13 +136,17 @@ class CookieLifecycle(Lifecycle):
         length = (4 * (len(plain) + OVERHEAD) + 2) // 3  # of the text, without padding
         self._check_size(record.data, self.writer.size(length))
         count = self.writer.count(length)
+        self.check_count(count, one_cookie=one_cookie)
+        number = b"%d" % count
+        return number + urlsafe_b64encode(self.sealer.seal(plain, bound=number)).rstrip(b"=")
+
+    def check_count(self, count: int, *, one_cookie: bool) -> None:
+        """Refuse a card that takes `count` cookies, where it has to fit into one. Raises SessionDataError."""
         if one_cookie and count > 1:
             raise SessionDataError(
                 f"the session takes {count} cookies, and the error response that this framework makes of an "
                 "HTTPException carries one; return a response instead, or keep less in the session"
             )
-        number = b"%d" % count
-        return number + urlsafe_b64encode(self.sealer.seal(plain, bound=number)).rstrip(b"=")
 
     def _check_size(self, stored: bytes, size: int) -> None:
         if size <= self.max_size:
@@ -188,7 +192,13 @@ class CookieVisit(Visit):
         """Do nothing: a server that keeps nothing knows of nothing newer."""
 
     async def confirm(self) -> None:
-        """Do nothing, for the same reason."""
+        """Refuse to send a card that an earlier `save` decided on, where it takes more cookies than there is room for.
+
+        Raises:
+            SessionDataError: it does.
+        """
+        if self.cookie is Cookie.GIVE:
+            self.lifecycle.check_count(int(self.card[:1]), one_cookie=self.one_cookie)
 
     def unsaved(self) -> bytes | None:
         """As `Visit.unsaved`; to seal a session with the first key can wait for a response that carries cookies."""

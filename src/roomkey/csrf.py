@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from roomkey.errors import ConfigurationError
 from roomkey.session import CSRF, Session
+from roomkey.user_ids import text_of
 
 __all__ = ["CSRFMiddleware", "csrf_token", "verify_csrf_token"]
 
@@ -31,6 +32,7 @@ _log = logging.getLogger("roomkey")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _SECRET_BYTES = 32
+_MOST_SECRETS = 10  # of one user in one session
 _SECRET = re.compile(r"[0-9a-f]{64}")
 _TEXT = re.compile(r"[A-Za-z0-9_\-]{86}")  # 64 bytes in base64url, without the padding
 _CROSS_SITE = b"This request was made by another site, and was refused.\n"
@@ -131,10 +133,20 @@ def csrf_token(session: AnySession, *, user_key: str | None = None) -> str:
         user_key: the session key that says whose session it is; None: as `SessionConfig` says, and `"user_id"` where
             `session` is another library's.
     """
-    secret = _secret_in(session, user_key)
-    if secret is None:
-        secret = secrets.token_bytes(_SECRET_BYTES)
-        session[CSRF] = [secret.hex(), _user(session, user_key)]  # text: other libraries keep what JSON has
+    user = _user(session, user_key)
+    known = _secrets_for(user, session.get(CSRF))
+    secret = known[-1] if known else secrets.token_bytes(_SECRET_BYTES)
+    if not known:
+
+        def add(kept: object) -> list[str | None]:
+            # Pages that are opened together each make one: all of them are good.
+            others = _secrets_for(user, kept)[1 - _MOST_SECRETS :]
+            return [user, *(each.hex() for each in (*others, secret))]  # text: other libraries keep what JSON has
+
+        if isinstance(session, Session):
+            session.change(CSRF, add, default=[])
+        else:
+            session[CSRF] = add(None)
     mask = secrets.token_bytes(_SECRET_BYTES)
     return urlsafe_b64encode(mask + _xor(mask, secret)).rstrip(b"=").decode()
 
@@ -147,26 +159,26 @@ def verify_csrf_token(session: AnySession, token: object, *, user_key: str | Non
         token: what the browser sent.
         user_key: as for `csrf_token`.
     """
-    secret = _secret_in(session, user_key)
-    if secret is None or not isinstance(token, str) or not _TEXT.fullmatch(token):
+    if not isinstance(token, str) or not _TEXT.fullmatch(token):
         return False
     masked = urlsafe_b64decode(token + "==")
-    return hmac.compare_digest(_xor(masked[:_SECRET_BYTES], masked[_SECRET_BYTES:]), secret)
+    brought = _xor(masked[:_SECRET_BYTES], masked[_SECRET_BYTES:])
+    known = _secrets_for(_user(session, user_key), session.get(CSRF))
+    return any(hmac.compare_digest(brought, secret) for secret in known)
 
 
-def _secret_in(session: AnySession, user_key: str | None) -> bytes | None:
-    kept = session.get(CSRF)
-    if not isinstance(kept, list) or len(kept) != 2 or kept[1] != _user(session, user_key):
-        return None
-    return bytes.fromhex(kept[0]) if isinstance(kept[0], str) and _SECRET.fullmatch(kept[0]) else None
+def _secrets_for(user: str | None, kept: object) -> list[bytes]:
+    """Return the secrets that were made for this user; `kept` is what the session has: the user, and the secrets."""
+    if not isinstance(kept, list) or not kept or kept[0] != user:
+        return []
+    return [bytes.fromhex(each) for each in kept[1:] if isinstance(each, str) and _SECRET.fullmatch(each)]
 
 
 def _user(session: AnySession, user_key: str | None) -> str | None:
     if user_key is None:
         visit = session._visit if isinstance(session, Session) else None
         user_key = "user_id" if visit is None else visit.user_key
-    user = None if user_key is None else session.get(user_key)
-    return None if user is None else str(user) or None
+    return None if user_key is None else text_of(session.get(user_key))
 
 
 def _xor(one: bytes, other: bytes) -> bytes:

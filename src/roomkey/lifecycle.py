@@ -12,9 +12,8 @@ import random
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
-from uuid import UUID
 
-from roomkey import codec
+from roomkey import codec, user_ids
 from roomkey.codec import NO_FACTS, Facts
 from roomkey.config import SessionConfig
 from roomkey.envelope import envelope_for, lifetime_in
@@ -40,8 +39,6 @@ _MOST_REFUSALS = 50  # in a row, of the version that was just read
 _REFUSED_WAIT = 0.02  # seconds between them
 _PURGE_EVERY = 60.0  # seconds between two purges
 _PURGE_BATCH = 500  # records
-_USER_IDS = (int, str, UUID)
-_LONGEST_USER = 1000  # bytes; an index of PostgreSQL's takes 2,700
 _LATE = 30.0  # seconds for which requests from before a rotation may still come in
 _CLOCK_ERROR = 86400.0  # seconds that a server's clock may have been ahead when a session began
 _LATEST = 2.5e11  # Unix seconds, in the year 9892: a `datetime` ends soon after
@@ -105,6 +102,7 @@ class Lifecycle:
             StoreUnavailable: whether there is a session cannot be known.
         """
         refused: Visit | None = None
+        may_begin = True
         for card in cards:
             session_id = self.keyring.verify(card)
             if session_id is None:
@@ -121,7 +119,7 @@ class Lifecycle:
             is_current = record.successor is None
             visit = self.visit_at(key, record, secret) if is_current else await self.follow(record, secret)
             if visit.record is None:
-                refused = visit
+                refused, may_begin = visit, may_begin and visit.may_begin
                 continue
             if is_current:
                 visit.session_id = session_id
@@ -130,6 +128,7 @@ class Lifecycle:
                     self.tell(LoadedWithOldKey(key))
             return visit
         if refused is not None:
+            refused.may_begin = may_begin
             return refused
         # Only here: who brings a genuine card whose session has ended has logged out.
         old = await self.move_in.find(cookies) if self.move_in is not None and cookies is not None else None
@@ -152,7 +151,7 @@ class Lifecycle:
             return self.visit_at(*place)
         visit = self.refuse("rotated")
         # Sent before the browser had the new cookie, which an anonymous session's must not overwrite.
-        visit.may_begin = tombstone.serve_until + _LATE <= self.clock()
+        visit.may_begin = not self.serves(tombstone, _LATE)
         return visit
 
     def visit_at(self, key: str, record: Record, secret: bytes) -> Visit:
@@ -224,32 +223,23 @@ class Lifecycle:
         return self.until(facts) - record.expires_at >= self.idle_of(facts) / RENEWALS
 
     def user_of(self, data: dict[str, Any]) -> str | None:
-        """Return whose session `data` is, as the text that stores keep; None: nobody's, as with an empty text."""
-        user = data.get(self.config.user_key) if self.config.user_key is not None else None
-        return None if user is None else str(user) or None
+        """Return whose session `data` is, as the text that stores keep; None: nobody's."""
+        key = self.config.user_key
+        return None if key is None else user_ids.text_of(data.get(key))
 
     def checked_user(self, data: dict[str, Any]) -> str | None:
-        """Return whose session `data` is.
-
-        Raises:
-            SessionDataError: the value of `user_key` is no ID. Two users must never be the same text.
-        """
-        user = data.get(self.config.user_key) if self.config.user_key is not None else None
-        if user is not None and (not isinstance(user, _USER_IDS) or isinstance(user, bool)):
-            raise SessionDataError(
-                f"session[{self.config.user_key!r}] is of type {type(user).__name__}; a user's ID is an int, a str or "
-                "a UUID (or use another user_key in SessionConfig)"
-            )
-        if isinstance(user, str) and len(user.encode("utf-8", "surrogatepass")) > _LONGEST_USER:
-            raise SessionDataError(
-                f"session[{self.config.user_key!r}] is longer than {_LONGEST_USER} bytes, which is no user's ID"
-            )
-        if isinstance(user, str) and ("\0" in user or codec.has_surrogates(user)):
-            raise SessionDataError(
-                f"session[{self.config.user_key!r}] holds a NUL or half a character (a lone surrogate), which "
-                "databases do not keep"
-            )
+        """Return whose session `data` is. Raises SessionDataError where the value of `user_key` is no ID."""
+        key = self.config.user_key
+        if key is not None:
+            user_ids.check(key, data.get(key))
         return self.user_of(data)
+
+    def serves(self, tombstone: Record, longer: float = 0.0) -> bool:
+        """Whether an old ID is still served, or was `longer` seconds ago; never, where the store says no time."""
+        try:
+            return self.clock() < tombstone.serve_until + longer < _LATEST
+        except TypeError:  # a row that others wrote
+            return False
 
     async def _in_grace(self, tombstone: Record, secret: bytes) -> Place | None:
         """Find the session that an old ID opens during its grace; None: nothing, to whoever arrives with it now.
@@ -265,7 +255,7 @@ class Lifecycle:
         while True:
             if record.successor is None:
                 return Place(key, record, secret)
-            if record.serve_until <= self.clock() or record.successor in been:
+            if record.successor in been or not self.serves(record):
                 return None
             been.add(record.successor)
             secret = self.envelope.follow(record.data, record.successor, secret)
@@ -278,18 +268,19 @@ class Lifecycle:
                 return None
             record = found
 
-    async def current(self, key: str, user: str | None, secret: bytes) -> Place | Gone:
+    async def current(self, key: str, user: str | None, secret: bytes, way: set[str] | None = None) -> Place | Gone:
         """Find where a session is now, following rotations from `key`.
 
         Args:
             key: where it was.
             user: whose it was there. A session that passed from one user to another, or to nobody, is out of reach.
             secret: what opened it there.
+            way: takes the keys that lead there, its own included.
 
         Raises:
             StoreUnavailable: the store did not answer, or a tombstone cannot be read.
         """
-        been = set[str]()
+        been = set[str]() if way is None else way
         while key not in been:  # rotations in a circle lead nowhere
             been.add(key)
             try:
@@ -359,8 +350,8 @@ class Lifecycle:
 
         A store that lies, or whose index is late, shows nobody another's session, and ends none.
         """
-        if codec.has_surrogates(user):
-            return []  # nobody is called that (`checked_user`), and many a store has no text for it
+        if not user_ids.can_be_filed(user):
+            return []  # nobody is called that
         return [
             (key, record)
             for key, record in await self.store.of_user(user)

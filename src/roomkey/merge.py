@@ -63,7 +63,7 @@ def _run(calls: list[Change], fresh: dict[str, Any], again: list[Change]) -> Any
     # A copy, for a function may alter its argument.
     value = copy.deepcopy(fresh[key]) if key in fresh else None
     for call in calls:
-        value = call.function(copy.deepcopy(call.default) if before == MISSING else value)
+        value = call.run(copy.deepcopy(call.default) if before == MISSING else value)
         after = codec.fingerprint(value)
         again.append(call._replace(before=before, after=after))
         before = after

@@ -202,23 +202,25 @@ class _Response:
 
     async def _start(self, message: Message) -> None:
         visit = self._visit
-        if not self._failed:
-            if message["type"] == "websocket.close":
-                visit.cookie_possible = False  # refused before it was accepted: the answer has no headers of ours
-            try:
+        try:
+            if visit.saving:  # a task of the app's does: the card that it gets has to go out with this response
+                await visit.settle()
+            if not self._failed:
+                if message["type"] == "websocket.close":
+                    visit.cookie_possible = False  # refused before it was accepted: the answer has no headers of ours
                 if self._scope.get("session") is not self._session:
                     self._take_in_replacement()
                 stored = visit.unsaved()
                 if stored is not None:
                     await visit.commit(stored)
-                if visit.given_before:
-                    await visit.confirm()
-            except StoreUnavailable as error:
-                await self.replace(error)
-                return
-            except BaseException:
-                self._failed = True
-                raise
+            if visit.given_before:
+                await visit.confirm()
+        except StoreUnavailable as error:
+            await self.replace(error)
+            return
+        except BaseException:
+            self._failed = True
+            raise
         self.started = True
         visit.cookie_possible = False
         if self._session._accessed and message["type"] != "websocket.close":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["AS_IT_IS", "CSRF", "FLASHES", "MISSING", "NOTHING", "Asked", "Change", "Session"]
 
 FLASHES = "_flashes"  # the session's key for messages that wait to be shown
-CSRF = "_csrf"  # the session's key for the secret of `roomkey.csrf`, and for whom it was made; rotates with the ID
+CSRF = "_csrf"  # the session's key for a user and the secrets that `roomkey.csrf` made for them; rotates with the ID
 _LONGEST = 1e11  # seconds
 AS_IT_IS: Final = -1.0  # no lifetime was asked for
 
@@ -36,6 +36,13 @@ class Change(NamedTuple):
     before: bytes | None  # fingerprint of the value that `function` got; None: it is none that a session keeps
     after: bytes | None  # of the value that it returned
 
+    def run(self, value: Any) -> Any:
+        """Return the new value; raises TypeError where `function` gives none."""
+        value = self.function(value)
+        if value is None:
+            raise TypeError(f"change: the function for {self.key!r} returned None; it has to return the new value")
+        return value
+
 
 class Asked(NamedTuple):
     """What a handler asked of its session that the content does not show."""
@@ -46,6 +53,7 @@ class Asked(NamedTuple):
     lifetime: float | None = AS_IT_IS  # seconds; None: the configuration's
     reauthenticated: bool = False
     changes: tuple[Change, ...] = ()
+    refused: Exception | None = None  # by a function of `change` that ran again: for who saves next to hear
 
     @property
     def needs_saving(self) -> bool:
@@ -63,6 +71,7 @@ class Asked(NamedTuple):
             self.lifetime if later.lifetime == AS_IT_IS else later.lifetime,
             self.reauthenticated or later.reauthenticated,
             later.changes if later.cleared else self.changes + later.changes,
+            self.refused or later.refused,
         )
 
 
@@ -153,10 +162,9 @@ class Session(dict[str, Any]):
             before = codec.fingerprint(value)
         else:
             value, before = copy.deepcopy(default), MISSING
-        value = function(value)
-        if value is None:
-            raise TypeError(f"change: the function for {key!r} returned None; it has to return the new value")
-        change = Change(key, function, default, before, codec.fingerprint(value))
+        change = Change(key, function, default, before, None)
+        value = change.run(value)
+        change = change._replace(after=codec.fingerprint(value))
         self._asked = self._asked._replace(changes=(*self._asked.changes, change))
         dict.__setitem__(self, key, value)
         return value
@@ -181,6 +189,7 @@ class Session(dict[str, Any]):
     @property
     def authenticated_at(self) -> dt.datetime | None:
         """When the user last logged in (aware, UTC); None: nobody is logged in, or it was in another library."""
+        self._accessed = True
         moment = self._attached().authenticated_at
         return None if moment is None else dt.datetime.fromtimestamp(moment, dt.UTC)
 
@@ -287,11 +296,13 @@ class Session(dict[str, Any]):
     @property
     def handle(self) -> str:
         """The public name of the session: safe in logs and URLs, useless as a credential. Empty until it is saved."""
+        self._accessed = True
         return self._attached().handle
 
     @property
     def is_new(self) -> bool:
         """Whether this request found no session: nothing was loaded."""
+        self._accessed = True
         return self._attached().is_new
 
     @property
@@ -307,11 +318,13 @@ class Session(dict[str, Any]):
     @property
     def created_at(self) -> dt.datetime:
         """When the session began (aware, UTC); for one not saved yet, when the request did."""
+        self._accessed = True
         return dt.datetime.fromtimestamp(self._attached().created_at, dt.UTC)
 
     @property
     def expires_at(self) -> dt.datetime:
         """When it ends if nobody uses it any more (aware, UTC)."""
+        self._accessed = True
         return dt.datetime.fromtimestamp(self._attached().expires_at, dt.UTC)
 
     def mark_accessed(self) -> None:
@@ -338,9 +351,9 @@ class Session(dict[str, Any]):
         return dict(dict.items(self))
 
     def _drop_token(self, user: str | None) -> None:
-        """Forget the secret of `roomkey.csrf`, unless it was made for this user: tokens do not outlive a change."""
+        """Forget the secrets of `roomkey.csrf`, unless made for this user: tokens do not outlive a change."""
         kept = dict.get(self, CSRF)
-        if kept is not None and not (isinstance(kept, list) and len(kept) == 2 and kept[1] == user):
+        if kept is not None and not (isinstance(kept, list) and kept and kept[0] == user):
             dict.pop(self, CSRF)
 
     # --- dict, so that use is seen --------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from roomkey.errors import ConfigurationError
 from roomkey.lifecycle import Lifecycle
 from roomkey.stores.base import Record
 from roomkey.stores.cookie import CookieStore
+from roomkey.user_ids import text_of
 from roomkey.visit import Gone, Place
 
 if TYPE_CHECKING:
@@ -102,8 +103,10 @@ class Sessions:
         found = await self._find(handle)
         if not isinstance(found, Place):
             return False
-        if user is not Whose.ANYBODYS and (user is None or found.record.user != str(user)):
-            return False
+        if user is not Whose.ANYBODYS:
+            whose = text_of(user)
+            if whose is None or whose != found.record.user:
+                return False
         return await self._lifecycle.end(found, "revoked")
 
     async def revoke_all(self, user: User, *, keep: Session | str | None = None) -> int:
@@ -122,9 +125,9 @@ class Sessions:
         """
         handle = keep if isinstance(keep, str) else self._handle_of(keep)
         live = await self._live(user)
-        # Another request may have rotated it meanwhile. Asked after the list: whichever of the two is in it, stays.
-        moved = await self._find(handle)
-        spared = {handle, moved.key} if isinstance(moved, Place) else {handle}
+        # Others may rotate it meanwhile. Asked after the list: wherever the list has met it, it stays.
+        spared = set[str]()
+        await self._find(handle, spared)
         theirs = [Place(key, record, b"") for key, record in live if key not in spared]
         return sum([await self._lifecycle.end(place, "revoked") for place in theirs])
 
@@ -137,11 +140,12 @@ class Sessions:
         """
         await self._lifecycle.store.wipe()
 
-    async def _find(self, handle: str) -> Place | Gone:
-        return await self._lifecycle.current(handle, None, b"") if _is_handle(handle) else Gone.ENDED
+    async def _find(self, handle: str, way: set[str] | None = None) -> Place | Gone:
+        return await self._lifecycle.current(handle, None, b"", way) if _is_handle(handle) else Gone.ENDED
 
     async def _live(self, user: User) -> list[tuple[str, Record]]:
-        return [] if user is None else await self._lifecycle.sessions_of(str(user))
+        whose = text_of(user)
+        return [] if whose is None else await self._lifecycle.sessions_of(whose)
 
     def _info(self, key: str, record: Record, here: str) -> SessionInfo:
         return SessionInfo(

@@ -85,7 +85,7 @@ class Visit:
     client: tuple[str | None, str | None] = (None, None)  # IP address and user agent; kept at a log-in
     cookie = Cookie.KEEP
     card = b""  # for Cookie.GIVE
-    given_before = False  # whether it was an earlier `save` that decided on Cookie.GIVE
+    given_before = False  # whether Cookie.GIVE was decided a while ago, by an earlier `save`: `confirm` looks again
     cookie_possible = True  # until the response starts
     one_cookie = False  # whether the response can carry no second one: the headers of an exception
     lost = False  # whether changes were dropped because the session had ended
@@ -196,12 +196,16 @@ class Visit:
 
         Raises:
             SessionDataError: a value cannot be stored.
+            Exception: what a function of `Session.change` raised when it ran again, for another task of the request.
         """
         session, record = self.session, self.record
+        asked = session._asked
+        if asked is not NOTHING and asked.refused is not None:
+            session._asked = asked._replace(refused=None)
+            raise asked.refused
         if self.found is not None:  # it moves in with the first response that can give a cookie
             stored = codec.encode(session._plain(), self.facts)
             return stored if self.cookie_possible or stored != self.loaded else None
-        asked = session._asked
         if not session._accessed or (record is None and not asked.ended and not dict.__len__(session)):
             return None
         try:
@@ -258,6 +262,11 @@ class Visit:
         finally:
             self.asked, self.put, self.begun = NOTHING, _NO_KEYS, b""
             self._finish()
+
+    async def settle(self) -> None:
+        """Wait until no task of this request saves or refreshes any more."""
+        await self._begin()
+        self._finish()
 
     async def confirm(self) -> None:
         """Take back the decision of an earlier `save` to give a card, if the ID has been rotated or has ended since."""
@@ -321,7 +330,7 @@ class Visit:
         self._moved(session_id)
         lifecycle.tell(Created(key, user))
         if user is not None and lifecycle.limit is not None:
-            await lifecycle.keep_to_limit(user, lifecycle.limit)
+            await self._keep_to_limit(user, lifecycle.limit)
         await lifecycle.purge_when_due()
 
     async def _end(self, record: Record) -> None:
@@ -366,16 +375,17 @@ class Visit:
             stored = codec.encode(mine, facts)
             # Where a session is to live for a shorter time, its ID changes too: a renewal by a request under way, which
             # knows nothing of that, would prolong it again.
-            shorter = lifecycle.idle_of(facts) < lifecycle.idle_of(self.facts) and self.cookie_possible
+            shorter = lifecycle.idle_of(facts) < lifecycle.idle_of(self.facts)
         lifecycle.check(mine, stored)
         rotating = asked.rotate is not None or asked.reauthenticated or user != self.user or logs_in or shorter
         if rotating or moves_in:
-            self._need_cookie("a rotated session")
+            self._need_cookie("a shorter life" if shorter else "a rotated session")
         try:
             await self._swap(Place(self.key, record, self.secret), stored, facts, user, rotating or moves_in)
         except Conflict:
             async with lifecycle.turns.at(self.key):
-                await self._merge(record, mine, user, rotating)
+                # Not `mine`: other tasks of the request may alter what is in it meanwhile.
+                await self._merge(record, codec.decode(stored), user, rotating)
 
     async def _merge(
         self, record: Record, mine: dict[str, Any], user: str | None, rotating: bool, *, ends: bool = False
@@ -494,7 +504,11 @@ class Visit:
         self._moved(session_id)
         lifecycle.tell(Rotated(key, new_key, user, old_user))
         if user is not None and user != old_user and lifecycle.limit is not None:
-            await lifecycle.keep_to_limit(user, lifecycle.limit)
+            await self._keep_to_limit(user, lifecycle.limit)
+
+    async def _keep_to_limit(self, user: str, limit: int) -> None:
+        await self.lifecycle.keep_to_limit(user, limit)
+        self.given_before = self.cookie is Cookie.GIVE  # another log-in may have ended this one by now
 
     async def _renew(self, record: Record) -> None:
         lifecycle = self.lifecycle
@@ -624,15 +638,36 @@ class Visit:
         self.loaded, self.facts, self.secret, self.has_old_key = b"", NO_FACTS, b"", False
 
     def _hold(self, data: dict[str, Any]) -> None:
-        """Put `data` into the session, below what was done to it since the commit began."""
-        session = self.session
+        """Put `data` into the session, below what other tasks of the request did to it since the commit began.
+
+        Values that are as they were stay the same objects: the handler may hold them.
+        """
+        session, present = self.session, self.session._plain()
         if self.begun:
-            before, now = codec.decode(self.begun), session._plain()
-            if codec.fingerprint(now) != codec.fingerprint(before):
-                data = merge(data, before, now).data
-            try:
-                self.begun = codec.encode(data)
-            except SessionDataError:  # what was put into it meanwhile is for the next commit to refuse
-                self.begun = b""
+            data = self._below_the_pending(data, present)
+        same = {
+            key: present[key]
+            for key in data.keys() & present.keys()
+            if codec.fingerprint(present[key]) == codec.fingerprint(data[key])
+        }
         dict.clear(session)
-        dict.update(session, data)
+        dict.update(session, data | same)
+
+    def _below_the_pending(self, data: dict[str, Any], present: dict[str, Any]) -> dict[str, Any]:
+        session, before = self.session, codec.decode(self.begun)
+        self.begun = codec.encode(data)
+        changes = session._asked.changes
+        if not changes and codec.fingerprint(present) == codec.fingerprint(before):
+            return data
+        try:
+            merged = merge(data, before, present, changes)
+        except Exception as error:  # for the task that called this function to hear when it saves, and not for this one
+            session._asked = session._asked._replace(changes=(), refused=error)
+            undone = {change.key for change in changes}
+            return merge(data, _without(before, undone), _without(present, undone)).data
+        session._asked = session._asked._replace(changes=merged.changes)
+        return merged.data
+
+
+def _without(data: dict[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key not in keys}

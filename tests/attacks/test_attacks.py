@@ -653,7 +653,9 @@ def test_a_store_that_lists_other_users_sessions(site):
             return await truth("42") + await truth("43")
 
         site.store.of_user = everybodys
-        mine = [await site.log_in(42) for _ in range(2)]
+        mine = [await site.log_in(42)]
+        site.clock.advance(1)  # the newer one stays
+        mine.append(await site.log_in(42))
         assert [info.user for info in await Sessions(site.life).of(42)] == ["42"]
         await Sessions(site.life).revoke_all(42)
         assert await site.who(other) == 43
@@ -677,8 +679,11 @@ def test_a_store_that_lists_other_users_sessions(site):
         {"data": 5},
         {"data": "text"},
         {"data": None},
+        {"data": codec.encode({"user_id": 10**5000})},
+        {"data": codec.encode({"user_id": [10**5000]})},
+        {"data": b"\x01\x81\xa7user_id" + b"\x91" * 1000 + b"\x01"},
     ],
-    ids=repr,
+    ids=lambda odd: repr(odd)[:40],
 )
 @pytest.mark.parametrize("seal", [False, True])
 def test_rows_of_odd_values(odd, seal):
@@ -700,6 +705,26 @@ def test_rows_of_odd_values(odd, seal):
         assert len(await Sessions(site.life).of(42)) >= 1
         assert await Sessions(site.life).revoke_all(42) >= 1
         assert await site.who(other) is None
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("moment", [None, "x", float("nan"), float("inf"), 1e300, b"", True])
+@pytest.mark.parametrize("seal", [False, True])
+def test_tombstones_of_odd_values(moment, seal):
+    """An old ID is not served for ever because its row says no time, and it raises nothing."""
+
+    async def scenario():
+        store = MemoryStore()
+        site = Site(store, time.time, seal=seal)
+        old = await site.log_in()
+        _, headers = await site.ask(old, lambda session: session.rotate(grace=60))
+        assert await site.who(old) == 42
+        key = next(key for key, record in store._records.items() if record.successor is not None)
+        store._records[key] = dataclasses.replace(store._records[key], serve_until=moment)
+        assert await site.who(old) is None
+        await site.ask(old, update(x=1))
+        assert await site.who(card_in(headers)) == 42
 
     asyncio.run(scenario())
 

@@ -1031,6 +1031,29 @@ def test_an_http_exception_carries_one_cookie(browser):
     assert list(browser.jar.cookies) == ["session"]
 
 
+def test_an_http_exception_after_an_early_save(browser):
+    """What an early save has put into several cookies is refused too; one cookie of them would be no session."""
+    handle = browser.app.app
+    browser.ask(put(a=1))
+
+    async def raising(scope, receive, send):
+        scope["session"]["data"] = large(size)
+        await scope["session"].save()
+        raise HTTPException
+
+    browser.app.app = raising
+    size = 7000
+    with pytest.raises(SessionDataError, match="takes 3 cookies"):
+        run(browser.app, scope_with(browser.jar.header()))
+    size = 100
+    with pytest.raises(HTTPException) as caught:
+        run(browser.app, scope_with(browser.jar.header()))
+    browser.app.app = handle
+    assert browser.ask(read) == {"a": 1}
+    browser.jar.take([(name.encode(), value.encode()) for name, value in caught.value.headers.items()])
+    assert browser.ask(read) == {"a": 1, "data": large(100)}
+
+
 # --- the rest ---------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,62 @@
+"""What a user's ID is, and the text that stores keep for it."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from roomkey import codec
+from roomkey.errors import SessionDataError
+
+__all__ = ["NO_ID", "can_be_filed", "check", "text_of"]
+
+NO_ID = "\0"  # the text of what is no ID: no user has it
+_TYPES = (int, str, UUID)
+_LONGEST = 1000  # bytes; an index of PostgreSQL's takes 2,700
+
+
+def text_of(user: object) -> str | None:
+    """Return a user's ID as text; None: nobody's, as with an empty text. Nothing raises: it may be a stored value."""
+    if user is None:
+        return None
+    if not _is_id(user):
+        return NO_ID
+    try:
+        return str(user) or None
+    except ValueError:  # Python refuses to print huge integers
+        return NO_ID
+
+
+def check(key: str | None, user: object) -> None:
+    """Refuse what is no user's ID. Two users must never be the same text.
+
+    Args:
+        key: the session key that it is the value of, for the error.
+        user: the value; None is nobody.
+
+    Raises:
+        SessionDataError: it is none.
+    """
+    if user is None:
+        return
+    if not _is_id(user):
+        raise SessionDataError(
+            f"session[{key!r}] is of type {type(user).__name__}; a user's ID is an int, a str or a UUID (or use "
+            "another user_key in SessionConfig)"
+        )
+    text = text_of(user) or ""
+    is_huge = text == NO_ID and not isinstance(user, str)
+    if is_huge or len(text.encode("utf-8", "surrogatepass")) > _LONGEST:
+        raise SessionDataError(f"session[{key!r}] is longer than {_LONGEST} bytes, which is no user's ID")
+    if not can_be_filed(text):
+        raise SessionDataError(
+            f"session[{key!r}] holds a NUL or half a character (a lone surrogate), which databases do not keep"
+        )
+
+
+def can_be_filed(text: str) -> bool:
+    """Whether every store has a text for it."""
+    return "\0" not in text and not codec.has_surrogates(text)
+
+
+def _is_id(user: object) -> bool:
+    return isinstance(user, _TYPES) and not isinstance(user, bool)
