@@ -173,7 +173,7 @@ class Session(dict[str, Any]):
         """Keep this session for another time than `max_age` after its last use: "keep me signed in".
 
         Call it at log-in. The cookie then outlives the browser, also with `persistent=False`; `absolute_timeout` caps
-        it all the same. A change of user forgets it.
+        it all the same. A change of user forgets it. A shorter time than before gives the session a new ID.
 
         Args:
             seconds: how long it lives after it was last used; None: `max_age` again.
@@ -279,7 +279,8 @@ class Session(dict[str, Any]):
             SessionDataError: a value cannot be stored.
             SessionEnded: the session was ended meanwhile.
             ResponseStarted: it needs a cookie that can no longer be sent.
-            StoreUnavailable: the store did not do it.
+            StoreUnavailable: the store did not say that it did it, and may have all the same. Let the request end: to
+                save again may run the functions of `change` a second time.
         """
         await self._attached().save()
 
