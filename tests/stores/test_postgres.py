@@ -1068,6 +1068,8 @@ def test_close_waits_for_what_is_under_way(server: PostgresServer) -> None:
         "postgresql://user:Xsecret9@host:99999/app",
         "postgresql://user:Xsecret9@[::1/app",
         "postgresql://user:Xsecret9@host/app?sslmode=maybe",
+        "postgresql://user:Xsecret9@host/app?sslmode=verify-full&sslrootcert=/no/such/file",
+        "postgresql://user:Xsecret9@host/app?sslcert=/no/such/file&sslkey=/no/such/file",
         "postgresql://user:Xsecret9@host/app?max_connections=0",
         "postgresql://user:Xsecret9@host/app?max_connections=many",
         "postgresql://user:Xsecret9@host/app?statement_cache_size=-1",

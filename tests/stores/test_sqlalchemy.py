@@ -880,6 +880,8 @@ def test_locked_sqlite_file(on_sqlite: _Database, tmp_path: Path, monkeypatch: p
         (f"mysql+asyncmy://me:pass@{_SECRET}@host/app", "%40"),
         (f"mysql+asyncmy://me:pass@{_SECRET}:x@host/app", "URL that cannot be read"),
         (f"{_SECRET}", "URL that cannot be read"),
+        (f"mysql+asyncmy://me:{_SECRET}@host/app?charset=latin1", "utf8mb4"),
+        (f"mariadb+asyncmy://me:{_SECRET}@host/app?charset={_SECRET}", "utf8mb4"),
         ("sqlite+aiosqlite://", "memory://"),
         ("sqlite+aiosqlite:///:memory:", "memory://"),
         ("sqlite+aiosqlite:///file:x?mode=memory&uri=true", "memory://"),

@@ -8,9 +8,9 @@ is no terminal, but for `sql`, whose output is what it is for.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Iterator
 
 import click
 
@@ -19,8 +19,8 @@ from roomkey.stores.urls import store_class
 
 __all__ = ["roomkey"]
 
-_Answer = TypeVar("_Answer")
-
+_POSTGRES = ("postgres", "PostgresStore")
+_SQLALCHEMY = ("sqlalchemy", "SQLAlchemyStore")
 _URL = click.argument("url", envvar="ROOMKEY_STORE", metavar="URL (or the environment variable ROOMKEY_STORE)")
 _TABLE = click.option("--table", metavar="NAME", help="Its name, or schema.name.  [default: roomkey_session]")
 _UNLOGGED = click.option(
@@ -54,13 +54,14 @@ def create_postgres(url: str, table: str | None, unlogged: bool) -> None:
     """
 
     async def make() -> tuple[object, bool]:
-        store = store_class("postgres", "PostgresStore")(url, table=table, max_connections=1)
+        store = store_class(*_POSTGRES)(url, table=table, max_connections=1)
         try:
             return store, await store.create_table(unlogged=unlogged)
         finally:
             await store.close()
 
-    _report(*_run(make()))
+    with _failures():
+        _report(*asyncio.run(make()))
 
 
 @postgres.command("sql")
@@ -68,12 +69,9 @@ def create_postgres(url: str, table: str | None, unlogged: bool) -> None:
 @_UNLOGGED
 def print_postgres(table: str | None, unlogged: bool) -> None:
     """Print the SQL that makes the table, for your own migrations."""
-
-    async def ddl() -> str:
-        text: str = store_class("postgres", "PostgresStore").ddl(*([] if table is None else [table]), unlogged=unlogged)
-        return text
-
-    click.echo(_run(ddl()), nl=False)
+    named = {} if table is None else {"table": table}
+    with _failures():
+        click.echo(store_class(*_POSTGRES).ddl(**named, unlogged=unlogged), nl=False)
 
 
 @roomkey.group()
@@ -93,13 +91,14 @@ def create_sqlalchemy(url: str, table: str | None) -> None:
     """
 
     async def make() -> tuple[object, bool]:
-        store = store_class("sqlalchemy", "SQLAlchemyStore")(url, table=table)
+        store = store_class(*_SQLALCHEMY)(url, table=table)
         try:
             return store, await store.create_table()
         finally:
             await store.close()
 
-    _report(*_run(make()))
+    with _failures():
+        _report(*asyncio.run(make()))
 
 
 @sqlalchemy.command("sql")
@@ -107,17 +106,15 @@ def create_sqlalchemy(url: str, table: str | None) -> None:
 @_TABLE
 def print_sqlalchemy(url: str, table: str | None) -> None:
     """Print the SQL that makes the table in such a database, for your own migrations. Nothing is asked of it."""
-
-    async def ddl() -> str:
-        text: str = store_class("sqlalchemy", "SQLAlchemyStore")(url, table=table).ddl()
-        return text
-
-    click.echo(_run(ddl()), nl=False)
+    with _failures():
+        click.echo(store_class(*_SQLALCHEMY)(url, table=table).ddl(), nl=False)
 
 
-def _run(work: Coroutine[Any, Any, _Answer]) -> _Answer:
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    """Make of the errors that users are to read what the command prints, with its exit code."""
     try:
-        return asyncio.run(work)
+        yield
     except ConfigurationError as error:
         raise _failure(error, code=2) from error
     except StoreUnavailable as error:

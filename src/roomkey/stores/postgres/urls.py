@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import urllib.parse
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class Target:
 
 
 _OURS = {"table", "max_connections", "statement_cache_size"}
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:]*)(:[0-9]*)?")
 TAKES = "it takes postgresql://user:password@host:5432/database"
@@ -55,6 +57,10 @@ def read_url(url: str) -> tuple[Target, dict[str, str]]:
     names = dict(theirs)
     if names.get("sslmode", "prefer") not in _SSL_MODES:
         raise ConfigurationError(f"server: sslmode in the URL takes one of {', '.join(_SSL_MODES)}")
+    for name in _FILES:
+        # The driver would only find out when it connects, and that looks like a server that is down.
+        if not os.path.exists(names.get(name, "/")):
+            raise ConfigurationError(f"server: {name} in the URL names no file that is there")
     who, at, _ = parts.netloc.rpartition("@")
     several, tail = hosts.split(","), parts.path + (f"?{urllib.parse.urlencode(theirs)}" if theirs else "")
     turns = [",".join(several[n:] + several[:n]) for n in range(len(several))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import inspect
+import os
 import re
 import socket
 from collections import deque
@@ -165,6 +166,7 @@ def _parse(url: str) -> _Address:
     if fragment or (kind == "server" and len(addresses) != 1) or (kind == "unix" and urlpath in ("", "/")):
         raise ConfigurationError(f"store: the {scheme} URL is not complete, or has a part too many; {_TAKES}")
     options = _options(scheme, query, _known(kind))
+    _check_tls(scheme, options, tls)
     name, _, password = user.partition(":")
     if name:
         options["username"] = unquote(name)
@@ -207,6 +209,23 @@ def _options(scheme: str, query: str, known: dict[str, str]) -> dict[str, Any]:
     return options
 
 
+def _check_tls(scheme: str, options: dict[str, Any], tls: bool) -> None:
+    """Refuse at once what would look, on each try to connect, like a server that is down."""
+    asked = [name for name in options if name.startswith("ssl_")]
+    if asked and not tls:
+        raise ConfigurationError(
+            f"store: the {scheme} URL has the option {asked[0]!r} and speaks no TLS; write rediss:// (or "
+            "rediss+cluster://, rediss+sentinel://)"
+        )
+    for name in asked:
+        if name in _PATHS and not os.path.exists(options[name]):
+            raise ConfigurationError(f"store: the {scheme} URL's option {name} names no file that is there")
+    if options.get("ssl_cert_reqs", "none") not in _CERT_REQS:
+        raise ConfigurationError(f"store: the {scheme} URL's option ssl_cert_reqs takes {', '.join(_CERT_REQS)}")
+
+
+_PATHS = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
+_CERT_REQS = ("none", "optional", "required")
 _READ: dict[str, Callable[[str], Any]] = {
     _WHOLE: int,
     _SECONDS: float,
@@ -281,7 +300,6 @@ def _own_cluster(address: _Address, key: bytes) -> Connections:
 
     # These retries are for finding the node that has our slot; what sessions need is never sent by this client.
     options = {**_connection_options(address), "retry": Retry(ConstantBackoff(0.05), 3)}
-
     hosts = deque(address.hosts)
 
     def make() -> Any:

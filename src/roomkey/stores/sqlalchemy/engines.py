@@ -99,6 +99,8 @@ def read_url(given: str | URL) -> tuple[URL, str | None]:
         )
     if url.get_backend_name() == "sqlite" and _is_in_memory(url):
         raise ConfigurationError("server: an SQLite database in memory; for sessions in memory use memory://")
+    if url.get_backend_name() in ("mysql", "mariadb") and url.query.get("charset", "utf8mb4") != "utf8mb4":
+        raise ConfigurationError("server: charset in the URL takes utf8mb4, as it is without it: users have any name")
     table = url.query.get("table")
     return url.difference_update_query(["table"]), table if isinstance(table, str) else None
 
