@@ -543,6 +543,31 @@ def test_a_change_that_refuses_what_is_fresh_is_heard_by_who_called_it():
     run(scenario)
 
 
+def test_a_log_out_forgets_a_change_that_refused_what_is_fresh():
+    """There is nothing left for it to change."""
+
+    def take(seats):
+        if not seats:
+            raise ValueError("sold out")
+        return seats - 1
+
+    async def scenario():
+        world = World()
+        card = await world.begin(seats=1)
+        visit, other = await world.two(card)
+        other.session.change("seats", take)
+        await other.commit()
+        gate = Gate(world.store, "update")
+        visit.session["a"] = 1
+        saving = asyncio.create_task(visit.session.save())
+        await during(saving, gate, lambda: visit.session.change("seats", take))
+        visit.session.clear()
+        await visit.commit()
+        assert await world.data(card) is None
+
+    run(scenario)
+
+
 def test_messages_left_and_shown_while_another_task_saves():
     """Each is shown once, whoever wins."""
 

@@ -71,7 +71,7 @@ class Asked(NamedTuple):
             self.lifetime if later.lifetime == AS_IT_IS else later.lifetime,
             self.reauthenticated or later.reauthenticated,
             later.changes if later.cleared else self.changes + later.changes,
-            self.refused or later.refused,
+            later.refused if later.cleared else self.refused or later.refused,
         )
 
 
@@ -343,7 +343,7 @@ class Session(dict[str, Any]):
             self.clear()
             return
         self._accessed = True
-        self._asked = self._asked._replace(changes=())
+        self._asked = self._asked._replace(changes=(), refused=None)
         super().clear()
         self.update(content)
 
@@ -472,7 +472,7 @@ class Session(dict[str, Any]):
         ends the session too, unless another request put something into it meanwhile.
         """
         self._accessed = True
-        self._asked = self._asked._replace(cleared=True, changes=())
+        self._asked = self._asked._replace(cleared=True, changes=(), refused=None)
         super().clear()
 
 
