@@ -178,6 +178,66 @@ def test_messages_wait_where_the_store_fails():
     run(scenario)
 
 
+def test_messages_of_others_wait_where_the_store_fails():
+    """Another task leaves one meanwhile, and another request has left one: each is shown once, later."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin("one")
+        visit, other = await world.life.arrive([card]), await world.life.arrive([card])
+        other.session.flash("theirs")
+        await other.commit()
+        real, reached, opened = world.store.update, asyncio.Event(), asyncio.Event()
+
+        async def fails(*args, **options):
+            reached.set()
+            await opened.wait()
+            raise OSError
+
+        world.store.update = fails
+        showing = asyncio.create_task(visit.session.flashes())
+        await reached.wait()
+        visit.session.flash("mine")
+        opened.set()
+        with pytest.raises(StoreUnavailable):
+            await showing
+        world.store.update = real
+        await visit.commit()
+        shown = await (await world.life.arrive([card])).session.flashes()
+        assert sorted(message for _, message in shown) == ["mine", "one", "theirs"]
+
+    run(scenario)
+
+
+def test_messages_are_not_shown_beside_a_log_out():
+    """Another task has logged out before they were taken: nobody knows whether another page has shown them."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin("m")
+        visit, other = await world.life.arrive([card]), await world.life.arrive([card])
+        real, reached, opened = world.store.update, asyncio.Event(), asyncio.Event()
+
+        async def waits(*args, **options):
+            reached.set()
+            await opened.wait()
+            await real(*args, **options)
+
+        assert await other.session.flashes() == [("info", "m")]
+        world.store.update = waits
+        visit.session["a"] = 1
+        saving = asyncio.create_task(visit.session.save())
+        await reached.wait()
+        showing = asyncio.create_task(visit.session.flashes())
+        await asyncio.sleep(0)
+        visit.session.clear()
+        opened.set()
+        await saving
+        assert await showing == []
+
+    run(scenario)
+
+
 def test_a_message_shown_by_its_own_request_takes_no_other_along():
     """One that comes while the page is made waits for the next page."""
 

@@ -1429,7 +1429,7 @@ def test_what_an_old_cookie_held_does_not_lead_to_the_sealed_session():
 
     def opened():
         """What is found by way of the mark."""
-        mark = hashlib.sha256(b"roomkey: moved in\0" + cookie).digest()
+        mark = hashlib.sha256(b"roomkey: moved in\0session\0" + cookie).digest()
         envelope, key = app.lifecycle.envelope, store_key(mark)
         secret = envelope.secret_of(mark)
         while key in store._records:

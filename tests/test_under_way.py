@@ -568,6 +568,401 @@ def test_a_log_out_forgets_a_change_that_refused_what_is_fresh():
     run(scenario)
 
 
+def test_only_the_change_that_refuses_is_undone():
+    """What else was done meanwhile is kept: other changes, messages, and a value that was assigned over a change."""
+
+    def take(seats):
+        if not seats:
+            raise ValueError("sold out")
+        return seats - 1
+
+    async def scenario():
+        world = World()
+        card = await world.begin(seats=1, n=0, x=0)
+        visit, other = await world.two(card)
+        other.session.change("seats", take)
+        other.session.change("n", lambda n: n + 10)
+        await other.commit()
+        gate = Gate(world.store, "update")
+        visit.session["a"] = 1
+        saving = asyncio.create_task(visit.session.save())
+
+        def deeds():
+            visit.session.change("n", lambda n: n + 1)
+            visit.session.change("seats", take)
+            visit.session.change("x", lambda x: x + 1)
+            visit.session["x"] = 42
+            visit.session.flash("hello")
+
+        await during(saving, gate, deeds)
+        with pytest.raises(ValueError, match="sold out"):
+            await visit.session.save()
+        await visit.commit()
+        found = await world.data(card)
+        assert found.pop("_flashes") == [("info", "hello")]
+        assert found == {"seats": 0, "n": 11, "x": 42, "a": 1}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("act", ["clear", "invalidate"])
+@pytest.mark.parametrize("how", ["refresh", "save", "save a log-in"])
+def test_nothing_comes_back_below_a_log_out(act, how):
+    """A log-out that is not saved yet, and a refresh, or a save of another task, that takes in what others wrote."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(user_id=7)
+        visit, other = await world.two(card)
+        other.session["secret"] = 1
+        await other.commit()
+        log_in = {"user_id": 8} if how == "save a log-in" else {}
+
+        def deed():
+            getattr(visit.session, act)()
+            visit.session.update(log_in)
+
+        if how == "refresh":
+            deed()
+            await visit.session.refresh()
+            assert visit.session == {}
+        else:
+            gate = Gate(world.store, "update")
+            visit.session["a"] = 1
+            await during(asyncio.create_task(visit.session.save()), gate, deed)
+            assert visit.session == log_in
+        await visit.commit()
+        assert visit.cookie is (Cookie.GIVE if log_in else Cookie.CLEAR)
+        assert world.live() == ([log_in] if log_in else [])
+
+    run(scenario)
+
+
+def test_a_refresh_in_a_log_in_as_another_user_brings_nothing_back():
+    """`clear()`, the new user, and then a refresh: nothing of the user before, whatever other requests wrote."""
+
+    async def scenario():
+        world = World()
+        visit, other = await world.two(await world.begin(user_id=7))
+        other.session["secret"] = 1
+        await other.commit()
+        visit.session.clear()
+        visit.session["user_id"] = 8
+        await visit.session.refresh()
+        await visit.commit()
+        assert await world.data(visit.card) == {"user_id": 8}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_save_that_is_cancelled_is_not_done_twice(done):
+    """A stream whose client has gone while the store's answer was on its way: the request ends, and saves the rest."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(n=0)
+        visit = await world.arrive(card)
+        inner, reached, opened = world.store.update, asyncio.Event(), asyncio.Event()
+
+        async def update(*args, **options):
+            if done:
+                await inner(*args, **options)
+            reached.set()
+            await opened.wait()
+            if not done:
+                await inner(*args, **options)
+
+        world.store.update = update
+        visit.session.change("n", lambda n: n + 1)
+        saving = asyncio.create_task(visit.session.save())
+        await reached.wait()
+        saving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await saving
+        visit.session["rest"] = 1
+        ending = asyncio.create_task(visit.commit())
+        await asyncio.sleep(0)
+        opened.set()
+        await ending
+        assert await world.data(card) == {"n": 1, "rest": 1}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_task_that_rotates_while_the_response_looks_again(early):
+    """The card that goes out is alive, whichever comes first."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(x=1)
+
+        async def app(scope, receive, send):
+            session = scope["session"]
+            session.rotate()
+            await session.save()
+            reached, opened = asyncio.Event(), asyncio.Event()
+            inner = world.store.load
+
+            async def load(key):
+                record = await inner(key) if early else None
+                reached.set()
+                await opened.wait()
+                return record if early else await inner(key)
+
+            world.store.load = load
+            answering = asyncio.create_task(send({"type": "http.response.start", "status": 200, "headers": []}))
+            await reached.wait()
+            session.rotate()
+            saving = asyncio.create_task(session.save())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            opened.set()
+            await answering
+            with contextlib.suppress(ResponseStarted):
+                await saving
+            world.store.load = inner
+            await send({"type": "http.response.body", "body": b""})
+            session._asked = session._asked._replace(rotate=None)  # there is no cookie for it any more
+
+        cookie = await set_cookie(world, app, card)
+        assert await world.data(cookie) == {"x": 1}
+
+    run(scenario)
+
+
+def test_a_change_of_an_ended_session_is_told_so():
+    """Its function, which knows no session without the key, is not run on one."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(n=0)
+        visit, other = await world.two(card)
+        other.session.invalidate()
+        await other.commit()
+        gate = Gate(world.store, "update")
+        visit.session["a"] = 1
+        saving = asyncio.create_task(visit.session.save())
+        await gate.reached.wait()
+        visit.session.change("n", lambda n: n + 1)
+        gate.opened.set()
+        with pytest.raises(SessionEnded):
+            await saving
+        with pytest.raises(SessionEnded):
+            await visit.session.save()
+        await visit.commit()
+        assert visit.cookie is Cookie.KEEP and world.live() == []
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("who", ["the commit", "the handler"])
+def test_a_503_carries_the_card_of_an_early_save(who):
+    """The log-in was saved, and the old ID is dead: what failed later must not log the user out again."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(cart=1)
+
+        async def fails(*args, **options):
+            raise OSError
+
+        async def app(scope, receive, send):
+            session = scope["session"]
+            session["user_id"] = 7
+            await session.save()
+            world.store.update = fails
+            session["x"] = 1
+            if who == "the handler":
+                await session.save()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        middleware = SessionMiddleware(app, world.life.config)
+        await middleware({"type": "http", "headers": [(b"cookie", b"session=" + card)]}, None, send)
+        assert [message.get("status") for message in sent] == [503, None]
+        headers = sent[0]["headers"]
+        assert [value for name, value in headers if name == b"cache-control"] == [b"no-store"]
+        assert dict(headers)[b"retry-after"].isdigit()
+        cookie = dict(headers)[b"set-cookie"].split(b";")[0].partition(b"=")[2]
+        assert await world.data(cookie) == {"cart": 1, "user_id": 7}
+
+    run(scenario)
+
+
+def test_a_503_takes_the_cookie_back_after_an_early_log_out():
+    """The session has ended, whatever failed later."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(user_id=7)
+        other = await world.begin(user_id=8)
+
+        async def app(scope, receive, send):
+            await clear_and_save(scope["session"])
+            raise StoreUnavailable("down")
+
+        async def clear_and_save(session):
+            session.clear()
+            await session.save()
+
+        assert await set_cookie(world, app, card) == b""
+        assert await world.data(card) is None and await world.data(other) == {"user_id": 8}
+
+    run(scenario)
+
+
+def test_a_log_in_after_another_tasks_lost_save_is_none():
+    """The one task hears that the session has ended; the other one has begun a new one."""
+
+    async def scenario():
+        world = World()
+        visit, other = await world.two(await world.begin(x=1))
+        other.session.invalidate()
+        await other.commit()
+        gate = Gate(world.store, "update")
+        visit.session["a"] = 1
+        lost = asyncio.create_task(visit.session.save())
+        await gate.reached.wait()
+        visit.session["user_id"] = 8
+        logs_in = asyncio.create_task(visit.session.save())
+        await asyncio.sleep(0)
+        gate.opened.set()
+        with pytest.raises(SessionEnded):
+            await lost
+        await logs_in
+        assert (await world.data(visit.card))["user_id"] == 8
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("call", ["save", "refresh"])
+def test_a_task_that_saves_without_a_pause_lets_others_in(call):
+    """Each has its turn."""
+
+    async def scenario():
+        world = World()
+        visit = await world.arrive(await world.begin(n=0))
+        turns = []
+
+        async def busy():
+            for number in range(50):
+                visit.session["n"] = number
+                await getattr(visit.session, call)()
+                turns.append("busy")
+
+        async def other():
+            await asyncio.sleep(0)
+            visit.session["other"] = 1
+            await visit.session.save()
+            turns.append("other")
+
+        await asyncio.gather(busy(), other())
+        assert turns.index("other") < 5
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("store", ["server", "cookie"])
+def test_a_change_of_user_that_is_refused_leaves_the_session_as_it_was(store):
+    """A stream cannot switch users; it goes on as the user it had, with all that they have."""
+
+    async def scenario():
+        world = World() if store == "server" else None
+        life = world.life if world else SessionMiddleware(None, secret_key="k" * 32, store="cookie://").lifecycle
+        visit = life.anonymous()
+        visit.session.update(user_id=7, cart=[1])
+        await visit.commit()
+        stream = await life.arrive([visit.card])
+        if store == "server":
+            stream.cookie_possible = False
+        stream.session["user_id"] = 8
+        stream.session["bad"] = "y" * 70_000 if store == "cookie" else 1
+        with pytest.raises(ResponseStarted if store == "server" else SessionDataError):
+            await stream.session.save()
+        stream.session["user_id"] = 7
+        stream.session["bad"] = 2
+        await stream.session.save()
+        card = stream.card or visit.card
+        assert (await life.arrive([card])).session == {"user_id": 7, "cart": [1], "bad": 2}
+
+    run(scenario)
+
+
+def test_a_log_out_beside_a_task_that_writes_is_done():
+    """In a WebSocket: the log-out holds and says so; what was put in after it has no session to go to."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(user_id=7)
+        socket = await world.arrive(card)
+        socket.cookie_possible = False
+        gate = Gate(world.store, "update")
+        socket.session.clear()
+        saving = asyncio.create_task(socket.session.save())
+        await during(saving, gate, lambda: socket.session.update(y=1))
+        assert await world.data(card) is None
+        with pytest.raises(ResponseStarted):
+            await socket.session.save()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("conflict", [False, True])
+def test_what_a_task_does_while_a_new_session_takes_the_place_of_the_old(conflict):
+    """`invalidate()` and a notice: what another task deletes stays deleted, what it changes loses no other update."""
+
+    async def scenario():
+        world = World()
+        visit, other = await world.two(await world.begin(user_id=7))
+        if conflict:
+            other.session["other"] = 1
+            await other.commit()
+        visit.session.invalidate()
+        visit.session.update(notice="bye", n=0)
+        gate = Gate(world.store, "update")
+        saving = asyncio.create_task(visit.session.save())
+
+        def deeds():
+            del visit.session["notice"]
+            visit.session.change("n", lambda n: n + 1)
+
+        await during(saving, gate, deeds)
+        late = await world.arrive(visit.card)
+        late.session.change("n", lambda n: n + 10)
+        await late.commit()
+        await visit.commit()
+        assert await world.data(visit.card) == {"n": 11}
+
+    run(scenario)
+
+
+def test_a_deep_session_keeps_what_another_task_put_in():
+    """One that is as deep as sessions may be."""
+
+    async def scenario():
+        deep = 2**70
+        for _ in range(200):
+            deep = [deep]
+        world = World()
+        card = await world.begin(deep=deep)
+        visit, other = await world.two(card)
+        other.session["other"] = 1
+        await other.commit()
+        gate = Gate(world.store, "update")
+        visit.session["a"] = 1
+        await during(asyncio.create_task(visit.session.save()), gate, lambda: visit.session.update(b=2))
+        await visit.commit()
+        assert await world.data(card) == {"deep": deep, "other": 1, "a": 1, "b": 2}
+
+    run(scenario)
+
+
 def test_messages_left_and_shown_while_another_task_saves():
     """Each is shown once, whoever wins."""
 

@@ -133,12 +133,15 @@ class CookieLifecycle(Lifecycle):
             SessionDataError: it is too large.
         """
         plain = _HEAD.pack(_FORMAT, record.created_at, record.expires_at, session_id) + record.data
-        length = (4 * (len(plain) + OVERHEAD) + 2) // 3  # of the text, without padding
-        self._check_size(record.data, self.writer.size(length))
-        count = self.writer.count(length)
+        self._check_size(record.data, self.writer.size(_length(record.data)))
+        count = self.count(record.data)
         self.check_count(count, one_cookie=one_cookie)
         number = b"%d" % count
         return number + urlsafe_b64encode(self.sealer.seal(plain, bound=number)).rstrip(b"=")
+
+    def count(self, stored: bytes) -> int:
+        """Return how many cookies a session takes that is encoded like this."""
+        return self.writer.count(_length(stored))
 
     def check_count(self, count: int, *, one_cookie: bool) -> None:
         """Refuse a card that takes `count` cookies, where it has to fit into one. Raises SessionDataError."""
@@ -169,6 +172,11 @@ class CookieLifecycle(Lifecycle):
             return None
         _, created_at, expires_at, session_id = _HEAD.unpack_from(opened.data)
         return session_id, Record(opened.data[_HEAD.size :], 1, created_at, expires_at), opened.by_first_key
+
+
+def _length(stored: bytes) -> int:
+    """Return how many characters long the text of a card is, without padding."""
+    return (4 * (_HEAD.size + len(stored) + OVERHEAD) + 2) // 3
 
 
 def _decoded(text: bytes) -> bytes | None:
@@ -202,9 +210,11 @@ class CookieVisit(Visit):
 
     def unsaved(self) -> bytes | None:
         """As `Visit.unsaved`; to seal a session with the first key can wait for a response that carries cookies."""
-        stored = super().unsaved()
-        same = stored == self.loaded and not self.session._asked.needs_saving
-        return None if same and not self.cookie_possible and dict.__len__(self.session) else stored
+        stored, session = super().unsaved(), self.session
+        if stored is None or stored != self.loaded or session._asked.needs_saving or not dict.__len__(session):
+            return stored
+        has_room = self.cookie_possible and not (self.one_cookie and self.lifecycle.count(stored) > 1)
+        return stored if has_room else None
 
     async def _commit(self, stored: bytes) -> None:
         """Seal what the request did to its session, and set `cookie` to what the response does with the cookies.
@@ -237,10 +247,11 @@ class CookieVisit(Visit):
 
     def _seal(self) -> list[Event]:
         record, session_id, lifecycle, session = self.record, self.session_id, self.lifecycle, self.session
-        user = lifecycle.checked_user(session._plain())
+        data = session._plain()
+        user = lifecycle.checked_user(data)
         if user != self.user:
-            self._leave_behind(user)
-        data, facts = session._plain(), self._facts_of(user, self.asked)
+            data = self._left_for(user, data)
+        facts = self._facts_of(user, self.asked)
         stored = codec.encode(data, facts)
         lifecycle.check(data, stored)
         self._need_cookie("a changed cookie:// session")
@@ -259,6 +270,8 @@ class CookieVisit(Visit):
         sealed = Record(stored, 1, created_at, expires_at, user)
         self.card = lifecycle.make_card(session_id, sealed, one_cookie=self.one_cookie)
         self.hold(session_id, sealed, user)
+        if user != old_user:
+            self._hold(data)
         self.cookie, self.has_old_key = Cookie.GIVE, False
         if record is None:
             return [Created(self.key, user)]

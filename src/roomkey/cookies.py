@@ -35,7 +35,10 @@ _LEAST_ROOM = 512  # bytes of a cookie
 _LONGEST_AGE = len("; Max-Age=1000000000000000000")
 
 
-_TO_CACHES = (b"cache-control", b"expires", b"surrogate-control")  # `CDN-Cache-Control`, `X-Accel-Expires`, ...
+# What responses say to caches: RFC 9111; to kinds of them RFC 9213 (`CDN-Cache-Control`, and the makers' own:
+# `Cloudflare-CDN-Cache-Control`, ...); and what came before that.
+_TO_CACHES = frozenset({b"cache-control", b"expires", b"x-accel-expires", b"surrogate-control", b"edge-control"})
+_TO_CDNS = (b"cdn-cache-control", b"akamai-cache-control", b"surrogate-cache-control")
 
 
 def find_cookies(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
@@ -237,5 +240,9 @@ def protect_from_caches(headers: Headers) -> None:
     Whatever the app said before is replaced, to one kind of cache too (RFC 9213): a stored `Set-Cookie` hands one
     user's session to the next.
     """
-    headers[:] = [header for header in headers if not header[0].lower().endswith(_TO_CACHES)]
+    headers[:] = [header for header in headers if not _is_to_caches(header[0].lower())]
     headers.append((b"cache-control", b"no-store"))
+
+
+def _is_to_caches(name: bytes) -> bool:
+    return name in _TO_CACHES or name.endswith(_TO_CDNS)

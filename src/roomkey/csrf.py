@@ -130,9 +130,17 @@ def csrf_token(session: AnySession, *, user_key: str | None = None) -> str:
 
     Args:
         session: `request.session`.
-        user_key: the session key that says whose session it is; None: as `SessionConfig` says, and `"user_id"` where
-            `session` is another library's.
+        user_key: the session key that says whose session it is, where `session` is another library's; None:
+            `"user_id"`. For Roomkey's, `SessionConfig` says it.
+
+    Raises:
+        ConfigurationError: it is Roomkey's, whose `user_key` is another one: the next log-in would drop the token.
     """
+    known_key = session._visit.user_key if isinstance(session, Session) and session._visit is not None else user_key
+    if user_key is not None and user_key != known_key:
+        raise ConfigurationError(
+            f"csrf_token: user_key is {user_key!r}, and SessionConfig's is {known_key!r}; give it there alone"
+        )
     user = _user(session, user_key)
     known = _secrets_for(user, session.get(CSRF))
     secret = known[-1] if known else secrets.token_bytes(_SECRET_BYTES)
@@ -175,9 +183,11 @@ def _secrets_for(user: str | None, kept: object) -> list[bytes]:
 
 
 def _user(session: AnySession, user_key: str | None) -> str | None:
-    if user_key is None:
-        visit = session._visit if isinstance(session, Session) else None
-        user_key = "user_id" if visit is None else visit.user_key
+    visit = session._visit if isinstance(session, Session) else None
+    if visit is not None:
+        user_key = visit.user_key
+    elif user_key is None:
+        user_key = "user_id"
     return None if user_key is None else text_of(session.get(user_key))
 
 

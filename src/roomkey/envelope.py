@@ -115,6 +115,8 @@ class _Sealed:
     def follow(self, tombstone: bytes, new_key: str, secret: bytes) -> bytes:
         if not secret:
             return b""  # who only ends sessions (`Sessions`) follows without being able to read
+        if not isinstance(tombstone, bytes) or not isinstance(new_key, str):
+            raise DamagedData("the way to the session that followed cannot be read")
         return self._open(tombstone, new_key.encode(), secret)
 
     def _open(self, sealed: bytes, bound: bytes, secret: bytes) -> bytes:

@@ -19,7 +19,13 @@ class Merged(NamedTuple):
     changes: tuple[Change, ...] = ()
 
 
-def merge(fresh: dict[str, Any], base: dict[str, Any], mine: dict[str, Any], changes: Iterable[Change] = ()) -> Merged:
+def merge(
+    fresh: dict[str, Any],
+    base: dict[str, Any],
+    mine: dict[str, Any],
+    changes: Iterable[Change] = (),
+    refusals: list[Exception] | None = None,
+) -> Merged:
     """Lay what this request did over `fresh`.
 
     Args:
@@ -28,6 +34,7 @@ def merge(fresh: dict[str, Any], base: dict[str, Any], mine: dict[str, Any], cha
         mine: what this request made of it.
         changes: its calls of `Session.change`; they run again, on the fresh value, where they alone made the key's
             value. A key that was also assigned keeps the assigned value.
+        refusals: takes what these functions raise, and their keys stay as they are fresh; None: it is raised.
     """
     merged = dict(fresh)
     for key in base:
@@ -41,8 +48,18 @@ def merge(fresh: dict[str, Any], base: dict[str, Any], mine: dict[str, Any], cha
     for change in changes:
         by_key.setdefault(change.key, []).append(change)
     for key, calls in by_key.items():
-        if _made_by(calls, base, mine):
-            merged[key] = _run(calls, fresh, again)
+        if not _made_by(calls, base, mine):
+            continue
+        try:
+            merged[key], ran = _run(calls, fresh)
+            again += ran
+        except Exception as error:
+            if refusals is None:
+                raise
+            refusals.append(error)
+            merged.pop(key, None)
+            if key in fresh:
+                merged[key] = fresh[key]
     return Merged(merged, tuple(again))
 
 
@@ -57,7 +74,8 @@ def _made_by(calls: list[Change], base: dict[str, Any], mine: dict[str, Any]) ->
     return key in mine and reached is not None and reached == codec.fingerprint(mine[key])
 
 
-def _run(calls: list[Change], fresh: dict[str, Any], again: list[Change]) -> Any:
+def _run(calls: list[Change], fresh: dict[str, Any]) -> tuple[Any, list[Change]]:
+    again: list[Change] = []
     key = calls[0].key
     before = codec.fingerprint(fresh[key]) if key in fresh else MISSING
     # A copy, for a function may alter its argument.
@@ -67,4 +85,4 @@ def _run(calls: list[Change], fresh: dict[str, Any], again: list[Change]) -> Any
         after = codec.fingerprint(value)
         again.append(call._replace(before=before, after=after))
         before = after
-    return value
+    return value, again

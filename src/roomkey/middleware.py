@@ -83,7 +83,7 @@ class SessionMiddleware:
                 cookies = partial(find_cookies, scope["headers"]) if moves_in else None
                 visit = await self.lifecycle.arrive(cards, cookies)
             except StoreUnavailable as error:
-                await _send_unavailable(scope, send, error)
+                await _send_unavailable(scope, send, _unavailable_headers(error))
                 return
         else:
             visit = self.lifecycle.anonymous()
@@ -175,7 +175,12 @@ class _Response:
         """Send a 503 in the place of the app's response, once."""
         if not self._replaced:
             self._replaced = self._failed = True
-            await _send_unavailable(self._scope, self._send, error)
+            start: Message = {"headers": _unavailable_headers(error)}
+            if self._visit.cookie is not Cookie.KEEP:
+                # By an earlier `save`: without it, who has just logged in would be logged out by what failed later.
+                await self._visit.confirm()
+                self._write_headers(start)
+            await _send_unavailable(self._scope, self._send, start["headers"])
 
     def is_untouched(self) -> bool:
         """Whether the app did nothing whatever with the session so far."""
@@ -273,8 +278,8 @@ class _Response:
         """Understand `scope["session"] = {...}`: the session's new content. None or nothing empties it."""
         content = self._scope.get("session")
         session = self._session
-        if isinstance(content, Session):  # another middleware's, under another cookie
-            return
+        if isinstance(content, dict) and (type(content) is not dict or "session_handler" in self._scope):
+            return  # another middleware's, under another cookie: Roomkey's, Starlette's, or that of starsessions
         if type(content).__name__ == "_EmptyEnum":  # what Litestar's `clear_session` puts there
             content = None
         if content is not None and not isinstance(content, Mapping):
@@ -293,7 +298,9 @@ class _Response:
 
 def _is_answer(error: Exception) -> bool:
     """Whether an exception is a response that the app made. Every framework has its own class of this name."""
-    return hasattr(error, "headers") and any(kind.__name__ == "HTTPException" for kind in type(error).__mro__)
+    kinds = [kind for kind in type(error).__mro__ if kind.__name__ == "HTTPException"]
+    # Starlette answers its own inside; one that comes out, from a middleware, is a plain error to it.
+    return bool(kinds) and hasattr(error, "headers") and not kinds[-1].__module__.startswith("starlette.")
 
 
 def _client(scope: Scope) -> tuple[str | None, str | None]:
@@ -306,14 +313,19 @@ def _client(scope: Scope) -> tuple[str | None, str | None]:
     )
 
 
-async def _send_unavailable(scope: Scope, send: Send, error: StoreUnavailable) -> None:
-    body = b"The session store is unavailable; try again in a moment.\n"
-    headers = [
+_UNAVAILABLE = b"The session store is unavailable; try again in a moment.\n"
+
+
+def _unavailable_headers(error: StoreUnavailable) -> list[tuple[bytes, bytes]]:
+    return [
         (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", b"%d" % len(body)),
+        (b"content-length", b"%d" % len(_UNAVAILABLE)),
         (b"retry-after", b"%d" % error.retry_after),
         (b"cache-control", b"no-store"),
     ]
+
+
+async def _send_unavailable(scope: Scope, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
     kind = scope["type"]
     if kind == "websocket":
         if "websocket.http.response" not in (scope.get("extensions") or {}):
@@ -321,4 +333,4 @@ async def _send_unavailable(scope: Scope, send: Send, error: StoreUnavailable) -
             return
         kind = "websocket.http"
     await send({"type": f"{kind}.response.start", "status": 503, "headers": headers})
-    await send({"type": f"{kind}.response.body", "body": body})
+    await send({"type": f"{kind}.response.body", "body": _UNAVAILABLE})

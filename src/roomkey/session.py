@@ -16,7 +16,7 @@ from roomkey.errors import LoginTooOld, SessionEnded
 if TYPE_CHECKING:
     from roomkey.users import Sessions
 
-__all__ = ["AS_IT_IS", "CSRF", "FLASHES", "MISSING", "NOTHING", "Asked", "Change", "Session"]
+__all__ = ["AS_IT_IS", "CSRF", "FLASHES", "MISSING", "NOTHING", "Asked", "Change", "Session", "drop_token"]
 
 FLASHES = "_flashes"  # the session's key for messages that wait to be shown
 CSRF = "_csrf"  # the session's key for a user and the secrets that `roomkey.csrf` made for them; rotates with the ID
@@ -259,11 +259,10 @@ class Session(dict[str, Any]):
         except SessionEnded:
             return []
         except BaseException:
-            changes = tuple(change for change in self._asked.changes if change.function is not take)
-            self._asked = self._asked._replace(changes=changes)
-            dict.__setitem__(self, FLASHES, [*seen, *dict.get(self, FLASHES, ())])
+            if dict.__contains__(self, FLASHES):  # else another task has logged out meanwhile
+                self.change(FLASHES, lambda waiting: [*taken, *waiting], default=[])
             raise
-        return taken
+        return taken if dict.__contains__(self, FLASHES) else []
 
     @property
     def sessions(self) -> Sessions:
@@ -279,8 +278,8 @@ class Session(dict[str, Any]):
             SessionDataError: a value cannot be stored.
             SessionEnded: the session was ended meanwhile.
             ResponseStarted: it needs a cookie that can no longer be sent.
-            StoreUnavailable: the store did not say that it did it, and may have all the same. Let the request end: to
-                save again may run the functions of `change` a second time.
+            StoreUnavailable: the store did not say that it did it, and may have all the same. Let this error out of the
+                handler, which is then a 503: to save again may run the functions of `change` a second time.
         """
         await self._attached().save()
 
@@ -350,12 +349,6 @@ class Session(dict[str, Any]):
     def _plain(self) -> dict[str, Any]:
         """Return a plain copy without counting as used. (`dict.copy` would go through `__iter__`, 20 times slower.)"""
         return dict(dict.items(self))
-
-    def _drop_token(self, user: str | None) -> None:
-        """Forget the secrets of `roomkey.csrf`, unless made for this user: tokens do not outlive a change."""
-        kept = dict.get(self, CSRF)
-        if kept is not None and not (isinstance(kept, list) and kept and kept[0] == user):
-            dict.pop(self, CSRF)
 
     # --- dict, so that use is seen --------------------------------------------------------------------------------
 
@@ -474,6 +467,13 @@ class Session(dict[str, Any]):
         self._accessed = True
         self._asked = self._asked._replace(cleared=True, changes=(), refused=None)
         super().clear()
+
+
+def drop_token(data: dict[str, Any], user: str | None) -> None:
+    """Forget the secrets of `roomkey.csrf`, unless made for this user: tokens do not outlive a change."""
+    kept = dict.get(data, CSRF)
+    if kept is not None and not (isinstance(kept, list) and kept and kept[0] == user):
+        dict.pop(data, CSRF)
 
 
 def _is_number(value: object) -> bool:

@@ -8,18 +8,19 @@ tried again. What was ended stays ended.
 from __future__ import annotations
 
 import enum
-import itertools
 import random
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from roomkey import codec
 from roomkey.codec import NO_FACTS, Facts
 from roomkey.errors import ResponseStarted, SessionDataError, SessionEnded, StoreUnavailable
-from roomkey.events import Created, Merged, Rotated
+from roomkey.events import Created, Rotated
+from roomkey.events import Merged as MergedEvent
 from roomkey.keys import new_session_id, store_key
-from roomkey.merge import merge
-from roomkey.session import AS_IT_IS, CSRF, FLASHES, NOTHING, Asked, Session
+from roomkey.merge import Merged, merge
+from roomkey.session import AS_IT_IS, CSRF, FLASHES, NOTHING, Asked, Session, drop_token
 from roomkey.stores.base import Conflict, Record, Unreadable
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ class Visit:
     # Whether a session may begin here that nobody is logged into. Not where the browser may have the cookie of a newer
     # one by now: of the log-in that ended or rotated this one.
     may_begin = True
-    saving = False  # whether a task of this request saves or refreshes: another one waits until it has done so
-    saved: asyncio.Event | None = None  # what it waits for; None: nobody waits
+    saving = False  # whether a task of this request saves or refreshes: another one waits for its turn
+    waiting: deque[asyncio.Future[None]] | None = None  # for their turn, in this order; None: nobody did so far
     # Of the commit under way: what it does beside saving the content, and the content when it began, encoded. Whatever
     # other tasks of the request do to the session meanwhile is for the next one.
     asked = NOTHING
@@ -155,7 +156,16 @@ class Visit:
         return session._asked.needs_saving or self._encoded() != self.loaded
 
     async def save(self) -> None:
-        self.lost = False
+        import asyncio
+
+        # A task of its own: who is cancelled meanwhile (a stream whose client has gone) must not leave it open whether
+        # it was saved, or the end of the request would save it again.
+        saving = asyncio.ensure_future(self._save_early())
+        _saves.add(saving)
+        saving.add_done_callback(_forget_save)
+        await asyncio.shield(saving)
+
+    async def _save_early(self) -> None:
         await self.commit()
         self.given_before = self.cookie is Cookie.GIVE
         if self.lost:
@@ -181,12 +191,17 @@ class Visit:
         loaded = self._opened(found)
         fresh = codec.decode(loaded)
         session = self.session
-        merged = merge(fresh, codec.decode(self.loaded), session._plain(), session._asked.changes)
+        asked = session._asked
+        if asked.cleared:  # a log-out, which is not done yet: nothing comes back
+            merged = Merged(session._plain(), asked.changes)
+        else:
+            merged = merge(fresh, codec.decode(self.loaded), session._plain(), asked.changes)
         if found.key != self.key:
             self._lose_id()
+            self.found = None  # moved in by another request, whose response carries the card
         self.key, self.record, self.secret = found
         self.loaded, self.facts, self.user = loaded, codec.facts_in(loaded), self.lifecycle.user_of(fresh)
-        session._asked = session._asked._replace(changes=merged.changes)
+        session._asked = asked._replace(changes=merged.changes)
         self._hold(merged.data)
 
     def unsaved(self) -> bytes | None:
@@ -205,7 +220,7 @@ class Visit:
             raise asked.refused
         if self.found is not None:  # it moves in with the first response that can give a cookie
             stored = codec.encode(session._plain(), self.facts)
-            return stored if self.cookie_possible or stored != self.loaded else None
+            return stored if self.cookie_possible or stored != self.loaded or asked.needs_saving else None
         if not session._accessed or (record is None and not asked.ended and not dict.__len__(session)):
             return None
         try:
@@ -243,7 +258,7 @@ class Visit:
         if self.saving:
             await self._begin()
             stored = None  # by now it is something else
-        self.saving = True
+        self.saving, self.lost = True, False
         try:
             if stored is None:
                 stored = self.unsaved()
@@ -270,26 +285,29 @@ class Visit:
 
     async def confirm(self) -> None:
         """Take back the decision of an earlier `save` to give a card, if the ID has been rotated or has ended since."""
-        if self.cookie is Cookie.GIVE:
-            try:
+        await self._begin()  # a task that rotates now would get a card that is not sent
+        try:
+            if self.cookie is Cookie.GIVE:
                 record = await self.lifecycle.store.load(self.key)
-            except (StoreUnavailable, Unreadable):
-                return
-            if record is None or record.successor is not None:
-                self.cookie = Cookie.KEEP
+                if record is None or record.successor is not None:
+                    self.cookie = Cookie.KEEP
+        except (StoreUnavailable, Unreadable):
+            pass
+        finally:
+            self._finish()
 
     async def _commit(self, stored: bytes) -> None:
-        session, lifecycle = self.session, self.lifecycle
-        if self.record is not None and (self.asked.ended or not dict.__len__(session)):
-            if dict.__len__(session):
-                self._check_new()  # before anything ends
-            await self._end(self.record)
-        elif self.record is not None:
-            await self._save(self.record, stored)
-        if self.record is None and dict.__len__(session):
-            if self.may_begin or lifecycle.user_of(session._plain()) is not None:
-                await self._create()
-            else:
+        record, begun = self.record, self.session._plain()
+        if record is not None and begun and not self.asked.ended:
+            await self._save(record, stored)
+        else:
+            may_begin = record is not None or self.may_begin or self.lifecycle.user_of(begun) is not None
+            new = self._check_new(begun) if begun and may_begin else None  # before anything ends
+            if record is not None:
+                await self._end(record, begun)
+            if new is not None and not self.lost:
+                await self._create(new)
+            elif begun:
                 self.lost = True
         if self.found is not None:
             await self._forget_old()
@@ -301,23 +319,20 @@ class Visit:
             assert self.lifecycle.move_in is not None
             await self.lifecycle.move_in.forget(found)
 
-    def _check_new(self) -> tuple[str | None, Facts, bytes]:
-        """Return user, facts and encoding of a session that begins. Raises what says that it cannot."""
-        lifecycle, session = self.lifecycle, self.session
-        data = session._plain()
+    def _check_new(self, data: dict[str, Any]) -> _New:
+        """Return the session that begins with this data. Raises what says that it cannot."""
+        lifecycle = self.lifecycle
         user = lifecycle.checked_user(data)
-        if CSRF in data:
-            session._drop_token(user)
-            data = session._plain()
+        drop_token(data, user)
+        drop_token(self.session, user)
         facts = self._facts_of(user, self.asked)
         stored = codec.encode(data, facts)
         lifecycle.check(data, stored)
         self._need_cookie("a new session")
-        return user, facts, stored
+        return _New(user, facts, stored)
 
-    async def _create(self) -> None:
-        lifecycle = self.lifecycle
-        user, facts, stored = self._check_new()
+    async def _create(self, new: _New) -> None:
+        lifecycle, (user, facts, stored) = self.lifecycle, new
         now = lifecycle.clock()
         session_id = new_session_id()
         key, secret = store_key(session_id), lifecycle.envelope.secret_of(session_id)
@@ -333,22 +348,27 @@ class Visit:
             await self._keep_to_limit(user, lifecycle.limit)
         await lifecycle.purge_when_due()
 
-    async def _end(self, record: Record) -> None:
-        """End the session: logged out, or emptied key by key, which loses nothing that others put into it meanwhile."""
-        lifecycle, session, asked = self.lifecycle, self.session, self.asked
-        begun = session._plain()  # after `invalidate`: a session of its own
+    async def _end(self, record: Record, begun: dict[str, Any]) -> None:
+        """End the session: logged out, or emptied key by key, which loses nothing that others put into it meanwhile.
+
+        Args:
+            record: the session as it was read.
+            begun: what a session of its own begins with, after `invalidate`.
+        """
+        lifecycle, asked = self.lifecycle, self.asked
         try:
             await self._end_at(Place(self.key, record, self.secret))
         except Conflict:
             async with lifecycle.turns.at(self.key):
-                await self._merge(record, {}, None, False, ends=asked.ended or asked.cleared)
+                left = await self._merge(record, {}, None, False, ends=asked.ended or asked.cleared)
             self.lost = False
             if begun:
                 # Where somebody has logged in meanwhile, the cookie is theirs, unless this is a log-in too.
                 elsewhere = self.record is not None or not self.may_begin
                 self.lost = elsewhere and lifecycle.user_of(begun) is None
                 self._forget()
-                self._hold({} if self.lost else begun)
+                left = {} if self.lost else begun
+            self._hold(left)
 
     async def _end_at(self, place: Place) -> None:
         """End the session as it was read; raises Conflict. Only who did it takes the cookie back: to whom it has ended
@@ -366,18 +386,18 @@ class Visit:
             return
         mine = session._plain()
         user = lifecycle.user_of(mine)
-        logs_in = self._logs_in(user, asked)
-        if user != self.user:
+        logs_in, changes_user = self._logs_in(user, asked), user != self.user
+        if changes_user:
             lifecycle.checked_user(mine)
-            mine = self._leave_behind(user)
+            mine = self._left_for(user, mine)
         facts, shorter = self._facts_of(user, asked), False
-        if facts is not self.facts or user != self.user:
+        if facts is not self.facts or changes_user:
             stored = codec.encode(mine, facts)
             # Where a session is to live for a shorter time, its ID changes too: a renewal by a request under way, which
             # knows nothing of that, would prolong it again.
             shorter = lifecycle.idle_of(facts) < lifecycle.idle_of(self.facts)
         lifecycle.check(mine, stored)
-        rotating = asked.rotate is not None or asked.reauthenticated or user != self.user or logs_in or shorter
+        rotating = asked.rotate is not None or asked.reauthenticated or changes_user or logs_in or shorter
         if rotating or moves_in:
             self._need_cookie("a shorter life" if shorter else "a rotated session")
         try:
@@ -385,35 +405,46 @@ class Visit:
         except Conflict:
             async with lifecycle.turns.at(self.key):
                 # Not `mine`: other tasks of the request may alter what is in it meanwhile.
-                await self._merge(record, codec.decode(stored), user, rotating)
+                self._hold(await self._merge(record, codec.decode(stored), user, rotating))
+        else:
+            if changes_user:
+                self._hold(codec.decode(stored))
 
     async def _merge(
         self, record: Record, mine: dict[str, Any], user: str | None, rotating: bool, *, ends: bool = False
-    ) -> None:
-        """Save over what others saved meanwhile, as often as it takes; if it `ends`, end the session with all of it."""
+    ) -> dict[str, Any]:
+        """Save over what others saved meanwhile, as often as it takes; if it `ends`, end the session with all of it.
+
+        Returns what the session is to hold now.
+        """
         import asyncio
 
         lifecycle, asked = self.lifecycle, self.asked
         base, origin, facts_before = codec.decode(self.loaded), Place(self.key, record, self.secret), self.facts
-        refused, refusals = origin, 0
-        for attempt in itertools.count(1):
+        refused, refusals, attempt = origin, 0, 0
+        while True:
+            attempt += 1
             found = await lifecycle.current(refused.key, refused.record.user, refused.secret)
             changes_user, logs_in = user != self.user, self._logs_in(user, asked)
+            replaces_user = changes_user and self.user is not None
             if isinstance(found, Gone) or (changes_user and found.record.user not in (None, user, self.user)):
                 self._forget()
                 self.may_begin = False
-                # A log-in stands on its own: a session with what this request put into it, and nothing else.
-                self._hold(self._own(base, mine) if logs_in else {})
-                if logs_in:
-                    await self._create()
-                else:
+                if not logs_in:
                     self.lost = True
-                return
+                    # There is nothing on which the functions of other tasks could run.
+                    self.session._asked = self.session._asked._replace(changes=())
+                    return {}
+                # A log-in stands on its own: a session with what this request put into it, and nothing else.
+                mine = mine if replaces_user else self._own(base, mine)
+                self._hold(mine)
+                await self._create(self._check_new(mine))
+                return mine
             refusals = await lifecycle.wait_for_progress(refused, found, refusals)
             loaded = self._opened(found)
             fresh = codec.decode(loaded)
             passed_on = not changes_user and found.record.user != self.user  # somebody logged in meanwhile
-            if (ends and not passed_on) or (changes_user and self.user is not None):
+            if (ends and not passed_on) or replaces_user:
                 merged = mine  # what the user before wrote meanwhile stays behind
                 for change in asked.changes:
                     if change.key == FLASHES:
@@ -443,11 +474,10 @@ class Visit:
                 await asyncio.sleep(random.uniform(0, min(0.001 * attempt, 0.05)))
                 continue
             if merged:
-                lifecycle.tell(Merged(self.key, attempt))
+                lifecycle.tell(MergedEvent(self.key, attempt))
             if passed_on:  # its changes went along; what the session holds since the log-in is not for it to see
                 self._saved(origin, codec.encode(mine, facts_before), facts_before)
-            self._hold(mine if passed_on else merged)
-            return
+            return mine if passed_on else merged
 
     async def _swap(self, place: Place, stored: bytes, facts: Facts, user: str | None, rotating: bool) -> None:
         lifecycle = self.lifecycle
@@ -533,15 +563,12 @@ class Visit:
     def _user(self) -> str | None:
         return self.lifecycle.user_of(self.session._plain())
 
-    def _leave_behind(self, user: str | None) -> dict[str, Any]:
-        """Take out of the session what is not for the user whose it becomes, and return what is left."""
-        session = self.session
-        session._drop_token(user)
+    def _left_for(self, user: str | None, mine: dict[str, Any]) -> dict[str, Any]:
+        """Return what of the session is for the user whose it becomes."""
         if user is not None and self.user is not None:
-            own = self._own(codec.decode(self.loaded), session._plain())
-            self._hold(own)
-            self.put = set(own)
-        return session._plain()
+            mine = self._own(codec.decode(self.loaded), mine)
+        drop_token(mine, user)
+        return mine
 
     def _own(self, base: dict[str, Any], mine: dict[str, Any]) -> dict[str, Any]:
         """Return what this request put into the session, be it equal to what was there; `base` is what it loaded."""
@@ -580,19 +607,28 @@ class Visit:
     # The tasks of one request save and refresh one after the other. Not by a lock, which each write would have to make.
 
     async def _begin(self) -> None:
-        while self.saving:
-            if self.saved is None:
-                import asyncio
+        if self.saving:
+            import asyncio
 
-                self.saved = asyncio.Event()
-            await self.saved.wait()
+            turn = asyncio.get_running_loop().create_future()
+            if self.waiting is None:
+                self.waiting = deque()
+            self.waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():  # it came in the same moment
+                    self._finish()
+                raise
         self.saving = True
 
     def _finish(self) -> None:
+        while self.waiting:
+            turn = self.waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
         self.saving = False
-        if self.saved is not None:
-            self.saved.set()
-            self.saved = None
 
     def _encoded(self) -> bytes:
         return codec.encode(self.session._plain(), self._present_facts())
@@ -656,18 +692,30 @@ class Visit:
     def _below_the_pending(self, data: dict[str, Any], present: dict[str, Any]) -> dict[str, Any]:
         session, before = self.session, codec.decode(self.begun)
         self.begun = codec.encode(data)
-        changes = session._asked.changes
-        if not changes and codec.fingerprint(present) == codec.fingerprint(before):
-            return data
-        try:
-            merged = merge(data, before, present, changes)
-        except Exception as error:  # for the task that called this function to hear when it saves, and not for this one
-            session._asked = session._asked._replace(changes=(), refused=error)
-            undone = {change.key for change in changes}
-            return merge(data, _without(before, undone), _without(present, undone)).data
-        session._asked = session._asked._replace(changes=merged.changes)
+        pending = session._asked
+        if pending.cleared:  # a log-out, for the next commit to do
+            return present
+        refusals: list[Exception] = []
+        merged = merge(data, before, present, pending.changes, refusals)
+        if pending.changes:
+            # What a function refuses is for the task that called it to hear when it saves, and not for this one.
+            refused = refusals[0] if refusals else pending.refused
+            session._asked = pending._replace(changes=merged.changes, refused=refused)
         return merged.data
 
 
-def _without(data: dict[str, Any], keys: set[str]) -> dict[str, Any]:
-    return {key: value for key, value in data.items() if key not in keys}
+class _New(NamedTuple):
+    """A session that begins."""
+
+    user: str | None
+    facts: Facts
+    stored: bytes  # encoded
+
+
+_saves: set[asyncio.Future[None]] = set()  # the event loop itself does not hold its tasks
+
+
+def _forget_save(saving: asyncio.Future[None]) -> None:
+    _saves.discard(saving)
+    if not saving.cancelled():
+        saving.exception()  # heard: who was cancelled does not ask any more

@@ -30,6 +30,7 @@ __all__ = ["arrive_with", "facts_of", "refuse"]
 
 _log = logging.getLogger("roomkey")
 _NOT_FILED = 1  # the version of a session that has just moved in; who comes first files it under its user
+_LONGER = 24 * 60 * 60.0  # seconds that a mark outlives the cookie: other clocks differ, and some count whole seconds
 _OLD_COOKIE = 30 * 24 * 60 * 60.0  # seconds that an old cookie may be brought, where its reader does not know
 
 
@@ -39,7 +40,8 @@ async def arrive_with(lifecycle: Lifecycle, old: Found) -> Visit:
     Raises:
         StoreUnavailable: the store does not answer.
     """
-    mark, secret = store_key(old.mark), lifecycle.envelope.secret_of(old.mark)
+    mark_id = old.mark(lifecycle.config.session_cookie)
+    mark, secret = store_key(mark_id), lifecycle.envelope.secret_of(mark_id)
     tombstone = await lifecycle.store.load(mark)
     if tombstone is None:
         try:
@@ -131,7 +133,7 @@ async def _put(lifecycle: Lifecycle, old: Found, mark: str, mark_secret: bytes) 
     lifecycle.check(old.session.data, stored)
     record = Record(envelope.close(stored, key, secret), _NOT_FILED, now, lifecycle.until(facts))
     until = now + (_OLD_COOKIE if old.session.expires_in is None else old.session.expires_in)
-    until = max(until, record.expires_at)
+    until = max(until, record.expires_at) + _LONGER
     passed_on = envelope.pass_on(mark_secret, key, secret)
     # The session first: nobody must follow the mark to where nothing is yet.
     await store.create(key, record)

@@ -36,11 +36,14 @@ class Found:
     value: bytes = field(repr=False)  # of its cookie: a credential
     session: LegacySession
 
-    @property
-    def mark(self) -> bytes:
-        """Where Roomkey keeps, in place of a session ID, that this cookie's session has moved in."""
-        # Of the value alone: under another reader's cookie name it is the same session.
-        return hashlib.sha256(b"roomkey: moved in\0" + self.value).digest()
+    def mark(self, session_cookie: str) -> bytes:
+        """Return where Roomkey keeps, in place of a session ID, that this cookie's session has moved in.
+
+        Args:
+            session_cookie: Roomkey's own: two apps may share both the store and the old cookie.
+        """
+        # Not of the old cookie's name: under another reader's it is the same session.
+        return hashlib.sha256(b"roomkey: moved in\0" + session_cookie.encode() + b"\0" + self.value).digest()
 
 
 class MoveIn:

@@ -13,9 +13,9 @@ import asyncio
 import contextlib
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex, Wipe, shown
@@ -27,7 +27,8 @@ __all__ = ["Migrating"]
 _TAKEN_FOR = 10.0  # seconds that a move may take; after them, another request may take the session
 _TRIES = 25  # times that a request looks for a session which another one is just moving
 _PAUSE = 0.02  # seconds between them
-_GIVE_UP = 2.0  # seconds that giving a session back may take
+_GIVE_UP = 2.0  # seconds for what can be left undone
+_MOMENT = 0.2  # seconds of it for which a request waits
 _MARK = b"\x00roomkey: taken\x00"  # the data of no session begins with a 0
 _TAKEN = struct.Struct(">dQ")  # until when, in Unix seconds; the version it had
 
@@ -59,7 +60,8 @@ class Migrating:
     """Read from `old` what `new` does not have, and move it.
 
     Switch every worker at the same time: one that still knows only the old store takes a moved session for an ended
-    one. After `absolute_timeout`, everything has moved or expired: give `new` alone. The clocks of all machines should
+    one. After `absolute_timeout`, everything has moved or expired: give `new` alone, once the readers of `legacy` are
+    out too (what says that an old cookie has moved in lives as long as that cookie). The clocks of all machines should
     agree to within a few seconds. A process that is killed in the middle of a move delays that session by ten seconds.
 
     Args:
@@ -74,7 +76,7 @@ class Migrating:
     def __init__(self, new: Store | str, old: Store | str, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._new, self._old = _kept_on_the_server(new), _kept_on_the_server(old)
-        self._giving_back: set[asyncio.Task[None]] = set()
+        self._unfinished: set[asyncio.Task[None]] = set()
         # Offered only where both stores have it: half a list of sessions would be a lie.
         if isinstance(self._new, UserIndex) and isinstance(self._old, UserIndex):
             self.of_user = self._of_user
@@ -92,8 +94,8 @@ class Migrating:
 
     async def close(self) -> None:
         """Close both."""
-        if self._giving_back:
-            await asyncio.wait(self._giving_back)
+        if self._unfinished:
+            await asyncio.wait(self._unfinished)
         for store in (self._new, self._old):
             if isinstance(store, Lifespan):
                 await store.close()
@@ -136,9 +138,8 @@ class Migrating:
             await self.load(key)
             await self._new.rotate(key, new_key, record, tombstone, version=version)
         # Where the answer to a move's last step was lost, the old store still has it, and would give it back when the
-        # tombstone has expired. That it cannot be reached is no reason to say that nothing was done.
-        with contextlib.suppress(Exception):
-            await self._old.delete(key)
+        # tombstone has expired. That it cannot be reached, or hangs, is no reason to say that nothing was done.
+        await asyncio.wait({self._later(self._old.delete(key))}, timeout=_MOMENT)
 
     async def touch(self, key: str, expires_at: float) -> bool:
         """Let the live record under `key` expire later; return whether there is one that is no tombstone."""
@@ -190,9 +191,8 @@ class Migrating:
         except Conflict:
             pass  # an earlier move came as far as this
         except BaseException as error:
-            giving_back = asyncio.get_running_loop().create_task(self._give_back(key, record, version))
-            self._giving_back.add(giving_back)
-            giving_back.add_done_callback(self._giving_back.discard)
+            # The session stays in the old store, as it was; where this fails, it is taken again when its time is over.
+            giving_back = self._later(self._old.update(key, replace(record, version=version + 1), version=version))
             if isinstance(error, Exception):
                 await asyncio.shield(giving_back)  # so that the next request finds it
             raise
@@ -201,14 +201,24 @@ class Migrating:
         except Conflict:
             if until <= self._clock():
                 raise  # somebody else may have taken it, because this took so long
+            there = await self._new.load(key)
+            if there is not None and there.successor is not None:
+                return there  # another request found it there, and rotated it
             await self._new.delete(key)  # somebody has ended it
             return None
         with contextlib.suppress(Exception):
             await self._old.delete(key)  # it has ended; a store may keep what has expired
         return await self._new.load(key)
 
-    async def _give_back(self, key: str, record: Record, version: int) -> None:
-        """The new store failed: the session stays in the old one, as it was."""
-        with contextlib.suppress(Exception):  # else it is taken again when its time is over
-            async with asyncio.timeout(_GIVE_UP):
-                await self._old.update(key, replace(record, version=version + 1), version=version)
+    def _later(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
+        """Do what can be left undone, if it can be done."""
+        task = asyncio.get_running_loop().create_task(_try(work))
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+        return task
+
+
+async def _try(work: Coroutine[Any, Any, object]) -> None:
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_GIVE_UP):
+            await work
