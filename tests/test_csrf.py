@@ -262,6 +262,16 @@ def test_a_token_made_with_the_log_in_is_the_users(store):
     asyncio.run(scenario())
 
 
+def test_another_user_key_than_the_configurations():
+    """The token would be dropped with the first save: an error says so at once."""
+    life = SessionMiddleware(None, secret_key="k" * 32, store="memory://", user_key=None).lifecycle
+    session = life.anonymous().session
+    session["uid"] = 5
+    with pytest.raises(ConfigurationError, match="user_key is 'uid', and SessionConfig's is None"):
+        csrf_token(session, user_key="uid")
+    assert verify_csrf_token(session, csrf_token(session), user_key="uid")
+
+
 def test_tabs_that_are_opened_together():
     """Each page makes a secret before it knows of the others': every form is good, and there are never too many."""
     life = SessionMiddleware(None, secret_key="k" * 32, store="memory://").lifecycle

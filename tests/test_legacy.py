@@ -14,6 +14,7 @@ import uuid
 import warnings
 import zlib
 from collections import Counter
+from unittest import mock
 
 import django
 import flask
@@ -56,6 +57,7 @@ from starlette.testclient import TestClient
 from roomkey import (
     ConfigurationError,
     LoginTooOld,
+    ResponseStarted,
     SessionConfig,
     SessionMiddleware,
     Sessions,
@@ -1501,6 +1503,82 @@ def test_requests_that_move_in_together_take_one_place_of_the_limit(seal):
         # The browser keeps the card that came last.
         assert {"user_id": "new"} in [await browser.visit("/read") for browser in together]
         assert [await browser.visit("/read") for browser in before] == [{}, {"user_id": "new"}]
+
+    run(go())
+
+
+def test_a_copy_of_a_logged_out_cookie_in_the_last_second_of_its_life():
+    """Whole seconds are counted there, so it lives a little longer than it says; what says that it moved in, longer."""
+    clock = Clock(1_700_000_000.0)
+    with mock.patch("time.time", clock):
+        _, value = starlette_cookie(KEY, {"user_id": 5})
+    reader = StarletteCookie(KEY, clock=clock)
+    store = MemoryStore(clock=clock)
+    app = SessionMiddleware(_shop, secret_key=SECRET, store=store, legacy=[reader], clock=clock)
+
+    async def go():
+        browser, copy = _Browser(app, session=value.decode()), _Browser(app, session=value.decode())
+        await browser.visit("/read")
+        await browser.visit("/log-out")
+        clock.advance(14 * DAY - 1)
+        for _ in range(30):
+            clock.advance(0.1)
+            assert await copy.visit("/read") == {}
+
+    run(go())
+
+
+def test_two_apps_with_one_store_and_one_old_cookie():
+    """A session that moved in to the one is not the other's, whose cookie and keys are its own."""
+    store = MemoryStore()
+    shop, admin = (
+        SessionMiddleware(_shop, secret_key=key, session_cookie=name, store=store, legacy=[_OwnReader()])
+        for key, name in ((SECRET, "shop"), (OTHER, "admin"))
+    )
+
+    async def go():
+        first, second = _Browser(shop, own="a"), _Browser(admin, own="a")
+        await first.visit("/count")
+        assert await second.visit("/read") == {"user_id": "a"}
+        await second.visit("/count")
+        assert await first.visit("/read") == {"user_id": "a", "n": 1}
+
+    run(go())
+
+
+def test_a_refresh_gives_no_second_card():
+    """Another first request with the old cookie has moved the session in: its response carries the card."""
+    _, app = _roomkey(_OwnReader())
+
+    async def go():
+        one, two = [await app.lifecycle.arrive([], {b"own": [b"a"]}.__getitem__) for _ in range(2)]
+        await one.commit()
+        await two.session.refresh()
+        two.session["x"] = 1
+        await two.commit()
+        assert two.card == b""
+        assert (await app.lifecycle.arrive([one.card])).session == {"user_id": "a", "x": 1}
+
+    run(go())
+
+
+@pytest.mark.parametrize("act", ["rotate", "reauthenticated", "log in again", "remember"])
+def test_what_a_session_that_moves_in_cannot_do_without_a_cookie(act):
+    """In a response that has started: an error, not silence."""
+    _, app = _roomkey(_OwnReader())
+
+    async def go():
+        visit = await app.lifecycle.arrive([], {b"own": [b"a"]}.__getitem__)
+        visit.cookie_possible = False
+        if act == "log in again":
+            visit.session.clear()
+            visit.session["user_id"] = "a"
+        elif act == "remember":
+            visit.session.remember(60)
+        else:
+            getattr(visit.session, act)()
+        with pytest.raises(ResponseStarted):
+            await visit.session.save()
 
     run(go())
 

@@ -7,7 +7,9 @@ import time
 
 import itsdangerous
 import pytest
+import starsessions
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware as StarletteMiddleware
 from starlette.requests import Request
@@ -514,3 +516,53 @@ def test_differs_planted_cookie():
         answer = client.get("/view", headers={"cookie": f"session={card}; session=planted"})
         found.append(answer.json()["session"])
     assert found == [{}, {"some": "data"}]
+
+
+@pytest.mark.parametrize("inner", ["starlette", "starsessions", "roomkey"])
+def test_a_mounted_app_with_a_session_of_its_own(inner):
+    """An admin page under another cookie neither ends the main session nor writes into it, and sees nothing of it."""
+    own = {
+        "starlette": Middleware(StarletteMiddleware, secret_key="a" * 32, session_cookie="admin"),
+        "starsessions": Middleware(
+            starsessions.SessionMiddleware,
+            store=starsessions.InMemoryStore(),
+            cookie_name="admin",
+            cookie_https_only=False,
+        ),
+        "roomkey": Middleware(SessionMiddleware, secret_key="a" * 32, session_cookie="admin", store="memory://"),
+    }[inner]
+    loads = [Middleware(starsessions.SessionAutoloadMiddleware)] if inner == "starsessions" else []
+    routes = [Route("/view", view_session), Route("/update", update_session, methods=["POST"])]
+    admin = Starlette(routes=routes, middleware=[own, *loads])
+    app = Starlette(routes=[*routes, Mount("/admin", admin)])
+    app.add_middleware(SessionMiddleware, secret_key=SECRET, store="memory://")
+    client = TestClient(app)
+    client.post("/update", json={"user": 1})
+    assert client.get("/admin/view").json()["session"] == {}
+    assert client.get("/view").json()["session"] == {"user": 1}
+    client.post("/admin/update", json={"admin": 2})
+    assert client.get("/admin/view").json()["session"] == {"admin": 2}
+    assert client.get("/view").json()["session"] == {"user": 1}
+
+
+def test_an_http_exception_of_an_inner_middleware():
+    """To Starlette one that comes out of a middleware is an error: nothing of it was saved, and the cart is there."""
+
+    class Gate:
+        def __init__(self, app):
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            if scope["path"] == "/gate":
+                scope["session"]["user_id"] = 7
+                raise HTTPException(403)
+            await self.app(scope, receive, send)
+
+    app = Starlette(routes=[Route("/view", view_session), Route("/update", update_session, methods=["POST"])])
+    app.add_middleware(Gate)
+    app.add_middleware(SessionMiddleware, secret_key=SECRET, store="memory://")
+    client = TestClient(app, raise_server_exceptions=False)
+    client.post("/update", json={"cart": 1})
+    answer = client.get("/gate")
+    assert (answer.status_code, "set-cookie" in answer.headers) == (500, False)
+    assert client.get("/view").json()["session"] == {"cart": 1}

@@ -278,8 +278,9 @@ class _Response:
         """Understand `scope["session"] = {...}`: the session's new content. None or nothing empties it."""
         content = self._scope.get("session")
         session = self._session
-        if isinstance(content, dict) and (type(content) is not dict or "session_handler" in self._scope):
-            return  # another middleware's, under another cookie: Roomkey's, Starlette's, or that of starsessions
+        # Another middleware's, of a mounted app, under another cookie: Roomkey's or Starlette's, or starsessions' dict.
+        if type(content).__name__ == "Session" or "session_handler" in self._scope:
+            return
         if type(content).__name__ == "_EmptyEnum":  # what Litestar's `clear_session` puts there
             content = None
         if content is not None and not isinstance(content, Mapping):

@@ -729,6 +729,24 @@ def test_tombstones_of_odd_values(moment, seal):
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("odd", [{"data": 1}, {"data": 1.5}, {"data": None}, {"successor": b"x"}], ids=repr)
+def test_sealed_tombstones_of_odd_values(odd):
+    """What does not say where the session is raises nothing: the old ID is damaged, and the new one lives."""
+
+    async def scenario():
+        store = MemoryStore()
+        site = Site(store, time.time, seal=True)
+        old = await site.log_in()
+        _, headers = await site.ask(old, lambda session: session.rotate(grace=60))
+        key = next(key for key, record in store._records.items() if record.successor is not None)
+        store._records[key] = dataclasses.replace(store._records[key], **odd)
+        assert await site.who(old) is None
+        assert await site.who(card_in(headers)) == 42
+        assert site.life.refused["damaged"] == 1
+
+    asyncio.run(scenario())
+
+
 def test_data_that_could_not_be_saved_again():
     """A record that somebody nested deeper than any session is served and left alone, not an error of every page."""
 

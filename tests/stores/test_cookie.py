@@ -1031,6 +1031,29 @@ def test_an_http_exception_carries_one_cookie(browser):
     assert list(browser.jar.cookies) == ["session"]
 
 
+@pytest.mark.parametrize("keys", ["same", "rotated"])
+def test_an_http_exception_whose_session_need_not_be_saved(browser, keys):
+    """A page that only reads, is not found, and finds a renewal due: that can wait for one that carries cookies."""
+    browser.ask(put(data=large(7000)))
+    browser.clock.advance(browser.app.config.max_age / 2)
+    if keys == "rotated":
+        newer = Browser(browser.clock, secret_key=["n" * 32, SECRET])
+        newer.jar = browser.jar
+        browser = newer
+
+    async def raising(scope, receive, send):
+        assert scope["session"]["data"]
+        raise HTTPException
+
+    handle, browser.app.app = browser.app.app, raising
+    with pytest.raises(HTTPException) as caught:
+        run(browser.app, scope_with(browser.jar.header()))
+    assert "set-cookie" not in {name.lower() for name in caught.value.headers}
+    browser.app.app = handle
+    assert browser.ask(read) == {"data": large(7000)}
+    assert len(browser.lines) == 3
+
+
 def test_an_http_exception_after_an_early_save(browser):
     """What an early save has put into several cookies is refused too; one cookie of them would be no session."""
     handle = browser.app.app

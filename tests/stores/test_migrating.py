@@ -366,6 +366,71 @@ def test_a_rotation_leaves_nothing_in_the_old_store():
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("then", ["change", "log out"])
+def test_a_rotation_in_the_middle_of_a_move(then):
+    """Another request finds the session in the new store already and rotates it: the way to its new ID stays."""
+
+    async def scenario():
+        clock = Clock(1_000_000.0)
+        reached, opened = asyncio.Event(), asyncio.Event()
+
+        class Old(MemoryStore):
+            async def update(self, key, record, *, version):
+                if not record.data:  # the last step of the move
+                    reached.set()
+                    await opened.wait()
+                await super().update(key, record, version=version)
+
+        old = Old(clock=clock)
+        before = Lifecycle(SessionConfig(secret_key="k" * 32, store=old, clock=clock))
+        visit = before.anonymous()
+        visit.session["user_id"] = 42
+        await visit.commit()
+        store = Migrating(MemoryStore(clock=clock), old, clock=clock)
+        life = Lifecycle(SessionConfig(secret_key="k" * 32, store=store, clock=clock))
+        moving = asyncio.create_task(life.arrive([visit.card]))
+        await reached.wait()
+        under_way, rotates = await life.arrive([visit.card]), await life.arrive([visit.card])
+        rotates.session.reauthenticated()
+        await rotates.commit()
+        opened.set()
+        late = await moving
+        late.session["late"] = 1
+        await late.commit()
+        assert late.cookie is Cookie.KEEP
+        if then == "change":
+            under_way.session["x"] = 1
+        else:
+            under_way.session.clear()
+        await under_way.commit()
+        found = (await life.arrive([rotates.card])).session
+        assert found == ({"user_id": 42, "x": 1} if then == "change" else {})
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_old_store_that_hangs_holds_up_no_log_in():
+    """It has been switched off, and its address says nothing: what is in the new store goes on without it."""
+
+    async def scenario():
+        class Old(MemoryStore):
+            async def delete(self, key):
+                await asyncio.sleep(3600)
+
+        store = Migrating(MemoryStore(), Old())
+        life = Lifecycle(SessionConfig(secret_key="k" * 32, store=store, store_timeout=0.5))
+        visit = life.anonymous()
+        visit.session["cart"] = 1
+        await visit.commit()
+        visit = await life.arrive([visit.card])
+        visit.session["user_id"] = 42
+        await visit.commit()
+        assert (await life.arrive([visit.card])).session == {"cart": 1, "user_id": 42}
+
+    asyncio.run(scenario())
+
+
 def test_a_browser_stays_logged_in():
     """Through the whole life cycle: logged in on the old store, still in on the new one, and out for good."""
 
