@@ -127,11 +127,10 @@ class Visit:
     @property
     def expires_at(self) -> float:
         lifecycle, facts, begun = self.lifecycle, self._present_facts(), self.created_at
-        until = lifecycle.until(facts)
+        until, proved = lifecycle.until(facts), facts.authenticated_at != self.facts.authenticated_at
         if self.record is not None and facts.lifetime == self.facts.lifetime:
-            proved = facts.authenticated_at != self.facts.authenticated_at
             until = max(until, self.record.expires_at) if proved else self.record.expires_at
-        if facts.authenticated_at is not None and facts.authenticated_at != self.facts.authenticated_at:
+        if proved and facts.authenticated_at is not None:
             begun = facts.authenticated_at
         return lifecycle.end_of(begun, until)
 
