@@ -20,6 +20,7 @@ def run(scenario):
 
 async def answer(visit):
     """Do what the middleware does when the response starts; return what it does with the cookie."""
+    visit.given_before = visit.cookie is Cookie.GIVE
     stored = visit.unsaved()
     if stored is not None:
         await visit.commit(stored)
@@ -470,7 +471,8 @@ def test_a_change_during_a_save_that_lost_its_swap_runs_on_what_is_fresh():
     run(scenario)
 
 
-def test_a_change_that_alters_its_argument_during_a_save_that_lost_its_swap():
+@pytest.mark.parametrize("when", ["at once", "while the store works"])
+def test_a_change_that_alters_its_argument_during_a_save_that_lost_its_swap(when):
     """A list that grows in place: neither this request's growth nor the other's is lost, and none counts twice."""
 
     def add(name):
@@ -489,7 +491,12 @@ def test_a_change_that_alters_its_argument_during_a_save_that_lost_its_swap():
         gate = Gate(world.store, "update")
         visit.session.change("names", add("one"))
         saving = asyncio.create_task(visit.session.save())
-        await during(saving, gate, lambda: visit.session.change("names", add("two")))
+        if when == "at once":
+            await asyncio.sleep(0)
+            visit.session.change("names", add("two"))
+            await during(saving, gate, lambda: None)
+        else:
+            await during(saving, gate, lambda: visit.session.change("names", add("two")))
         assert visit.session["names"] == ["other", "one", "two"]
         await visit.commit()
         assert await world.data(card) == {"names": ["other", "one", "two"]}
@@ -686,6 +693,181 @@ def test_a_save_that_is_cancelled_is_not_done_twice(done):
         opened.set()
         await ending
         assert await world.data(card) == {"n": 1, "rest": 1}
+
+    run(scenario)
+
+
+def test_a_save_takes_what_is_there_when_it_is_called():
+    """A WebSocket logs out while a ticker, ready to run in the same moment, is about to write: the log-out holds."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(user_id=7)
+        socket = await world.arrive(card)
+        socket.cookie_possible = False
+        ready = asyncio.Event()
+
+        async def ticker():
+            await ready.wait()
+            socket.session["last_seen"] = 1
+
+        ticking = asyncio.create_task(ticker())
+        await asyncio.sleep(0)
+        ready.set()
+        socket.session.clear()
+        await socket.session.save()
+        await ticking
+        assert await world.data(card) is None
+
+    run(scenario)
+
+
+def test_a_503_goes_out_with_the_card_that_a_task_is_about_to_get():
+    """The handler's own question to the store fails while its task saves a log-in."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(cart=1)
+        inner, reached, tasks = world.store.rotate, asyncio.Event(), []
+
+        async def rotate(*args, **options):
+            reached.set()
+            await asyncio.sleep(0.05)
+            await inner(*args, **options)
+
+        world.store.rotate = rotate
+
+        async def app(scope, receive, send):
+            scope["session"]["user_id"] = 7
+            tasks.append(asyncio.create_task(scope["session"].save()))
+            await reached.wait()
+            raise StoreUnavailable("down")
+
+        cookie = await set_cookie(world, app, card)
+        await asyncio.gather(*tasks)
+        assert await world.data(cookie) == {"cart": 1, "user_id": 7}
+
+    run(scenario)
+
+
+def test_after_a_503_nothing_gets_a_card():
+    """The log-in failed; what a background task saves after it does not carry it out where nobody gets the cookie."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(cart=1)
+        inner = world.store.rotate
+
+        async def fails_once(*args, **options):
+            world.store.rotate = inner
+            raise OSError
+
+        world.store.rotate = fails_once
+
+        async def app(scope, receive, send):
+            scope["session"]["user_id"] = 7
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            with pytest.raises(ResponseStarted):
+                await scope["session"].save()
+
+        assert await set_cookie(world, app, card) is None
+        assert await world.data(card) == {"cart": 1}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("what", ["change", "log in"])
+def test_a_response_that_is_cut_off_while_it_saves(what):
+    """A time limit inside ends the wait for the store's answer: nothing is done twice, and no card is lost."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(n=0)
+        world.life.store.waits = True  # a real one is known to
+        name = "update" if what == "change" else "rotate"
+        inner = getattr(world.store, name)
+
+        async def answers_late(*args, **options):
+            setattr(world.store, name, inner)
+            await inner(*args, **options)
+            await asyncio.sleep(0.05)
+
+        setattr(world.store, name, answers_late)
+
+        async def app(scope, receive, send):
+            if what == "change":
+                scope["session"].change("n", lambda n: n + 1)
+            else:
+                scope["session"]["user_id"] = 7
+            status = 200
+            try:
+                async with asyncio.timeout(0.01):
+                    await send({"type": "http.response.start", "status": status, "headers": []})
+            except TimeoutError:
+                status = 504
+                await send({"type": "http.response.start", "status": status, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            assert status == 504
+            scope["session"]["late"] = 1
+            await scope["session"].save()
+
+        cookie = await set_cookie(world, app, card)
+        assert (cookie is None) is (what == "change")
+        expected = {"n": 1} if what == "change" else {"n": 0, "user_id": 7}
+        assert await world.data(cookie or card) == {**expected, "late": 1}
+
+    run(scenario)
+
+
+def test_the_store_closes_after_the_last_save():
+    """One that goes on although its request was cancelled."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(n=0)
+        inner, reached, done = world.store.update, asyncio.Event(), []
+
+        async def update(*args, **options):
+            reached.set()
+            await asyncio.sleep(0.05)
+            await inner(*args, **options)
+            done.append("saved")
+
+        async def nothing():
+            pass
+
+        async def close():
+            done.append("closed")
+
+        world.store.update, world.store.open, world.store.close = update, nothing, close
+
+        async def app(scope, receive, send):
+            if scope["type"] == "lifespan":
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                await receive()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+            scope["session"].change("n", lambda n: n + 1)
+            await scope["session"].save()
+
+        middleware = SessionMiddleware(app, world.life.config)
+        messages = asyncio.Queue()
+
+        async def send(message):
+            pass
+
+        messages.put_nowait({"type": "lifespan.startup"})
+        life = asyncio.create_task(middleware({"type": "lifespan"}, messages.get, send))
+        scope = {"type": "http", "headers": [(b"cookie", b"session=" + card)]}
+        request = asyncio.create_task(middleware(scope, None, send))
+        await reached.wait()
+        request.cancel()
+        messages.put_nowait({"type": "lifespan.shutdown"})
+        await life
+        assert done[:2] == ["saved", "closed"]
+        assert await world.data(card) == {"n": 1}
 
     run(scenario)
 

@@ -14,7 +14,7 @@ import binascii
 import secrets
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from roomkey import codec
 from roomkey.config import SessionConfig
@@ -216,7 +216,10 @@ class CookieVisit(Visit):
         has_room = self.cookie_possible and not (self.one_cookie and self.lifecycle.count(stored) > 1)
         return stored if has_room else None
 
-    async def _commit(self, stored: bytes) -> None:
+    def _is_delicate(self) -> bool:
+        return False  # nothing here waits for anything
+
+    async def _commit(self, stored: bytes, begun: dict[str, Any]) -> None:
         """Seal what the request did to its session, and set `cookie` to what the response does with the cookies.
 
         Raises:

@@ -48,6 +48,7 @@ class GuardedStore:
 
     def __init__(self, store: Store, timeout: float, tell: Callable[[Event], None] | None = None) -> None:
         self.store = store
+        self.waits = isinstance(store, Lifespan)  # or as soon as an operation did; one in memory never does
         self._tell = tell
         self._timeout = timeout
         self._down = False
@@ -121,6 +122,7 @@ class GuardedStore:
             else:
                 import asyncio  # here, because it is half of the time that `import roomkey` would take
 
+                self.waits = True
                 async with asyncio.timeout(self._timeout):
                     answer = await _resume(operation, waiting_for)
         except (Conflict, Unreadable):

@@ -27,6 +27,8 @@ from roomkey.turns import Turns
 from roomkey.visit import RENEWALS, Gone, Place, Visit, unreadable
 
 if TYPE_CHECKING:
+    import asyncio  # at run time it is imported where it is used: it is half of the time that `import roomkey` takes
+
     from roomkey.legacy.move_in import MoveIn
     from roomkey.legacy.readers import Cookies
 
@@ -61,6 +63,7 @@ class Lifecycle:
         self.idle = config.idle_timeout
         self.limit = config.max_sessions_per_user
         self.turns = Turns()
+        self.unfinished: set[asyncio.Future[bool]] = set()  # commits that go on though their requests were cancelled
         self._purged_at = self.clock()
         self._warned_of_strangers = self.warned_of_old = False
         self.move_in: MoveIn | None = None
@@ -84,6 +87,19 @@ class Lifecycle:
         self.refused[reason] += 1
         self.tell(Refused(reason))
         return self.anonymous()
+
+    def forget(self, commit: asyncio.Future[bool]) -> None:
+        """Take note of a commit that has come to its end."""
+        self.unfinished.discard(commit)
+        if not commit.cancelled():
+            commit.exception()  # heard: a request that was cancelled does not ask any more
+
+    async def finish(self) -> None:
+        """Wait for commits that go on though their requests were cancelled, before the store closes."""
+        if self.unfinished:
+            import asyncio
+
+            await asyncio.wait(self.unfinished, timeout=self.config.store_timeout)
 
     def anonymous(self) -> Visit:
         """Return the visit of a request that brought no card."""

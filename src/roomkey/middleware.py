@@ -143,6 +143,7 @@ class SessionMiddleware:
             purging.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await purging
+            await self.lifecycle.finish()
             await store.close()
 
         async def send_after_stop(message: Message) -> None:
@@ -176,10 +177,13 @@ class _Response:
         if not self._replaced:
             self._replaced = self._failed = True
             start: Message = {"headers": _unavailable_headers(error)}
+            if self._visit.saving:
+                await self._visit.settle()
             if self._visit.cookie is not Cookie.KEEP:
                 # By an earlier `save`: without it, who has just logged in would be logged out by what failed later.
                 await self._visit.confirm()
                 self._write_headers(start)
+            self._visit.cookie_possible = False
             await _send_unavailable(self._scope, self._send, start["headers"])
 
     def is_untouched(self) -> bool:
@@ -210,6 +214,7 @@ class _Response:
         try:
             if visit.saving:  # a task of the app's does: the card that it gets has to go out with this response
                 await visit.settle()
+            visit.given_before = visit.cookie is Cookie.GIVE
             if not self._failed:
                 if message["type"] == "websocket.close":
                     visit.cookie_possible = False  # refused before it was accepted: the answer has no headers of ours

@@ -25,6 +25,7 @@ from roomkey.stores.base import Conflict, Record, Unreadable
 
 if TYPE_CHECKING:
     import asyncio  # at run time it is imported where it is used: it is half of the time that `import roomkey` takes
+    from collections.abc import Coroutine
 
     from roomkey.legacy.move_in import Found
     from roomkey.lifecycle import Lifecycle
@@ -86,7 +87,7 @@ class Visit:
     client: tuple[str | None, str | None] = (None, None)  # IP address and user agent; kept at a log-in
     cookie = Cookie.KEEP
     card = b""  # for Cookie.GIVE
-    given_before = False  # whether Cookie.GIVE was decided a while ago, by an earlier `save`: `confirm` looks again
+    given_before = False  # whether Cookie.GIVE was decided before the response's own commit: `confirm` looks again
     cookie_possible = True  # until the response starts
     one_cookie = False  # whether the response can carry no second one: the headers of an exception
     lost = False  # whether changes were dropped because the session had ended
@@ -155,19 +156,7 @@ class Visit:
         return session._asked.needs_saving or self._encoded() != self.loaded
 
     async def save(self) -> None:
-        import asyncio
-
-        # A task of its own: who is cancelled meanwhile (a stream whose client has gone) must not leave it open whether
-        # it was saved, or the end of the request would save it again.
-        saving = asyncio.ensure_future(self._save_early())
-        _saves.add(saving)
-        saving.add_done_callback(_forget_save)
-        await asyncio.shield(saving)
-
-    async def _save_early(self) -> None:
-        await self.commit()
-        self.given_before = self.cookie is Cookie.GIVE
-        if self.lost:
+        if await self.commit():
             raise SessionEnded("the session was ended while this request ran; nothing was saved")
 
     async def refresh(self) -> None:
@@ -242,11 +231,14 @@ class Visit:
 
     # --- deciding -------------------------------------------------------------------------------------------------
 
-    async def commit(self, stored: bytes | None = None) -> None:
+    async def commit(self, stored: bytes | None = None) -> bool:
         """Save what the request did to its session, and set `cookie` to what the response owes the browser.
 
         Args:
             stored: what `unsaved` has just returned, if it was asked.
+
+        Returns:
+            Whether it was lost: the session had ended.
 
         Raises:
             SessionDataError: nothing was saved.
@@ -257,17 +249,55 @@ class Visit:
         if self.saving:
             await self._begin()
             stored = None  # by now it is something else
-        self.saving, self.lost = True, False
+        self.saving = True
         try:
             if stored is None:
                 stored = self.unsaved()
-                if stored is None:
-                    session._asked = session._asked._replace(changes=())  # they came to nothing, and that is done
-                    return
-            self.asked, session._asked = session._asked, NOTHING
-            self.put, session._put = session._put or _NO_KEYS, None
-            self.begun = stored
-            await self._commit(stored)
+            begun, delicate = session._plain(), stored is not None and self._is_delicate()
+            if delicate and stored is not None:
+                # What is saved is what is there now, and other tasks may run before the commit does.
+                codec.verify(begun, stored)
+                begun = codec.decode(stored)
+        except BaseException:
+            self._finish()
+            raise
+        if stored is None:
+            session._asked = session._asked._replace(changes=())  # they came to nothing, and that is done
+            self._finish()
+            return False
+        self.asked, session._asked = session._asked, NOTHING
+        self.put, session._put = session._put or _NO_KEYS, None
+        self.begun, self.lost = stored, False
+        work = self._commit_all(stored, begun)
+        return await (self._to_its_end(work) if delicate else work)
+
+    def _is_delicate(self) -> bool:
+        """Whether the commit must not be cut off: done or not, nobody would know, and it would be done again.
+
+        To save values twice is to save them once. Not so what `change` functions made, and a new ID is lost with it.
+        """
+        if not self.lifecycle.store.waits:
+            return False  # nothing can cut it off
+        asks = self.session._asked is not NOTHING
+        return asks or self.record is None or self.found is not None or self._user() != self.user
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, bool]) -> bool:
+        """Run a commit as a task of its own, which goes on when this one is cancelled: a stream's client has gone, say.
+
+        Whoever saves next, or starts the response, waits for it.
+        """
+        import asyncio
+
+        task = asyncio.ensure_future(work)
+        self.lifecycle.unfinished.add(task)
+        task.add_done_callback(self.lifecycle.forget)
+        return await asyncio.shield(task)
+
+    async def _commit_all(self, stored: bytes, begun: dict[str, Any]) -> bool:
+        session = self.session
+        try:
+            await self._commit(stored, begun)
+            return self.lost
         except BaseException:
             if self.asked is not NOTHING:
                 session._asked = self.asked.then(session._asked)
@@ -295,10 +325,11 @@ class Visit:
         finally:
             self._finish()
 
-    async def _commit(self, stored: bytes) -> None:
-        record, begun = self.record, self.session._plain()
+    async def _commit(self, stored: bytes, begun: dict[str, Any]) -> None:
+        """Save the session as it was when the commit began: `stored` is `begun`, encoded."""
+        record, key, user = self.record, self.key, self.user
         if record is not None and begun and not self.asked.ended:
-            await self._save(record, stored)
+            await self._save(record, stored, begun)
         else:
             may_begin = record is not None or self.may_begin or self.lifecycle.user_of(begun) is not None
             new = self._check_new(begun) if begun and may_begin else None  # before anything ends
@@ -308,6 +339,12 @@ class Visit:
                 await self._create(new)
             elif begun:
                 self.lost = True
+        limit = self.lifecycle.limit
+        if limit is not None and self.record is not None and self.user is not None:
+            is_new = self.record.version == 1 and self.key != key
+            if is_new or self.user != user:
+                await self.lifecycle.keep_to_limit(self.user, limit)
+                self.given_before = self.cookie is Cookie.GIVE  # another log-in may have ended this one by now
         if self.found is not None:
             await self._forget_old()
 
@@ -343,8 +380,6 @@ class Visit:
         self._saved(Place(key, record, secret), stored, facts)
         self._moved(session_id)
         lifecycle.tell(Created(key, user))
-        if user is not None and lifecycle.limit is not None:
-            await self._keep_to_limit(user, lifecycle.limit)
         await lifecycle.purge_when_due()
 
     async def _end(self, record: Record, begun: dict[str, Any]) -> None:
@@ -377,13 +412,12 @@ class Visit:
         if self.cookie_possible:
             self.cookie = Cookie.CLEAR
 
-    async def _save(self, record: Record, stored: bytes) -> None:
-        lifecycle, session, asked = self.lifecycle, self.session, self.asked
+    async def _save(self, record: Record, stored: bytes, mine: dict[str, Any]) -> None:
+        lifecycle, asked = self.lifecycle, self.asked
         moves_in = self.found is not None and self.cookie_possible
         if stored == self.loaded and not (asked.needs_saving or moves_in or lifecycle.envelope.is_old(record.data)):
             await self._renew(record)  # what is unchanged and not due does not come here
             return
-        mine = session._plain()
         user = lifecycle.user_of(mine)
         logs_in, changes_user = self._logs_in(user, asked), user != self.user
         if changes_user:
@@ -532,12 +566,6 @@ class Visit:
         self._saved(Place(new_key, saved, new_secret), stored, facts)
         self._moved(session_id)
         lifecycle.tell(Rotated(key, new_key, user, old_user))
-        if user is not None and user != old_user and lifecycle.limit is not None:
-            await self._keep_to_limit(user, lifecycle.limit)
-
-    async def _keep_to_limit(self, user: str, limit: int) -> None:
-        await self.lifecycle.keep_to_limit(user, limit)
-        self.given_before = self.cookie is Cookie.GIVE  # another log-in may have ended this one by now
 
     async def _renew(self, record: Record) -> None:
         lifecycle = self.lifecycle
@@ -709,12 +737,3 @@ class _New(NamedTuple):
     user: str | None
     facts: Facts
     stored: bytes  # encoded
-
-
-_saves: set[asyncio.Future[None]] = set()  # the event loop itself does not hold its tasks
-
-
-def _forget_save(saving: asyncio.Future[None]) -> None:
-    _saves.discard(saving)
-    if not saving.cancelled():
-        saving.exception()  # heard: who was cancelled does not ask any more
