@@ -240,6 +240,45 @@ def test_renewal_by_touch_once_in_a_tenth():
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("act", ["write", "read", "remember"])
+@pytest.mark.parametrize("every", [0.02, 0.3, 0.7])
+def test_a_stream_does_not_use_up_the_renewals_of_the_cookie(act, every):
+    """It renews the session and cannot renew the cookie: a page finds its own renewal due all the same."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(n=0)
+        lifetime, cookie_until = MAX_AGE, world.clock() + MAX_AGE
+        for number in range(200):
+            world.clock.advance(MAX_AGE / 100)
+            stream = await world.arrive(card)
+            stream.cookie_possible = False
+            if act == "write":
+                stream.session["n"] = number
+            elif act == "remember" and number == 3:
+                lifetime = 2 * MAX_AGE
+                stream.session.remember(lifetime)
+            stream.session.get("n")
+            await stream.commit()
+            if (number + 1) % round(100 * every) == 0:
+                assert world.clock() < cookie_until
+                page = await world.arrive(card)
+                page.session.get("n")
+                await page.commit()
+                if page.cookie is Cookie.GIVE:
+                    cookie_until = world.clock() + lifetime
+                assert cookie_until - world.clock() > 0.85 * lifetime
+        for _ in range(10):  # and alone it keeps the session
+            world.clock.advance(lifetime * 0.75)
+            stream = await world.arrive(card)
+            stream.cookie_possible = False
+            stream.session.get("n")
+            await stream.commit()
+        assert await world.data(card) is not None
+
+    asyncio.run(scenario())
+
+
 def test_untouched_session_is_not_renewed():
     """A request that never looks at its session does not prolong it."""
 

@@ -41,6 +41,7 @@ _MOST_REFUSALS = 50  # in a row, of the version that was just read
 _REFUSED_WAIT = 0.02  # seconds between them
 _PURGE_EVERY = 60.0  # seconds between two purges
 _PURGE_BATCH = 500  # records
+_UNSEEN = 0.99 - 1 / RENEWALS  # of its idle timeout, for which a session is renewed where its cookie is not
 _LATE = 30.0  # seconds for which requests from before a rotation may still come in
 _CLOCK_ERROR = 86400.0  # seconds that a server's clock may have been ahead when a session began
 _LATEST = 2.5e11  # Unix seconds, in the year 9892: a `datetime` ends soon after
@@ -221,22 +222,27 @@ class Lifecycle:
         """Return for how many seconds a session lives after it was last used."""
         return self.idle if facts.lifetime is None else facts.lifetime
 
-    def until(self, facts: Facts) -> float:
+    def until(self, facts: Facts, *, seen: bool = True) -> float:
         """Return until when the store keeps a session that is used now, in Unix seconds.
 
         The absolute timeout may end it sooner (`end_of`). It is not part of this, so that the list of a user's sessions
         can tell from it when each was last used.
+
+        Args:
+            facts: those of the session.
+            seen: whether the response renews the browser's cookie too. Where it cannot, the session is kept for a
+                little less, so that a renewal stays due: else a stream that saves would leave the cookie to die.
         """
-        return self.clock() + self.idle_of(facts)
+        return self.clock() + self.idle_of(facts) * (1 if seen else _UNSEEN)
 
     def end_of(self, created_at: float, expires_at: float) -> float:
         """Return when a session ends if nobody uses it any more, in Unix seconds."""
         cap = self.config.absolute_timeout
         return expires_at if cap is None else min(expires_at, created_at + cap)
 
-    def is_due(self, record: Record, facts: Facts) -> bool:
+    def is_due(self, record: Record, facts: Facts, *, seen: bool = True) -> bool:
         """Whether a session that is used now is to be renewed: at most once in a tenth of the idle timeout."""
-        return self.until(facts) - record.expires_at >= self.idle_of(facts) / RENEWALS
+        return self.until(facts, seen=seen) - record.expires_at >= self.idle_of(facts) / RENEWALS
 
     def user_of(self, data: dict[str, Any]) -> str | None:
         """Return whose session `data` is, as the text that stores keep; None: nobody's."""

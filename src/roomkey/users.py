@@ -38,7 +38,7 @@ class SessionInfo:
     handle: str  # its public name: safe in logs and URLs
     user: str
     created_at: dt.datetime
-    last_used_at: dt.datetime  # at most a tenth of `max_age` too early: renewals are throttled
+    last_used_at: dt.datetime  # at most a tenth of `max_age` too early, in streams a fifth: renewals are throttled
     expires_at: dt.datetime  # if nobody uses it any more
     ip: str | None  # of the log-in; None: not recorded (`record_client`)
     user_agent: str | None

@@ -225,9 +225,9 @@ class Visit:
         lifecycle, facts = self.lifecycle, self.facts
         idle = lifecycle.idle if facts.lifetime is None else facts.lifetime  # spelled out: the way of every request
         # The first look is the short one: most sessions were renewed a moment ago.
-        if record.expires_at - lifecycle.clock() > idle * _FRESH or not lifecycle.is_due(record, facts):
+        if record.expires_at - lifecycle.clock() > idle * _FRESH:
             return None
-        return stored
+        return stored if lifecycle.is_due(record, facts, seen=self._is_seen()) else None
 
     # --- deciding -------------------------------------------------------------------------------------------------
 
@@ -518,11 +518,11 @@ class Visit:
         created_at, version = record.created_at, record.version + 1
         if facts.authenticated_at is not None and facts.authenticated_at != self.facts.authenticated_at:
             created_at = facts.authenticated_at  # who proves who they are has both clocks start anew: NIST 800-63B 5.2
-        expires_at, renewed = record.expires_at, False
+        expires_at, renewed, seen = record.expires_at, False, rotating or self._is_seen()
         if facts.lifetime != self.facts.lifetime:
-            expires_at, renewed = lifecycle.until(facts), True  # which may be sooner
-        elif rotating or lifecycle.is_due(record, facts):
-            expires_at, renewed = max(lifecycle.until(facts), expires_at), True
+            expires_at, renewed = lifecycle.until(facts, seen=seen), True  # which may be sooner
+        elif rotating or lifecycle.is_due(record, facts, seen=seen):
+            expires_at, renewed = max(lifecycle.until(facts, seen=seen), expires_at), True
         ip, user_agent = record.ip, record.user_agent
         if user != record.user or self.found is not None:
             ip, user_agent = self.client if user is not None else (None, None)
@@ -569,7 +569,8 @@ class Visit:
 
     async def _renew(self, record: Record) -> None:
         lifecycle = self.lifecycle
-        renewed = replace(record, expires_at=max(lifecycle.until(self.facts), record.expires_at))
+        until = lifecycle.until(self.facts, seen=self._is_seen())
+        renewed = replace(record, expires_at=max(until, record.expires_at))
         try:
             if lifecycle.limit is None:
                 lives = await lifecycle.store.touch(self.key, renewed.expires_at)
@@ -683,6 +684,10 @@ class Visit:
     def _moved(self, session_id: bytes) -> None:
         self.session_id = session_id
         self._give()
+
+    def _is_seen(self) -> bool:
+        """Whether the browser hears of a renewal."""
+        return self.session_id is not None and self.cookie_possible
 
     def _give(self) -> None:
         if self.session_id is not None and self.cookie_possible:
