@@ -1,11 +1,11 @@
 """Litestar, wrapped from outside: one middleware, and so one store, for all of its routes."""
 
 import pytest
-from litestar import Litestar, Request, get, post
+from litestar import Litestar, Request, Response, get, post
 from litestar.exceptions import NotAuthorizedException
 from litestar.testing import TestClient
 
-from roomkey import ConfigurationError, SessionConfig, SessionMiddleware
+from roomkey import ConfigurationError, SessionConfig, SessionMiddleware, StoreUnavailable, codec
 from roomkey.stores.memory import MemoryStore
 
 
@@ -21,6 +21,57 @@ class Store(MemoryStore):
 
     async def close(self):
         self.noted.append("close")
+
+
+@pytest.mark.parametrize("asks", ["save", "flashes", "refresh", "sessions"])
+@pytest.mark.parametrize("page", [500, 502])
+def test_a_store_down_for_what_a_handler_asks_is_a_503(asks, page):
+    """Litestar makes an error page of any exception, inside: nothing of it is saved, and by default it is a 503."""
+
+    class Broken(MemoryStore):
+        down = False
+
+        async def update(self, key, record, *, version):
+            await super().update(key, record, version=version)
+            if self.down:
+                self.down = False
+                raise OSError  # it was saved, and the answer was lost
+
+        async def load(self, key):
+            if self.down and asks == "refresh":
+                raise OSError
+            return await super().load(key)
+
+        async def of_user(self, user):
+            raise OSError
+
+    store = Broken()
+
+    @get("/fails")
+    async def fails(request: Request) -> None:
+        request.session.change("n", lambda n: n + 1, 0)
+        request.session.flash("hello")
+        store.down = True
+        if asks == "sessions":
+            await request.session.sessions.of(42)
+        else:
+            await getattr(request.session, asks)()
+
+    def own_page(request: Request, error: StoreUnavailable) -> Response:
+        return Response("our own page", status_code=page)
+
+    handlers = {} if page == 500 else {StoreUnavailable: own_page}
+    app = SessionMiddleware(
+        Litestar([log_in, fails, me], exception_handlers=handlers), SessionConfig(secret_key="k" * 32, store=store)
+    )
+    with TestClient(app, raise_server_exceptions=False) as client:
+        client.post("/login")
+        answer = client.get("/fails")
+        assert answer.status_code == (503 if page == 500 else page)
+        assert ("retry-after" in answer.headers) is (page == 500)
+        store.down = False
+        (record,) = [record for record in store._records.values() if record.successor is None]
+        assert codec.decode(record.data).get("n", 0) == (1 if asks in ("save", "flashes") else 0)
 
 
 @post("/login")

@@ -211,6 +211,11 @@ class _Response:
 
     async def _start(self, message: Message) -> None:
         visit = self._visit
+        if visit.unavailable is not None and message.get("status", 0) >= 500:
+            self._failed = True  # the app's error page
+            if message["status"] == 500:  # of a framework that let nobody else have the exception: Litestar's
+                await self.replace(visit.unavailable)
+                return
         try:
             if visit.saving:  # a task of the app's does: the card that it gets has to go out with this response
                 await visit.settle()

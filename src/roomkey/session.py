@@ -11,7 +11,7 @@ from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Va
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Protocol, SupportsIndex
 
 from roomkey import codec
-from roomkey.errors import LoginTooOld, SessionEnded
+from roomkey.errors import LoginTooOld, SessionEnded, StoreUnavailable
 
 if TYPE_CHECKING:
     from roomkey.users import Sessions
@@ -97,6 +97,9 @@ class Visit(Protocol):
     def user_key(self) -> str | None: ...
     def now(self) -> float: ...  # Unix seconds
     def is_modified(self) -> bool: ...
+
+    unavailable: StoreUnavailable | None
+
     async def save(self) -> None: ...
     async def refresh(self) -> None: ...
 
@@ -267,6 +270,7 @@ class Session(dict[str, Any]):
     @property
     def sessions(self) -> Sessions:
         """The sessions of users, to list and to revoke: `await request.session.sessions.of(user)`."""
+        self._accessed = True
         return self._attached().sessions
 
     async def save(self) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import functools
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from uuid import UUID
 
 from roomkey.config import SessionConfig
-from roomkey.errors import ConfigurationError
+from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.lifecycle import Lifecycle
 from roomkey.stores.base import Record
 from roomkey.stores.cookie import CookieStore
@@ -23,6 +25,22 @@ __all__ = ["SessionInfo", "Sessions"]
 
 
 User = int | str | UUID | None
+_Method = TypeVar("_Method", bound=Callable[..., Coroutine[Any, Any, Any]])
+
+
+def _notes_outages(method: _Method) -> _Method:
+    """Have the request that asks know that the store is down: its framework may make an error page of the exception."""
+
+    @functools.wraps(method)
+    async def asks(self: Sessions, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await method(self, *args, **kwargs)
+        except StoreUnavailable as error:
+            if self._current is not None:
+                self._current._attached().unavailable = error
+            raise
+
+    return cast(_Method, asks)
 
 
 class Whose(enum.Enum):
@@ -72,6 +90,7 @@ class Sessions:
                 "sessions, give a new secret_key"
             )
 
+    @_notes_outages
     async def of(self, user: User) -> list[SessionInfo]:
         """List a user's live sessions, the one used last first.
 
@@ -86,6 +105,7 @@ class Sessions:
         found = [self._info(key, record, here) for key, record in await self._live(user)]
         return sorted(found, key=lambda info: (info.last_used_at, info.created_at, info.handle), reverse=True)
 
+    @_notes_outages
     async def revoke(self, handle: str, *, user: User | Literal[Whose.ANYBODYS] = Whose.ANYBODYS) -> bool:
         """End one session.
 
@@ -109,6 +129,7 @@ class Sessions:
                 return False
         return await self._lifecycle.end(found, "revoked")
 
+    @_notes_outages
     async def revoke_all(self, user: User, *, keep: Session | str | None = None) -> int:
         """End all sessions of a user: after a change of password, say (OWASP ASVS 7.4.3).
 
@@ -131,6 +152,7 @@ class Sessions:
         theirs = [Place(key, record, b"") for key, record in live if key not in spared]
         return sum([await self._lifecycle.end(place, "revoked") for place in theirs])
 
+    @_notes_outages
     async def end_all(self) -> None:
         """End every session of everybody, after a breach, in a time that does not grow with their number.
 

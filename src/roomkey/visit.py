@@ -91,6 +91,7 @@ class Visit:
     cookie_possible = True  # until the response starts
     one_cookie = False  # whether the response can carry no second one: the headers of an exception
     lost = False  # whether changes were dropped because the session had ended
+    unavailable: StoreUnavailable | None = None  # what the handler was told last, when it asked for something itself
     # Whether a session may begin here that nobody is logged into. Not where the browser may have the cookie of a newer
     # one by now: of the log-in that ended or rotated this one.
     may_begin = True
@@ -156,13 +157,22 @@ class Visit:
         return session._asked.needs_saving or self._encoded() != self.loaded
 
     async def save(self) -> None:
-        if await self.commit():
+        try:
+            lost = await self.commit()
+        except StoreUnavailable as error:
+            self.unavailable = error
+            raise
+        self.unavailable = None
+        if lost:
             raise SessionEnded("the session was ended while this request ran; nothing was saved")
 
     async def refresh(self) -> None:
         await self._begin()
         try:
             await self._refresh()
+        except StoreUnavailable as error:
+            self.unavailable = error
+            raise
         finally:
             self._finish()
 
