@@ -33,12 +33,15 @@ def _notes_outages(method: _Method) -> _Method:
 
     @functools.wraps(method)
     async def asks(self: Sessions, *args: Any, **kwargs: Any) -> Any:
+        unavailable: StoreUnavailable | None = None
         try:
             return await method(self, *args, **kwargs)
         except StoreUnavailable as error:
-            if self._current is not None:
-                self._current._attached().unavailable = error
+            unavailable = error
             raise
+        finally:
+            if self._current is not None:
+                self._current._attached().unavailable = unavailable
 
     return cast(_Method, asks)
 

@@ -170,6 +170,7 @@ class Visit:
         await self._begin()
         try:
             await self._refresh()
+            self.unavailable = None
         except StoreUnavailable as error:
             self.unavailable = error
             raise
@@ -199,7 +200,8 @@ class Visit:
             self.found = None  # moved in by another request, whose response carries the card
         self.key, self.record, self.secret = found
         self.loaded, self.facts, self.user = loaded, codec.facts_in(loaded), self.lifecycle.user_of(fresh)
-        session._asked = asked._replace(changes=merged.changes)
+        if asked.changes:
+            session._asked = asked._replace(changes=merged.changes)
         self._hold(merged.data)
 
     def unsaved(self) -> bytes | None:
@@ -272,7 +274,8 @@ class Visit:
             self._finish()
             raise
         if stored is None:
-            session._asked = session._asked._replace(changes=())  # they came to nothing, and that is done
+            if session._asked.changes:
+                session._asked = session._asked._replace(changes=())  # they came to nothing, and that is done
             self._finish()
             return False
         self.asked, session._asked = session._asked, NOTHING
