@@ -26,14 +26,14 @@ class Store(MemoryStore):
 @pytest.mark.parametrize("asks", ["save", "flashes", "refresh", "sessions"])
 @pytest.mark.parametrize("page", [500, 502])
 def test_a_store_down_for_what_a_handler_asks_is_a_503(asks, page):
-    """Litestar makes an error page of any exception, inside: nothing of it is saved, and by default it is a 503."""
+    """Litestar makes an error page of any exception, inside. By default it is a 503, and nothing is saved twice."""
 
     class Broken(MemoryStore):
         down = False
 
         async def update(self, key, record, *, version):
             await super().update(key, record, version=version)
-            if self.down:
+            if self.down and asks in ("save", "flashes"):
                 self.down = False
                 raise OSError  # it was saved, and the answer was lost
 
@@ -71,7 +71,8 @@ def test_a_store_down_for_what_a_handler_asks_is_a_503(asks, page):
         assert ("retry-after" in answer.headers) is (page == 500)
         store.down = False
         (record,) = [record for record in store._records.values() if record.successor is None]
-        assert codec.decode(record.data).get("n", 0) == (1 if asks in ("save", "flashes") else 0)
+        # A page of the app's own saves what nobody has tried to save yet.
+        assert codec.decode(record.data).get("n", 0) == (1 if asks in ("save", "flashes") or page == 502 else 0)
 
 
 @post("/login")

@@ -37,7 +37,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import roomkey
-from roomkey import ConfigurationError, SessionMiddleware
+from roomkey import ConfigurationError, SessionMiddleware, StoreUnavailable, codec
 from roomkey.ravyn import SessionConfig
 from roomkey.stores.memory import MemoryStore
 from tests import ravyn_settings as settings
@@ -242,6 +242,38 @@ def test_a_store_down_for_what_a_handler_asks_is_a_503():
         assert browser.get("/flash").status_code == 200
         answer = browser.get("/flashes")
     assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
+
+
+def test_a_503_of_the_apps_own_counts_once():
+    """The handler makes an HTTPException of the outage: nothing is saved again, for it may have been saved."""
+
+    class Store(MemoryStore):
+        async def update(self, key, record, *, version):
+            await super().update(key, record, version=version)
+            raise OSError
+
+    @get("/begin")
+    async def begin(request: Request) -> str:
+        request.session["n"] = 0
+        return "ok"
+
+    @get("/count")
+    async def count(request: Request) -> str:
+        request.session.change("n", lambda n: n + 1)
+        try:
+            await request.session.save()
+        except StoreUnavailable as error:
+            raise HTTPException(status_code=503) from error
+        return "ok"
+
+    store = Store()
+    with client(
+        Ravyn(routes=[Gateway(handler=begin), Gateway(handler=count)], session_config=config(store=store))
+    ) as c:
+        c.get("/begin")
+        assert c.get("/count").status_code == 503
+    (record,) = store._records.values()
+    assert codec.decode(record.data) == {"n": 1}
 
 
 def test_a_log_in_rotates_the_id(browser):

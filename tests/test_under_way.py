@@ -820,6 +820,178 @@ def test_a_response_that_is_cut_off_while_it_saves(what):
     run(scenario)
 
 
+def test_an_answer_in_the_place_of_a_503_that_was_cut_off():
+    """The store hangs, and the app's own time limit ends the wait for a 503: its answer goes out, with the card."""
+
+    async def scenario():
+        world = World(store_timeout=0.05)
+        card = await world.begin(cart=1)
+
+        async def hangs(*args, **options):
+            await asyncio.sleep(3600)
+
+        async def app(scope, receive, send):
+            session = scope["session"]
+            session["user_id"] = 7
+            await session.save()
+            session["last"] = 1
+            real, world.store.load, world.store.update = world.store.load, hangs, hangs
+            try:
+                async with asyncio.timeout(0.07):
+                    await send({"type": "http.response.start", "status": 200, "headers": []})
+            except TimeoutError:
+                world.store.load = real
+                await send({"type": "http.response.start", "status": 504, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        assert await world.data(await set_cookie(world, app, card)) == {"cart": 1, "user_id": 7}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("code", [1000, 1011])
+@pytest.mark.parametrize("accepted", [False, True])
+def test_a_framework_that_closes_a_websocket_in_the_place_of_an_error(accepted, code):
+    """It lets nobody else have the exception: an error's close saves nothing, and nothing is done twice."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(n=0)
+        inner = world.store.update
+
+        async def loses_its_answer(*args, **options):
+            world.store.update = inner
+            await inner(*args, **options)
+            raise OSError
+
+        world.store.update = loses_its_answer
+
+        async def app(scope, receive, send):
+            if accepted:
+                await send({"type": "websocket.accept"})
+            scope["session"].change("n", lambda n: n + 1)
+            with contextlib.suppress(StoreUnavailable):
+                await scope["session"].save()
+            await send({"type": "websocket.close", "code": code})
+
+        async def send(message):
+            pass
+
+        middleware = SessionMiddleware(app, world.life.config)
+        await middleware({"type": "websocket", "headers": [(b"cookie", b"session=" + card)]}, None, send)
+        assert (await world.data(card))["n"] == (1 if code == 1011 else 2)  # who goes on after it may count twice
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("status", [200, 500, 502])
+@pytest.mark.parametrize("retried", [False, True])
+def test_an_outage_that_the_handler_saw_and_did_without(retried, status):
+    """What it saves afterwards is saved; only a bare 500 after one that was not got over is taken for the outage's."""
+
+    async def scenario():
+        world = World()
+        card = await world.begin(n=0)
+        real = world.store.of_user
+
+        async def fails(user):
+            world.store.of_user = real
+            raise OSError
+
+        async def app(scope, receive, send):
+            session = scope["session"]
+            world.store.of_user = fails
+            with pytest.raises(StoreUnavailable):
+                await session.sessions.of(7)
+            if retried:
+                await session.sessions.of(7)
+            session["n"] = 1
+            await send({"type": "http.response.start", "status": status, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        middleware = SessionMiddleware(app, world.life.config)
+        await middleware({"type": "http", "headers": [(b"cookie", b"session=" + card)]}, None, send)
+        taken = status == 500 and not retried
+        assert sent[0]["status"] == (503 if taken else status)
+        assert await world.data(card) == {"n": 0 if taken else 1}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+@pytest.mark.parametrize("act", ["rotate", "reauthenticated", "write"])
+def test_a_websocket_keeps_a_session_alive_that_others_save_and_rotate(act, limit):
+    """It reads, and saves as it goes: wherever the session has gone to, it does not end while the socket is in use."""
+
+    async def scenario():
+        world = World(max_sessions_per_user=limit)
+        card = await world.begin(user_id=7)
+        socket, page = await world.two(card)
+        socket.cookie_possible = False
+        if act == "write":
+            page.session["x"] = 1
+        else:
+            getattr(page.session, act)()
+        await page.commit()
+        for _ in range(20):
+            world.clock.advance(MAX_AGE / 10)
+            socket.session.get("user_id")
+            await socket.session.save()
+            assert len(world.live()) == 1
+        assert await world.data(page.card or card) is not None
+        page = await world.arrive(page.card or card)
+        page.session.invalidate()
+        await page.commit()
+        world.clock.advance(MAX_AGE / 2)
+        with pytest.raises(SessionEnded):
+            await socket.session.save()
+
+    run(scenario)
+
+
+def test_a_slow_request_of_a_session_that_was_rotated_uses_up_no_renewal():
+    """Its response carries no card: the next page's does."""
+
+    async def scenario():
+        world = World()
+        slow, tab = await world.two(await world.begin(user_id=7))
+        slow.session["x"] = 1
+        tab.session.rotate()
+        await tab.commit()
+        world.clock.advance(0.85 * MAX_AGE)
+        await slow.commit()
+        assert slow.cookie is Cookie.KEEP
+        page = await world.arrive(tab.card)
+        page.session.get("x")
+        await page.commit()
+        assert page.cookie is Cookie.GIVE
+
+    run(scenario)
+
+
+def test_what_was_asked_before_there_is_a_session_is_kept():
+    """`remember()`, a change that came to nothing, and a save of nothing: the log-in that follows is remembered."""
+
+    async def scenario():
+        world = World()
+        visit = world.life.anonymous()
+        visit.session.remember(5 * MAX_AGE)
+        visit.session.change("x", lambda x: x + 1, 0)
+        del visit.session["x"]
+        await visit.session.save()
+        visit.session["user_id"] = 7
+        await visit.commit()
+        world.clock.advance(4 * MAX_AGE)
+        assert await world.data(visit.card) == {"user_id": 7}
+
+    run(scenario)
+
+
 def test_the_store_closes_after_the_last_save():
     """One that goes on although its request was cancelled."""
 

@@ -31,6 +31,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _TRY_AGAIN_LATER = 1013  # WebSocket close code, IANA registry
+_GOOD_CLOSES = (1000, 1001)  # RFC 6455 section 7.4.1: normal closure, going away
 _LONGEST_ADDRESS = 64  # characters; an IPv6 address with a zone has room
 _LONGEST_AGENT = 256  # characters; a browser's name fits, a novel does not
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"})
@@ -175,7 +176,7 @@ class _Response:
     async def replace(self, error: StoreUnavailable) -> None:
         """Send a 503 in the place of the app's response, once."""
         if not self._replaced:
-            self._replaced = self._failed = True
+            self._failed = True
             start: Message = {"headers": _unavailable_headers(error)}
             if self._visit.saving:
                 await self._visit.settle()
@@ -184,6 +185,7 @@ class _Response:
                 await self._visit.confirm()
                 self._write_headers(start)
             self._visit.cookie_possible = False
+            self._replaced = True  # not sooner: whoever is cut off until here may still answer
             await _send_unavailable(self._scope, self._send, start["headers"])
 
     def is_untouched(self) -> bool:
@@ -193,6 +195,8 @@ class _Response:
     # Not `async def`: one coroutine less for each message.
     def send(self, message: Message) -> Awaitable[None]:
         if self.started:
+            if self._visit.doubtful and _is_error(message):
+                self._failed = True
             return self._send(message)
         return self._send_first(message)
 
@@ -211,11 +215,12 @@ class _Response:
 
     async def _start(self, message: Message) -> None:
         visit = self._visit
-        if visit.unavailable is not None and message.get("status", 0) >= 500:
-            self._failed = True  # the app's error page
-            if message["status"] == 500:  # of a framework that let nobody else have the exception: Litestar's
+        if visit.unavailable is not None:
+            # A framework may let nobody else have the exception: Litestar makes a 500 of it.
+            if message.get("status") == 500:
                 await self.replace(visit.unavailable)
                 return
+            self._failed = self._failed or (visit.doubtful and _is_error(message))
         try:
             if visit.saving:  # a task of the app's does: the card that it gets has to go out with this response
                 await visit.settle()
@@ -271,6 +276,7 @@ class _Response:
             self._visit.cookie_possible = False  # a dict holds one cookie, and this one is the app's
         message: Message = {
             "type": "http.response.start",
+            "status": getattr(error, "status_code", 0),
             "headers": [(name.encode("latin-1"), str(value).encode("latin-1")) for name, value in own.items()],
         }
         await self._start(message)
@@ -312,6 +318,14 @@ def _is_answer(error: Exception) -> bool:
     kinds = [kind for kind in type(error).__mro__ if kind.__name__ == "HTTPException"]
     # Starlette answers its own inside; one that comes out, from a middleware, is a plain error to it.
     return bool(kinds) and hasattr(error, "headers") and not kinds[-1].__module__.startswith("starlette.")
+
+
+def _is_error(message: Message) -> bool:
+    """Whether a message ends the request as an error does."""
+    if message["type"] == "websocket.close":
+        return message.get("code", 1000) not in _GOOD_CLOSES
+    status = message.get("status")
+    return isinstance(status, int) and status >= 500
 
 
 def _client(scope: Scope) -> tuple[str | None, str | None]:

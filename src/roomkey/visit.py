@@ -92,6 +92,7 @@ class Visit:
     one_cookie = False  # whether the response can carry no second one: the headers of an exception
     lost = False  # whether changes were dropped because the session had ended
     unavailable: StoreUnavailable | None = None  # what the handler was told last, when it asked for something itself
+    doubtful = False  # whether that was of a save: nobody knows whether it was done
     # Whether a session may begin here that nobody is logged into. Not where the browser may have the cookie of a newer
     # one by now: of the log-in that ended or rotated this one.
     may_begin = True
@@ -160,9 +161,9 @@ class Visit:
         try:
             lost = await self.commit()
         except StoreUnavailable as error:
-            self.unavailable = error
+            self.unavailable, self.doubtful = error, True
             raise
-        self.unavailable = None
+        self.unavailable, self.doubtful = None, False
         if lost:
             raise SessionEnded("the session was ended while this request ran; nothing was saved")
 
@@ -274,8 +275,9 @@ class Visit:
             self._finish()
             raise
         if stored is None:
-            if session._asked.changes:
-                session._asked = session._asked._replace(changes=())  # they came to nothing, and that is done
+            if session._asked.changes:  # they came to nothing, and that is done
+                asked = session._asked._replace(changes=())
+                session._asked = NOTHING if asked == NOTHING else asked
             self._finish()
             return False
         self.asked, session._asked = session._asked, NOTHING
@@ -531,7 +533,8 @@ class Visit:
         created_at, version = record.created_at, record.version + 1
         if facts.authenticated_at is not None and facts.authenticated_at != self.facts.authenticated_at:
             created_at = facts.authenticated_at  # who proves who they are has both clocks start anew: NIST 800-63B 5.2
-        expires_at, renewed, seen = record.expires_at, False, rotating or self._is_seen()
+        expires_at, renewed = record.expires_at, False
+        seen = rotating or (self._is_seen() and key == self.key)
         if facts.lifetime != self.facts.lifetime:
             expires_at, renewed = lifecycle.until(facts, seen=seen), True  # which may be sooner
         elif rotating or lifecycle.is_due(record, facts, seen=seen):
@@ -592,12 +595,28 @@ class Visit:
                 await lifecycle.store.update(self.key, renewed, version=record.version)
                 lives = True
         except Conflict:
-            return  # another request saved it, and renewed it if that was due
+            lives = False  # another request saved it, and renewed it if that was due
         except StoreUnavailable:
             return  # logged; a store that answers and takes no changes still serves whoever changes nothing
         if lives:
             self.record = renewed
             self._give()
+        elif not self.cookie_possible:
+            await self._renew_elsewhere(record)
+
+    async def _renew_elsewhere(self, record: Record) -> None:
+        """Renew what another request has saved or rotated: a stream goes on, and keeps its session alive."""
+        self.begun = b""  # nothing of it is saved: what other tasks did is below what is fresh
+        try:
+            await self._refresh()
+        except SessionEnded:
+            self.lost = True
+        except StoreUnavailable:
+            pass  # as above
+        else:
+            found = self.record
+            if found is not None and found is not record and self.lifecycle.is_due(found, self.facts, seen=False):
+                await self._renew(found)
 
     # --- the state ------------------------------------------------------------------------------------------------
 
