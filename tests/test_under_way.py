@@ -448,6 +448,19 @@ async def during(saving_task, gate, deed):
     await saving_task
 
 
+async def while_it_saves(world, visit, deed):
+    """Do something while `save` waits for the store to update."""
+    gate = Gate(world.store, "update")
+    await during(asyncio.create_task(visit.session.save()), gate, deed)
+
+
+def take(seats):
+    """A function for `change` that may refuse what it gets."""
+    if not seats:
+        raise ValueError("sold out")
+    return seats - 1
+
+
 def test_a_change_during_a_save_that_lost_its_swap_runs_on_what_is_fresh():
     """It was called on a value that another request had raised already."""
 
@@ -457,10 +470,8 @@ def test_a_change_during_a_save_that_lost_its_swap_runs_on_what_is_fresh():
         visit, other = await world.two(card)
         other.session["n"] = 10
         await other.commit()
-        gate = Gate(world.store, "update")
         visit.session["a"] = 1
-        saving = asyncio.create_task(visit.session.save())
-        await during(saving, gate, lambda: visit.session.change("n", lambda n: n + 1))
+        await while_it_saves(world, visit, lambda: visit.session.change("n", lambda n: n + 1))
         assert visit.session["n"] == 11
         late = await world.arrive(card)
         late.session.change("n", lambda n: n + 100)
@@ -513,10 +524,8 @@ def test_a_change_that_came_to_nothing_during_a_save_runs_on_what_is_fresh():
         visit, other = await world.two(card)
         other.session.change("seen", lambda seen: seen - {2})
         await other.commit()
-        gate = Gate(world.store, "update")
         visit.session["a"] = 1
-        saving = asyncio.create_task(visit.session.save())
-        await during(saving, gate, lambda: visit.session.change("seen", lambda seen: seen | {2}))
+        await while_it_saves(world, visit, lambda: visit.session.change("seen", lambda seen: seen | {2}))
         await visit.commit()
         assert await world.data(card) == {"seen": {1, 2}, "a": 1}
 
@@ -526,21 +535,14 @@ def test_a_change_that_came_to_nothing_during_a_save_runs_on_what_is_fresh():
 def test_a_change_that_refuses_what_is_fresh_is_heard_by_who_called_it():
     """Two requests take the last seat; one does so while another task of its request saves. That save holds."""
 
-    def take(seats):
-        if not seats:
-            raise ValueError("sold out")
-        return seats - 1
-
     async def scenario():
         world = World()
         card = await world.begin(seats=1)
         visit, other = await world.two(card)
         other.session.change("seats", take)
         await other.commit()
-        gate = Gate(world.store, "update")
         visit.session["a"] = 1
-        saving = asyncio.create_task(visit.session.save())
-        await during(saving, gate, lambda: (visit.session.change("seats", take), visit.session.update(b=2)))
+        await while_it_saves(world, visit, lambda: (visit.session.change("seats", take), visit.session.update(b=2)))
         with pytest.raises(ValueError, match="sold out"):
             await visit.session.save()
         assert visit.session == {"seats": 0, "a": 1, "b": 2}
@@ -553,21 +555,14 @@ def test_a_change_that_refuses_what_is_fresh_is_heard_by_who_called_it():
 def test_a_log_out_forgets_a_change_that_refused_what_is_fresh():
     """There is nothing left for it to change."""
 
-    def take(seats):
-        if not seats:
-            raise ValueError("sold out")
-        return seats - 1
-
     async def scenario():
         world = World()
         card = await world.begin(seats=1)
         visit, other = await world.two(card)
         other.session.change("seats", take)
         await other.commit()
-        gate = Gate(world.store, "update")
         visit.session["a"] = 1
-        saving = asyncio.create_task(visit.session.save())
-        await during(saving, gate, lambda: visit.session.change("seats", take))
+        await while_it_saves(world, visit, lambda: visit.session.change("seats", take))
         visit.session.clear()
         await visit.commit()
         assert await world.data(card) is None
@@ -578,11 +573,6 @@ def test_a_log_out_forgets_a_change_that_refused_what_is_fresh():
 def test_only_the_change_that_refuses_is_undone():
     """What else was done meanwhile is kept: other changes, messages, and a value that was assigned over a change."""
 
-    def take(seats):
-        if not seats:
-            raise ValueError("sold out")
-        return seats - 1
-
     async def scenario():
         world = World()
         card = await world.begin(seats=1, n=0, x=0)
@@ -590,9 +580,7 @@ def test_only_the_change_that_refuses_is_undone():
         other.session.change("seats", take)
         other.session.change("n", lambda n: n + 10)
         await other.commit()
-        gate = Gate(world.store, "update")
         visit.session["a"] = 1
-        saving = asyncio.create_task(visit.session.save())
 
         def deeds():
             visit.session.change("n", lambda n: n + 1)
@@ -601,7 +589,7 @@ def test_only_the_change_that_refuses_is_undone():
             visit.session["x"] = 42
             visit.session.flash("hello")
 
-        await during(saving, gate, deeds)
+        await while_it_saves(world, visit, deeds)
         with pytest.raises(ValueError, match="sold out"):
             await visit.session.save()
         await visit.commit()
@@ -634,9 +622,8 @@ def test_nothing_comes_back_below_a_log_out(act, how):
             await visit.session.refresh()
             assert visit.session == {}
         else:
-            gate = Gate(world.store, "update")
             visit.session["a"] = 1
-            await during(asyncio.create_task(visit.session.save()), gate, deed)
+            await while_it_saves(world, visit, deed)
             assert visit.session == log_in
         await visit.commit()
         assert visit.cookie is (Cookie.GIVE if log_in else Cookie.CLEAR)
@@ -1279,14 +1266,12 @@ def test_what_a_task_does_while_a_new_session_takes_the_place_of_the_old(conflic
             await other.commit()
         visit.session.invalidate()
         visit.session.update(notice="bye", n=0)
-        gate = Gate(world.store, "update")
-        saving = asyncio.create_task(visit.session.save())
 
         def deeds():
             del visit.session["notice"]
             visit.session.change("n", lambda n: n + 1)
 
-        await during(saving, gate, deeds)
+        await while_it_saves(world, visit, deeds)
         late = await world.arrive(visit.card)
         late.session.change("n", lambda n: n + 10)
         await late.commit()
@@ -1308,9 +1293,8 @@ def test_a_deep_session_keeps_what_another_task_put_in():
         visit, other = await world.two(card)
         other.session["other"] = 1
         await other.commit()
-        gate = Gate(world.store, "update")
         visit.session["a"] = 1
-        await during(asyncio.create_task(visit.session.save()), gate, lambda: visit.session.update(b=2))
+        await while_it_saves(world, visit, lambda: visit.session.update(b=2))
         await visit.commit()
         assert await world.data(card) == {"deep": deep, "other": 1, "a": 1, "b": 2}
 
@@ -1329,10 +1313,8 @@ def test_messages_left_and_shown_while_another_task_saves():
         visit, other = await world.two(card)
         other.session.flash("theirs")
         await other.commit()
-        gate = Gate(world.store, "update")
         visit.session["a"] = 1
-        saving = asyncio.create_task(visit.session.save())
-        await during(saving, gate, lambda: visit.session.flash("mine"))
+        await while_it_saves(world, visit, lambda: visit.session.flash("mine"))
         showing, late = await world.two(card)
         shown = await showing.session.flashes()
         await visit.commit()
@@ -1354,9 +1336,7 @@ def test_what_begins_after_invalidate_keeps_what_another_task_put_in():
         await other.commit()
         visit.session.invalidate()
         visit.session["notice"] = "bye"
-        gate = Gate(world.store, "update")
-        saving = asyncio.create_task(visit.session.save())
-        await during(saving, gate, lambda: visit.session.update(y=1))
+        await while_it_saves(world, visit, lambda: visit.session.update(y=1))
         await visit.commit()
         assert await world.data(visit.card) == {"notice": "bye", "y": 1}
         assert await world.data(card) is None

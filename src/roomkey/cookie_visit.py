@@ -259,7 +259,7 @@ class CookieVisit(Visit):
         lifecycle.check(data, stored)
         self._need_cookie("a changed cookie:// session")
         now = lifecycle.clock()
-        proved = facts.authenticated_at is not None and facts.authenticated_at != self.facts.authenticated_at
+        proved = facts.authenticated_at is not None and self._is_proved(facts)
         created_at = now if record is None or proved else record.created_at
         # The cookie goes out in any case, so it is renewed too.
         expires_at = lifecycle.until(facts)

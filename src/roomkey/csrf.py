@@ -136,12 +136,12 @@ def csrf_token(session: AnySession, *, user_key: str | None = None) -> str:
     Raises:
         ConfigurationError: it is Roomkey's, whose `user_key` is another one: the next log-in would drop the token.
     """
-    known_key = session._visit.user_key if isinstance(session, Session) and session._visit is not None else user_key
-    if user_key is not None and user_key != known_key:
+    its_key = _key_of(session, user_key)
+    if user_key is not None and user_key != its_key:
         raise ConfigurationError(
-            f"csrf_token: user_key is {user_key!r}, and SessionConfig's is {known_key!r}; give it there alone"
+            f"csrf_token: user_key is {user_key!r}, and SessionConfig's is {its_key!r}; give it there alone"
         )
-    user = _user(session, user_key)
+    user = _user(session, its_key)
     known = _secrets_for(user, session.get(CSRF))
     secret = known[-1] if known else secrets.token_bytes(_SECRET_BYTES)
     if not known:
@@ -171,7 +171,7 @@ def verify_csrf_token(session: AnySession, token: object, *, user_key: str | Non
         return False
     masked = urlsafe_b64decode(token + "==")
     brought = _xor(masked[:_SECRET_BYTES], masked[_SECRET_BYTES:])
-    known = _secrets_for(_user(session, user_key), session.get(CSRF))
+    known = _secrets_for(_user(session, _key_of(session, user_key)), session.get(CSRF))
     return any(hmac.compare_digest(brought, secret) for secret in known)
 
 
@@ -182,12 +182,15 @@ def _secrets_for(user: str | None, kept: object) -> list[bytes]:
     return [bytes.fromhex(each) for each in kept[1:] if isinstance(each, str) and _SECRET.fullmatch(each)]
 
 
-def _user(session: AnySession, user_key: str | None) -> str | None:
+def _key_of(session: AnySession, user_key: str | None) -> str | None:
+    """Return which key says whose session it is: where it is Roomkey's, the configuration's."""
     visit = session._visit if isinstance(session, Session) else None
     if visit is not None:
-        user_key = visit.user_key
-    elif user_key is None:
-        user_key = "user_id"
+        return visit.user_key
+    return "user_id" if user_key is None else user_key
+
+
+def _user(session: AnySession, user_key: str | None) -> str | None:
     return None if user_key is None else text_of(session.get(user_key))
 
 

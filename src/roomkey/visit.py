@@ -130,7 +130,7 @@ class Visit:
     @property
     def expires_at(self) -> float:
         lifecycle, facts, begun = self.lifecycle, self._present_facts(), self.created_at
-        until, proved = lifecycle.until(facts), facts.authenticated_at != self.facts.authenticated_at
+        until, proved = lifecycle.until(facts), self._is_proved(facts)
         if self.record is not None and facts.lifetime == self.facts.lifetime:
             until = max(until, self.record.expires_at) if proved else self.record.expires_at
         if proved and facts.authenticated_at is not None:
@@ -266,7 +266,7 @@ class Visit:
         try:
             if stored is None:
                 stored = self.unsaved()
-            begun, delicate = session._plain(), stored is not None and self._is_delicate()
+            begun, delicate = session._plain(), self._is_delicate()
             if delicate and stored is not None:
                 # What is saved is what is there now, and other tasks may run before the commit does.
                 codec.verify(begun, stored)
@@ -484,7 +484,8 @@ class Visit:
                     self.session._asked = self.session._asked._replace(changes=())
                     return {}
                 # A log-in stands on its own: a session with what this request put into it, and nothing else.
-                mine = mine if replaces_user else self._own(base, mine)
+                if not replaces_user:
+                    mine = self._own(base, mine)
                 self._hold(mine)
                 await self._create(self._check_new(mine))
                 return mine
@@ -531,7 +532,7 @@ class Visit:
         lifecycle = self.lifecycle
         key, record, secret = place
         created_at, version = record.created_at, record.version + 1
-        if facts.authenticated_at is not None and facts.authenticated_at != self.facts.authenticated_at:
+        if facts.authenticated_at is not None and self._is_proved(facts):
             created_at = facts.authenticated_at  # who proves who they are has both clocks start anew: NIST 800-63B 5.2
         expires_at, renewed = record.expires_at, False
         seen = rotating or (self._is_seen() and key == self.key)
@@ -642,6 +643,10 @@ class Visit:
     def _logs_in(self, user: str | None, asked: Asked) -> bool:
         """Whether `user` is logged in by this request: another one than before, or anew, after a `clear`."""
         return user is not None and (user != self.user or asked.cleared)
+
+    def _is_proved(self, facts: Facts) -> bool:
+        """Whether the log-in is another one than was loaded: somebody has proved who they are, or left."""
+        return facts.authenticated_at != self.facts.authenticated_at
 
     def _present_facts(self) -> Facts:
         """Return the facts as they would be saved now."""
