@@ -1138,13 +1138,17 @@ def test_options_in_the_url(server: PostgresServer) -> None:
         assert repr(store) == f"<PostgresStore '127.0.0.1:{server.port}/postgres', table '{name}'>"
         await store.create_table()
         await asyncio.gather(*(store.create(_key(), _record()) for _ in range(20)))
+        # Both are had at once, for the statements above may all have been done before the second one stood.
+        connections = store._offices[asyncio.get_running_loop()].connections
+        both = [await connections.acquire() for _ in range(2)]
         async with _admin(server) as admin:
             shops = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'shop'"
             assert await admin.fetchval(shops) == 2
-        office = store._offices[asyncio.get_running_loop()]
-        connection = await office.connections.acquire()
-        assert await connection.fetchval("SHOW synchronous_commit") == "off"
-        await office.connections.release(connection)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(connections.acquire(), 0.1)
+        for connection in both:
+            assert await connection.fetchval("SHOW synchronous_commit") == "off"
+            await connections.release(connection)
         await store.close()
 
     asyncio.run(main())
