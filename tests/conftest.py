@@ -30,4 +30,4 @@ def pytest_report_header() -> list[str]:
 @pytest.fixture
 def settled(monkeypatch):
     """Let the first answer after the beginning of an outage end it."""
-    monkeypatch.setattr("roomkey.guard.SETTLING", 0)
+    monkeypatch.setattr("roomkey.stores.guard.SETTLING", 0)

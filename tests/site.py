@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from roomkey import SessionConfig, SessionMiddleware
-from roomkey.guard import SETTLING
+from roomkey.stores.guard import SETTLING
 
 __all__ = ["SLACK", "TIMEOUT", "Site", "lines", "refused_in_time"]
 

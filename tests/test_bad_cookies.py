@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roomkey import SessionMiddleware, codec
-from roomkey.keys import Keyring, SecretKeys, new_session_id, store_key
+from roomkey import SessionMiddleware
 from roomkey.stores.memory import MemoryStore
+from roomkey.wire import codec
+from roomkey.wire.keys import Keyring, SecretKeys, new_session_id, store_key
 
 SECRET = "a secret that is long enough for every test here"
 

@@ -6,11 +6,11 @@ import datetime as dt
 import pytest
 
 from roomkey import LoginTooOld, SessionConfig
-from roomkey.cookies import CookieWriter
 from roomkey.lifecycle import Lifecycle
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing import Clock
 from roomkey.visit import Cookie
+from roomkey.wire.cookies import CookieWriter
 
 SECRET = "the secret key of these tests, 32 bytes and more"
 START = 1_700_000_000.0

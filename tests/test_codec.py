@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from roomkey.codec import EMPTY, DamagedData, decode, encode, verify
 from roomkey.errors import SessionDataError
+from roomkey.wire.codec import EMPTY, DamagedData, decode, encode, verify
 
 _ZONES = [ZoneInfo(name) for name in ("UTC", "Europe/Paris", "America/New_York", "Asia/Kolkata")]
 _OFFSETS = st.timedeltas(dt.timedelta(hours=-23), dt.timedelta(hours=23)).map(dt.timezone)

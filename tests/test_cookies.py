@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roomkey import SessionConfig
-from roomkey.cookies import CookieWriter, find_cookies, protect_from_caches, vary_on_cookie
+from roomkey.wire.cookies import CookieWriter, find_cookies, protect_from_caches, vary_on_cookie
 
 SECRET = "a secret that is long enough for every test here"
 CARD = b"CARD"

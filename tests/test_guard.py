@@ -10,9 +10,9 @@ import pytest
 
 from roomkey.config import SessionConfig
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.guard import GuardedStore
 from roomkey.lifecycle import Lifecycle
 from roomkey.stores.base import Conflict, Record
+from roomkey.stores.guard import GuardedStore
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing.clock import Clock
 
@@ -308,7 +308,7 @@ def test_a_failure_of_before_the_end_does_not_begin_another_outage(caplog):
 
 def test_an_outage_does_not_flap(caplog, monkeypatch):
     """A server that shuts down answers some and fails others: that is one outage, over when it has settled."""
-    monkeypatch.setattr("roomkey.guard.SETTLING", 0.05)
+    monkeypatch.setattr("roomkey.stores.guard.SETTLING", 0.05)
 
     async def scenario():
         store = TroubledStore()
@@ -377,7 +377,7 @@ def test_what_needs_no_room_does_not_end_an_outage_of_changes(caplog, removal):
 
 def test_an_outage_of_changes_does_not_flap(caplog, monkeypatch):
     """A store that is nearly full takes some changes and refuses others: one outage, over when it refuses no more."""
-    monkeypatch.setattr("roomkey.guard.SETTLING", 0.1)
+    monkeypatch.setattr("roomkey.stores.guard.SETTLING", 0.1)
 
     async def scenario():
         store = TroubledStore()
@@ -411,7 +411,7 @@ def test_an_outage_that_began_with_a_change_ends_without_one(caplog, monkeypatch
             with pytest.raises(StoreUnavailable):
                 await guard.load(KEY)
         else:
-            monkeypatch.setattr("roomkey.guard._CHANGES_AGAIN", 0.0)
+            monkeypatch.setattr("roomkey.stores.guard._CHANGES_AGAIN", 0.0)
         store.trouble = None
         await guard.load(KEY)
         assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]

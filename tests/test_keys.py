@@ -17,7 +17,7 @@ from pydantic import SecretBytes, SecretStr
 from starlette.datastructures import CommaSeparatedStrings, Secret
 
 from roomkey import ConfigurationError, SessionConfig, WeakSecretWarning
-from roomkey.keys import Keyring, SecretKeys, new_session_id, store_key
+from roomkey.wire.keys import Keyring, SecretKeys, new_session_id, store_key
 
 SECRET = "a secret that is long enough for every test here"
 OTHER = "another secret that is long enough for every test"

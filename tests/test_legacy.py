@@ -62,10 +62,7 @@ from roomkey import (
     SessionMiddleware,
     Sessions,
     StoreUnavailable,
-    codec,
 )
-from roomkey.cookies import find_cookies
-from roomkey.keys import store_key
 from roomkey.legacy import (
     DjangoCookie,
     FlaskCookie,
@@ -76,9 +73,13 @@ from roomkey.legacy import (
     StarletteCookie,
     StarsessionsRedis,
 )
-from roomkey.legacy.move_in import MoveIn, checked_readers
+from roomkey.legacy.move_in import MoveIn
+from roomkey.legacy.readers import checked_readers
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing.clock import Clock
+from roomkey.wire import codec
+from roomkey.wire.cookies import find_cookies
+from roomkey.wire.keys import store_key
 from tests.test_lifecycle import CountingStore
 
 KEY = "the old app's key, long enough that nobody guesses it"

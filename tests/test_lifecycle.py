@@ -8,7 +8,6 @@ from uuid import UUID
 
 import pytest
 
-from roomkey import codec
 from roomkey.config import SessionConfig
 from roomkey.csrf import csrf_token, verify_csrf_token
 from roomkey.errors import ResponseStarted, SessionDataError, SessionEnded, StoreUnavailable
@@ -17,6 +16,7 @@ from roomkey.stores.memory import MemoryStore
 from roomkey.testing.clock import Clock
 from roomkey.users import Sessions
 from roomkey.visit import Cookie
+from roomkey.wire import codec
 
 MAX_AGE = 1000.0  # seconds
 START = 1_000_000.0  # Unix time in seconds

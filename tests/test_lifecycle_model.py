@@ -7,12 +7,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from roomkey import codec
 from roomkey.config import SessionConfig
 from roomkey.lifecycle import Lifecycle
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing.clock import Clock
 from roomkey.visit import Cookie
+from roomkey.wire import codec
 
 MAX_AGE = 1000.0  # seconds
 BROWSERS = 2

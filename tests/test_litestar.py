@@ -5,8 +5,9 @@ from litestar import Litestar, Request, Response, get, post
 from litestar.exceptions import NotAuthorizedException
 from litestar.testing import TestClient
 
-from roomkey import ConfigurationError, SessionConfig, SessionMiddleware, StoreUnavailable, codec
+from roomkey import ConfigurationError, SessionConfig, SessionMiddleware, StoreUnavailable
 from roomkey.stores.memory import MemoryStore
+from roomkey.wire import codec
 
 
 class Store(MemoryStore):

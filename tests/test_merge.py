@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roomkey import Session, codec
+from roomkey import Session
 from roomkey.merge import merge
+from roomkey.wire import codec
 
 _values = st.one_of(st.integers(-3, 3), st.booleans(), st.text(max_size=2), st.lists(st.integers(0, 3), max_size=2))
 _sessions = st.dictionaries(st.sampled_from("abcdef"), _values, max_size=6)

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 import redis.asyncio
 
-from roomkey.guard import SETTLING
+from roomkey.stores.guard import SETTLING
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy

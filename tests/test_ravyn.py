@@ -37,9 +37,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import roomkey
-from roomkey import ConfigurationError, SessionMiddleware, StoreUnavailable, codec
+from roomkey import ConfigurationError, SessionMiddleware, StoreUnavailable
 from roomkey.ravyn import SessionConfig
 from roomkey.stores.memory import MemoryStore
+from roomkey.wire import codec
 from tests import ravyn_settings as settings
 
 SECRET = settings.SECRET

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roomkey.keys import SecretKeys
-from roomkey.seal import OVERHEAD, Opened, Sealer
+from roomkey.wire.keys import SecretKeys
+from roomkey.wire.seal import OVERHEAD, Opened, Sealer
 
 ONE, OTHER = "the first secret key of all of these tests", "another secret key of all of these tests"
 PINNED = (
@@ -26,7 +26,7 @@ def sealer(*keys, purpose="test", name="session"):
 
 def test_the_format_is_pinned(monkeypatch):
     """With the salt fixed, the sealed message is this one, to the last bit."""
-    monkeypatch.setattr("roomkey.seal.secrets.token_bytes", lambda count: bytes(range(count)))
+    monkeypatch.setattr("roomkey.wire.seal.secrets.token_bytes", lambda count: bytes(range(count)))
     sealed = sealer().seal(DATA, bound=b"bound", session_id=b"an ID")
     assert sealed.hex() == PINNED
     assert sealer().open(sealed, bound=b"bound", session_id=b"an ID") == Opened(DATA, True)
@@ -150,7 +150,7 @@ def test_hundreds_of_keys_cost_one_attempt(monkeypatch):
     many = sealer(*keys)
     tried = []
     real = many.open.__globals__["_message_key"]
-    monkeypatch.setattr("roomkey.seal._message_key", lambda *args: tried.append(1) or real(*args))
+    monkeypatch.setattr("roomkey.wire.seal._message_key", lambda *args: tried.append(1) or real(*args))
     sealed = sealer(keys[-1]).seal(DATA)
     tried.clear()
     assert many.open(sealed) == Opened(DATA, False)
@@ -159,10 +159,10 @@ def test_hundreds_of_keys_cost_one_attempt(monkeypatch):
 
 def test_keys_of_one_name_do_not_shadow_each_other(monkeypatch):
     """Where two keys happen to have the same name, both open what they sealed."""
-    import roomkey.seal
+    import roomkey.wire.seal
 
-    real = roomkey.seal._derive
-    monkeypatch.setattr("roomkey.seal._derive", lambda secret, context: (b"same", real(secret, context)[1]))
+    real = roomkey.wire.seal._derive
+    monkeypatch.setattr("roomkey.wire.seal._derive", lambda secret, context: (b"same", real(secret, context)[1]))
     both = sealer(ONE, OTHER)
     assert both.open(sealer(ONE).seal(DATA)) == Opened(DATA, True)
     assert both.open(sealer(OTHER).seal(DATA)) == Opened(DATA, False)

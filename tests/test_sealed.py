@@ -8,11 +8,11 @@ import time
 import pytest
 
 from roomkey import SessionConfig, Sessions
-from roomkey.envelope import envelope_for
 from roomkey.lifecycle import Lifecycle
 from roomkey.stores.memory import MemoryStore
 from roomkey.stores.sqlite import SQLiteStore
 from roomkey.testing import Clock
+from roomkey.wire.envelope import envelope_for
 
 OLD, NEW = "the old secret key, 32 bytes or more of it", "the new secret key, 32 bytes or more of it"
 PRIVATE = "the combination is 12345"

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roomkey import Session
-from roomkey.seal import Opened
 from roomkey.stores.base import Record
 from roomkey.visit import Place
+from roomkey.wire.seal import Opened
 
 _KEYS = st.sampled_from(["a", "b", "c", "d"])
 _VALUES = st.none() | st.integers(0, 5) | st.text(max_size=2) | st.lists(st.integers(0, 3), max_size=2)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
 from roomkey.errors import ConfigurationError
-from roomkey.keys import SecretKeys
 from roomkey.stores.base import Store, UserIndex
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.urls import store_from
+from roomkey.wire.keys import SecretKeys
 
 if TYPE_CHECKING:
     from roomkey.events import Event
@@ -155,7 +155,7 @@ class SessionConfig:
         if inspect.iscoroutinefunction(self.on_event):
             self._refuse("on_event", "it takes a plain function, for it is not awaited: start a task in it")
         if self.legacy != ():
-            from roomkey.legacy.move_in import checked_readers  # here, because few apps move in
+            from roomkey.legacy.readers import checked_readers  # here, because few apps move in
 
             self._set("legacy", checked_readers(self.legacy))
         self._set("store", store_from(self.store, clock=self.clock))

@@ -1,11 +1,11 @@
 """The life of a session that no server keeps (`cookie://`): opened as it arrives, sealed again when it changed.
 
 The card is the session: a digit, the number of cookies that it takes, and in base64url a sealed message
-(`roomkey.seal`) of when the session began, when it expires, a random ID and the data as `roomkey.codec` encodes it.
-The number is authenticated with it, and so are purpose and cookie name. Both clocks are checked on arrival.
+(`roomkey.wire.seal`) of when the session began, when it expires, a random ID and the data as `roomkey.wire.codec`
+encodes it. The number is authenticated with it, and so are purpose and cookie name. Both clocks are checked on arrival.
 
-Nothing here waits for anything. Leaves to others: how a card lies in several cookies (`roomkey.cookies`), and every
-decision that is the same for a session on the server (`roomkey.lifecycle`, whose classes these extend).
+Nothing here waits for anything. Leaves to others: how a card lies in several cookies (`roomkey.wire.cookies`), and
+every decision that is the same for a session on the server (`roomkey.lifecycle`, whose classes these extend).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING, Any, Literal
 
-from roomkey import codec
 from roomkey.config import SessionConfig
-from roomkey.cookies import ChunkWriter
 from roomkey.errors import SessionDataError
 from roomkey.events import Created, Ended, Event, LoadedWithOldKey, Rotated
-from roomkey.keys import store_key
 from roomkey.lifecycle import Lifecycle
-from roomkey.seal import OVERHEAD, Sealer
 from roomkey.session import Session
 from roomkey.stores.base import Record
 from roomkey.stores.cookie import CookieStore
 from roomkey.visit import Cookie, Visit
+from roomkey.wire import codec
+from roomkey.wire.cookies import ChunkWriter
+from roomkey.wire.keys import store_key
+from roomkey.wire.seal import OVERHEAD, Sealer
 
 if TYPE_CHECKING:
     from roomkey.legacy.move_in import Found

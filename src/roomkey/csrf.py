@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from roomkey.errors import ConfigurationError
 from roomkey.session import CSRF, Session
-from roomkey.user_ids import text_of
+from roomkey.wire.user_ids import text_of
 
 __all__ = ["CSRFMiddleware", "csrf_token", "verify_csrf_token"]
 

@@ -13,18 +13,18 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from roomkey import codec, user_ids
-from roomkey.codec import NO_FACTS, Facts
 from roomkey.config import SessionConfig
-from roomkey.envelope import envelope_for, lifetime_in
 from roomkey.errors import SessionDataError, StoreUnavailable
 from roomkey.events import Ended, Event, LoadedWithOldKey, Refused
-from roomkey.guard import GuardedStore
-from roomkey.keys import Keyring, store_key
 from roomkey.session import Session
 from roomkey.stores.base import Conflict, Record, Store, Unreadable
+from roomkey.stores.guard import GuardedStore
 from roomkey.turns import Turns
 from roomkey.visit import RENEWALS, Gone, Place, Visit, unreadable
+from roomkey.wire import codec, user_ids
+from roomkey.wire.codec import NO_FACTS, Facts
+from roomkey.wire.envelope import envelope_for, lifetime_in
+from roomkey.wire.keys import Keyring, store_key
 
 if TYPE_CHECKING:
     import asyncio  # at run time it is imported where it is used: it is half of the time that `import roomkey` takes

@@ -6,8 +6,8 @@ import copy
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from roomkey import codec
 from roomkey.session import MISSING, Change
+from roomkey.wire import codec
 
 __all__ = ["Merged", "merge"]
 

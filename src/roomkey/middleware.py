@@ -8,7 +8,12 @@ from functools import partial
 from typing import Any, Unpack
 
 from roomkey.config import SessionConfig, SessionOptions
-from roomkey.cookies import (
+from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.lifecycle import Lifecycle
+from roomkey.session import Session
+from roomkey.stores.cookie import CookieStore
+from roomkey.visit import Cookie, Visit
+from roomkey.wire.cookies import (
     ChunkWriter,
     CookieWriter,
     find_chunked,
@@ -16,11 +21,6 @@ from roomkey.cookies import (
     protect_from_caches,
     vary_on_cookie,
 )
-from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.lifecycle import Lifecycle
-from roomkey.session import Session
-from roomkey.stores.cookie import CookieStore
-from roomkey.visit import Cookie, Visit
 
 __all__ = ["SessionMiddleware"]
 

@@ -10,8 +10,8 @@ import datetime as dt
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Protocol, SupportsIndex
 
-from roomkey import codec
 from roomkey.errors import LoginTooOld, SessionEnded, StoreUnavailable
+from roomkey.wire import codec
 
 if TYPE_CHECKING:
     from roomkey.users import Sessions
@@ -108,7 +108,7 @@ class Session(dict[str, Any]):
     """The session of one request: a dict with string keys, kept on the server.
 
     Everything that works on a dict works on it; changes deep inside values count. It is saved when the response
-    starts. See `roomkey.codec` for the types that it keeps.
+    starts. See `roomkey.wire.codec` for the types that it keeps.
     """
 
     # Class attributes, so that the session of a request that does not touch it costs one allocation.

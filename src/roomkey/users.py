@@ -15,8 +15,8 @@ from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.lifecycle import Lifecycle
 from roomkey.stores.base import Record
 from roomkey.stores.cookie import CookieStore
-from roomkey.user_ids import text_of
 from roomkey.visit import Gone, Place
+from roomkey.wire.user_ids import text_of
 
 if TYPE_CHECKING:
     from roomkey.session import Session

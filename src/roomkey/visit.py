@@ -13,15 +13,15 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from roomkey import codec
-from roomkey.codec import NO_FACTS, Facts
 from roomkey.errors import ResponseStarted, SessionDataError, SessionEnded, StoreUnavailable
 from roomkey.events import Created, Rotated
 from roomkey.events import Merged as MergedEvent
-from roomkey.keys import new_session_id, store_key
 from roomkey.merge import Merged, merge
 from roomkey.session import AS_IT_IS, CSRF, FLASHES, NOTHING, Asked, Session, drop_token
 from roomkey.stores.base import Conflict, Record, Unreadable
+from roomkey.wire import codec
+from roomkey.wire.codec import NO_FACTS, Facts
+from roomkey.wire.keys import new_session_id, store_key
 
 if TYPE_CHECKING:
     import asyncio  # at run time it is imported where it is used: it is half of the time that `import roomkey` takes

@@ -20,13 +20,13 @@ from roomkey import (
     SessionEnded,
     SessionMiddleware,
     Sessions,
-    codec,
 )
-from roomkey.keys import new_session_id, store_key
 from roomkey.legacy import StarletteCookie
 from roomkey.lifecycle import Lifecycle
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing import Clock
+from roomkey.wire import codec
+from roomkey.wire.keys import new_session_id, store_key
 
 SECRET = "the secret key of these tests, 32 bytes and more"
 
@@ -852,10 +852,10 @@ def test_timing_of_the_signature(monkeypatch):
         asked.append((one, other))
         return compare(one, other)
 
-    monkeypatch.setattr("roomkey.keys.hmac.compare_digest", spy)
+    monkeypatch.setattr("roomkey.wire.keys.hmac.compare_digest", spy)
     assert [site.life.keyring.verify(each) is None for each in (card, early, late)] == [False, True, True]
     assert [other for _, other in asked] == [card[36:], early[36:], late[36:]]
-    monkeypatch.setattr("roomkey.keys.hmac.compare_digest", lambda one, other: True)
+    monkeypatch.setattr("roomkey.wire.keys.hmac.compare_digest", lambda one, other: True)
     assert site.life.keyring.verify(early) is not None  # nothing else has looked at it
 
 

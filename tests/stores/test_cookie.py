@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roomkey import ConfigurationError, LoginTooOld, ResponseStarted, SessionConfig, SessionDataError, SessionMiddleware
-from roomkey.cookies import find_chunked
 from roomkey.events import Created, Ended, LoadedWithOldKey, Refused, Rotated
 from roomkey.legacy import StarletteCookie
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.urls import store_from
 from roomkey.testing.clock import Clock
 from roomkey.users import Sessions
+from roomkey.wire.cookies import find_chunked
 
 SECRET = "a secret that is long enough for every test here"
 PINNED = (
@@ -795,7 +795,7 @@ def test_the_work_is_bounded(browser, monkeypatch):
     browser.ask(put(data=large(7000)))
     opened = []
     real = browser.app.lifecycle.sealer.__class__.open
-    monkeypatch.setattr("roomkey.seal.Sealer.open", lambda *a, **k: opened.append(1) or real(*a, **k))
+    monkeypatch.setattr("roomkey.wire.seal.Sealer.open", lambda *a, **k: opened.append(1) or real(*a, **k))
     many = b"; ".join(
         b"session=1%s; session.%d=AAAABBBB%d" % (SMALL_VALUE[1:-4] + b"AAAA", n % 9, n) for n in range(3000)
     )

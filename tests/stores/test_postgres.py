@@ -19,8 +19,8 @@ import asyncpg
 import pytest
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.guard import GuardedStore
 from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex, Wipe
+from roomkey.stores.guard import GuardedStore
 from roomkey.stores.postgres import PostgresStore
 from roomkey.stores.postgres import connections as connections_module
 from roomkey.stores.postgres.table import LOCK_CLASS

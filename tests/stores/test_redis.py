@@ -26,8 +26,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.guard import GuardedStore
 from roomkey.stores.base import Conflict, Lifespan, Record, Store, Unreadable, UserIndex, Wipe
+from roomkey.stores.guard import GuardedStore
 from roomkey.stores.redis import RedisStore, errors, records
 from roomkey.testing import Clock, StoreContract
 from tests.servers import skip_if_left_out

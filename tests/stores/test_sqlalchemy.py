@@ -28,8 +28,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, StaticPool
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.guard import GuardedStore
 from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex, Wipe
+from roomkey.stores.guard import GuardedStore
 from roomkey.stores.sqlalchemy import SQLAlchemyStore, operations, session_table
 from roomkey.stores.sqlalchemy import store as store_module
 from roomkey.testing import Clock, StoreContract

@@ -14,13 +14,13 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from roomkey import codec
-from roomkey.codec import NO_FACTS, Facts
 from roomkey.errors import SessionDataError
 from roomkey.events import Created
-from roomkey.keys import new_session_id, store_key
 from roomkey.stores.base import Conflict, Record
 from roomkey.visit import Place, Visit
+from roomkey.wire import codec
+from roomkey.wire.codec import NO_FACTS, Facts
+from roomkey.wire.keys import new_session_id, store_key
 
 if TYPE_CHECKING:
     from roomkey.legacy.move_in import Found

@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections import Counter
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from roomkey.cookies import CookieWriter
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.legacy.readers import MOST_VALUE, Cookies, LegacyReader, LegacySession, size_of
+from roomkey.wire.cookies import CookieWriter
 
 if TYPE_CHECKING:
     from roomkey.config import SessionConfig
 
 
-__all__ = ["Found", "MoveIn", "check_cookie", "check_text", "checked_readers"]
+__all__ = ["Found", "MoveIn"]
 
 _log = logging.getLogger("roomkey")
 _Answer = TypeVar("_Answer")
-_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")  # RFC 6265 section 4.1.1: a cookie name is a token
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,11 @@ class Found:
     reader: LegacyReader
     value: bytes = field(repr=False)  # of its cookie: a credential
     session: LegacySession
+    by: MoveIn = field(repr=False, compare=False)
+
+    async def forget(self) -> None:
+        """Remove it from its server: it has moved in, or the user has logged out."""
+        await self.by.forget(self)
 
     def mark(self, session_cookie: str) -> bytes:
         """Return where Roomkey keeps, in place of a session ID, that this cookie's session has moved in.
@@ -87,7 +90,7 @@ class MoveIn:
             for value in cookies(name):
                 session = await self._read(reader, value)
                 if session is not None:
-                    return Found(reader, value, session)
+                    return Found(reader, value, session, self)
                 self._refused["legacy"] += 1
         return None
 
@@ -137,46 +140,3 @@ class MoveIn:
             raise unavailable from error
         self._down = False
         return answer
-
-
-def checked_readers(value: object) -> tuple[LegacyReader, ...]:
-    """Return the readers that `value` holds, for the option `legacy`.
-
-    Args:
-        value: a list or tuple of readers.
-
-    Raises:
-        ConfigurationError: it is no list of readers.
-    """
-    if not isinstance(value, list | tuple):
-        raise ConfigurationError(f"legacy: got {type(value).__name__}; it takes a list of readers")
-    for reader in value:
-        if isinstance(reader, type):
-            raise ConfigurationError(f"legacy: got the class {reader.__name__}; make one: {reader.__name__}(...)")
-        missing = [name for name in _READER if not hasattr(reader, name)]
-        if missing:
-            raise ConfigurationError(
-                f"legacy: {type(reader).__name__} has no {', '.join(missing)}; it takes readers, such as "
-                "roomkey.legacy.StarletteCookie(...)"
-            )
-        check_cookie(reader.cookie_name, reader.path, reader.domain)
-    return tuple(value)
-
-
-_READER = ("cookie_name", "path", "domain", "read", "forget")
-
-
-def check_cookie(name: object, path: object, domain: object) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigurationError(
-            f"cookie_name: got {name!r}; it takes 1 to 256 letters, digits or any of !#$%&'*+-.^_`|~"
-        )
-    if not isinstance(path, str) or not path.startswith("/"):
-        raise ConfigurationError(f"path: got {path!r}; it takes a path that begins with '/'")
-    if domain is not None and not isinstance(domain, str):
-        raise ConfigurationError(f"domain: got {domain!r}; it takes a host name, or None")
-
-
-def check_text(option: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise ConfigurationError(f"{option}: got {type(value).__name__}; it takes text")

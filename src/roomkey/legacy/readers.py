@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from roomkey import codec
-from roomkey.errors import SessionDataError
+from roomkey.errors import ConfigurationError, SessionDataError
+from roomkey.wire import codec
 
-__all__ = ["DAY", "MALFORMED", "MOST_VALUE", "Cookies", "LegacyReader", "LegacySession", "make_session", "size_of"]
+__all__ = [
+    "DAY",
+    "MALFORMED",
+    "MOST_VALUE",
+    "Cookies",
+    "LegacyReader",
+    "LegacySession",
+    "check_cookie",
+    "check_text",
+    "checked_readers",
+    "make_session",
+    "size_of",
+]
 
 DAY = 24 * 60 * 60  # seconds
 MOST_VALUE = 65536  # bytes of a cookie's value; browsers stop at 4096
 _DEEPEST = 100  # levels of lists and dictionaries
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, zlib.error)
+
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")  # RFC 6265 section 4.1.1: a cookie name is a token
 
 Cookies = Callable[[bytes], list[bytes]]
 
@@ -89,3 +104,46 @@ def size_of(data: dict[str, Any]) -> int | None:
     except SessionDataError:
         return None
     return len(stored)
+
+
+def checked_readers(value: object) -> tuple[LegacyReader, ...]:
+    """Return the readers that `value` holds, for the option `legacy`.
+
+    Args:
+        value: a list or tuple of readers.
+
+    Raises:
+        ConfigurationError: it is no list of readers.
+    """
+    if not isinstance(value, list | tuple):
+        raise ConfigurationError(f"legacy: got {type(value).__name__}; it takes a list of readers")
+    for reader in value:
+        if isinstance(reader, type):
+            raise ConfigurationError(f"legacy: got the class {reader.__name__}; make one: {reader.__name__}(...)")
+        missing = [name for name in _READER if not hasattr(reader, name)]
+        if missing:
+            raise ConfigurationError(
+                f"legacy: {type(reader).__name__} has no {', '.join(missing)}; it takes readers, such as "
+                "roomkey.legacy.StarletteCookie(...)"
+            )
+        check_cookie(reader.cookie_name, reader.path, reader.domain)
+    return tuple(value)
+
+
+_READER = ("cookie_name", "path", "domain", "read", "forget")
+
+
+def check_cookie(name: object, path: object, domain: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"cookie_name: got {name!r}; it takes 1 to 256 letters, digits or any of !#$%&'*+-.^_`|~"
+        )
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise ConfigurationError(f"path: got {path!r}; it takes a path that begins with '/'")
+    if domain is not None and not isinstance(domain, str):
+        raise ConfigurationError(f"domain: got {domain!r}; it takes a host name, or None")
+
+
+def check_text(option: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{option}: got {type(value).__name__}; it takes text")

@@ -9,8 +9,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from roomkey.errors import ConfigurationError
-from roomkey.legacy.move_in import check_cookie
-from roomkey.legacy.readers import MALFORMED, LegacySession, make_session
+from roomkey.legacy.readers import MALFORMED, LegacySession, check_cookie, make_session
 from roomkey.legacy.signed import MOST_DATA, loaded
 
 __all__ = ["LitestarRedis", "StarsessionsRedis"]

@@ -20,9 +20,16 @@ from typing import Any, Literal
 from uuid import UUID
 
 from roomkey.errors import ConfigurationError, WeakSecretWarning
-from roomkey.keys import SecretKeys
-from roomkey.legacy.move_in import check_cookie, check_text
-from roomkey.legacy.readers import DAY, MALFORMED, MOST_VALUE, LegacySession, make_session
+from roomkey.legacy.readers import (
+    DAY,
+    MALFORMED,
+    MOST_VALUE,
+    LegacySession,
+    check_cookie,
+    check_text,
+    make_session,
+)
+from roomkey.wire.keys import SecretKeys
 
 __all__ = ["MOST_DATA", "DjangoCookie", "FlaskCookie", "LilyaCookie", "RavynCookie", "StarletteCookie", "loaded"]
 

@@ -1,7 +1,7 @@
 """What a store is: bytes in, bytes out, compare-and-swap. Nothing here knows cookies, codecs or users' data.
 
-Leaves to others: what the bytes mean (`roomkey.codec`), what to do next (`roomkey.lifecycle`), and time limits on
-store operations (`roomkey.guard`).
+Leaves to others: what the bytes mean (`roomkey.wire.codec`), what to do next (`roomkey.lifecycle`), and time limits on
+store operations (`roomkey.stores.guard`).
 """
 
 from __future__ import annotations

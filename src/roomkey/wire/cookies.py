@@ -4,19 +4,16 @@ A card that is too long for one cookie (a session under `cookie://`) lies in sev
 first begins with their number, and each of the others with 8 characters of the first, so that a chunk of another
 session is never taken for one of this.
 
-Leaves to others: whether its value is genuine (`roomkey.keys`).
+Leaves to others: whether its value is genuine (`roomkey.wire.keys`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import Literal, Protocol
 
 from roomkey.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from roomkey.config import SessionConfig
 
 __all__ = ["ChunkWriter", "CookieWriter", "find_chunked", "find_cookies", "protect_from_caches", "vary_on_cookie"]
 
@@ -111,6 +108,25 @@ def _join(first: bytes, chunks: dict[bytes, dict[bytes, bytes]]) -> bytes:
     return b"".join(parts)
 
 
+class Attributes(Protocol):
+    """What a configuration says about its cookie."""
+
+    @property
+    def session_cookie(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def domain(self) -> str | None: ...
+    @property
+    def same_site(self) -> Literal["lax", "strict", "none"]: ...
+    @property
+    def https_only(self) -> bool: ...
+    @property
+    def partitioned(self) -> bool: ...
+    @property
+    def persistent(self) -> bool: ...
+
+
 class CookieWriter:
     """Writes `Set-Cookie` for one configuration; everything that never changes is put together once.
 
@@ -121,7 +137,7 @@ class CookieWriter:
 
     __slots__ = ("_attributes", "_clear", "_persistent", "_prefix")
 
-    def __init__(self, config: SessionConfig, name: str | None = None) -> None:
+    def __init__(self, config: Attributes, name: str | None = None) -> None:
         attributes = f"; Path={config.path}"
         if config.domain is not None:
             attributes += f"; Domain={config.domain}"
@@ -176,7 +192,7 @@ class ChunkWriter:
 
     __slots__ = ("_name", "_room", "_writers")
 
-    def __init__(self, config: SessionConfig) -> None:
+    def __init__(self, config: Attributes) -> None:
         self._name = config.session_cookie.encode()
         self._writers = [CookieWriter(config)]
         for number in range(1, _MOST_CHUNKS):

@@ -16,7 +16,7 @@ import secrets
 from typing import NamedTuple
 
 from roomkey.errors import ConfigurationError
-from roomkey.keys import SecretKeys
+from roomkey.wire.keys import SecretKeys
 
 try:
     from cryptography.exceptions import InvalidTag

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from roomkey import codec
 from roomkey.errors import SessionDataError
+from roomkey.wire import codec
 
 __all__ = ["NO_ID", "can_be_filed", "check", "text_of"]
 

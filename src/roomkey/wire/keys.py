@@ -126,7 +126,7 @@ class Keyring:
         name: the cookie's name.
     """
 
-    __slots__ = ("_by_name", "_signing_key", "signing_name")
+    __slots__ = ("_by_name", "_signing_key", "has_old", "signing_name")
 
     def __init__(self, secret_keys: SecretKeys, *, purpose: str, name: str) -> None:
         self._by_name: dict[bytes, list[hashlib.blake2b]] = {}
@@ -134,6 +134,7 @@ class Keyring:
         for key_name, key in derived:
             self._by_name.setdefault(key_name, []).append(key)
         self.signing_name, self._signing_key = derived[0]
+        self.has_old = len(derived) > 1  # whether a card may be signed by another key than the first
 
     def sign(self, session_id: bytes) -> bytes:
         """Return the card for a session ID, signed with the first key."""

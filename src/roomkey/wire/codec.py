@@ -25,6 +25,7 @@ from roomkey.errors import RoomkeyError, SessionDataError
 
 __all__ = [
     "EMPTY",
+    "IMMUTABLE",
     "NO_FACTS",
     "DamagedData",
     "Facts",
@@ -139,7 +140,7 @@ def verify(data: dict[str, Any], stored: bytes) -> None:
 
 def _exact(value: Any) -> bool:
     kind = type(value)
-    if kind in _LEAVES:
+    if kind in IMMUTABLE:
         return True
     if kind is dict:
         return _all_exact(value) and _all_exact(value.values())
@@ -147,7 +148,7 @@ def _exact(value: Any) -> bool:
 
 
 def _all_exact(values: Collection[Any]) -> bool:
-    return _LEAVES.issuperset(map(type, values)) or all(map(_exact, values))
+    return IMMUTABLE.issuperset(map(type, values)) or all(map(_exact, values))
 
 
 def decode(stored: bytes) -> dict[str, Any]:
@@ -246,7 +247,8 @@ _WRITERS: dict[type, Callable[[Any], ormsgpack.Ext]] = {
 
 _GROUPS = frozenset({list, tuple, set, frozenset})
 _PLAIN = frozenset({bool, int, float, str, bytes})
-_LEAVES = (_PLAIN | {type(None)} | frozenset(_WRITERS)) - _GROUPS
+# Types whose values nobody can change in place, and that hold no others.
+IMMUTABLE = (_PLAIN | {type(None)} | frozenset(_WRITERS)) - _GROUPS
 
 
 def _portable_session(data: dict[str, Any]) -> dict[str, Any]:

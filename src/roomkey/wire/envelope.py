@@ -13,12 +13,12 @@ import math
 import struct
 from typing import TYPE_CHECKING, Protocol
 
-from roomkey import codec
-from roomkey.codec import DamagedData
+from roomkey.wire import codec
+from roomkey.wire.codec import DamagedData
 
 if TYPE_CHECKING:
-    from roomkey.config import SessionConfig
-    from roomkey.seal import Sealer
+    from roomkey.wire.keys import SecretKeys
+    from roomkey.wire.seal import Sealer
 
 __all__ = ["Envelope", "envelope_for", "lifetime_in"]
 
@@ -49,11 +49,22 @@ class Envelope(Protocol):
         ...
 
 
-def envelope_for(config: SessionConfig) -> Envelope:
+class Sealing(Protocol):
+    """What a configuration says about it."""
+
+    @property
+    def seal(self) -> bool: ...
+    @property
+    def secret_key(self) -> SecretKeys: ...
+    @property
+    def session_cookie(self) -> str: ...
+
+
+def envelope_for(config: Sealing) -> Envelope:
     """Return the way that the configuration asks for. Raises ConfigurationError when `cryptography` is missing."""
     if not config.seal:
         return _Plain()
-    from roomkey.seal import Sealer
+    from roomkey.wire.seal import Sealer
 
     return _Sealed(Sealer(config.secret_key, purpose="session data", name=config.session_cookie))
 
