@@ -1,5 +1,8 @@
 """What every test shares."""
 
+import asyncio
+import inspect
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -31,3 +34,13 @@ def pytest_report_header() -> list[str]:
 def settled(monkeypatch):
     """Let the first answer after the beginning of an outage end it."""
     monkeypatch.setattr("roomkey.stores.guard.SETTLING", 0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run each `async def test_...` in an event loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    asyncio.run(pyfuncitem.obj(**arguments))
+    return True

@@ -140,7 +140,7 @@ def test_sqlalchemy_makes_the_table_once(tmp_path: Path) -> None:
         assert asyncio.run(is_ready())
 
 
-def test_sqlalchemy_prints_the_sql_of_each_database(tmp_path: Path) -> None:
+async def test_sqlalchemy_prints_the_sql_of_each_database(tmp_path: Path) -> None:
     """`roomkey sqlalchemy sql` asks no server, and its SQL makes the table that the store wants."""
     code, output, error = _run("sqlalchemy", "sql", "mysql+asyncmy://user:Xsecret9@nowhere/app")
     assert (code, error) == (0, "") and output.startswith("CREATE TABLE roomkey_session") and "Xsec" not in output
@@ -148,12 +148,9 @@ def test_sqlalchemy_prints_the_sql_of_each_database(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "app.db")) as database:
         database.executescript(_run("sqlalchemy", "sql", url)[1])
 
-    async def open_it() -> None:
-        store = SQLAlchemyStore(url)
-        await store.open()
-        await store.close()
-
-    asyncio.run(open_it())
+    store = SQLAlchemyStore(url)
+    await store.open()
+    await store.close()
 
 
 @pytest.mark.parametrize(

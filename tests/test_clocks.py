@@ -1,6 +1,5 @@
 """Each clock of a session: remembered for longer, the moment of the log-in, the step that needs a recent one."""
 
-import asyncio
 import datetime as dt
 
 import pytest
@@ -44,126 +43,94 @@ class World:
         return there
 
 
-def run(scenario):
-    asyncio.run(scenario())
-
-
-def test_a_remembered_session_outlives_max_age():
+async def test_a_remembered_session_outlives_max_age():
     """`remember` keeps the session for that long after its last use, and each use starts that time anew."""
-
-    async def scenario():
-        world = World()
-        card = (await world.log_in(remember=DAY)).card
-        for _ in range(5):
-            world.clock.advance(0.9 * DAY)
-            assert await world.use(card)
-        world.clock.advance(1.1 * DAY)
-        assert not await world.use(card)
-
-    run(scenario)
+    world = World()
+    card = (await world.log_in(remember=DAY)).card
+    for _ in range(5):
+        world.clock.advance(0.9 * DAY)
+        assert await world.use(card)
+    world.clock.advance(1.1 * DAY)
+    assert not await world.use(card)
 
 
-def test_the_absolute_timeout_caps_a_remembered_session():
+async def test_the_absolute_timeout_caps_a_remembered_session():
     """However long it is remembered and however busy, a session ends at its absolute timeout."""
-
-    async def scenario():
-        world = World(absolute_timeout=3 * DAY)
-        visit = await world.log_in(remember=90 * DAY)
-        assert visit.session.expires_at.timestamp() == START + 3 * DAY
-        world.clock.advance(3 * DAY - 1)
-        assert await world.use(visit.card)
-        world.clock.advance(2)
-        assert not await world.use(visit.card)
-
-    run(scenario)
+    world = World(absolute_timeout=3 * DAY)
+    visit = await world.log_in(remember=90 * DAY)
+    assert visit.session.expires_at.timestamp() == START + 3 * DAY
+    world.clock.advance(3 * DAY - 1)
+    assert await world.use(visit.card)
+    world.clock.advance(2)
+    assert not await world.use(visit.card)
 
 
-def test_a_remembered_session_is_renewed_a_tenth_at_a_time():
+async def test_a_remembered_session_is_renewed_a_tenth_at_a_time():
     """Renewal is throttled to a tenth of the session's own lifetime, not of max_age."""
-
-    async def scenario():
-        world = World()
-        card = (await world.log_in(remember=DAY)).card
-        for seconds, cookie in ((0.05 * DAY, Cookie.KEEP), (0.06 * DAY, Cookie.GIVE)):
-            world.clock.advance(seconds)
-            visit = await world.arrive(card)
-            assert visit.session["user_id"] == 42
-            await visit.commit()
-            assert visit.cookie is cookie
-
-    run(scenario)
-
-
-def test_a_session_can_be_forgotten_again():
-    """`remember(None)` goes back to max_age at once."""
-
-    async def scenario():
-        world = World()
-        card = (await world.log_in(remember=DAY)).card
+    world = World()
+    card = (await world.log_in(remember=DAY)).card
+    for seconds, cookie in ((0.05 * DAY, Cookie.KEEP), (0.06 * DAY, Cookie.GIVE)):
+        world.clock.advance(seconds)
         visit = await world.arrive(card)
-        visit.session.remember(None)
+        assert visit.session["user_id"] == 42
         await visit.commit()
-        world.clock.advance(1001)
-        assert not await world.use(card)
+        assert visit.cookie is cookie
 
-    run(scenario)
+
+async def test_a_session_can_be_forgotten_again():
+    """`remember(None)` goes back to max_age at once."""
+    world = World()
+    card = (await world.log_in(remember=DAY)).card
+    visit = await world.arrive(card)
+    visit.session.remember(None)
+    await visit.commit()
+    world.clock.advance(1001)
+    assert not await world.use(card)
 
 
 @pytest.mark.parametrize("seconds", [None, 100, 14 * DAY, 60 * DAY])
 @pytest.mark.parametrize("begun", [False, True])
-def test_expires_at_says_what_will_be(begun, seconds):
+async def test_expires_at_says_what_will_be(begun, seconds):
     """At a log-in `expires_at` is what it will be once saved, for a session that has begun long ago too."""
-
-    async def scenario():
-        world = World()
-        visit = world.life.anonymous()
-        if begun:
-            visit.session["cart"] = [1]
-            await visit.commit()
-            world.clock.advance(500)
-            visit = await world.arrive(visit.card)
-        visit.session["user_id"] = 42
-        if seconds is not None:
-            visit.session.remember(seconds)
-        said = visit.session.expires_at
+    world = World()
+    visit = world.life.anonymous()
+    if begun:
+        visit.session["cart"] = [1]
         await visit.commit()
-        assert said == visit.session.expires_at == (await world.arrive(visit.card)).session.expires_at
-        assert said.timestamp() == world.clock() + min(seconds or 1000, 30 * DAY)
+        world.clock.advance(500)
+        visit = await world.arrive(visit.card)
+    visit.session["user_id"] = 42
+    if seconds is not None:
+        visit.session.remember(seconds)
+    said = visit.session.expires_at
+    await visit.commit()
+    assert said == visit.session.expires_at == (await world.arrive(visit.card)).session.expires_at
+    assert said.timestamp() == world.clock() + min(seconds or 1000, 30 * DAY)
 
-    asyncio.run(scenario())
 
-
-def test_another_user_is_not_remembered():
+async def test_another_user_is_not_remembered():
     """A change of user forgets the lifetime that the user before asked for."""
-
-    async def scenario():
-        world = World()
-        visit = await world.arrive((await world.log_in(remember=DAY)).card)
-        visit.session["user_id"] = 43
-        await visit.commit()
-        world.clock.advance(1001)
-        assert not await world.use(visit.card)
-
-    run(scenario)
+    world = World()
+    visit = await world.arrive((await world.log_in(remember=DAY)).card)
+    visit.session["user_id"] = 43
+    await visit.commit()
+    world.clock.advance(1001)
+    assert not await world.use(visit.card)
 
 
-def test_concurrent_changes_keep_what_was_asked_for():
+async def test_concurrent_changes_keep_what_was_asked_for():
     """A write that merges over a `remember` keeps it, and the other way round."""
-
-    async def scenario():
-        for first, second in ((0, 1), (1, 0)):
-            world = World()
-            card = (await world.log_in()).card
-            visits = [await world.arrive(card) for _ in range(2)]
-            visits[0].session.remember(DAY)
-            visits[1].session["x"] = 1
-            await visits[first].commit()
-            await visits[second].commit()
-            world.clock.advance(0.5 * DAY)
-            visit = await world.arrive(card)
-            assert visit.session == {"user_id": 42, "x": 1}
-
-    run(scenario)
+    for first, second in ((0, 1), (1, 0)):
+        world = World()
+        card = (await world.log_in()).card
+        visits = [await world.arrive(card) for _ in range(2)]
+        visits[0].session.remember(DAY)
+        visits[1].session["x"] = 1
+        await visits[first].commit()
+        await visits[second].commit()
+        world.clock.advance(0.5 * DAY)
+        visit = await world.arrive(card)
+        assert visit.session == {"user_id": 42, "x": 1}
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
@@ -180,112 +147,88 @@ def test_the_cookie_of_a_remembered_session_outlives_the_browser():
     assert b"Max-Age=60" in writer.give(b"card", 60, remembered=True)[1]
 
 
-def test_the_moment_of_the_log_in_is_known():
+async def test_the_moment_of_the_log_in_is_known():
     """`authenticated_at` is None before, the moment of the log-in after, and None again for nobody."""
-
-    async def scenario():
-        world = World()
-        visit = world.life.anonymous()
-        assert visit.session.authenticated_at is None
-        visit.session["x"] = 1
-        await visit.commit()
-        world.clock.advance(100)
-        visit = await world.arrive(visit.card)
-        visit.session["user_id"] = 42
-        assert visit.session.authenticated_at == dt.datetime.fromtimestamp(START + 100, dt.UTC)
-        await visit.commit()
-        world.clock.advance(100)
-        visit = await world.arrive(visit.card)
-        assert visit.session.authenticated_at == dt.datetime.fromtimestamp(START + 100, dt.UTC)
-        del visit.session["user_id"]
-        await visit.commit()
-        assert (await world.arrive(visit.card)).session.authenticated_at is None
-
-    run(scenario)
+    world = World()
+    visit = world.life.anonymous()
+    assert visit.session.authenticated_at is None
+    visit.session["x"] = 1
+    await visit.commit()
+    world.clock.advance(100)
+    visit = await world.arrive(visit.card)
+    visit.session["user_id"] = 42
+    assert visit.session.authenticated_at == dt.datetime.fromtimestamp(START + 100, dt.UTC)
+    await visit.commit()
+    world.clock.advance(100)
+    visit = await world.arrive(visit.card)
+    assert visit.session.authenticated_at == dt.datetime.fromtimestamp(START + 100, dt.UTC)
+    del visit.session["user_id"]
+    await visit.commit()
+    assert (await world.arrive(visit.card)).session.authenticated_at is None
 
 
-def test_a_dangerous_step_needs_a_recent_log_in():
+async def test_a_dangerous_step_needs_a_recent_log_in():
     """`require_recent` passes within that time and raises after it, and for nobody."""
-
-    async def scenario():
-        world = World()
-        with pytest.raises(LoginTooOld):
-            world.life.anonymous().session.require_recent(60)
-        card = (await world.log_in()).card
-        world.clock.advance(60)
+    world = World()
+    with pytest.raises(LoginTooOld):
+        world.life.anonymous().session.require_recent(60)
+    card = (await world.log_in()).card
+    world.clock.advance(60)
+    (await world.arrive(card)).session.require_recent(60)
+    world.clock.advance(1)
+    with pytest.raises(LoginTooOld):
         (await world.arrive(card)).session.require_recent(60)
-        world.clock.advance(1)
-        with pytest.raises(LoginTooOld):
-            (await world.arrive(card)).session.require_recent(60)
-
-    run(scenario)
 
 
-def test_proving_it_again_is_a_recent_log_in():
+async def test_proving_it_again_is_a_recent_log_in():
     """`reauthenticated` sets the moment anew and gives the session a new ID; the old one is dead."""
-
-    async def scenario():
-        world = World()
-        card = (await world.log_in()).card
-        world.clock.advance(500)
-        visit = await world.arrive(card)
-        visit.session.reauthenticated()
-        visit.session.require_recent(1)
-        await visit.commit()
-        assert visit.cookie is Cookie.GIVE and visit.card != card
-        assert not await world.use(card)
-        (await world.arrive(visit.card)).session.require_recent(1)
-
-    run(scenario)
+    world = World()
+    card = (await world.log_in()).card
+    world.clock.advance(500)
+    visit = await world.arrive(card)
+    visit.session.reauthenticated()
+    visit.session.require_recent(1)
+    await visit.commit()
+    assert visit.cookie is Cookie.GIVE and visit.card != card
+    assert not await world.use(card)
+    (await world.arrive(visit.card)).session.require_recent(1)
 
 
-def test_proving_it_again_starts_both_clocks_anew():
+async def test_proving_it_again_starts_both_clocks_anew():
     """The absolute timeout counts from the last log-in, not from the first visit (NIST SP 800-63B section 5.2)."""
-
-    async def scenario():
-        world = World(max_age=DAY, absolute_timeout=DAY)
-        visit = world.life.anonymous()
-        visit.session["x"] = 1
+    world = World(max_age=DAY, absolute_timeout=DAY)
+    visit = world.life.anonymous()
+    visit.session["x"] = 1
+    await visit.commit()
+    for act in (lambda session: session.update(user_id=42), lambda session: session.reauthenticated()):
+        world.clock.advance(0.8 * DAY)
+        visit = await world.arrive(visit.card)
+        act(visit.session)
         await visit.commit()
-        for act in (lambda session: session.update(user_id=42), lambda session: session.reauthenticated()):
-            world.clock.advance(0.8 * DAY)
-            visit = await world.arrive(visit.card)
-            act(visit.session)
-            await visit.commit()
-            assert visit.session.expires_at.timestamp() == world.clock() + DAY
-        world.clock.advance(DAY + 1)
-        assert not await world.use(visit.card)
-
-    run(scenario)
+        assert visit.session.expires_at.timestamp() == world.clock() + DAY
+    world.clock.advance(DAY + 1)
+    assert not await world.use(visit.card)
 
 
-def test_anonymous_data_is_kept_through_the_log_in():
+async def test_anonymous_data_is_kept_through_the_log_in():
     """What was put into the session before the log-in is there after it, under the new ID only."""
-
-    async def scenario():
-        world = World()
-        visit = world.life.anonymous()
-        visit.session["cart"] = [1]
-        await visit.commit()
-        before = visit.card
-        visit = await world.arrive(before)
-        visit.session["user_id"] = 42
-        await visit.commit()
-        assert (await world.arrive(visit.card)).session == {"cart": [1], "user_id": 42}
-        assert (await world.arrive(before)).session == {}
-
-    run(scenario)
+    world = World()
+    visit = world.life.anonymous()
+    visit.session["cart"] = [1]
+    await visit.commit()
+    before = visit.card
+    visit = await world.arrive(before)
+    visit.session["user_id"] = 42
+    await visit.commit()
+    assert (await world.arrive(visit.card)).session == {"cart": [1], "user_id": 42}
+    assert (await world.arrive(before)).session == {}
 
 
-def test_a_clock_that_goes_back_ends_nothing_early():
+async def test_a_clock_that_goes_back_ends_nothing_early():
     """A session survives a clock that is set back, and does not live longer than its own clock says."""
-
-    async def scenario():
-        world = World()
-        card = (await world.log_in()).card
-        world.clock.advance(-500)
-        assert await world.use(card)
-        world.clock.advance(500 + 1001)
-        assert not await world.use(card)
-
-    run(scenario)
+    world = World()
+    card = (await world.log_in()).card
+    world.clock.advance(-500)
+    assert await world.use(card)
+    world.clock.advance(500 + 1001)
+    assert not await world.use(card)

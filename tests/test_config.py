@@ -1,6 +1,5 @@
 """SessionConfig: every option checked when it is made, every refusal naming the option."""
 
-import asyncio
 import copy
 import dataclasses
 import re
@@ -208,20 +207,17 @@ def test_what_cannot_be_told_of_events_is_refused(value):
         SessionConfig(secret_key=SECRET, store="memory://", on_event=value)
 
 
-def test_a_store_made_from_a_url_has_the_clock():
+async def test_a_store_made_from_a_url_has_the_clock():
     """A test that moves the clock moves the store's too."""
     clock = Clock(1000.0)
     life = Lifecycle(SessionConfig(secret_key=SECRET, store="memory://", clock=clock, max_age=60))
 
-    async def go():
-        visit = life.anonymous()
-        visit.session["x"] = 1
-        await visit.commit()
-        assert (await life.arrive([visit.card])).session == {"x": 1}
-        clock.advance(61)
-        assert (await life.arrive([visit.card])).session == {}
-
-    asyncio.run(go())
+    visit = life.anonymous()
+    visit.session["x"] = 1
+    await visit.commit()
+    assert (await life.arrive([visit.card])).session == {"x": 1}
+    clock.advance(61)
+    assert (await life.arrive([visit.card])).session == {}
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,7 @@ def test_a_log_in_makes_a_new_secret():
 
 @pytest.mark.parametrize("store", ["memory://", "cookie://"])
 @pytest.mark.parametrize("user_key", ["user_id", "member"])
-def test_no_token_outlives_a_change_of_user(store, user_key):
+async def test_no_token_outlives_a_change_of_user(store, user_key):
     """Whatever `user_key` is called: whoever knew a token before a log-in does not know one after it, nor after the
     log-out that follows."""
     life = SessionMiddleware(None, secret_key="k" * 32, store=store, user_key=user_key).lifecycle
@@ -228,38 +228,32 @@ def test_no_token_outlives_a_change_of_user(store, user_key):
         await arrived.commit()
         return arrived.card or card, answer
 
-    async def scenario():
-        card, before = await visit(None, csrf_token)
-        assert (await visit(card, lambda session: verify_csrf_token(session, before)))[1]
-        card, _ = await visit(card, lambda session: session.update({user_key: 42}))
-        assert not (await visit(card, lambda session: verify_csrf_token(session, before)))[1]
-        card, mine = await visit(card, csrf_token)
-        card, _ = await visit(card, lambda session: session.update({user_key: 43, "cart": 1}))
-        assert not (await visit(card, lambda session: verify_csrf_token(session, mine)))[1]
-        card, _ = await visit(card, lambda session: session.pop(user_key))
-        for token in (before, mine):
-            assert not (await visit(card, lambda session, token=token: verify_csrf_token(session, token)))[1]
-
-    asyncio.run(scenario())
+    card, before = await visit(None, csrf_token)
+    assert (await visit(card, lambda session: verify_csrf_token(session, before)))[1]
+    card, _ = await visit(card, lambda session: session.update({user_key: 42}))
+    assert not (await visit(card, lambda session: verify_csrf_token(session, before)))[1]
+    card, mine = await visit(card, csrf_token)
+    card, _ = await visit(card, lambda session: session.update({user_key: 43, "cart": 1}))
+    assert not (await visit(card, lambda session: verify_csrf_token(session, mine)))[1]
+    card, _ = await visit(card, lambda session: session.pop(user_key))
+    for token in (before, mine):
+        assert not (await visit(card, lambda session, token=token: verify_csrf_token(session, token)))[1]
 
 
 @pytest.mark.parametrize("store", ["memory://", "cookie://"])
-def test_a_token_made_with_the_log_in_is_the_users(store):
+async def test_a_token_made_with_the_log_in_is_the_users(store):
     """The page that a log-in answers with may hold a form: its token is good."""
     life = SessionMiddleware(None, secret_key="k" * 32, store=store, user_key="member").lifecycle
 
-    async def scenario():
-        visit = await life.arrive([])
-        csrf_token(visit.session)
-        await visit.commit()
-        visit = await life.arrive([visit.card])
-        visit.session["member"] = 42
-        token = csrf_token(visit.session)
-        await visit.commit()
-        visit = await life.arrive([visit.card])
-        assert verify_csrf_token(visit.session, token)
-
-    asyncio.run(scenario())
+    visit = await life.arrive([])
+    csrf_token(visit.session)
+    await visit.commit()
+    visit = await life.arrive([visit.card])
+    visit.session["member"] = 42
+    token = csrf_token(visit.session)
+    await visit.commit()
+    visit = await life.arrive([visit.card])
+    assert verify_csrf_token(visit.session, token)
 
 
 def test_another_user_key_than_the_configurations():
@@ -272,32 +266,29 @@ def test_another_user_key_than_the_configurations():
     assert verify_csrf_token(session, csrf_token(session), user_key="uid")
 
 
-def test_tabs_that_are_opened_together():
+async def test_tabs_that_are_opened_together():
     """Each page makes a secret before it knows of the others': every form is good, and there are never too many."""
     life = SessionMiddleware(None, secret_key="k" * 32, store="memory://").lifecycle
 
-    async def scenario():
-        visit = await life.arrive([])
-        visit.session["user_id"] = 42
-        await visit.commit()
-        tabs = [await life.arrive([visit.card]) for _ in range(25)]
-        tokens = [csrf_token(tab.session) for tab in tabs]
-        for tab in tabs[:10]:
-            await tab.commit()
-        now = await life.arrive([visit.card])
-        assert all(verify_csrf_token(now.session, token) for token in tokens[:10])
-        assert not any(verify_csrf_token(now.session, token) for token in tokens[10:])
-        assert verify_csrf_token(now.session, csrf_token(now.session))
-        for tab in tabs[10:]:
-            await tab.commit()
-        now = await life.arrive([visit.card])
-        assert [verify_csrf_token(now.session, token) for token in tokens] == [False] * 15 + [True] * 10
-        now.session["user_id"] = 43
-        await now.commit()
-        now = await life.arrive([now.card])
-        assert not any(verify_csrf_token(now.session, token) for token in tokens)
-
-    asyncio.run(scenario())
+    visit = await life.arrive([])
+    visit.session["user_id"] = 42
+    await visit.commit()
+    tabs = [await life.arrive([visit.card]) for _ in range(25)]
+    tokens = [csrf_token(tab.session) for tab in tabs]
+    for tab in tabs[:10]:
+        await tab.commit()
+    now = await life.arrive([visit.card])
+    assert all(verify_csrf_token(now.session, token) for token in tokens[:10])
+    assert not any(verify_csrf_token(now.session, token) for token in tokens[10:])
+    assert verify_csrf_token(now.session, csrf_token(now.session))
+    for tab in tabs[10:]:
+        await tab.commit()
+    now = await life.arrive([visit.card])
+    assert [verify_csrf_token(now.session, token) for token in tokens] == [False] * 15 + [True] * 10
+    now.session["user_id"] = 43
+    await now.commit()
+    now = await life.arrive([now.card])
+    assert not any(verify_csrf_token(now.session, token) for token in tokens)
 
 
 def test_the_secret_rotates_with_the_id():

@@ -1,6 +1,5 @@
 """Events: what happens to sessions, told as values without a secret in them."""
 
-import asyncio
 import dataclasses
 import logging
 
@@ -31,125 +30,97 @@ class World:
         return visit
 
 
-def run(scenario):
-    asyncio.run(scenario())
-
-
-def test_the_life_of_a_session_is_told():
+async def test_the_life_of_a_session_is_told():
     """Creation, log-in, merge and log-out each come as one event, with the public names."""
-
-    async def scenario():
-        world = World()
-        visit = world.life.anonymous()
-        visit.session["x"] = 1
-        await visit.commit()
-        before = visit.session.handle
-        assert world.told == [events.Created(before, None)]
-        visit = await world.log_in(visit.card)
-        handle = visit.session.handle
-        assert world.told[1:] == [events.Rotated(before, handle, "42", None)]
-        one, two = [await world.life.arrive([visit.card]) for _ in range(2)]
-        one.session["a"], two.session["b"] = 1, 2
-        await one.commit()
-        await two.commit()
-        assert world.told[2:] == [events.Merged(handle, 1)]
-        two.session.clear()
-        await two.commit()
-        assert world.told[3:] == [events.Ended(handle, "42", "cleared")]
-
-    run(scenario)
+    world = World()
+    visit = world.life.anonymous()
+    visit.session["x"] = 1
+    await visit.commit()
+    before = visit.session.handle
+    assert world.told == [events.Created(before, None)]
+    visit = await world.log_in(visit.card)
+    handle = visit.session.handle
+    assert world.told[1:] == [events.Rotated(before, handle, "42", None)]
+    one, two = [await world.life.arrive([visit.card]) for _ in range(2)]
+    one.session["a"], two.session["b"] = 1, 2
+    await one.commit()
+    await two.commit()
+    assert world.told[2:] == [events.Merged(handle, 1)]
+    two.session.clear()
+    await two.commit()
+    assert world.told[3:] == [events.Ended(handle, "42", "cleared")]
 
 
-def test_revoking_is_told_with_its_reason():
+async def test_revoking_is_told_with_its_reason():
     """A session that `Sessions` ended says so."""
-
-    async def scenario():
-        world = World()
-        visit = await world.log_in()
-        await Sessions(world.life).revoke_all(42)
-        assert world.told[-1] == events.Ended(visit.session.handle, "42", "revoked")
-
-    run(scenario)
+    world = World()
+    visit = await world.log_in()
+    await Sessions(world.life).revoke_all(42)
+    assert world.told[-1] == events.Ended(visit.session.handle, "42", "revoked")
 
 
-def test_what_was_refused_is_told_with_the_reason():
+async def test_what_was_refused_is_told_with_the_reason():
     """A forged card, an unknown key, an ended session, a rotated ID and a damaged record are told apart."""
-
-    async def scenario():
-        world = World()
-        visit = await world.log_in()
-        card = visit.card
-        await world.life.arrive([b"nonsense"])
-        await world.life.arrive([b"????" + card[4:]])
-        again = await world.life.arrive([card])
-        again.session.rotate()
-        await again.commit()
-        await world.life.arrive([card])
-        record = world.store._records[again.key]
-        world.store._records[again.key] = dataclasses.replace(record, data=b"\xff")
-        await world.life.arrive([again.card])
-        await world.store.delete(again.key)
-        await world.life.arrive([again.card])
-        reasons = [event.reason for event in world.told if isinstance(event, events.Refused)]
-        assert reasons == ["card", "key", "rotated", "damaged", "unknown"]
-        assert dict(world.life.refused) == dict.fromkeys(reasons, 1)
-
-    run(scenario)
+    world = World()
+    visit = await world.log_in()
+    card = visit.card
+    await world.life.arrive([b"nonsense"])
+    await world.life.arrive([b"????" + card[4:]])
+    again = await world.life.arrive([card])
+    again.session.rotate()
+    await again.commit()
+    await world.life.arrive([card])
+    record = world.store._records[again.key]
+    world.store._records[again.key] = dataclasses.replace(record, data=b"\xff")
+    await world.life.arrive([again.card])
+    await world.store.delete(again.key)
+    await world.life.arrive([again.card])
+    reasons = [event.reason for event in world.told if isinstance(event, events.Refused)]
+    assert reasons == ["card", "key", "rotated", "damaged", "unknown"]
+    assert dict(world.life.refused) == dict.fromkeys(reasons, 1)
 
 
-def test_a_card_of_an_old_key_is_signed_anew_on_use():
+async def test_a_card_of_an_old_key_is_signed_anew_on_use():
     """A session that came with an old key's card gets one of the first key when it is used, and keeps its ID."""
-
-    async def scenario():
-        store = MemoryStore()
-        card = (await World(OLD, store).log_in()).card
-        world = World([NEW, OLD], store)
-        visit = await world.life.arrive([card])
-        await visit.commit()
-        assert visit.cookie is Cookie.KEEP  # not used
-        visit = await world.life.arrive([card])
-        assert visit.session["user_id"] == 42
-        await visit.commit()
-        assert visit.cookie is Cookie.GIVE
-        assert world.told == [events.LoadedWithOldKey(visit.key)] * 2
-        alone = World(NEW, store)
-        assert (await alone.life.arrive([visit.card])).session == {"user_id": 42}
-        assert (await alone.life.arrive([card])).session == {}
-
-    run(scenario)
+    store = MemoryStore()
+    card = (await World(OLD, store).log_in()).card
+    world = World([NEW, OLD], store)
+    visit = await world.life.arrive([card])
+    await visit.commit()
+    assert visit.cookie is Cookie.KEEP  # not used
+    visit = await world.life.arrive([card])
+    assert visit.session["user_id"] == 42
+    await visit.commit()
+    assert visit.cookie is Cookie.GIVE
+    assert world.told == [events.LoadedWithOldKey(visit.key)] * 2
+    alone = World(NEW, store)
+    assert (await alone.life.arrive([visit.card])).session == {"user_id": 42}
+    assert (await alone.life.arrive([card])).session == {}
 
 
-def test_a_renewal_or_a_write_signs_anew_too():
+async def test_a_renewal_or_a_write_signs_anew_too():
     """Where the session is saved anyway, the new card goes out with it, once."""
-
-    async def scenario():
-        store = MemoryStore()
-        card = (await World(OLD, store).log_in()).card
-        world = World([NEW, OLD], store)
-        visit = await world.life.arrive([card])
-        visit.session["x"] = 1
-        await visit.commit()
-        assert visit.cookie is Cookie.GIVE and not world.life.keyring.is_old(visit.card)
-        visit = await world.life.arrive([visit.card])
-        visit.session["x"] = 2
-        await visit.commit()
-        assert visit.cookie is Cookie.KEEP
-
-    run(scenario)
+    store = MemoryStore()
+    card = (await World(OLD, store).log_in()).card
+    world = World([NEW, OLD], store)
+    visit = await world.life.arrive([card])
+    visit.session["x"] = 1
+    await visit.commit()
+    assert visit.cookie is Cookie.GIVE and not world.life.keyring.is_old(visit.card)
+    visit = await world.life.arrive([visit.card])
+    visit.session["x"] = 2
+    await visit.commit()
+    assert visit.cookie is Cookie.KEEP
 
 
-def test_an_unknown_key_is_logged_once_with_the_usual_cause(caplog):
+async def test_an_unknown_key_is_logged_once_with_the_usual_cause(caplog):
     """Workers with a key of their own each are what logs everybody out: said once, and counted."""
-
-    async def scenario():
-        card = (await World(OLD).log_in()).card
-        world = World(NEW)
-        for _ in range(3):
-            await world.life.arrive([card])
-        assert world.life.refused["key"] == 3
-        assert card.decode() not in caplog.text
-
-    run(scenario)
+    card = (await World(OLD).log_in()).card
+    world = World(NEW)
+    for _ in range(3):
+        await world.life.arrive([card])
+    assert world.life.refused["key"] == 3
+    assert card.decode() not in caplog.text
     said = [record for record in caplog.records if "each worker makes a key of its own" in record.message]
     assert len(said) == 1
 
@@ -165,7 +136,7 @@ def test_a_list_of_hundreds_of_keys_costs_no_more():
 
 
 @pytest.mark.usefixtures("settled")
-def test_outages_are_told_once_each():
+async def test_outages_are_told_once_each():
     """The beginning and the end of an outage are each told once."""
 
     class Flaky(MemoryStore):
@@ -176,55 +147,44 @@ def test_outages_are_told_once_each():
                 raise OSError("down")
             return await super().load(key)
 
-    async def scenario():
-        world = World(store=Flaky())
-        card = (await world.log_in()).card
-        world.told.clear()
-        world.store.down = True
-        for _ in range(3):
-            with pytest.raises(StoreUnavailable):
-                await world.life.arrive([card])
-        world.store.down = False
-        for _ in range(3):
+    world = World(store=Flaky())
+    card = (await world.log_in()).card
+    world.told.clear()
+    world.store.down = True
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
             await world.life.arrive([card])
-        began, ended = world.told
-        assert isinstance(began, events.OutageBegan) and ended == events.OutageEnded("Flaky")
-        assert began.store == "Flaky" and began.error.startswith("Flaky failed: OSError in load, line ")
+    world.store.down = False
+    for _ in range(3):
+        await world.life.arrive([card])
+    began, ended = world.told
+    assert isinstance(began, events.OutageBegan) and ended == events.OutageEnded("Flaky")
+    assert began.store == "Flaky" and began.error.startswith("Flaky failed: OSError in load, line ")
 
-    run(scenario)
 
-
-def test_a_subscriber_that_raises_disturbs_nobody(caplog):
+async def test_a_subscriber_that_raises_disturbs_nobody(caplog):
     """What `on_event` raises is logged, and the session is saved all the same."""
 
     def raises(event):
         raise RuntimeError("no")
 
-    async def scenario():
-        world = World(on_event=raises)
-        card = (await world.log_in()).card
-        assert (await world.life.arrive([card])).session == {"user_id": 42}
-
-    run(scenario)
+    world = World(on_event=raises)
+    card = (await world.log_in()).card
+    assert (await world.life.arrive([card])).session == {"user_id": 42}
     assert "on_event raised for Created" in caplog.text
 
 
-def test_events_are_logged_at_debug(caplog):
+async def test_events_are_logged_at_debug(caplog):
     """Every event is a record of the logger roomkey.events, too."""
-
-    async def scenario():
-        await World(on_event=None).log_in()
-
     with caplog.at_level(logging.DEBUG, logger="roomkey.events"):
-        run(scenario)
+        await World(on_event=None).log_in()
     assert [record.name for record in caplog.records] == ["roomkey.events"]
     assert "Created(handle=" in caplog.text
 
 
-def test_no_event_holds_a_secret(caplog):
+async def test_no_event_holds_a_secret(caplog):
     """Neither the card nor the ID nor the data nor a key is in any event or log line."""
-
-    async def scenario():
+    with caplog.at_level(logging.DEBUG):
         world = World([NEW, OLD])
         visit = await world.log_in()
         visit.session["secret"] = "hunter2"
@@ -235,9 +195,6 @@ def test_no_event_holds_a_secret(caplog):
         text = repr(world.told) + caplog.text
         for secret in (visit.card.decode(), visit.card[4:36].decode(), "hunter2", NEW, OLD):
             assert secret and secret not in text
-
-    with caplog.at_level(logging.DEBUG):
-        run(scenario)
 
 
 @pytest.mark.parametrize("event", events.__all__)
@@ -253,14 +210,10 @@ def test_a_wrong_subscriber_is_refused():
         SessionConfig(secret_key=NEW, store="memory://", on_event="print")
 
 
-def test_a_record_that_was_never_ours_is_damaged():
+async def test_a_record_that_was_never_ours_is_damaged():
     """A record filed under one user that holds another's session is not served."""
-
-    async def scenario():
-        world = World()
-        visit = await world.log_in()
-        record = world.store._records[visit.key]
-        world.store._records[visit.key] = Record(record.data, record.version, 0, record.expires_at, user="43")
-        assert (await world.life.arrive([visit.card])).session == {}
-
-    run(scenario)
+    world = World()
+    visit = await world.log_in()
+    record = world.store._records[visit.key]
+    world.store._records[visit.key] = Record(record.data, record.version, 0, record.expires_at, user="43")
+    assert (await world.life.arrive([visit.card])).session == {}

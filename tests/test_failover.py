@@ -70,7 +70,7 @@ async def fails_over(site, caplog, *, arrived, fail, promote):
     assert len(lines(caplog, logging.WARNING)) == 1
 
 
-def test_redis_with_a_sentinel(caplog):
+async def test_redis_with_a_sentinel(caplog):
     """The sentinel sees that the primary is gone and promotes the replica; the store asks it, and goes there."""
     with contextlib.ExitStack() as stack:
         primary, replica = (stack.enter_context(RedisServer()) for _ in range(2))
@@ -96,17 +96,14 @@ def test_redis_with_a_sentinel(caplog):
             found = await asyncio.to_thread(admin.execute_command, "SENTINEL", "REPLICAS", "main")
             return bool(found)
 
-        async def scenario():
-            await until(arrived)
-            admin.execute_command("SENTINEL", "MONITOR", "main", "127.0.0.1", primary.port, 1)
-            for option, value in ("down-after-milliseconds", 500), ("failover-timeout", 3000):
-                admin.execute_command("SENTINEL", "SET", "main", option, value)
-            await until(is_known)
-            site = Site(RedisStore(f"redis+sentinel://127.0.0.1:{sentinel.port}/main/0"))
-            await fails_over(site, caplog, arrived=arrived, fail=primary.kill, promote=promoted)
-            await site.store.close()
-
-        asyncio.run(scenario())
+        await until(arrived)
+        admin.execute_command("SENTINEL", "MONITOR", "main", "127.0.0.1", primary.port, 1)
+        for option, value in ("down-after-milliseconds", 500), ("failover-timeout", 3000):
+            admin.execute_command("SENTINEL", "SET", "main", option, value)
+        await until(is_known)
+        site = Site(RedisStore(f"redis+sentinel://127.0.0.1:{sentinel.port}/main/0"))
+        await fails_over(site, caplog, arrived=arrived, fail=primary.kill, promote=promoted)
+        await site.store.close()
 
 
 @pytest.fixture
@@ -150,7 +147,7 @@ def cluster():
 
 
 @pytest.mark.parametrize("way", ["killed", "silent", "switched over"])
-def test_a_redis_cluster(cluster, caplog, way):
+async def test_a_redis_cluster(cluster, caplog, way):
     """The replica takes the slot over; where the old primary stays up, as its replica, it is left too."""
     servers, owner, spare = cluster
 
@@ -163,35 +160,32 @@ def test_a_redis_cluster(cluster, caplog, way):
 
         await until(has_the_slot)
 
-    async def scenario():
-        first = 0 if way == "silent" else 1
-        store = RedisStore(f"redis+cluster://127.0.0.1:{servers[first].port},127.0.0.1:{servers[2].port}")
-        site = Site(store)
-        if way == "killed":
-            await fails_over(site, caplog, arrived=arrived, fail=servers[0].kill, promote=promoted)
-        elif way == "silent":
-            try:
-                await fails_over(site, caplog, arrived=arrived, fail=servers[0].pause, promote=promoted)
-            finally:
-                servers[0].resume()
-        else:
-            cards = [await site.log_in(user) for user in range(20)]
-            assert await all_save(site, cards, before=True)
-            spare.execute_command("CLUSTER", "FAILOVER")
-            await promoted()
-            begin = time.monotonic()
-            while not await all_save(site, cards, after=True):
-                assert time.monotonic() < begin + 1 + SLACK, "it stays with the old primary"
-                await asyncio.sleep(0.02)
-            for user, card in enumerate(cards):
-                assert await site.read(card) == (200, {"user_id": user, "before": True, "after": True})
-        await store.close()
-
-    asyncio.run(scenario())
+    first = 0 if way == "silent" else 1
+    store = RedisStore(f"redis+cluster://127.0.0.1:{servers[first].port},127.0.0.1:{servers[2].port}")
+    site = Site(store)
+    if way == "killed":
+        await fails_over(site, caplog, arrived=arrived, fail=servers[0].kill, promote=promoted)
+    elif way == "silent":
+        try:
+            await fails_over(site, caplog, arrived=arrived, fail=servers[0].pause, promote=promoted)
+        finally:
+            servers[0].resume()
+    else:
+        cards = [await site.log_in(user) for user in range(20)]
+        assert await all_save(site, cards, before=True)
+        spare.execute_command("CLUSTER", "FAILOVER")
+        await promoted()
+        begin = time.monotonic()
+        while not await all_save(site, cards, after=True):
+            assert time.monotonic() < begin + 1 + SLACK, "it stays with the old primary"
+            await asyncio.sleep(0.02)
+        for user, card in enumerate(cards):
+            assert await site.read(card) == (200, {"user_id": user, "before": True, "after": True})
+    await store.close()
 
 
 @pytest.mark.parametrize("way", ["killed", "silent"])
-def test_postgres_with_several_hosts_in_the_url(caplog, way):
+async def test_postgres_with_several_hosts_in_the_url(caplog, way):
     """Where the URL names both servers, the store goes to the one that takes writes, past one that is silent."""
     with PostgresServer() as primary, PostgresServer(replica_of=primary) as replica:
         url = primary.url_for(target_session_attrs="read-write")
@@ -208,18 +202,15 @@ def test_postgres_with_several_hosts_in_the_url(caplog, way):
         async def promote():
             await asyncio.to_thread(replica.promote)
 
-        async def scenario():
-            store = PostgresStore(url)
-            await store.create_table()
-            fail = primary.kill if way == "killed" else primary.pause
-            try:
-                await fails_over(Site(store), caplog, arrived=arrived, fail=fail, promote=promote)
-            finally:
-                if way == "silent":
-                    primary.resume()
-            await store.close()
-
-        asyncio.run(scenario())
+        store = PostgresStore(url)
+        await store.create_table()
+        fail = primary.kill if way == "killed" else primary.pause
+        try:
+            await fails_over(Site(store), caplog, arrived=arrived, fail=fail, promote=promote)
+        finally:
+            if way == "silent":
+                primary.resume()
+        await store.close()
 
 
 @dataclass
@@ -354,67 +345,55 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_primary_that_is_killed_behind_one_address(kind, caplog):
+async def test_a_primary_that_is_killed_behind_one_address(kind, caplog):
     """The address (a name, a proxy, a virtual IP) moves to the replica: one outage, and what had arrived is there."""
+    async with two_servers(kind) as (pair, proxy, store):
 
-    async def scenario():
-        async with two_servers(kind) as (pair, proxy, store):
+        async def promote():
+            await pair.promote()
+            proxy.target = pair.replica.port
 
-            async def promote():
-                await pair.promote()
-                proxy.target = pair.replica.port
-
-            await fails_over(Site(store), caplog, arrived=pair.arrived, fail=pair.primary.kill, promote=promote)
-
-    asyncio.run(scenario())
+        await fails_over(Site(store), caplog, arrived=pair.arrived, fail=pair.primary.kill, promote=promote)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_primary_that_becomes_a_replica_and_stays_up(kind, caplog):
+async def test_a_primary_that_becomes_a_replica_and_stays_up(kind, caplog):
     """Connections to it still answer, and refuse changes: they are given up, and the app is with the new primary."""
-
-    async def scenario():
-        async with two_servers(kind) as (pair, proxy, store):
-            site, cards = await with_sessions(pair, proxy, store)
-            probe = await site.log_in("probe")
-            caplog.clear()
-            await pair.demote()
-            await until(lambda: refuses(site, probe))
-            await pair.promote()
-            proxy.target = pair.replica.port
-            begin = time.monotonic()
-            in_a_row = 0  # more than once: each time other connections may be used
-            while in_a_row < 5:
-                in_a_row = in_a_row + 1 if await all_save(site, cards, after=in_a_row) else 0
-                assert time.monotonic() < begin + 1 + SLACK, "it stays with the old primary"
-                await asyncio.sleep(0.02)
-            for user, card in enumerate(cards):
-                assert await site.read(card) == (200, {"user_id": user, "before": True, "after": 4})
-            await asyncio.to_thread(pair.primary.kill)  # nothing is with it
-            assert await all_save(site, cards, last=True)
-            assert len(lines(caplog, logging.ERROR)) == 1
-
-    asyncio.run(scenario())
+    async with two_servers(kind) as (pair, proxy, store):
+        site, cards = await with_sessions(pair, proxy, store)
+        probe = await site.log_in("probe")
+        caplog.clear()
+        await pair.demote()
+        await until(lambda: refuses(site, probe))
+        await pair.promote()
+        proxy.target = pair.replica.port
+        begin = time.monotonic()
+        in_a_row = 0  # more than once: each time other connections may be used
+        while in_a_row < 5:
+            in_a_row = in_a_row + 1 if await all_save(site, cards, after=in_a_row) else 0
+            assert time.monotonic() < begin + 1 + SLACK, "it stays with the old primary"
+            await asyncio.sleep(0.02)
+        for user, card in enumerate(cards):
+            assert await site.read(card) == (200, {"user_id": user, "before": True, "after": 4})
+        await asyncio.to_thread(pair.primary.kill)  # nothing is with it
+        assert await all_save(site, cards, last=True)
+        assert len(lines(caplog, logging.ERROR)) == 1
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "redis"])
-def test_a_switch_over_between_two_requests_goes_unnoticed(kind, caplog):
+async def test_a_switch_over_between_two_requests_goes_unnoticed(kind, caplog):
     """What the old primary refused is sent again, to the new one: no request fails, and nothing is logged."""
-
-    async def scenario():
-        async with two_servers(kind) as (pair, proxy, store):
-            site, cards = await with_sessions(pair, proxy, store)
-            caplog.clear()
-            await pair.demote()
-            await pair.promote()
-            proxy.target = pair.replica.port
-            for at in range(5):
-                assert await all_save(site, cards, after=at)
-            for user, card in enumerate(cards):
-                assert await site.read(card) == (200, {"user_id": user, "before": True, "after": 4})
-            assert not lines(caplog, logging.ERROR)
-
-    asyncio.run(scenario())
+    async with two_servers(kind) as (pair, proxy, store):
+        site, cards = await with_sessions(pair, proxy, store)
+        caplog.clear()
+        await pair.demote()
+        await pair.promote()
+        proxy.target = pair.replica.port
+        for at in range(5):
+            assert await all_save(site, cards, after=at)
+        for user, card in enumerate(cards):
+            assert await site.read(card) == (200, {"user_id": user, "before": True, "after": 4})
+        assert not lines(caplog, logging.ERROR)
 
 
 @contextlib.asynccontextmanager

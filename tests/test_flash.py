@@ -23,248 +23,192 @@ class World:
         return visit.card
 
 
-def run(scenario):
-    asyncio.run(scenario())
-
-
-def test_messages_are_shown_on_the_next_page():
+async def test_messages_are_shown_on_the_next_page():
     """Messages come in order, with their categories, and are gone afterwards."""
-
-    async def scenario():
-        world = World()
-        card = await world.begin("one")
-        visit = await world.life.arrive([card])
-        visit.session.flash({"text": "two"}, "error")
-        await visit.commit()
-        visit = await world.life.arrive([card])
-        assert await visit.session.flashes() == [("info", "one"), ("error", {"text": "two"})]
-        assert await visit.session.flashes() == []
-        await visit.commit()
-        assert await (await world.life.arrive([card])).session.flashes() == []
-
-    run(scenario)
+    world = World()
+    card = await world.begin("one")
+    visit = await world.life.arrive([card])
+    visit.session.flash({"text": "two"}, "error")
+    await visit.commit()
+    visit = await world.life.arrive([card])
+    assert await visit.session.flashes() == [("info", "one"), ("error", {"text": "two"})]
+    assert await visit.session.flashes() == []
+    await visit.commit()
+    assert await (await world.life.arrive([card])).session.flashes() == []
 
 
-def test_a_message_can_be_shown_by_the_request_that_left_it():
+async def test_a_message_can_be_shown_by_the_request_that_left_it():
     """A page that is not left after all shows its own message, once."""
-
-    async def scenario():
-        world = World()
-        card = await world.begin()
-        visit = await world.life.arrive([card])
-        visit.session.flash("wrong password")
-        assert await visit.session.flashes() == [("info", "wrong password")]
-        await visit.commit()
-        assert await (await world.life.arrive([card])).session.flashes() == []
-
-    run(scenario)
+    world = World()
+    card = await world.begin()
+    visit = await world.life.arrive([card])
+    visit.session.flash("wrong password")
+    assert await visit.session.flashes() == [("info", "wrong password")]
+    await visit.commit()
+    assert await (await world.life.arrive([card])).session.flashes() == []
 
 
-def test_two_pages_at_once_share_the_messages():
+async def test_two_pages_at_once_share_the_messages():
     """However many pages ask at once, each message is handed to exactly one of them."""
-
-    async def scenario():
-        world = World()
-        card = await world.begin("a", "b", "c")
-        visits = [await world.life.arrive([card]) for _ in range(10)]
-        shown = await asyncio.gather(*(visit.session.flashes() for visit in visits))
-        assert sorted(message for messages in shown for _, message in messages) == ["a", "b", "c"]
-        await asyncio.gather(*(visit.commit() for visit in visits))
-        assert await (await world.life.arrive([card])).session.flashes() == []
-
-    run(scenario)
+    world = World()
+    card = await world.begin("a", "b", "c")
+    visits = [await world.life.arrive([card]) for _ in range(10)]
+    shown = await asyncio.gather(*(visit.session.flashes() for visit in visits))
+    assert sorted(message for messages in shown for _, message in messages) == ["a", "b", "c"]
+    await asyncio.gather(*(visit.commit() for visit in visits))
+    assert await (await world.life.arrive([card])).session.flashes() == []
 
 
-def test_a_message_that_comes_meanwhile_is_not_lost():
+async def test_a_message_that_comes_meanwhile_is_not_lost():
     """A message left while another page takes those that wait is shown by one of them, or later."""
-
-    async def scenario():
-        world = World()
-        card = await world.begin("early")
-        taking, leaving = await world.life.arrive([card]), await world.life.arrive([card])
-        leaving.session.flash("late")
-        await leaving.commit()
-        shown = await taking.session.flashes()
-        later = await (await world.life.arrive([card])).session.flashes()
-        assert [message for _, message in [*shown, *later]] == ["early", "late"]
-
-    run(scenario)
+    world = World()
+    card = await world.begin("early")
+    taking, leaving = await world.life.arrive([card]), await world.life.arrive([card])
+    leaving.session.flash("late")
+    await leaving.commit()
+    shown = await taking.session.flashes()
+    later = await (await world.life.arrive([card])).session.flashes()
+    assert [message for _, message in [*shown, *later]] == ["early", "late"]
 
 
-def test_concurrent_messages_are_all_kept():
+async def test_concurrent_messages_are_all_kept():
     """Messages that several requests leave at once are all shown."""
-
-    async def scenario():
-        world = World()
-        card = await world.begin()
-        visits = [await world.life.arrive([card]) for _ in range(5)]
-        for number, visit in enumerate(visits):
-            visit.session.flash(number)
-        await asyncio.gather(*(visit.commit() for visit in visits))
-        shown = await (await world.life.arrive([card])).session.flashes()
-        assert sorted(message for _, message in shown) == [0, 1, 2, 3, 4]
-
-    run(scenario)
+    world = World()
+    card = await world.begin()
+    visits = [await world.life.arrive([card]) for _ in range(5)]
+    for number, visit in enumerate(visits):
+        visit.session.flash(number)
+    await asyncio.gather(*(visit.commit() for visit in visits))
+    shown = await (await world.life.arrive([card])).session.flashes()
+    assert sorted(message for _, message in shown) == [0, 1, 2, 3, 4]
 
 
-def test_asking_costs_nothing_when_nothing_waits():
+async def test_asking_costs_nothing_when_nothing_waits():
     """Without messages nothing is saved."""
-
-    async def scenario():
-        world = World()
-        card = await world.begin()
-        visit = await world.life.arrive([card])
-        version = visit.record.version
-        assert await visit.session.flashes() == []
-        await visit.commit()
-        assert visit.record.version == version
-
-    run(scenario)
+    world = World()
+    card = await world.begin()
+    visit = await world.life.arrive([card])
+    version = visit.record.version
+    assert await visit.session.flashes() == []
+    await visit.commit()
+    assert visit.record.version == version
 
 
-def test_messages_for_who_has_logged_in_meanwhile_are_theirs():
+async def test_messages_for_who_has_logged_in_meanwhile_are_theirs():
     """A request from before the log-in takes what it had seen, and nothing that waits for the user."""
-
-    async def scenario():
-        life = World().life
-        visit = life.anonymous()
-        visit.session.flash("please log in")
-        await visit.commit()
-        user, before = await life.arrive([visit.card]), await life.arrive([visit.card])
-        user.session["user_id"] = 7
-        user.session.flash("your code is 123456")
-        await user.commit()
-        assert await before.session.flashes() == [("info", "please log in")]
-        assert await (await life.arrive([user.card])).session.flashes() == [("info", "your code is 123456")]
-
-    run(scenario)
+    life = World().life
+    visit = life.anonymous()
+    visit.session.flash("please log in")
+    await visit.commit()
+    user, before = await life.arrive([visit.card]), await life.arrive([visit.card])
+    user.session["user_id"] = 7
+    user.session.flash("your code is 123456")
+    await user.commit()
+    assert await before.session.flashes() == [("info", "please log in")]
+    assert await (await life.arrive([user.card])).session.flashes() == [("info", "your code is 123456")]
 
 
-def test_messages_are_shown_once_where_the_user_changes_meanwhile():
+async def test_messages_are_shown_once_where_the_user_changes_meanwhile():
     """A page that logs in as somebody else shows no message that another page has shown."""
-
-    async def scenario():
-        world = World()
-        card = await world.begin("m")
-        shows, switches = await world.life.arrive([card]), await world.life.arrive([card])
-        assert await shows.session.flashes() == [("info", "m")]
-        switches.session["user_id"] = 43
-        assert await switches.session.flashes() == []
-
-    run(scenario)
+    world = World()
+    card = await world.begin("m")
+    shows, switches = await world.life.arrive([card]), await world.life.arrive([card])
+    assert await shows.session.flashes() == [("info", "m")]
+    switches.session["user_id"] = 43
+    assert await switches.session.flashes() == []
 
 
-def test_messages_wait_where_the_store_fails():
+async def test_messages_wait_where_the_store_fails():
     """Nothing was shown, so nothing is taken, whatever the request does next."""
+    world = World()
+    card = await world.begin("one")
+    visit = await world.life.arrive([card])
+    visit.session.flash("two")
+    real = world.store.update
 
-    async def scenario():
-        world = World()
-        card = await world.begin("one")
-        visit = await world.life.arrive([card])
-        visit.session.flash("two")
-        real = world.store.update
+    async def fails(*args, **options):
+        raise OSError
 
-        async def fails(*args, **options):
-            raise OSError
-
-        world.store.update = fails
-        with pytest.raises(StoreUnavailable):
-            await visit.session.flashes()
-        world.store.update = real
-        visit.session["x"] = 1
-        await visit.commit()
-        assert await (await world.life.arrive([card])).session.flashes() == [("info", "one"), ("info", "two")]
-
-    run(scenario)
+    world.store.update = fails
+    with pytest.raises(StoreUnavailable):
+        await visit.session.flashes()
+    world.store.update = real
+    visit.session["x"] = 1
+    await visit.commit()
+    assert await (await world.life.arrive([card])).session.flashes() == [("info", "one"), ("info", "two")]
 
 
-def test_messages_of_others_wait_where_the_store_fails():
+async def test_messages_of_others_wait_where_the_store_fails():
     """Another task leaves one meanwhile, and another request has left one: each is shown once, later."""
+    world = World()
+    card = await world.begin("one")
+    visit, other = await world.life.arrive([card]), await world.life.arrive([card])
+    other.session.flash("theirs")
+    await other.commit()
+    real, reached, opened = world.store.update, asyncio.Event(), asyncio.Event()
 
-    async def scenario():
-        world = World()
-        card = await world.begin("one")
-        visit, other = await world.life.arrive([card]), await world.life.arrive([card])
-        other.session.flash("theirs")
-        await other.commit()
-        real, reached, opened = world.store.update, asyncio.Event(), asyncio.Event()
+    async def fails(*args, **options):
+        reached.set()
+        await opened.wait()
+        raise OSError
 
-        async def fails(*args, **options):
-            reached.set()
-            await opened.wait()
-            raise OSError
-
-        world.store.update = fails
-        showing = asyncio.create_task(visit.session.flashes())
-        await reached.wait()
-        visit.session.flash("mine")
-        opened.set()
-        with pytest.raises(StoreUnavailable):
-            await showing
-        world.store.update = real
-        await visit.commit()
-        shown = await (await world.life.arrive([card])).session.flashes()
-        assert sorted(message for _, message in shown) == ["mine", "one", "theirs"]
-
-    run(scenario)
+    world.store.update = fails
+    showing = asyncio.create_task(visit.session.flashes())
+    await reached.wait()
+    visit.session.flash("mine")
+    opened.set()
+    with pytest.raises(StoreUnavailable):
+        await showing
+    world.store.update = real
+    await visit.commit()
+    shown = await (await world.life.arrive([card])).session.flashes()
+    assert sorted(message for _, message in shown) == ["mine", "one", "theirs"]
 
 
-def test_messages_are_not_shown_beside_a_log_out():
+async def test_messages_are_not_shown_beside_a_log_out():
     """Another task has logged out before they were taken: nobody knows whether another page has shown them."""
+    world = World()
+    card = await world.begin("m")
+    visit, other = await world.life.arrive([card]), await world.life.arrive([card])
+    real, reached, opened = world.store.update, asyncio.Event(), asyncio.Event()
 
-    async def scenario():
-        world = World()
-        card = await world.begin("m")
-        visit, other = await world.life.arrive([card]), await world.life.arrive([card])
-        real, reached, opened = world.store.update, asyncio.Event(), asyncio.Event()
+    async def waits(*args, **options):
+        reached.set()
+        await opened.wait()
+        await real(*args, **options)
 
-        async def waits(*args, **options):
-            reached.set()
-            await opened.wait()
-            await real(*args, **options)
-
-        assert await other.session.flashes() == [("info", "m")]
-        world.store.update = waits
-        visit.session["a"] = 1
-        saving = asyncio.create_task(visit.session.save())
-        await reached.wait()
-        showing = asyncio.create_task(visit.session.flashes())
-        await asyncio.sleep(0)
-        visit.session.clear()
-        opened.set()
-        await saving
-        assert await showing == []
-
-    run(scenario)
+    assert await other.session.flashes() == [("info", "m")]
+    world.store.update = waits
+    visit.session["a"] = 1
+    saving = asyncio.create_task(visit.session.save())
+    await reached.wait()
+    showing = asyncio.create_task(visit.session.flashes())
+    await asyncio.sleep(0)
+    visit.session.clear()
+    opened.set()
+    await saving
+    assert await showing == []
 
 
-def test_a_message_shown_by_its_own_request_takes_no_other_along():
+async def test_a_message_shown_by_its_own_request_takes_no_other_along():
     """One that comes while the page is made waits for the next page."""
-
-    async def scenario():
-        world = World()
-        card = await world.begin()
-        page, other = await world.life.arrive([card]), await world.life.arrive([card])
-        page.session.flash("mine")
-        assert await page.session.flashes() == [("info", "mine")]
-        other.session.flash("theirs")
-        await other.commit()
-        page.session["x"] = 1
-        await page.commit()
-        assert await (await world.life.arrive([card])).session.flashes() == [("info", "theirs")]
-
-    run(scenario)
+    world = World()
+    card = await world.begin()
+    page, other = await world.life.arrive([card]), await world.life.arrive([card])
+    page.session.flash("mine")
+    assert await page.session.flashes() == [("info", "mine")]
+    other.session.flash("theirs")
+    await other.commit()
+    page.session["x"] = 1
+    await page.commit()
+    assert await (await world.life.arrive([card])).session.flashes() == [("info", "theirs")]
 
 
-def test_messages_of_an_ended_session_are_gone():
+async def test_messages_of_an_ended_session_are_gone():
     """Where the session was ended meanwhile there is nothing to show."""
-
-    async def scenario():
-        world = World()
-        card = await world.begin("bye")
-        showing, leaving = await world.life.arrive([card]), await world.life.arrive([card])
-        leaving.session.clear()
-        await leaving.commit()
-        assert await showing.session.flashes() == []
-
-    run(scenario)
+    world = World()
+    card = await world.begin("bye")
+    showing, leaving = await world.life.arrive([card]), await world.life.arrive([card])
+    leaving.session.clear()
+    await leaving.commit()
+    assert await showing.session.flashes() == []

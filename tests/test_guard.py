@@ -90,23 +90,23 @@ class TroubledStore:
 
 
 @every_operation
-def test_slow_store(name):
+async def test_slow_store(name):
     """An operation that takes too long is StoreUnavailable when the time is up, and is cancelled."""
     store = TroubledStore("slow")
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match=r"TroubledStore did not answer within 0\.05 s \(store_timeout\)"):
-        asyncio.run(OPERATIONS[name](GuardedStore(store, LIMIT)))
+        await OPERATIONS[name](GuardedStore(store, LIMIT))
     assert time.monotonic() - began < 5
     assert store.cancelled == 1
 
 
 @every_operation
 @pytest.mark.parametrize("waits", [False, True])
-def test_raising_store(name, waits):
+async def test_raising_store(name, waits):
     """A driver's error becomes StoreUnavailable that names store and error class and holds nothing of its text."""
     store = TroubledStore(DriverError(f"password=hunter2 key={KEY}"), waits)
     with pytest.raises(StoreUnavailable) as caught:
-        asyncio.run(OPERATIONS[name](GuardedStore(store, LIMIT)))
+        await OPERATIONS[name](GuardedStore(store, LIMIT))
     first = TroubledStore._do.__code__.co_firstlineno
     said = r"TroubledStore failed: DriverError in _do, line (\d+) of test_guard\.py"
     place = re.fullmatch(said, str(caught.value))  # a store of the app's own has mistakes too
@@ -115,7 +115,7 @@ def test_raising_store(name, waits):
     assert caught.value.retry_after > 0
 
 
-def test_a_store_that_is_not_async():
+async def test_a_store_that_is_not_async():
     """An operation that is a plain function is a mistake in the store, and no outage of it."""
 
     class Plain:
@@ -124,38 +124,33 @@ def test_a_store_that_is_not_async():
 
     store = GuardedStore(Plain(), LIMIT)
     with pytest.raises(ConfigurationError, match=r"Plain returned NoneType; it has to be an `async def`"):
-        asyncio.run(store.load(KEY))
+        await store.load(KEY)
 
 
 @pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize("error", [Conflict(), ConfigurationError("the path is a folder"), StoreUnavailable("full")])
-def test_errors_that_pass(error, waits):
+async def test_errors_that_pass(error, waits):
     """Conflict, ConfigurationError and the store's own StoreUnavailable pass as they are."""
     store = TroubledStore(error, waits)
     with pytest.raises(type(error)) as caught:
-        asyncio.run(GuardedStore(store, LIMIT).update(KEY, RECORD, version=1))
+        await GuardedStore(store, LIMIT).update(KEY, RECORD, version=1)
     assert caught.value is error
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_answers_pass(waits):
+async def test_answers_pass(waits):
     """What the store answers comes back, whether it waits or not."""
-
-    async def scenario():
-        guarded = GuardedStore(TroubledStore(waits=waits), LIMIT)
-        assert await guarded.touch(KEY, 1.0) is True
-        assert await guarded.purge(10) == 3
-        assert await guarded.load(KEY) is None
-
-    asyncio.run(scenario())
+    guarded = GuardedStore(TroubledStore(waits=waits), LIMIT)
+    assert await guarded.touch(KEY, 1.0) is True
+    assert await guarded.purge(10) == 3
+    assert await guarded.load(KEY) is None
 
 
 @pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("back", [None, Conflict()], ids=["answer", "conflict"])
-def test_one_line_an_outage(caplog, back):
+async def test_one_line_an_outage(caplog, back):
     """An outage is logged once when it begins and once when it ends, without the driver's text, each time anew."""
-
-    async def scenario():
+    with caplog.at_level(logging.DEBUG, logger="roomkey"):
         store = TroubledStore()
         guarded = GuardedStore(store, LIMIT)
         for _ in range(2):
@@ -169,9 +164,6 @@ def test_one_line_an_outage(caplog, back):
                     await guarded.load(KEY)
                 except Conflict:
                     pass
-
-    with caplog.at_level(logging.DEBUG, logger="roomkey"):
-        asyncio.run(scenario())
     lines = [record for record in caplog.records if record.name == "roomkey"]
     assert [record.levelno for record in lines] == [logging.ERROR, logging.WARNING] * 2
     assert "unavailable" in lines[0].getMessage()
@@ -180,24 +172,19 @@ def test_one_line_an_outage(caplog, back):
     assert KEY not in caplog.text
 
 
-def test_no_outage_no_line(caplog):
+async def test_no_outage_no_line(caplog):
     """A store that answers, also with Conflict, writes nothing into the log."""
-
-    async def scenario():
+    with caplog.at_level(logging.DEBUG, logger="roomkey"):
         guarded = GuardedStore(TroubledStore(), LIMIT)
         await guarded.load(KEY)
         with pytest.raises(Conflict):
             await GuardedStore(TroubledStore(Conflict()), LIMIT).create(KEY, RECORD)
-
-    with caplog.at_level(logging.DEBUG, logger="roomkey"):
-        asyncio.run(scenario())
     assert [record for record in caplog.records if record.name == "roomkey"] == []
 
 
-def test_cancellation_reaches_the_operation(caplog):
+async def test_cancellation_reaches_the_operation(caplog):
     """A cancelled request cancels its store operation; that is no outage."""
-
-    async def scenario():
+    with caplog.at_level(logging.DEBUG, logger="roomkey"):
         store = TroubledStore("slow")
         task = asyncio.create_task(GuardedStore(store, 30).load(KEY))
         await asyncio.sleep(0)
@@ -205,28 +192,22 @@ def test_cancellation_reaches_the_operation(caplog):
         with pytest.raises(asyncio.CancelledError):
             await task
         assert store.cancelled == 1
-
-    with caplog.at_level(logging.DEBUG, logger="roomkey"):
-        asyncio.run(scenario())
     assert [record for record in caplog.records if record.name == "roomkey"] == []
 
 
-def test_plain_store_has_nothing_to_open_or_purge():
+async def test_plain_store_has_nothing_to_open_or_purge():
     """A store without Purge and Lifespan is neither purged nor opened, and that is fine."""
 
     class Plain:
         pass
 
-    async def scenario():
-        guarded = GuardedStore(Plain(), LIMIT)
-        assert await guarded.purge(10) == 0
-        await guarded.open()
-        await guarded.close()
-
-    asyncio.run(scenario())
+    guarded = GuardedStore(Plain(), LIMIT)
+    assert await guarded.purge(10) == 0
+    await guarded.open()
+    await guarded.close()
 
 
-def test_visit_over_a_slow_store():
+async def test_visit_over_a_slow_store():
     """store_timeout of the configuration is the limit for a visit: arriving and saving both give up in time."""
 
     class SlowStore(MemoryStore):
@@ -240,113 +221,95 @@ def test_visit_over_a_slow_store():
         async def update(self, key, record, *, version):
             await asyncio.sleep(30)
 
-    async def scenario():
-        clock = Clock(1000.0)
-        store = SlowStore(clock=clock)
-        life = Lifecycle(SessionConfig(secret_key="k" * 32, store=store, clock=clock, store_timeout=LIMIT))
-        visit = life.anonymous()
-        visit.session["x"] = 1
+    clock = Clock(1000.0)
+    store = SlowStore(clock=clock)
+    life = Lifecycle(SessionConfig(secret_key="k" * 32, store=store, clock=clock, store_timeout=LIMIT))
+    visit = life.anonymous()
+    visit.session["x"] = 1
+    await visit.commit()
+    visit.session["y"] = 1
+    with pytest.raises(StoreUnavailable):
         await visit.commit()
-        visit.session["y"] = 1
-        with pytest.raises(StoreUnavailable):
-            await visit.commit()
-        store.slow = True
-        with pytest.raises(StoreUnavailable):
-            await life.arrive([visit.card])
-
-    asyncio.run(scenario())
+    store.slow = True
+    with pytest.raises(StoreUnavailable):
+        await life.arrive([visit.card])
 
 
 @pytest.mark.usefixtures("settled")
-def test_an_answer_from_before_the_outage_does_not_end_it(caplog):
+async def test_an_answer_from_before_the_outage_does_not_end_it(caplog):
     """What was asked before and is answered after an outage began says nothing about it: one line, not three."""
-
-    async def scenario():
-        store = TroubledStore(waits=True)
-        guard = GuardedStore(store, LIMIT)
-        early = guard.load(KEY)
-        task = asyncio.create_task(early)
-        await asyncio.sleep(0)  # it is under way
-        store.trouble, store.waits = DriverError(), False
-        with pytest.raises(StoreUnavailable):
-            await guard.load(KEY)
-        store.trouble = None
-        await task
-        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    store = TroubledStore(waits=True)
+    guard = GuardedStore(store, LIMIT)
+    early = guard.load(KEY)
+    task = asyncio.create_task(early)
+    await asyncio.sleep(0)  # it is under way
+    store.trouble, store.waits = DriverError(), False
+    with pytest.raises(StoreUnavailable):
         await guard.load(KEY)
-        assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
-
-    asyncio.run(scenario())
+    store.trouble = None
+    await task
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    await guard.load(KEY)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_failure_of_before_the_end_does_not_begin_another_outage(caplog):
+async def test_a_failure_of_before_the_end_does_not_begin_another_outage(caplog):
     """A frozen server comes back: what was asked while it was frozen may still time out after the first answer."""
-
-    async def scenario():
-        store = TroubledStore()
-        store.trouble = DriverError()
-        guard = GuardedStore(store, LIMIT)
-        with pytest.raises(StoreUnavailable):
-            await guard.load(KEY)
-        store.trouble = "slow"
-        late = asyncio.create_task(guard.load(KEY))
-        await asyncio.sleep(0)  # it is under way
-        store.trouble = None
+    store = TroubledStore()
+    store.trouble = DriverError()
+    guard = GuardedStore(store, LIMIT)
+    with pytest.raises(StoreUnavailable):
         await guard.load(KEY)
-        with pytest.raises(StoreUnavailable):
-            await late
-        levels = [logging.ERROR, logging.WARNING]
-        assert [record.levelno for record in caplog.records] == levels
-        store.trouble = DriverError()
-        with pytest.raises(StoreUnavailable):
-            await guard.load(KEY)
-        assert [record.levelno for record in caplog.records] == [*levels, logging.ERROR]
+    store.trouble = "slow"
+    late = asyncio.create_task(guard.load(KEY))
+    await asyncio.sleep(0)  # it is under way
+    store.trouble = None
+    await guard.load(KEY)
+    with pytest.raises(StoreUnavailable):
+        await late
+    levels = [logging.ERROR, logging.WARNING]
+    assert [record.levelno for record in caplog.records] == levels
+    store.trouble = DriverError()
+    with pytest.raises(StoreUnavailable):
+        await guard.load(KEY)
+    assert [record.levelno for record in caplog.records] == [*levels, logging.ERROR]
 
-    asyncio.run(scenario())
 
-
-def test_an_outage_does_not_flap(caplog, monkeypatch):
+async def test_an_outage_does_not_flap(caplog, monkeypatch):
     """A server that shuts down answers some and fails others: that is one outage, over when it has settled."""
     monkeypatch.setattr("roomkey.stores.guard.SETTLING", 0.05)
 
-    async def scenario():
-        store = TroubledStore()
-        guard = GuardedStore(store, LIMIT)
-        for trouble in (DriverError(), None, DriverError(), None):
-            store.trouble = trouble
-            with contextlib.suppress(StoreUnavailable):
-                await guard.load(KEY)
-        assert [record.levelno for record in caplog.records] == [logging.ERROR]
-        await asyncio.sleep(0.06)
-        await guard.load(KEY)
-        assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
-
-    asyncio.run(scenario())
+    store = TroubledStore()
+    guard = GuardedStore(store, LIMIT)
+    for trouble in (DriverError(), None, DriverError(), None):
+        store.trouble = trouble
+        with contextlib.suppress(StoreUnavailable):
+            await guard.load(KEY)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    await asyncio.sleep(0.06)
+    await guard.load(KEY)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_store_that_takes_no_changes_is_down_until_it_takes_one(caplog, monkeypatch):
+async def test_a_store_that_takes_no_changes_is_down_until_it_takes_one(caplog, monkeypatch):
     """A full or read-only store answers reads: they do not end its outage, nor does a refused change begin another."""
-
-    async def scenario():
-        store = TroubledStore()
-        guard = GuardedStore(store, LIMIT)
-        for _ in range(3):
-            store.trouble = DriverError()
-            with pytest.raises(StoreUnavailable):
-                await guard.update(KEY, RECORD, version=1)
-            store.trouble = None
-            await guard.load(KEY)
-            store.trouble = Conflict()
-            with pytest.raises(Conflict):
-                await guard.update(KEY, RECORD, version=1)  # refused for its version: that needs no change
-        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    store = TroubledStore()
+    guard = GuardedStore(store, LIMIT)
+    for _ in range(3):
+        store.trouble = DriverError()
+        with pytest.raises(StoreUnavailable):
+            await guard.update(KEY, RECORD, version=1)
         store.trouble = None
-        await guard.touch(KEY, 3000.0)
-        assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
-
-    asyncio.run(scenario())
+        await guard.load(KEY)
+        store.trouble = Conflict()
+        with pytest.raises(Conflict):
+            await guard.update(KEY, RECORD, version=1)  # refused for its version: that needs no change
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    store.trouble = None
+    await guard.touch(KEY, 3000.0)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
 
 
 @pytest.mark.usefixtures("settled")
@@ -358,62 +321,51 @@ def test_a_store_that_takes_no_changes_is_down_until_it_takes_one(caplog, monkey
         lambda guard: guard.purge(10),
     ],
 )
-def test_what_needs_no_room_does_not_end_an_outage_of_changes(caplog, removal):
+async def test_what_needs_no_room_does_not_end_an_outage_of_changes(caplog, removal):
     """A full store goes on ending sessions: that is no sign that it takes new ones."""
-
-    async def scenario():
-        store = TroubledStore(DriverError())
-        guard = GuardedStore(store, LIMIT)
-        with pytest.raises(StoreUnavailable):
-            await guard.create(KEY, RECORD)
-        store.trouble = None
-        await removal(guard)
-        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    store = TroubledStore(DriverError())
+    guard = GuardedStore(store, LIMIT)
+    with pytest.raises(StoreUnavailable):
         await guard.create(KEY, RECORD)
-        assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
+    store.trouble = None
+    await removal(guard)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    await guard.create(KEY, RECORD)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
 
-    asyncio.run(scenario())
 
-
-def test_an_outage_of_changes_does_not_flap(caplog, monkeypatch):
+async def test_an_outage_of_changes_does_not_flap(caplog, monkeypatch):
     """A store that is nearly full takes some changes and refuses others: one outage, over when it refuses no more."""
     monkeypatch.setattr("roomkey.stores.guard.SETTLING", 0.1)
 
-    async def scenario():
-        store = TroubledStore()
-        guard = GuardedStore(store, LIMIT)
-        for _ in range(3):
-            store.trouble = DriverError()
-            with pytest.raises(StoreUnavailable):
-                await guard.create(KEY, RECORD)
-            store.trouble = None
-            await asyncio.sleep(0.06)  # the second time, longer than that since the outage began
+    store = TroubledStore()
+    guard = GuardedStore(store, LIMIT)
+    for _ in range(3):
+        store.trouble = DriverError()
+        with pytest.raises(StoreUnavailable):
             await guard.create(KEY, RECORD)
-        assert [record.levelno for record in caplog.records] == [logging.ERROR]
-        await asyncio.sleep(0.06)
+        store.trouble = None
+        await asyncio.sleep(0.06)  # the second time, longer than that since the outage began
         await guard.create(KEY, RECORD)
-        assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
-
-    asyncio.run(scenario())
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    await asyncio.sleep(0.06)
+    await guard.create(KEY, RECORD)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
 
 
 @pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("sign", ["read refused too", "no change refused for long"])
-def test_an_outage_that_began_with_a_change_ends_without_one(caplog, monkeypatch, sign):
+async def test_an_outage_that_began_with_a_change_ends_without_one(caplog, monkeypatch, sign):
     """A read ends it where reads failed as well, and where nobody has tried a change for a while."""
-
-    async def scenario():
-        store = TroubledStore(DriverError())
-        guard = GuardedStore(store, LIMIT)
+    store = TroubledStore(DriverError())
+    guard = GuardedStore(store, LIMIT)
+    with pytest.raises(StoreUnavailable):
+        await guard.create(KEY, RECORD)
+    if sign == "read refused too":
         with pytest.raises(StoreUnavailable):
-            await guard.create(KEY, RECORD)
-        if sign == "read refused too":
-            with pytest.raises(StoreUnavailable):
-                await guard.load(KEY)
-        else:
-            monkeypatch.setattr("roomkey.stores.guard._CHANGES_AGAIN", 0.0)
-        store.trouble = None
-        await guard.load(KEY)
-        assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
-
-    asyncio.run(scenario())
+            await guard.load(KEY)
+    else:
+        monkeypatch.setattr("roomkey.stores.guard._CHANGES_AGAIN", 0.0)
+    store.trouble = None
+    await guard.load(KEY)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]

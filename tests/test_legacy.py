@@ -89,10 +89,6 @@ DAY = 24 * 60 * 60
 DATA = {"user_id": 7, "cart": [{"tea": 2}, "ümlaut ☃"], "rate": 1.5, "yes": True, "none": None}
 
 
-def run(coroutine):
-    return asyncio.run(coroutine)
-
-
 def at_once(coroutine):
     """Run what never waits, without the cost of a loop for each of many examples."""
     try:
@@ -202,16 +198,16 @@ by_library = pytest.mark.parametrize("library", SIGNED.values(), ids=SIGNED.keys
 
 @by_library
 @pytest.mark.parametrize("data", [DATA, {"long": "tea " * 500}, {"a": 1}], ids=["plain", "compressible", "short"])
-def test_a_cookie_of_the_library_is_read(library, data):
+async def test_a_cookie_of_the_library_is_read(library, data):
     """What the library put into its cookie comes out, under its cookie's name, with what it has left to live."""
     reader = library.reader(KEY)
     name, value = library.cookie(KEY, data)
-    found = run(reader.read(value))
+    found = await reader.read(value)
     assert found.data == data
     assert library.max_age - 60 < found.expires_in <= library.max_age
     assert name == reader.cookie_name
     assert (reader.max_age, reader.path, reader.domain) == (library.max_age, "/", None)
-    assert run(reader.forget(value)) is None
+    assert await reader.forget(value) is None
 
 
 def test_compressed_cookies_are_among_those_read():
@@ -224,76 +220,73 @@ def test_compressed_cookies_are_among_those_read():
 @pytest.mark.parametrize(
     "key", [KEY.encode(), SecretStr(KEY), [OTHER, KEY], (KEY, OTHER)], ids=["bytes", "Secret", "second", "first"]
 )
-def test_forms_of_the_key(library, key):
+async def test_forms_of_the_key(library, key):
     """The key may be text, bytes, a secret, or one of several."""
-    assert run(library.reader(key).read(library.cookie(KEY, DATA)[1])).data == DATA
+    assert (await library.reader(key).read(library.cookie(KEY, DATA)[1])).data == DATA
 
 
 @by_library
-def test_another_key_reads_nothing(library):
+async def test_another_key_reads_nothing(library):
     """A cookie signed with a key that the reader does not have is none."""
     value = library.cookie(KEY, DATA)[1]
-    assert run(library.reader(OTHER).read(value)) is None
-    assert run(library.reader([OTHER, KEY + "x"]).read(value)) is None
+    assert await library.reader(OTHER).read(value) is None
+    assert await library.reader([OTHER, KEY + "x"]).read(value) is None
 
 
 @pytest.mark.parametrize("library", [SIGNED["Flask"], SIGNED["Django"]], ids=["Flask", "Django"])
-def test_another_salt_reads_nothing(library):
+async def test_another_salt_reads_nothing(library):
     """A cookie signed for another purpose is none."""
-    assert run(library.reader(KEY, salt="other").read(library.cookie(KEY, DATA)[1])) is None
+    assert await library.reader(KEY, salt="other").read(library.cookie(KEY, DATA)[1]) is None
 
 
 @pytest.mark.parametrize("reading", SIGNED)
 @pytest.mark.parametrize("made", SIGNED)
-def test_only_the_right_reader_takes_a_cookie(made, reading):
+async def test_only_the_right_reader_takes_a_cookie(made, reading):
     """With the same key, a reader takes its own format only; Starlette's, Lilya's and Ravyn's is one format."""
-    found = run(SIGNED[reading].reader(KEY).read(SIGNED[made].cookie(KEY, DATA)[1]))
+    found = await SIGNED[reading].reader(KEY).read(SIGNED[made].cookie(KEY, DATA)[1])
     assert (found is not None) == (SIGNED[made].format == SIGNED[reading].format)
 
 
 @by_library
-def test_an_expired_cookie_reads_nothing(library):
+async def test_an_expired_cookie_reads_nothing(library):
     """A cookie is taken for `max_age` after its signing, and not a second longer."""
     clock = Clock()
     value = library.cookie(KEY, DATA)[1]
     reader = library.reader(KEY, max_age=100, clock=clock)
     clock.advance(95)
-    assert 0 <= run(reader.read(value)).expires_in <= 6.1  # stamps are whole seconds, and making a cookie takes time
+    assert 0 <= (await reader.read(value)).expires_in <= 6.1  # stamps are whole seconds, and making a cookie takes time
     clock.advance(7)
-    assert run(reader.read(value)) is None
+    assert await reader.read(value) is None
 
 
 @pytest.mark.parametrize("library", list(SIGNED.values())[:4], ids=list(SIGNED)[:4])
-def test_a_cookie_from_the_future_reads_nothing(library):
+async def test_a_cookie_from_the_future_reads_nothing(library):
     """As itsdangerous has it, a cookie signed later than now is none."""
-    assert run(library.reader(KEY, clock=Clock(time.time() - 60)).read(library.cookie(KEY, DATA)[1])) is None
+    assert await library.reader(KEY, clock=Clock(time.time() - 60)).read(library.cookie(KEY, DATA)[1]) is None
 
 
 @by_library
-def test_every_changed_byte_is_noticed(library):
+async def test_every_changed_byte_is_noticed(library):
     """No byte of a cookie can be changed, dropped or added."""
     reader = library.reader(KEY)
     value = library.cookie(KEY, {"user_id": 7})[1]
 
-    async def read_all():
-        assert await reader.read(value) is not None
-        for place in range(len(value)):
-            for changed in (value[place] ^ 1, value[place] ^ 32):
-                assert await reader.read(value[:place] + bytes([changed]) + value[place + 1 :]) is None
-            assert await reader.read(value[:place] + value[place + 1 :]) is None
-            assert await reader.read(value[:place] + b"." + value[place:]) is None
-        for extra in (b".", b":", b"=", b"A", b"\0", b" "):
-            assert await reader.read(value + extra) is None
-            assert await reader.read(extra + value) is None
-
-    run(read_all())
+    assert await reader.read(value) is not None
+    for place in range(len(value)):
+        for changed in (value[place] ^ 1, value[place] ^ 32):
+            assert await reader.read(value[:place] + bytes([changed]) + value[place + 1 :]) is None
+        assert await reader.read(value[:place] + value[place + 1 :]) is None
+        assert await reader.read(value[:place] + b"." + value[place:]) is None
+    for extra in (b".", b":", b"=", b"A", b"\0", b" "):
+        assert await reader.read(value + extra) is None
+        assert await reader.read(extra + value) is None
 
 
 @by_library
-def test_an_empty_cookie_of_a_logged_out_user_reads_nothing(library):
+async def test_an_empty_cookie_of_a_logged_out_user_reads_nothing(library):
     """What the libraries set to clear a cookie, and other values without a session, are none."""
     for value in (b"", b"null", b"''", b"{}", b".", b"..", b"...", b":::", b"a.b.c", b"a:b:c"):
-        assert run(library.reader(KEY).read(value)) is None
+        assert await library.reader(KEY).read(value) is None
 
 
 # fmt: off
@@ -314,10 +307,10 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_known_cookies(name):
+async def test_known_cookies(name):
     """These strings are the wire formats; each is read at its time."""
     reader = SIGNED[name.partition(",")[0]].reader("known key", clock=Clock(1800000010.0))
-    found = run(reader.read(KNOWN[name].encode()))
+    found = await reader.read(KNOWN[name].encode())
     assert found.data == ({"user_id": 7, "note": "ü"} | ({"long": "tea " * 20} if "compressed" in name else {}))
     assert found.expires_in == reader.max_age - 10
 
@@ -326,15 +319,15 @@ def test_known_cookies(name):
 
 
 @pytest.mark.parametrize("cookie", [starlette_cookie, lilya_cookie], ids=["Starlette", "Lilya"])
-def test_an_app_without_max_age(cookie):
+async def test_an_app_without_max_age(cookie):
     """The cookies of an app that never let them expire are read too, until the reader's `max_age`."""
     reader = StarletteCookie(KEY, cookie_name="sid")
     name, value = cookie(KEY, DATA, max_age=None, session_cookie="sid")
     assert name == reader.cookie_name
-    assert run(reader.read(value)).data == DATA
+    assert (await reader.read(value)).data == DATA
 
 
-def test_a_lilya_app_with_its_own_serializer():
+async def test_a_lilya_app_with_its_own_serializer():
     """`loads` is the old app's deserializer; what it raises means that there is no session."""
     value = lilya_cookie(KEY, DATA, session_serializer=lambda data: repr(data), session_deserializer=lambda raw: {})[1]
 
@@ -346,14 +339,14 @@ def test_a_lilya_app_with_its_own_serializer():
     def fails(raw):
         raise RuntimeError("as libraries do")
 
-    assert run(LilyaCookie(KEY, loads=loads).read(value)).data == DATA
-    assert run(RavynCookie(KEY, loads=loads).read(value)).data == DATA
-    assert run(LilyaCookie(KEY).read(value)) is None
-    assert run(LilyaCookie(KEY, loads=fails).read(value)) is None
-    assert run(LilyaCookie(KEY, loads=lambda raw: {"x": object()}).read(value)) is None
+    assert (await LilyaCookie(KEY, loads=loads).read(value)).data == DATA
+    assert (await RavynCookie(KEY, loads=loads).read(value)).data == DATA
+    assert await LilyaCookie(KEY).read(value) is None
+    assert await LilyaCookie(KEY, loads=fails).read(value) is None
+    assert await LilyaCookie(KEY, loads=lambda raw: {"x": object()}).read(value) is None
 
 
-def test_flask_types_come_along():
+async def test_flask_types_come_along():
     """Tuples, bytes, UUIDs and moments keep their type; Markup becomes text; a key that looks like a tag is a key."""
     moment = dt.datetime(2026, 11, 23, 12, 0, tzinfo=dt.UTC)
     data = {
@@ -367,16 +360,16 @@ def test_flask_types_come_along():
         "nested": {"deep": [{" di": {" d": 1}}]},
         "_flashes": [("message", "hello")],
     }
-    found = run(FlaskCookie(KEY).read(flask_cookie(KEY, data)[1])).data
+    found = (await FlaskCookie(KEY).read(flask_cookie(KEY, data)[1])).data
     assert found == data
     assert type(found["markup"]) is str
     assert codec.decode(codec.encode(found)) == found
 
 
 @pytest.mark.parametrize("data", [{" t": 1}, {" di": {"x": 1}}, {" b": b"x"}, {" b__": 1}])
-def test_a_flask_session_that_looks_like_a_tag(data):
+async def test_a_flask_session_that_looks_like_a_tag(data):
     """A session whose one key is a tag of Flask's comes out as it was."""
-    assert run(FlaskCookie(KEY).read(flask_cookie(KEY, data)[1])).data == data
+    assert (await FlaskCookie(KEY).read(flask_cookie(KEY, data)[1])).data == data
 
 
 _TAG_KEYS = st.sampled_from([" di", " t", " b", " u", " d", " t__", " di__", "x", ""])
@@ -413,7 +406,7 @@ def test_flask_tags_are_undone_as_flask_does(value):
 
 @pytest.mark.parametrize("derivation", ["hmac", "django-concat", "concat"])
 @pytest.mark.parametrize("digest", ["sha1", "sha256", "sha512"])
-def test_a_flask_app_with_its_own_signature(derivation, digest):
+async def test_a_flask_app_with_its_own_signature(derivation, digest):
     """Salt, digest and derivation may be those of an app's own interface, and must be."""
     import hashlib
 
@@ -424,23 +417,23 @@ def test_a_flask_app_with_its_own_signature(derivation, digest):
 
     value = flask_cookie(KEY, DATA, Interface(), SESSION_COOKIE_NAME="own")[1]
     reader = FlaskCookie(KEY, salt="own", digest=digest, key_derivation=derivation, cookie_name="own")
-    assert run(reader.read(value)).data == DATA
-    assert run(FlaskCookie(KEY, salt="own", digest="sha384", key_derivation=derivation).read(value)) is None
+    assert (await reader.read(value)).data == DATA
+    assert await FlaskCookie(KEY, salt="own", digest="sha384", key_derivation=derivation).read(value) is None
 
 
-def test_keys_that_flask_and_django_had_before():
+async def test_keys_that_flask_and_django_had_before():
     """Cookies signed with a fallback key are read when that key is given too."""
     old = flask_cookie(OTHER, DATA)[1]
-    assert run(FlaskCookie([KEY, OTHER]).read(old)).data == DATA
-    assert run(DjangoCookie([KEY, OTHER]).read(django_cookie(OTHER, DATA)[1])).data == DATA
+    assert (await FlaskCookie([KEY, OTHER]).read(old)).data == DATA
+    assert (await DjangoCookie([KEY, OTHER]).read(django_cookie(OTHER, DATA)[1])).data == DATA
 
 
-def test_a_django_user_comes_along():
+async def test_a_django_user_comes_along():
     """The keys that Django's log-in writes are plain data."""
     data = {"_auth_user_id": "7", "_auth_user_backend": "django.contrib.auth.backends.ModelBackend"}
     value = django_cookie(KEY, data, SESSION_COOKIE_NAME="sid")
     assert value[0] == "sid"
-    assert run(DjangoCookie(KEY, cookie_name="sid").read(value[1])).data == data
+    assert (await DjangoCookie(KEY, cookie_name="sid").read(value[1])).data == data
 
 
 # --- genuine, and yet no session --------------------------------------------------------------------------------------
@@ -482,47 +475,47 @@ GENUINE_BUT_WRONG = {
 
 
 @pytest.mark.parametrize("name", GENUINE_BUT_WRONG)
-def test_a_genuine_cookie_that_cannot_be_a_session(name):
+async def test_a_genuine_cookie_that_cannot_be_a_session(name):
     """What is signed and yet malformed, too large or too deep reads as nothing, and raises nothing."""
     value = _flask_signed(GENUINE_BUT_WRONG[name])
     assert len(value) <= 65536
-    assert run(FlaskCookie(KEY).read(value)) is None
+    assert await FlaskCookie(KEY).read(value) is None
 
 
 @pytest.mark.parametrize(
     "payload", [_encoded(_nested(100)), _encoded(b'{"a": "' + b"x" * 1048000 + b'"}', compress=True)]
 )
-def test_what_is_just_within_the_limits(payload):
+async def test_what_is_just_within_the_limits(payload):
     """100 levels and a megabyte are read."""
-    found = run(FlaskCookie(KEY).read(_flask_signed(payload)))
+    found = await FlaskCookie(KEY).read(_flask_signed(payload))
     assert codec.decode(codec.encode(found.data)) == found.data
 
 
-def test_a_value_over_64_kilobytes_is_not_looked_at():
+async def test_a_value_over_64_kilobytes_is_not_looked_at():
     """No signature is computed over more than 65536 bytes."""
     short = _flask_signed(_encoded(b'{"a":"' + b"x" * 48000 + b'"}'))
     long = _flask_signed(_encoded(b'{"a":"' + b"x" * 49200 + b'"}'))
     assert len(short) <= 65536 < len(long)
-    assert run(FlaskCookie(KEY).read(short)) is not None
-    assert run(FlaskCookie(KEY).read(long)) is None
+    assert await FlaskCookie(KEY).read(short) is not None
+    assert await FlaskCookie(KEY).read(long) is None
 
 
 @pytest.mark.parametrize("stamp", [b"", b"!", b"A" * 12, b"A" * 5, b"_" * 11])
-def test_a_genuine_cookie_with_a_strange_time(stamp):
+async def test_a_genuine_cookie_with_a_strange_time(stamp):
     """A time of signing that is none, is far away or does not fit reads as nothing."""
     signed = _encoded(b'{"a": 1}') + b"." + stamp
     signer = itsdangerous.Signer(KEY, salt="cookie-session", key_derivation="hmac")
-    assert run(FlaskCookie(KEY).read(signer.sign(signed))) is None
+    assert await FlaskCookie(KEY).read(signer.sign(signed)) is None
 
 
 @pytest.mark.parametrize("stamp", ["", "!", "-1", "z" * 12, "0", "ü"])
-def test_a_genuine_django_cookie_with_a_strange_time(stamp):
+async def test_a_genuine_django_cookie_with_a_strange_time(stamp):
     """The same for Django's own way to write it."""
     from django.core.signing import Signer
 
     signer = Signer(key=KEY, salt="django.contrib.sessions.backends.signed_cookies")
     value = signer.sign(_encoded(b'{"a": 1}').decode() + ":" + stamp).encode()
-    assert run(DjangoCookie(KEY).read(value)) is None
+    assert await DjangoCookie(KEY).read(value) is None
 
 
 _PIECES = st.lists(
@@ -622,11 +615,11 @@ def test_readers_are_frozen_and_show_no_secret():
     assert "tea" not in repr(LegacySession({"cart": "tea"}))
 
 
-def test_an_old_key_may_be_short():
+async def test_an_old_key_may_be_short():
     """An old key is what it is: a short one gives no warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert run(StarletteCookie("short").read(starlette_cookie("short", DATA)[1])).data == DATA
+        assert (await StarletteCookie("short").read(starlette_cookie("short", DATA)[1])).data == DATA
 
 
 # --- sessions on a Redis server ---------------------------------------------------------------------------------------
@@ -674,55 +667,47 @@ async def litestar_cookie(store, data, **options):
 @pytest.mark.parametrize(
     "prefix", ["starsessions.", "", lambda session_id: f"<{session_id}>"], ids=["default", "none", "function"]
 )
-def test_a_starsessions_session_on_redis(redis_url, prefix, lifetime, decode):
+async def test_a_starsessions_session_on_redis(redis_url, prefix, lifetime, decode):
     """A session that starsessions wrote is read without its bookkeeping, and is gone once it was forgotten."""
-
-    async def go():
-        async with (
-            _connected(redis_url) as old,
-            redis.asyncio.Redis.from_url(redis_url, decode_responses=decode) as new,
-        ):
-            store = starsessions.stores.redis.RedisStore(connection=old, prefix=prefix)
-            name, value = await starsessions_cookie(store, DATA, lifetime=lifetime)
-            reader = StarsessionsRedis(new, prefix=prefix)
-            found = await reader.read(value)
-            assert found.data == DATA
-            assert abs(found.created_at - time.time()) < 60
-            assert name == reader.cookie_name
-            assert await StarsessionsRedis(new, prefix="other.").read(value) is None
-            await reader.forget(value)
-            (key,) = await old.keys()
-            assert 0 < await old.ttl(key) <= 10
-            assert (await reader.read(value)).data == DATA
-            await old.delete(key)
-            assert await reader.read(value) is None
-            await reader.forget(value)
-            assert await old.keys() == []
-
-    run(go())
+    async with (
+        _connected(redis_url) as old,
+        redis.asyncio.Redis.from_url(redis_url, decode_responses=decode) as new,
+    ):
+        store = starsessions.stores.redis.RedisStore(connection=old, prefix=prefix)
+        name, value = await starsessions_cookie(store, DATA, lifetime=lifetime)
+        reader = StarsessionsRedis(new, prefix=prefix)
+        found = await reader.read(value)
+        assert found.data == DATA
+        assert abs(found.created_at - time.time()) < 60
+        assert name == reader.cookie_name
+        assert await StarsessionsRedis(new, prefix="other.").read(value) is None
+        await reader.forget(value)
+        (key,) = await old.keys()
+        assert 0 < await old.ttl(key) <= 10
+        assert (await reader.read(value)).data == DATA
+        await old.delete(key)
+        assert await reader.read(value) is None
+        await reader.forget(value)
+        assert await old.keys() == []
 
 
-def test_a_starsessions_store_instead_of_a_client(redis_url):
+async def test_a_starsessions_store_instead_of_a_client(redis_url):
     """A store of starsessions is read through its own methods, and asked to let go of the session soon."""
-
-    async def go():
-        async with _connected(redis_url) as client:
-            store = starsessions.stores.redis.RedisStore(connection=client)
-            name, value = await starsessions_cookie(store, DATA, cookie_name="sid")
-            reader = StarsessionsRedis(store, cookie_name="sid")
-            assert name == "sid"
-            assert (await reader.read(value)).data == DATA
-            assert await reader.read(b"0" * 32) is None
-            await reader.forget(b"0" * 32)
-            await reader.forget(value)
-            (key,) = await client.keys()
-            assert 0 < await client.ttl(key) <= 10
-            assert (await reader.read(value)).data == DATA
-
-    run(go())
+    async with _connected(redis_url) as client:
+        store = starsessions.stores.redis.RedisStore(connection=client)
+        name, value = await starsessions_cookie(store, DATA, cookie_name="sid")
+        reader = StarsessionsRedis(store, cookie_name="sid")
+        assert name == "sid"
+        assert (await reader.read(value)).data == DATA
+        assert await reader.read(b"0" * 32) is None
+        await reader.forget(b"0" * 32)
+        await reader.forget(value)
+        (key,) = await client.keys()
+        assert 0 < await client.ttl(key) <= 10
+        assert (await reader.read(value)).data == DATA
 
 
-def test_a_starsessions_app_with_its_own_serializer():
+async def test_a_starsessions_app_with_its_own_serializer():
     """`loads` is the old serializer's `deserialize`."""
 
     class Reversed(starsessions.Serializer):
@@ -732,123 +717,94 @@ def test_a_starsessions_app_with_its_own_serializer():
         def deserialize(self, data):
             return json.loads(data[::-1]) if data else {}
 
-    async def go():
-        store = starsessions.InMemoryStore()
-        value = (await starsessions_cookie(store, DATA, serializer=Reversed()))[1]
-        assert (await StarsessionsRedis(store, loads=Reversed().deserialize).read(value)).data == DATA
-        assert await StarsessionsRedis(store).read(value) is None
-
-    run(go())
+    store = starsessions.InMemoryStore()
+    value = (await starsessions_cookie(store, DATA, serializer=Reversed()))[1]
+    assert (await StarsessionsRedis(store, loads=Reversed().deserialize).read(value)).data == DATA
+    assert await StarsessionsRedis(store).read(value) is None
 
 
 @pytest.mark.parametrize("namespace", ["LITESTAR", "LITESTAR_sessions", None])
 @pytest.mark.parametrize("as_store", [False, True], ids=["client", "store"])
-def test_a_litestar_session_on_redis(redis_url, namespace, as_store):
+async def test_a_litestar_session_on_redis(redis_url, namespace, as_store):
     """A session that Litestar wrote is read through a client or its store, and is gone once it was forgotten."""
-
-    async def go():
-        async with _connected(redis_url) as client:
-            store = LitestarStore(client, namespace=namespace)
-            name, value = await litestar_cookie(store, DATA)
-            reader = LitestarRedis(store) if as_store else LitestarRedis(client, namespace=namespace)
-            assert (await reader.read(value)).data == DATA
-            assert name == reader.cookie_name
-            assert await LitestarRedis(client, namespace="other").read(value) is None
-            await reader.forget(value)
-            (key,) = await client.keys()
-            assert 0 < await client.ttl(key) <= 10
-            assert (await reader.read(value)).data == DATA
-            await client.delete(key)
-            await reader.forget(value)
-            assert await client.keys() == []
-            assert await reader.read(value) is None
-
-    run(go())
-
-
-def test_the_default_namespace_is_that_of_litestars_store(redis_url):
-    """Nobody has to name what Litestar chose by itself."""
-
-    async def go():
-        async with _connected(redis_url) as client:
-            name, value = await litestar_cookie(LitestarStore(client), DATA, key="sid", session_id_bytes=16)
-            assert name == "sid"
-            assert (await LitestarRedis(client, cookie_name="sid").read(value)).data == DATA
-
-    run(go())
-
-
-def test_a_litestar_store_of_another_kind():
-    """Any store of Litestar's is read through its own methods."""
-
-    async def go():
-        store = LitestarMemory()
-        value = (await litestar_cookie(store, DATA))[1]
-        reader = LitestarRedis(store)
+    async with _connected(redis_url) as client:
+        store = LitestarStore(client, namespace=namespace)
+        name, value = await litestar_cookie(store, DATA)
+        reader = LitestarRedis(store) if as_store else LitestarRedis(client, namespace=namespace)
         assert (await reader.read(value)).data == DATA
+        assert name == reader.cookie_name
+        assert await LitestarRedis(client, namespace="other").read(value) is None
         await reader.forget(value)
-        assert 0 < await store.expires_in(value.decode()) <= 10
+        (key,) = await client.keys()
+        assert 0 < await client.ttl(key) <= 10
         assert (await reader.read(value)).data == DATA
-        assert await reader.read(b"0" * 32) is None
-        await reader.forget(b"0" * 32)
-        assert await store.get("0" * 32) is None
+        await client.delete(key)
+        await reader.forget(value)
+        assert await client.keys() == []
+        assert await reader.read(value) is None
 
-    run(go())
+
+async def test_the_default_namespace_is_that_of_litestars_store(redis_url):
+    """Nobody has to name what Litestar chose by itself."""
+    async with _connected(redis_url) as client:
+        name, value = await litestar_cookie(LitestarStore(client), DATA, key="sid", session_id_bytes=16)
+        assert name == "sid"
+        assert (await LitestarRedis(client, cookie_name="sid").read(value)).data == DATA
 
 
-def test_an_empty_session_on_redis_reads_nothing(redis_url):
+async def test_a_litestar_store_of_another_kind():
+    """Any store of Litestar's is read through its own methods."""
+    store = LitestarMemory()
+    value = (await litestar_cookie(store, DATA))[1]
+    reader = LitestarRedis(store)
+    assert (await reader.read(value)).data == DATA
+    await reader.forget(value)
+    assert 0 < await store.expires_in(value.decode()) <= 10
+    assert (await reader.read(value)).data == DATA
+    assert await reader.read(b"0" * 32) is None
+    await reader.forget(b"0" * 32)
+    assert await store.get("0" * 32) is None
+
+
+async def test_an_empty_session_on_redis_reads_nothing(redis_url):
     """Litestar writes an entry for every visitor; those with nothing in it stay where they are."""
-
-    async def go():
-        async with _connected(redis_url) as client:
-            value = (await litestar_cookie(LitestarStore(client), {}))[1]
-            assert await client.keys() != []
-            assert await LitestarRedis(client).read(value) is None
-            store = starsessions.stores.redis.RedisStore(connection=client)
-            await store.write("0" * 32, b'{"__metadata__": {"created": 1.5}}', 0, 0)
-            assert await StarsessionsRedis(client).read(b"0" * 32) is None
-
-    run(go())
+    async with _connected(redis_url) as client:
+        value = (await litestar_cookie(LitestarStore(client), {}))[1]
+        assert await client.keys() != []
+        assert await LitestarRedis(client).read(value) is None
+        store = starsessions.stores.redis.RedisStore(connection=client)
+        await store.write("0" * 32, b'{"__metadata__": {"created": 1.5}}', 0, 0)
+        assert await StarsessionsRedis(client).read(b"0" * 32) is None
 
 
-def test_every_cookie_with_every_other_reader(redis_url):
+async def test_every_cookie_with_every_other_reader(redis_url):
     """On one server and with one key, no reader of a server takes another library's cookie, nor the other way round."""
-
-    async def go():
-        async with _connected(redis_url) as client:
-            readers = {"starsessions": StarsessionsRedis(client), "Litestar": LitestarRedis(client)}
-            cookies = {
-                "starsessions": await starsessions_cookie(
-                    starsessions.stores.redis.RedisStore(connection=client), DATA
-                ),
-                "Litestar": await litestar_cookie(LitestarStore(client), DATA),
-            }
-            for name, library in SIGNED.items():
-                readers[name] = library.reader(KEY)
-                cookies[name] = await asyncio.to_thread(library.cookie, KEY, DATA)
-            for made, (_, value) in cookies.items():
-                for name, reader in readers.items():
-                    same = made in SIGNED and name in SIGNED and SIGNED[made].format == SIGNED[name].format
-                    assert (await reader.read(value) is not None) == (made == name or same), (made, name)
-
-    run(go())
+    async with _connected(redis_url) as client:
+        readers = {"starsessions": StarsessionsRedis(client), "Litestar": LitestarRedis(client)}
+        cookies = {
+            "starsessions": await starsessions_cookie(starsessions.stores.redis.RedisStore(connection=client), DATA),
+            "Litestar": await litestar_cookie(LitestarStore(client), DATA),
+        }
+        for name, library in SIGNED.items():
+            readers[name] = library.reader(KEY)
+            cookies[name] = await asyncio.to_thread(library.cookie, KEY, DATA)
+        for made, (_, value) in cookies.items():
+            for name, reader in readers.items():
+                same = made in SIGNED and name in SIGNED and SIGNED[made].format == SIGNED[name].format
+                assert (await reader.read(value) is not None) == (made == name or same), (made, name)
 
 
 @pytest.mark.parametrize(
     "value", [b"", b"null", b"0" * 15, b"0" * 513, b"A" * 32, b"0" * 31 + b"\n", b"x:" + b"0" * 32, b"\xff" * 32]
 )
-def test_only_ids_as_the_libraries_make_them_reach_the_server(redis_url, value):
+async def test_only_ids_as_the_libraries_make_them_reach_the_server(redis_url, value):
     """A client cannot name any other key of the database, and cannot delete it."""
-
-    async def go():
-        async with _connected(redis_url) as client:
-            await client.set(value, b'{"a": 1}')
-            for reader in (StarsessionsRedis(client, prefix=""), LitestarRedis(client, namespace=None)):
-                assert await reader.read(value) is None
-                await reader.forget(value)
-            assert await client.exists(value)
-
-    run(go())
+    async with _connected(redis_url) as client:
+        await client.set(value, b'{"a": 1}')
+        for reader in (StarsessionsRedis(client, prefix=""), LitestarRedis(client, namespace=None)):
+            assert await reader.read(value) is None
+            await reader.forget(value)
+        assert await client.exists(value)
 
 
 @pytest.mark.parametrize(
@@ -867,28 +823,20 @@ def test_only_ids_as_the_libraries_make_them_reach_the_server(redis_url, value):
     ids=lambda stored: ascii(stored[:12]),
 )
 @pytest.mark.parametrize("decode", [False, True], ids=["bytes", "text"])
-def test_an_entry_that_is_no_session(redis_url, stored, decode):
+async def test_an_entry_that_is_no_session(redis_url, stored, decode):
     """What cannot be a session reads as nothing, and raises nothing."""
-
-    async def go():
-        async with _connected(redis_url, decode_responses=decode) as client:
-            await client.set("k" + "0" * 32, stored)
-            assert await StarsessionsRedis(client, prefix="k").read(b"0" * 32) is None
-            await client.rename("k" + "0" * 32, "k:" + "0" * 32)
-            assert await LitestarRedis(client, namespace="k").read(b"0" * 32) is None
-
-    run(go())
+    async with _connected(redis_url, decode_responses=decode) as client:
+        await client.set("k" + "0" * 32, stored)
+        assert await StarsessionsRedis(client, prefix="k").read(b"0" * 32) is None
+        await client.rename("k" + "0" * 32, "k:" + "0" * 32)
+        assert await LitestarRedis(client, namespace="k").read(b"0" * 32) is None
 
 
-def test_an_entry_of_another_type(redis_url):
+async def test_an_entry_of_another_type(redis_url):
     """A key that holds no string is somebody else's."""
-
-    async def go():
-        async with _connected(redis_url) as client:
-            await client.rpush("k:" + "0" * 32, "x")
-            assert await LitestarRedis(client, namespace="k").read(b"0" * 32) is None
-
-    run(go())
+    async with _connected(redis_url) as client:
+        await client.rpush("k:" + "0" * 32, "x")
+        assert await LitestarRedis(client, namespace="k").read(b"0" * 32) is None
 
 
 # --- moving in --------------------------------------------------------------------------------------------------------
@@ -920,32 +868,29 @@ class _OwnReader:
         self.forgotten.append(value)
 
 
-def test_the_first_reader_that_finds_a_session_counts():
+async def test_the_first_reader_that_finds_a_session_counts():
     """Readers are asked in their order, each for every cookie of its name; what they refuse is counted."""
     refused = Counter()
     first, second = _OwnReader("one"), _OwnReader("two")
     move_in = MoveIn([first, second], _config(), refused)
 
-    async def go():
-        found = await move_in.find(_lookup(b"two=b; one=no; one=a"))
-        assert (found.reader, found.value, found.session.data) == (first, b"a", {"user_id": "a"})
-        assert "one=" not in repr(found) and "b'a'" not in repr(found)
-        assert refused == {"legacy": 1}
-        assert (await move_in.find(_lookup(b"one=no; two=b"))).reader is second
-        assert await move_in.find(_lookup(b"three=c")) is None
-        await move_in.forget(found)
-        assert (first.forgotten, second.forgotten) == ([b"a"], [])
-
-    run(go())
+    found = await move_in.find(_lookup(b"two=b; one=no; one=a"))
+    assert (found.reader, found.value, found.session.data) == (first, b"a", {"user_id": "a"})
+    assert "one=" not in repr(found) and "b'a'" not in repr(found)
+    assert refused == {"legacy": 1}
+    assert (await move_in.find(_lookup(b"one=no; two=b"))).reader is second
+    assert await move_in.find(_lookup(b"three=c")) is None
+    await move_in.forget(found)
+    assert (first.forgotten, second.forgotten) == ([b"a"], [])
 
 
 @pytest.mark.parametrize(
     "data", [{"x": object()}, {"x": "y" * 70000}, {1: 2}, {"x": bytearray(b"y")}, ["no", "dictionary"], "text"]
 )
-def test_a_session_that_does_not_fit_stays_outside(data):
+async def test_a_session_that_does_not_fit_stays_outside(data):
     """What Roomkey could not save is refused before a handler sees it."""
     refused = Counter()
-    assert run(MoveIn([_OwnReader(data=data)], _config(), refused).find(_lookup(b"own=a"))) is None
+    assert await MoveIn([_OwnReader(data=data)], _config(), refused).find(_lookup(b"own=a")) is None
     assert refused == {"legacy": 1}
 
 
@@ -973,12 +918,12 @@ def test_a_cookie_that_cannot_be_taken_back_is_a_mistake():
 
 
 @pytest.mark.parametrize("error", [OSError("hush"), RuntimeError("hush"), StoreUnavailable("hush")])
-def test_a_reader_that_cannot_know_makes_it_unavailable(error, caplog):
+async def test_a_reader_that_cannot_know_makes_it_unavailable(error, caplog):
     """Where nobody knows whether there is a session, nobody is logged out; it is logged once an outage."""
     reader = _OwnReader(error=error)
     move_in = MoveIn([reader], _config(), Counter())
 
-    async def go():
+    with caplog.at_level(logging.WARNING, "roomkey"):
         for _ in range(3):
             with pytest.raises(StoreUnavailable) as raised:
                 await move_in.find(_lookup(b"own=a"))
@@ -990,56 +935,43 @@ def test_a_reader_that_cannot_know_makes_it_unavailable(error, caplog):
         with pytest.raises(StoreUnavailable):
             await move_in.find(_lookup(b"own=a"))
         assert len(caplog.records) == 2
-
-    with caplog.at_level(logging.WARNING, "roomkey"):
-        run(go())
     assert "hush" not in caplog.text and "own=a" not in caplog.text
 
 
-def test_a_server_that_is_gone_makes_it_unavailable():
+async def test_a_server_that_is_gone_makes_it_unavailable():
     """A real client without its server gives StoreUnavailable, soon."""
-
-    async def go():
-        async with redis.asyncio.Redis.from_url("redis://127.0.0.1:1/0") as client:
-            move_in = MoveIn([LitestarRedis(client)], _config(store_timeout=0.2), Counter())
-            started = time.monotonic()
-            with pytest.raises(StoreUnavailable):
-                await move_in.find(_lookup(b"session=" + b"0" * 64))
-            assert time.monotonic() - started < 1.5
-
-    run(go())
+    async with redis.asyncio.Redis.from_url("redis://127.0.0.1:1/0") as client:
+        move_in = MoveIn([LitestarRedis(client)], _config(store_timeout=0.2), Counter())
+        started = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await move_in.find(_lookup(b"session=" + b"0" * 64))
+        assert time.monotonic() - started < 1.5
 
 
-def test_a_server_that_does_not_answer_makes_it_unavailable():
+async def test_a_server_that_does_not_answer_makes_it_unavailable():
     """A server that takes the connection and then says nothing is waited for as long as `store_timeout` says."""
 
-    async def go():
-        async def listen(reader, writer):
-            await reader.read()
-            writer.close()
+    async def listen(reader, writer):
+        await reader.read()
+        writer.close()
 
-        async with await asyncio.start_server(listen, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
-            async with redis.asyncio.Redis.from_url(f"redis://127.0.0.1:{port}/0") as client:
-                move_in = MoveIn([StarsessionsRedis(client)], _config(store_timeout=0.1), Counter())
-                with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.1 s"):
-                    await move_in.find(_lookup(b"session=" + b"0" * 32))
-
-    run(go())
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with redis.asyncio.Redis.from_url(f"redis://127.0.0.1:{port}/0") as client:
+            move_in = MoveIn([StarsessionsRedis(client)], _config(store_timeout=0.1), Counter())
+            with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.1 s"):
+                await move_in.find(_lookup(b"session=" + b"0" * 32))
 
 
-def test_forgetting_may_fail_without_harm(caplog):
+async def test_forgetting_may_fail_without_harm(caplog):
     """The new session counts: what cannot be removed is logged, and nothing is raised."""
     reader = _OwnReader()
     move_in = MoveIn([reader], _config(), Counter())
 
-    async def go():
+    with caplog.at_level(logging.WARNING, "roomkey"):
         found = await move_in.find(_lookup(b"own=a"))
         reader.error = OSError("hush")
         await move_in.forget(found)
-
-    with caplog.at_level(logging.WARNING, "roomkey"):
-        run(go())
     assert "could not be removed" in caplog.text and "hush" not in caplog.text
 
 
@@ -1115,117 +1047,98 @@ def _roomkey(*readers, **options):
 @by_library
 @pytest.mark.parametrize("name", ["session", "sessionid", "roomkey"])
 @pytest.mark.parametrize("path", ["/read", "/untouched"])
-def test_nobody_is_logged_out_by_the_switch(library, path, name):
+async def test_nobody_is_logged_out_by_the_switch(library, path, name):
     """The first request with an old cookie has its data and replaces the cookie, touched or not; so have later ones."""
     _, app = _roomkey(library.reader(KEY), session_cookie=name)
     old_name, value = library.cookie(KEY, DATA)
     browser = _Browser(app, **{old_name: value.decode()})
 
-    async def go():
-        assert await browser.visit(path) == (DATA if path == "/read" else {})
-        assert set(browser.cookies) == {name}
-        assert browser.cookies[name] != value.decode()
-        assert await browser.visit("/read") == DATA
-        assert browser.set_cookies == []
-
-    run(go())
+    assert await browser.visit(path) == (DATA if path == "/read" else {})
+    assert set(browser.cookies) == {name}
+    assert browser.cookies[name] != value.decode()
+    assert await browser.visit("/read") == DATA
+    assert browser.set_cookies == []
 
 
-def test_a_session_on_redis_moves_in_once(redis_url):
+async def test_a_session_on_redis_moves_in_once(redis_url):
     """The old entry goes soon after the new session was saved; a copy of the old cookie is good for nothing by then."""
-
-    async def go():
-        async with _connected(redis_url) as client:
-            for reader, (name, value) in (
-                (LitestarRedis(client), await litestar_cookie(LitestarStore(client), DATA)),
-                (
-                    StarsessionsRedis(client),
-                    await starsessions_cookie(starsessions.stores.redis.RedisStore(connection=client), DATA),
-                ),
-            ):
-                _, app = _roomkey(reader)
-                browser = _Browser(app, **{name: value.decode()})
-                assert await browser.visit("/read") == DATA
-                assert await browser.visit("/read") == DATA
-                assert await browser.visit("/log-out") == {}
-                assert await _Browser(app, **{name: value.decode()}).visit("/read") == {}
-            for key in await client.keys():
-                assert 0 < await client.ttl(key) <= 10
-
-    run(go())
+    async with _connected(redis_url) as client:
+        for reader, (name, value) in (
+            (LitestarRedis(client), await litestar_cookie(LitestarStore(client), DATA)),
+            (
+                StarsessionsRedis(client),
+                await starsessions_cookie(starsessions.stores.redis.RedisStore(connection=client), DATA),
+            ),
+        ):
+            _, app = _roomkey(reader)
+            browser = _Browser(app, **{name: value.decode()})
+            assert await browser.visit("/read") == DATA
+            assert await browser.visit("/read") == DATA
+            assert await browser.visit("/log-out") == {}
+            assert await _Browser(app, **{name: value.decode()}).visit("/read") == {}
+        for key in await client.keys():
+            assert 0 < await client.ttl(key) <= 10
 
 
-def test_logging_out_by_the_first_request():
+async def test_logging_out_by_the_first_request():
     """Who logs out with an old cookie is logged out: both cookies are taken back, and the old entry is removed."""
     reader = _OwnReader()
     _, app = _roomkey(reader)
     browser = _Browser(app, own="a", session="left over")
 
-    async def go():
-        assert await browser.visit("/log-out") == {}
-        assert (browser.cookies, reader.forgotten) == ({}, [b"a"])
-
-    run(go())
+    assert await browser.visit("/log-out") == {}
+    assert (browser.cookies, reader.forgotten) == ({}, [b"a"])
 
 
-def test_logging_out_by_the_first_request_under_the_same_name():
+async def test_logging_out_by_the_first_request_under_the_same_name():
     """The same where the old cookie has Roomkey's name."""
     _, app = _roomkey(StarletteCookie(KEY))
     browser = _Browser(app, session=starlette_cookie(KEY, DATA)[1].decode())
-    assert run(browser.visit("/log-out")) == {}
+    assert await browser.visit("/log-out") == {}
     assert browser.cookies == {}
 
 
-def test_a_log_out_is_not_undone_by_an_old_cookie():
+async def test_a_log_out_is_not_undone_by_an_old_cookie():
     """Who brings the card of a session that has ended is anonymous, whatever old cookie comes with it."""
     _, app = _roomkey(_OwnReader())
     browser = _Browser(app, own="a")
 
-    async def go():
-        await browser.visit("/read")
-        card = browser.cookies["session"]
-        browser.cookies["own"] = "a"  # as if it had come back
-        await browser.visit("/log-out")
-        assert browser.cookies == {}
-        assert await _Browser(app, own="a", session=card).visit("/read") == {}
-
-    run(go())
+    await browser.visit("/read")
+    card = browser.cookies["session"]
+    browser.cookies["own"] = "a"  # as if it had come back
+    await browser.visit("/log-out")
+    assert browser.cookies == {}
+    assert await _Browser(app, own="a", session=card).visit("/read") == {}
 
 
-def test_a_card_counts_before_an_old_cookie():
+async def test_a_card_counts_before_an_old_cookie():
     """With a genuine card of a live session, no reader is asked."""
     _, app = _roomkey(_OwnReader())
     browser = _Browser(app, own="a")
 
-    async def go():
-        await browser.visit("/read")
-        browser.cookies["own"] = "b"
-        assert await browser.visit("/read") == {"user_id": "a"}
-
-    run(go())
+    await browser.visit("/read")
+    browser.cookies["own"] = "b"
+    assert await browser.visit("/read") == {"user_id": "a"}
 
 
 @pytest.mark.parametrize("seal", [False, True])
-def test_first_requests_at_once_make_one_session(seal):
+async def test_first_requests_at_once_make_one_session(seal):
     """They all see the old session and none of their changes is lost; one of them gives the cookie."""
     reader = _OwnReader()
     store, app = _roomkey(reader, seal=seal)
     browsers = [_Browser(app, own="a") for _ in range(8)]
 
-    async def go():
-        answers = await asyncio.gather(*(browser.visit("/count") for browser in browsers))
-        assert answers == [{}] * 8
-        (given,) = [browser for browser in browsers if "session" in browser.cookies]
-        assert await given.visit("/read") == {"user_id": "a", "n": 8}
-        assert len(await store.of_user("a")) == 1
-        assert await browsers[0].visit("/count") == {}  # sent before the first answer was there
-        assert await given.visit("/read") == {"user_id": "a", "n": 9}
-
-    run(go())
+    answers = await asyncio.gather(*(browser.visit("/count") for browser in browsers))
+    assert answers == [{}] * 8
+    (given,) = [browser for browser in browsers if "session" in browser.cookies]
+    assert await given.visit("/read") == {"user_id": "a", "n": 8}
+    assert len(await store.of_user("a")) == 1
+    assert await browsers[0].visit("/count") == {}  # sent before the first answer was there
+    assert await given.visit("/read") == {"user_id": "a", "n": 9}
 
 
 @by_library
-def test_an_old_cookie_moves_in_once(library):
+async def test_an_old_cookie_moves_in_once(library):
     """After a log-out, and after the session has expired, its old cookie opens nothing for as long as it is genuine."""
     clock = Clock(time.time())
     reader = library.reader(KEY)
@@ -1234,101 +1147,86 @@ def test_an_old_cookie_moves_in_once(library):
     name, value = library.cookie(KEY, DATA)
     other = library.cookie(KEY, {**DATA, "x": 1})[1]
 
-    async def go():
-        for end in ("log out", "expire", "log out at once"):
-            cookie = {"log out": value, "expire": other}.get(end) or library.cookie(KEY, {**DATA, "y": 1})[1]
-            browser = _Browser(app, **{name: cookie.decode()})
-            if end == "log out at once":
+    for end in ("log out", "expire", "log out at once"):
+        cookie = {"log out": value, "expire": other}.get(end) or library.cookie(KEY, {**DATA, "y": 1})[1]
+        browser = _Browser(app, **{name: cookie.decode()})
+        if end == "log out at once":
+            await browser.visit("/log-out")
+        else:
+            assert (await browser.visit("/read"))["user_id"] == 7
+            if end == "log out":
                 await browser.visit("/log-out")
             else:
-                assert (await browser.visit("/read"))["user_id"] == 7
-                if end == "log out":
-                    await browser.visit("/log-out")
-                else:
-                    clock.advance(DAY)
-            copy = _Browser(app, **{name: cookie.decode()})
-            for _ in range(2):
-                assert await copy.visit("/read") == {}
-                assert copy.set_cookies == []
-        clock.advance(reader.max_age - 2 * DAY)
-        while await store.purge(100):
-            pass
-        assert await copy.visit("/read") == {}
-
-    run(go())
+                clock.advance(DAY)
+        copy = _Browser(app, **{name: cookie.decode()})
+        for _ in range(2):
+            assert await copy.visit("/read") == {}
+            assert copy.set_cookies == []
+    clock.advance(reader.max_age - 2 * DAY)
+    while await store.purge(100):
+        pass
+    assert await copy.visit("/read") == {}
 
 
-def test_an_old_cookie_is_served_for_a_moment_after_its_session_has_moved_in():
+async def test_an_old_cookie_is_served_for_a_moment_after_its_session_has_moved_in():
     """What the browser sent together is served without a cookie of its own; later there is nothing for it."""
     clock = Clock(time.time())
     app = SessionMiddleware(
         _shop, secret_key=SECRET, store=MemoryStore(clock=clock), legacy=[_OwnReader()], clock=clock
     )
 
-    async def go():
-        await _Browser(app, own="a").visit("/read")
-        late = _Browser(app, own="a")
-        clock.advance(9)
-        assert await late.visit("/read") == {"user_id": "a"}
-        assert late.set_cookies == []
-        clock.advance(2)
-        assert await late.visit("/read") == {}
-
-    run(go())
+    await _Browser(app, own="a").visit("/read")
+    late = _Browser(app, own="a")
+    clock.advance(9)
+    assert await late.visit("/read") == {"user_id": "a"}
+    assert late.set_cookies == []
+    clock.advance(2)
+    assert await late.visit("/read") == {}
 
 
-def test_an_old_cookie_from_before_the_log_in_opens_nothing_after_it():
+async def test_an_old_cookie_from_before_the_log_in_opens_nothing_after_it():
     """Who planted an old cookie does not get into the session of the user who logs in with it, first or later."""
     _, app = _roomkey(StarletteCookie(KEY))
 
-    async def go():
-        for paths in (["/log-in"], ["/read", "/log-in"]):
-            planted = starlette_cookie(KEY, {"cart": len(paths)})[1].decode()
-            victim = _Browser(app, session=planted)
-            for path in paths:
-                await victim.visit(path)
-            assert await _Browser(app, session=planted).visit("/read") == {}
-            assert await victim.visit("/read") == {"cart": len(paths), "user_id": "new"}
-
-    run(go())
+    for paths in (["/log-in"], ["/read", "/log-in"]):
+        planted = starlette_cookie(KEY, {"cart": len(paths)})[1].decode()
+        victim = _Browser(app, session=planted)
+        for path in paths:
+            await victim.visit(path)
+        assert await _Browser(app, session=planted).visit("/read") == {}
+        assert await victim.visit("/read") == {"cart": len(paths), "user_id": "new"}
 
 
-def test_a_slow_first_request_does_not_bring_back_what_has_ended():
+async def test_a_slow_first_request_does_not_bring_back_what_has_ended():
     """Two first requests, and a log-out while one of them still runs: it is saved nowhere."""
     store, app = _roomkey(_OwnReader())
 
-    async def go():
-        slow = await app.lifecycle.arrive([], {b"own": [b"a"]}.__getitem__)
-        browser = _Browser(app, own="a")
-        assert await browser.visit("/read") == {"user_id": "a"}
-        await browser.visit("/log-out")
-        slow.session["x"] = 1
-        await slow.commit()
-        assert slow.lost
-        assert await store.of_user("a") == []
-        assert await _Browser(app, own="a").visit("/read") == {}
-
-    run(go())
+    slow = await app.lifecycle.arrive([], {b"own": [b"a"]}.__getitem__)
+    browser = _Browser(app, own="a")
+    assert await browser.visit("/read") == {"user_id": "a"}
+    await browser.visit("/log-out")
+    slow.session["x"] = 1
+    await slow.commit()
+    assert slow.lost
+    assert await store.of_user("a") == []
+    assert await _Browser(app, own="a").visit("/read") == {}
 
 
-def test_a_revoked_session_does_not_move_in_again():
+async def test_a_revoked_session_does_not_move_in_again():
     """Not even where no response has given a cookie yet."""
     _, app = _roomkey(_OwnReader())
 
-    async def go():
-        with pytest.raises(RuntimeError):
-            await _Browser(app, own="a").visit("/raise")
-        assert await Sessions(app.lifecycle).revoke_all("a") == 1
-        assert await _Browser(app, own="a").visit("/read") == {}
-
-    run(go())
+    with pytest.raises(RuntimeError):
+        await _Browser(app, own="a").visit("/raise")
+    assert await Sessions(app.lifecycle).revoke_all("a") == 1
+    assert await _Browser(app, own="a").visit("/read") == {}
 
 
 @pytest.mark.parametrize("in_cookie", [False, True], ids=["on the server", "in the cookie"])
 @pytest.mark.parametrize(
     ("created_at", "known"), [(None, None), (500.0, 500.0), (2e9, 1e6), (math.inf, None), (math.nan, None)]
 )
-def test_a_session_that_moves_in_is_no_recent_log_in(in_cookie, created_at, known):
+async def test_a_session_that_moves_in_is_no_recent_log_in(in_cookie, created_at, known):
     """When the log-in was is not known: no sooner than the session began. A log-in of its own is recent."""
 
     class Reader(_OwnReader):
@@ -1340,31 +1238,28 @@ def test_a_session_that_moves_in_is_no_recent_log_in(in_cookie, created_at, know
     config = SessionConfig(secret_key=SECRET, store=store, legacy=[Reader()], clock=clock)
     life = SessionMiddleware(_shop, config).lifecycle
 
-    async def go():
-        visit = await life.arrive([], {b"own": [b"a"]}.__getitem__)
-        for _ in range(2):
-            moment = visit.session.authenticated_at
-            assert (None if moment is None else moment.timestamp()) == known
-            if known != 1e6:
-                with pytest.raises(LoginTooOld):
-                    visit.session.require_recent(300)
-            await visit.commit()
-            visit = await life.arrive([visit.card])
-        visit.session.reauthenticated()
-        visit.session.require_recent(300)
-        for act in ("invalidate", "log in"):
-            visit = await life.arrive([], {b"own": [act.encode()]}.__getitem__)
-            if act == "invalidate":
-                visit.session.invalidate()
-            visit.session["user_id"] = "a" if act == "invalidate" else "b"
-            await visit.commit()
-            (await life.arrive([visit.card])).session.require_recent(300)
-
-    run(go())
+    visit = await life.arrive([], {b"own": [b"a"]}.__getitem__)
+    for _ in range(2):
+        moment = visit.session.authenticated_at
+        assert (None if moment is None else moment.timestamp()) == known
+        if known != 1e6:
+            with pytest.raises(LoginTooOld):
+                visit.session.require_recent(300)
+        await visit.commit()
+        visit = await life.arrive([visit.card])
+    visit.session.reauthenticated()
+    visit.session.require_recent(300)
+    for act in ("invalidate", "log in"):
+        visit = await life.arrive([], {b"own": [act.encode()]}.__getitem__)
+        if act == "invalidate":
+            visit.session.invalidate()
+        visit.session["user_id"] = "a" if act == "invalidate" else "b"
+        await visit.commit()
+        (await life.arrive([visit.card])).session.require_recent(300)
 
 
 @pytest.mark.parametrize("store", ["memory://", "cookie://"])
-def test_a_user_that_is_no_id_stays_outside(store, caplog):
+async def test_a_user_that_is_no_id_stays_outside(store, caplog):
     """An old session whose value under `user_key` is no ID does not move in; that is said once."""
 
     class Reader(_OwnReader):
@@ -1373,17 +1268,14 @@ def test_a_user_that_is_no_id_stays_outside(store, caplog):
 
     app = SessionMiddleware(_shop, secret_key=SECRET, store=store, legacy=[Reader()])
 
-    async def go():
-        for _ in range(2):
-            assert await _Browser(app, own="a").visit("/read") == {}
-        assert app.lifecycle.refused["legacy"] == 2
-
-    run(go())
+    for _ in range(2):
+        assert await _Browser(app, own="a").visit("/read") == {}
+    assert app.lifecycle.refused["legacy"] == 2
     assert caplog.text.count("old sessions do not move in") == 1
 
 
 @pytest.mark.parametrize(("store", "size"), [("memory://", 65530), ("cookie://", 6000)])
-def test_a_session_that_just_does_not_fit_stays_outside(store, size, caplog):
+async def test_a_session_that_just_does_not_fit_stays_outside(store, size, caplog):
     """One that is too large with what Roomkey adds, or for a cookie, is no error on every page."""
 
     class Reader(_OwnReader):
@@ -1392,16 +1284,13 @@ def test_a_session_that_just_does_not_fit_stays_outside(store, size, caplog):
 
     app = SessionMiddleware(_shop, secret_key=SECRET, store=store, legacy=[Reader()])
 
-    async def go():
-        for _ in range(2):
-            assert await _Browser(app, own="a").visit("/read") == {}
-        assert app.lifecycle.refused["legacy"] == 2
-
-    run(go())
+    for _ in range(2):
+        assert await _Browser(app, own="a").visit("/read") == {}
+    assert app.lifecycle.refused["legacy"] == 2
     assert caplog.text.count("old sessions do not move in") == 1
 
 
-def test_an_old_cookie_under_another_readers_name_is_the_same_session():
+async def test_an_old_cookie_under_another_readers_name_is_the_same_session():
     """Who logged out cannot move in again by renaming the old cookie."""
     app = SessionMiddleware(
         _shop,
@@ -1412,16 +1301,13 @@ def test_an_old_cookie_under_another_readers_name_is_the_same_session():
     )
     cookie = starlette_cookie(KEY, DATA)[1].decode()
 
-    async def go():
-        browser = _Browser(app, session=cookie)
-        await browser.visit("/read")
-        await browser.visit("/log-out")
-        assert await _Browser(app, older=cookie).visit("/read") == {}
-
-    run(go())
+    browser = _Browser(app, session=cookie)
+    await browser.visit("/read")
+    await browser.visit("/log-out")
+    assert await _Browser(app, older=cookie).visit("/read") == {}
 
 
-def test_what_an_old_cookie_held_does_not_lead_to_the_sealed_session():
+async def test_what_an_old_cookie_held_does_not_lead_to_the_sealed_session():
     """With a dump of the store and every secret key, whoever guesses an old cookie's data finds nothing with it."""
     clock = Clock(time.time())
     store = MemoryStore(clock=clock)
@@ -1442,73 +1328,61 @@ def test_what_an_old_cookie_held_does_not_lead_to_the_sealed_session():
             secret, key = envelope.follow(record.data, record.successor, secret), record.successor
         return None
 
-    async def go():
-        browser = _Browser(app, session=cookie.decode())
-        await browser.visit("/count")
-        assert opened() == {"user_id": 7, "n": 1}  # as long as requests from before may still be saved
-        clock.advance(61)
-        await browser.visit("/count")
-        await app.lifecycle.store.purge(100)
-        assert opened() is None
-        assert await browser.visit("/read") == {"user_id": 7, "n": 2}
-        assert await _Browser(app, session=cookie.decode()).visit("/read") == {}
-
-    run(go())
+    browser = _Browser(app, session=cookie.decode())
+    await browser.visit("/count")
+    assert opened() == {"user_id": 7, "n": 1}  # as long as requests from before may still be saved
+    clock.advance(61)
+    await browser.visit("/count")
+    await app.lifecycle.store.purge(100)
+    assert opened() is None
+    assert await browser.visit("/read") == {"user_id": 7, "n": 2}
+    assert await _Browser(app, session=cookie.decode()).visit("/read") == {}
 
 
-def test_a_mark_that_cannot_be_followed():
+async def test_a_mark_that_cannot_be_followed():
     """A damaged mark, and one that leads to nothing, are no session and no error."""
     store, app = _roomkey(_OwnReader(), seal=True)
 
-    async def go():
-        await _Browser(app, own="a").visit("/read")
-        (mark,) = [key for key, record in store._records.items() if record.user is None]
-        good = store._records[mark]
-        for bad in ({"data": b"x"}, {"successor": None}, {"successor": "0" * 64}):
-            store._records[mark] = dataclasses.replace(good, **bad)
-            assert await _Browser(app, own="a").visit("/read") == {}
-
-    run(go())
+    await _Browser(app, own="a").visit("/read")
+    (mark,) = [key for key, record in store._records.items() if record.user is None]
+    good = store._records[mark]
+    for bad in ({"data": b"x"}, {"successor": None}, {"successor": "0" * 64}):
+        store._records[mark] = dataclasses.replace(good, **bad)
+        assert await _Browser(app, own="a").visit("/read") == {}
 
 
-def test_the_limit_counts_who_moves_in():
+async def test_the_limit_counts_who_moves_in():
     """`max_sessions_per_user` holds for sessions that move in too."""
     store, app = _roomkey(_OwnReader(data={"user_id": "a"}), max_sessions_per_user=2)
 
-    async def go():
-        browsers = [_Browser(app, own=str(number)) for number in range(3)]
-        for browser in browsers:
-            assert await browser.visit("/read") == {"user_id": "a"}
-        assert len(await store.of_user("a")) == 2
-
-    run(go())
+    browsers = [_Browser(app, own=str(number)) for number in range(3)]
+    for browser in browsers:
+        assert await browser.visit("/read") == {"user_id": "a"}
+    assert len(await store.of_user("a")) == 2
 
 
 @pytest.mark.parametrize("seal", [False, True])
-def test_requests_that_move_in_together_take_one_place_of_the_limit(seal):
+async def test_requests_that_move_in_together_take_one_place_of_the_limit(seal):
     """Twenty requests with one old cookie are one session: it pushes out the longest unused one, and no other."""
     clock = Clock(1_700_000_000.0)
     store = CountingStore(clock=clock)
     options = {"store": store, "clock": clock, "max_sessions_per_user": 2, "seal": seal}
     app = SessionMiddleware(_shop, secret_key=SECRET, legacy=[_OwnReader(data={"user_id": "new"})], **options)
 
-    async def go():
-        before = []
-        for _ in range(2):
-            before.append(_Browser(app))
-            await before[-1].visit("/log-in")
-            clock.advance(10)
-        together = [_Browser(app, own="a") for _ in range(20)]
-        assert await asyncio.gather(*(browser.visit("/read") for browser in together)) == [{"user_id": "new"}] * 20
-        assert len(await store.of_user("new")) == 2
-        # The browser keeps the card that came last.
-        assert {"user_id": "new"} in [await browser.visit("/read") for browser in together]
-        assert [await browser.visit("/read") for browser in before] == [{}, {"user_id": "new"}]
-
-    run(go())
+    before = []
+    for _ in range(2):
+        before.append(_Browser(app))
+        await before[-1].visit("/log-in")
+        clock.advance(10)
+    together = [_Browser(app, own="a") for _ in range(20)]
+    assert await asyncio.gather(*(browser.visit("/read") for browser in together)) == [{"user_id": "new"}] * 20
+    assert len(await store.of_user("new")) == 2
+    # The browser keeps the card that came last.
+    assert {"user_id": "new"} in [await browser.visit("/read") for browser in together]
+    assert [await browser.visit("/read") for browser in before] == [{}, {"user_id": "new"}]
 
 
-def test_a_copy_of_a_logged_out_cookie_in_the_last_second_of_its_life():
+async def test_a_copy_of_a_logged_out_cookie_in_the_last_second_of_its_life():
     """Whole seconds are counted there, so it lives a little longer than it says; what says that it moved in, longer."""
     clock = Clock(1_700_000_000.0)
     with mock.patch("time.time", clock):
@@ -1517,19 +1391,16 @@ def test_a_copy_of_a_logged_out_cookie_in_the_last_second_of_its_life():
     store = MemoryStore(clock=clock)
     app = SessionMiddleware(_shop, secret_key=SECRET, store=store, legacy=[reader], clock=clock)
 
-    async def go():
-        browser, copy = _Browser(app, session=value.decode()), _Browser(app, session=value.decode())
-        await browser.visit("/read")
-        await browser.visit("/log-out")
-        clock.advance(14 * DAY - 1)
-        for _ in range(30):
-            clock.advance(0.1)
-            assert await copy.visit("/read") == {}
-
-    run(go())
+    browser, copy = _Browser(app, session=value.decode()), _Browser(app, session=value.decode())
+    await browser.visit("/read")
+    await browser.visit("/log-out")
+    clock.advance(14 * DAY - 1)
+    for _ in range(30):
+        clock.advance(0.1)
+        assert await copy.visit("/read") == {}
 
 
-def test_two_apps_with_one_store_and_one_old_cookie():
+async def test_two_apps_with_one_store_and_one_old_cookie():
     """A session that moved in to the one is not the other's, whose cookie and keys are its own."""
     store = MemoryStore()
     shop, admin = (
@@ -1537,108 +1408,90 @@ def test_two_apps_with_one_store_and_one_old_cookie():
         for key, name in ((SECRET, "shop"), (OTHER, "admin"))
     )
 
-    async def go():
-        first, second = _Browser(shop, own="a"), _Browser(admin, own="a")
-        await first.visit("/count")
-        assert await second.visit("/read") == {"user_id": "a"}
-        await second.visit("/count")
-        assert await first.visit("/read") == {"user_id": "a", "n": 1}
-
-    run(go())
+    first, second = _Browser(shop, own="a"), _Browser(admin, own="a")
+    await first.visit("/count")
+    assert await second.visit("/read") == {"user_id": "a"}
+    await second.visit("/count")
+    assert await first.visit("/read") == {"user_id": "a", "n": 1}
 
 
-def test_a_refresh_gives_no_second_card():
+async def test_a_refresh_gives_no_second_card():
     """Another first request with the old cookie has moved the session in: its response carries the card."""
     _, app = _roomkey(_OwnReader())
 
-    async def go():
-        one, two = [await app.lifecycle.arrive([], {b"own": [b"a"]}.__getitem__) for _ in range(2)]
-        await one.commit()
-        await two.session.refresh()
-        two.session["x"] = 1
-        await two.commit()
-        assert two.card == b""
-        assert (await app.lifecycle.arrive([one.card])).session == {"user_id": "a", "x": 1}
-
-    run(go())
+    one, two = [await app.lifecycle.arrive([], {b"own": [b"a"]}.__getitem__) for _ in range(2)]
+    await one.commit()
+    await two.session.refresh()
+    two.session["x"] = 1
+    await two.commit()
+    assert two.card == b""
+    assert (await app.lifecycle.arrive([one.card])).session == {"user_id": "a", "x": 1}
 
 
 @pytest.mark.parametrize("act", ["rotate", "reauthenticated", "log in again", "remember"])
-def test_what_a_session_that_moves_in_cannot_do_without_a_cookie(act):
+async def test_what_a_session_that_moves_in_cannot_do_without_a_cookie(act):
     """In a response that has started: an error, not silence."""
     _, app = _roomkey(_OwnReader())
 
-    async def go():
-        visit = await app.lifecycle.arrive([], {b"own": [b"a"]}.__getitem__)
-        visit.cookie_possible = False
-        if act == "log in again":
-            visit.session.clear()
-            visit.session["user_id"] = "a"
-        elif act == "remember":
-            visit.session.remember(60)
-        else:
-            getattr(visit.session, act)()
-        with pytest.raises(ResponseStarted):
-            await visit.session.save()
-
-    run(go())
+    visit = await app.lifecycle.arrive([], {b"own": [b"a"]}.__getitem__)
+    visit.cookie_possible = False
+    if act == "log in again":
+        visit.session.clear()
+        visit.session["user_id"] = "a"
+    elif act == "remember":
+        visit.session.remember(60)
+    else:
+        getattr(visit.session, act)()
+    with pytest.raises(ResponseStarted):
+        await visit.session.save()
 
 
-def test_who_comes_second_files_what_the_first_request_could_not(monkeypatch):
+async def test_who_comes_second_files_what_the_first_request_could_not(monkeypatch):
     """The store failed after the first request had saved the session and before it had said whose it is."""
     store, app = _roomkey(_OwnReader(data={"user_id": "new"}), max_sessions_per_user=2)
 
     async def down(*args, **options):
         raise StoreUnavailable("down")
 
-    async def go():
-        browser = _Browser(app, own="a")
-        with monkeypatch.context() as patch:
-            patch.setattr(store, "update", down)
-            assert await browser.visit("/read") == 503
-        assert await store.of_user("new") == []
-        assert await browser.visit("/read") == {"user_id": "new"}
-        assert len(await store.of_user("new")) == 1
-        assert await browser.visit("/read") == {"user_id": "new"}
-        assert set(browser.cookies) == {"session"}
-
-    run(go())
+    browser = _Browser(app, own="a")
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "update", down)
+        assert await browser.visit("/read") == 503
+    assert await store.of_user("new") == []
+    assert await browser.visit("/read") == {"user_id": "new"}
+    assert len(await store.of_user("new")) == 1
+    assert await browser.visit("/read") == {"user_id": "new"}
+    assert set(browser.cookies) == {"session"}
 
 
-def test_the_list_of_sessions_says_from_where_one_moved_in():
+async def test_the_list_of_sessions_says_from_where_one_moved_in():
     """With `record_client`; and says nothing of who has logged out since."""
     _, app = _roomkey(_OwnReader())
 
-    async def go():
-        visit = await app.lifecycle.arrive([], {b"own": [b"a"]}.__getitem__)
-        visit.client = ("192.0.2.1", "a browser")
-        visit.session["x"] = 1
-        await visit.commit()
-        (info,) = await Sessions(app.lifecycle).of("a")
-        assert (info.ip, info.user_agent) == ("192.0.2.1", "a browser")
-        visit = await app.lifecycle.arrive([visit.card])
-        visit.client = ("192.0.2.1", "a browser")
-        del visit.session["user_id"]
-        await visit.commit()
-        assert (visit.record.ip, visit.record.user_agent) == (None, None)
-
-    run(go())
+    visit = await app.lifecycle.arrive([], {b"own": [b"a"]}.__getitem__)
+    visit.client = ("192.0.2.1", "a browser")
+    visit.session["x"] = 1
+    await visit.commit()
+    (info,) = await Sessions(app.lifecycle).of("a")
+    assert (info.ip, info.user_agent) == ("192.0.2.1", "a browser")
+    visit = await app.lifecycle.arrive([visit.card])
+    visit.client = ("192.0.2.1", "a browser")
+    del visit.session["user_id"]
+    await visit.commit()
+    assert (visit.record.ip, visit.record.user_agent) == (None, None)
 
 
-def test_a_log_in_by_the_first_request_is_no_part_of_the_old_session():
+async def test_a_log_in_by_the_first_request_is_no_part_of_the_old_session():
     """It gets an ID of its own, and the requests that were sent with it see nothing of it."""
     _, app = _roomkey(_OwnReader())
     one, two = _Browser(app, own="a"), _Browser(app, own="a")
 
-    async def go():
-        await one.visit("/log-in")
-        assert await one.visit("/read") == {"user_id": "new"}
-        assert await two.visit("/read") == {}
-
-    run(go())
+    await one.visit("/log-in")
+    assert await one.visit("/read") == {"user_id": "new"}
+    assert await two.visit("/read") == {}
 
 
-def test_a_store_that_is_down_loses_no_old_session(monkeypatch):
+async def test_a_store_that_is_down_loses_no_old_session(monkeypatch):
     """When the new session cannot be saved, the answer is 503, and the old cookie and entry stay."""
     reader = _OwnReader()
     store, app = _roomkey(reader)
@@ -1647,90 +1500,72 @@ def test_a_store_that_is_down_loses_no_old_session(monkeypatch):
     async def down(*args, **options):
         raise StoreUnavailable("down")
 
-    async def go():
-        with monkeypatch.context() as patch:
-            patch.setattr(store, "create", down)
-            assert await browser.visit("/read") == 503
-            assert (browser.cookies, reader.forgotten) == ({"own": "a"}, [])
-        assert await browser.visit("/read") == {"user_id": "a"}
-        assert (set(browser.cookies), reader.forgotten) == ({"session"}, [b"a"])
-
-    run(go())
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "create", down)
+        assert await browser.visit("/read") == 503
+        assert (browser.cookies, reader.forgotten) == ({"own": "a"}, [])
+    assert await browser.visit("/read") == {"user_id": "a"}
+    assert (set(browser.cookies), reader.forgotten) == ({"session"}, [b"a"])
 
 
-def test_an_old_server_that_is_down_is_503():
+async def test_an_old_server_that_is_down_is_503():
     """Where nobody knows whether there is an old session, the answer is 503, and the cookie stays."""
     reader = _OwnReader(error=OSError())
     _, app = _roomkey(reader)
     browser = _Browser(app, own="a")
 
-    async def go():
-        assert await browser.visit("/read") == 503
-        assert browser.cookies == {"own": "a"}
-        assert await _Browser(app).visit("/read") == {}  # others are served
-
-    run(go())
+    assert await browser.visit("/read") == 503
+    assert browser.cookies == {"own": "a"}
+    assert await _Browser(app).visit("/read") == {}  # others are served
 
 
-def test_a_websocket_moves_in_when_it_is_accepted():
+async def test_a_websocket_moves_in_when_it_is_accepted():
     """A WebSocket's cookie goes out when it is accepted; one that is refused leaves the old session for later."""
     reader = _OwnReader()
     _, app = _roomkey(reader)
     browser = _Browser(app, own="a")
 
-    async def go():
-        await browser.visit("/close", "websocket")
-        assert (browser.cookies, reader.forgotten) == ({"own": "a"}, [])
-        await browser.visit("/accept", "websocket")
-        assert (set(browser.cookies), reader.forgotten) == ({"session"}, [b"a"])
-        assert await browser.visit("/read") == {"user_id": "a"}
-
-    run(go())
+    await browser.visit("/close", "websocket")
+    assert (browser.cookies, reader.forgotten) == ({"own": "a"}, [])
+    await browser.visit("/accept", "websocket")
+    assert (set(browser.cookies), reader.forgotten) == ({"session"}, [b"a"])
+    assert await browser.visit("/read") == {"user_id": "a"}
 
 
 @pytest.mark.parametrize(("path", "error"), [("/raise", RuntimeError), ("/refuse", _Refusal)])
-def test_a_request_that_cannot_give_a_cookie_leaves_it_for_later(path, error):
+async def test_a_request_that_cannot_give_a_cookie_leaves_it_for_later(path, error):
     """After an unhandled error, or an answer whose one cookie is the app's, the old session is still there."""
     reader = _OwnReader()
     _, app = _roomkey(reader)
     browser = _Browser(app, own="a")
 
-    async def go():
-        with pytest.raises(error):
-            await browser.visit(path)
-        assert reader.forgotten == []
-        assert await browser.visit("/read") == {"user_id": "a"}
-
-    run(go())
+    with pytest.raises(error):
+        await browser.visit(path)
+    assert reader.forgotten == []
+    assert await browser.visit("/read") == {"user_id": "a"}
 
 
-def test_without_an_old_cookie_nothing_happens():
+async def test_without_an_old_cookie_nothing_happens():
     """Anonymous and forged requests stay anonymous; forged values are counted."""
     _, app = _roomkey(StarletteCookie(KEY))
 
-    async def go():
-        assert await _Browser(app).visit("/read") == {}
-        forged = _Browser(app, session=starlette_cookie(OTHER, DATA)[1].decode())
-        assert await forged.visit("/read") == {}
-        assert forged.set_cookies == []
-        assert app.lifecycle.refused["legacy"] == 1
-
-    run(go())
+    assert await _Browser(app).visit("/read") == {}
+    forged = _Browser(app, session=starlette_cookie(OTHER, DATA)[1].decode())
+    assert await forged.visit("/read") == {}
+    assert forged.set_cookies == []
+    assert app.lifecycle.refused["legacy"] == 1
 
 
-def test_a_cookie_of_the_same_name_at_another_path_is_taken_back_first():
+async def test_a_cookie_of_the_same_name_at_another_path_is_taken_back_first():
     """A browser that takes the two cookies for one keeps the new one."""
     _, app = _roomkey(StarletteCookie(KEY, path="/old"))
     browser = _Browser(app, session=starlette_cookie(KEY, DATA)[1].decode())
 
-    async def go():
-        assert await browser.visit("/read") == DATA
-        old, new = browser.set_cookies
-        assert "Max-Age=0" in old and "Path=/old" in old
-        assert browser.cookies == {"session": new.partition(";")[0].partition("=")[2]}
-        assert await browser.visit("/read") == DATA
-
-    run(go())
+    assert await browser.visit("/read") == DATA
+    old, new = browser.set_cookies
+    assert "Max-Age=0" in old and "Path=/old" in old
+    assert browser.cookies == {"session": new.partition(";")[0].partition("=")[2]}
+    assert await browser.visit("/read") == DATA
 
 
 def test_a_ravyn_app_moves_in():

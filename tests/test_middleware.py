@@ -188,89 +188,66 @@ async def log_in(app):
 # --- HTTP -------------------------------------------------------------------------------------------------------------
 
 
-def test_log_in_read_and_log_out():
+async def test_log_in_read_and_log_out():
     """What a log-in stored is read with its cookie, and a log-out takes the cookie back and kills every copy of it."""
-
-    async def scenario():
-        app = pages()
-        card = await log_in(app)
-        assert (await ask(app, http_scope("/read", card)))[1]["body"] == b"{'user_id': 7}"
-        out = (await ask(app, http_scope("/logout", card)))[0]
-        assert b"Max-Age=0" in header(out, b"set-cookie")[0]
-        assert cookie_in(out) == b""
-        assert (await ask(app, http_scope("/read", card)))[1]["body"] == b"{}"
-        assert app.config.store.rows == 0
-
-    asyncio.run(scenario())
+    app = pages()
+    card = await log_in(app)
+    assert (await ask(app, http_scope("/read", card)))[1]["body"] == b"{'user_id': 7}"
+    out = (await ask(app, http_scope("/logout", card)))[0]
+    assert b"Max-Age=0" in header(out, b"set-cookie")[0]
+    assert cookie_in(out) == b""
+    assert (await ask(app, http_scope("/read", card)))[1]["body"] == b"{}"
+    assert app.config.store.rows == 0
 
 
 @pytest.mark.parametrize("path", ["/", "/read", "/same"])
-def test_an_unchanged_session_sets_no_cookie_and_writes_nothing(path):
+async def test_an_unchanged_session_sets_no_cookie_and_writes_nothing(path):
     """A request that leaves its session as it was costs one load, sets no cookie and lets caches alone."""
-
-    async def scenario():
-        app = pages()
-        card = await log_in(app)
-        app.config.store.events.clear()
-        answer = (await ask(app, http_scope(path, card)))[0]
-        assert header(answer, b"set-cookie") == []
-        assert header(answer, b"cache-control") == []
-        assert app.config.store.events == ["load"]
-
-    asyncio.run(scenario())
+    app = pages()
+    card = await log_in(app)
+    app.config.store.events.clear()
+    answer = (await ask(app, http_scope(path, card)))[0]
+    assert header(answer, b"set-cookie") == []
+    assert header(answer, b"cache-control") == []
+    assert app.config.store.events == ["load"]
 
 
 @pytest.mark.parametrize("path", ["/", "/read"])
-def test_an_anonymous_request_that_stores_nothing_costs_nothing(path):
+async def test_an_anonymous_request_that_stores_nothing_costs_nothing(path):
     """Without a cookie and without a value stored there is no store operation and no cookie."""
-
-    async def scenario():
-        app = pages()
-        answer = (await ask(app, http_scope(path)))[0]
-        assert header(answer, b"set-cookie") == []
-        assert app.config.store.events == []
-
-    asyncio.run(scenario())
+    app = pages()
+    answer = (await ask(app, http_scope(path)))[0]
+    assert header(answer, b"set-cookie") == []
+    assert app.config.store.events == []
 
 
-def test_a_change_of_data_alone_sets_no_cookie():
+async def test_a_change_of_data_alone_sets_no_cookie():
     """A changed value is saved under the same ID: the browser's cookie is still right and none is sent."""
 
     async def handler(scope, send):
         scope["session"]["n"] = scope["session"].get("n", 0) + 1
 
-    async def scenario():
-        app = make(handler)
-        card = cookie_in((await ask(app, http_scope()))[0])
-        app.config.store.events.clear()
-        assert cookie_in((await ask(app, http_scope(card=card)))[0]) is None
-        assert app.config.store.events == ["load", "update"]
-
-    asyncio.run(scenario())
+    app = make(handler)
+    card = cookie_in((await ask(app, http_scope()))[0])
+    app.config.store.events.clear()
+    assert cookie_in((await ask(app, http_scope(card=card)))[0]) is None
+    assert app.config.store.events == ["load", "update"]
 
 
-def test_the_cookie_has_its_attributes():
+async def test_the_cookie_has_its_attributes():
     """The cookie is HttpOnly, SameSite, of the configured path, and lives for max_age."""
-
-    async def scenario():
-        app = pages(max_age=600, https_only=True, same_site="strict", path="/shop", domain="example.org")
-        value = header((await ask(app, http_scope("/login")))[0], b"set-cookie")[0]
-        assert value.partition(b"; ")[2] == (
-            b"Max-Age=600; Path=/shop; Domain=example.org; HttpOnly; SameSite=strict; Secure"
-        )
-
-    asyncio.run(scenario())
+    app = pages(max_age=600, https_only=True, same_site="strict", path="/shop", domain="example.org")
+    value = header((await ask(app, http_scope("/login")))[0], b"set-cookie")[0]
+    assert value.partition(b"; ")[2] == (
+        b"Max-Age=600; Path=/shop; Domain=example.org; HttpOnly; SameSite=strict; Secure"
+    )
 
 
-def test_the_cookie_of_a_deleted_session_has_the_same_attributes():
+async def test_the_cookie_of_a_deleted_session_has_the_same_attributes():
     """The header that takes a cookie back carries the path and domain that it was set with."""
-
-    async def scenario():
-        app = pages(path="/shop", domain="example.org")
-        value = header((await ask(app, http_scope("/logout", await log_in(app))))[0], b"set-cookie")[0]
-        assert b"; Path=/shop; Domain=example.org" in value
-
-    asyncio.run(scenario())
+    app = pages(path="/shop", domain="example.org")
+    value = header((await ask(app, http_scope("/logout", await log_in(app))))[0], b"set-cookie")[0]
+    assert b"; Path=/shop; Domain=example.org" in value
 
 
 @pytest.mark.parametrize(
@@ -282,7 +259,7 @@ def test_the_cookie_of_a_deleted_session_has_the_same_attributes():
         ([(b"vary", b"*")], [b"*"]),
     ],
 )
-def test_a_response_that_used_the_session_varies_by_cookie(before, after):
+async def test_a_response_that_used_the_session_varies_by_cookie(before, after):
     """Reading the session adds Cookie to Vary, exactly once, whatever the app had put there."""
 
     async def handler(scope, send):
@@ -290,15 +267,12 @@ def test_a_response_that_used_the_session_varies_by_cookie(before, after):
         await start(send, headers=before)
         await send(HELLO)
 
-    async def scenario():
-        assert header((await ask(make(handler), http_scope()))[0], b"vary") == after
-
-    asyncio.run(scenario())
+    assert header((await ask(make(handler), http_scope()))[0], b"vary") == after
 
 
 @pytest.mark.parametrize("name", ["is_new", "handle", "created_at", "expires_at", "authenticated_at"])
 @pytest.mark.parametrize("logged_in", [False, True])
-def test_a_response_that_used_what_is_known_of_the_session_varies_by_cookie(name, logged_in):
+async def test_a_response_that_used_what_is_known_of_the_session_varies_by_cookie(name, logged_in):
     """A page that says "welcome back", or when the session ends, is another one without the cookie."""
 
     async def handler(scope, send):
@@ -306,28 +280,21 @@ def test_a_response_that_used_what_is_known_of_the_session_varies_by_cookie(name
         await start(send)
         await send(HELLO)
 
-    async def scenario():
-        app = make(handler)
-        visit = app.lifecycle.anonymous()
-        visit.session["user_id"] = 7
-        await visit.commit()
-        scope = http_scope("/", visit.card) if logged_in else http_scope()
-        assert header((await ask(app, scope))[0], b"vary") == [b"Cookie"]
-
-    asyncio.run(scenario())
+    app = make(handler)
+    visit = app.lifecycle.anonymous()
+    visit.session["user_id"] = 7
+    await visit.commit()
+    scope = http_scope("/", visit.card) if logged_in else http_scope()
+    assert header((await ask(app, scope))[0], b"vary") == [b"Cookie"]
 
 
-def test_a_response_that_did_not_use_the_session_does_not_vary():
+async def test_a_response_that_did_not_use_the_session_does_not_vary():
     """A handler that never looks at the session leaves Vary alone, even for a browser that has a cookie."""
-
-    async def scenario():
-        app = pages()
-        assert header((await ask(app, http_scope("/", await log_in(app))))[0], b"vary") == []
-
-    asyncio.run(scenario())
+    app = pages()
+    assert header((await ask(app, http_scope("/", await log_in(app))))[0], b"vary") == []
 
 
-def test_a_response_with_a_cookie_is_kept_out_of_caches():
+async def test_a_response_with_a_cookie_is_kept_out_of_caches():
     """Whatever the app said about caching, a response that sets the cookie says no-store and nothing else."""
 
     async def handler(scope, send):
@@ -339,17 +306,14 @@ def test_a_response_with_a_cookie_is_kept_out_of_caches():
 
     stays = [(b"x", b"y"), (b"x-token-expires", b"600"), (b"x-upstream-cache-control", b"public")]
 
-    async def scenario():
-        answer = (await ask(make(handler), http_scope()))[0]
-        assert header(answer, b"cache-control") == [b"no-store"]
-        assert header(answer, b"expires") == []
-        ours = (b"set-cookie", b"vary", b"cache-control")
-        assert [pair for pair in answer["headers"] if pair[0] not in ours] == stays
-
-    asyncio.run(scenario())
+    answer = (await ask(make(handler), http_scope()))[0]
+    assert header(answer, b"cache-control") == [b"no-store"]
+    assert header(answer, b"expires") == []
+    ours = (b"set-cookie", b"vary", b"cache-control")
+    assert [pair for pair in answer["headers"] if pair[0] not in ours] == stays
 
 
-def test_cookies_of_the_app_itself_stay():
+async def test_cookies_of_the_app_itself_stay():
     """A Set-Cookie header that the app wrote goes out beside the session's."""
 
     async def handler(scope, send):
@@ -357,15 +321,12 @@ def test_cookies_of_the_app_itself_stay():
         await start(send, headers=[(b"set-cookie", b"theme=dark")])
         await send(HELLO)
 
-    async def scenario():
-        values = header((await ask(make(handler), http_scope()))[0], b"set-cookie")
-        assert values[0] == b"theme=dark"
-        assert len(values) == 2
-
-    asyncio.run(scenario())
+    values = header((await ask(make(handler), http_scope()))[0], b"set-cookie")
+    assert values[0] == b"theme=dark"
+    assert len(values) == 2
 
 
-def test_a_start_message_without_headers_is_fine():
+async def test_a_start_message_without_headers_is_fine():
     """An app that leaves the optional `headers` key out of its response gets its cookie all the same."""
 
     async def handler(scope, send):
@@ -373,13 +334,10 @@ def test_a_start_message_without_headers_is_fine():
         await send({"type": "http.response.start", "status": 204})
         await send({"type": "http.response.body"})
 
-    async def scenario():
-        assert cookie_in((await ask(make(handler), http_scope()))[0])
-
-    asyncio.run(scenario())
+    assert cookie_in((await ask(make(handler), http_scope()))[0])
 
 
-def test_the_store_has_acknowledged_before_the_first_byte_left():
+async def test_the_store_has_acknowledged_before_the_first_byte_left():
     """Creating, updating and ending a session are all finished when the response starts."""
 
     async def handler(scope, send):
@@ -389,19 +347,16 @@ def test_the_store_has_acknowledged_before_the_first_byte_left():
         else:
             session["n"] = session.get("n", 0) + 1
 
-    async def scenario():
-        store = SpyStore()
-        app = make(handler, store=store)
-        card = cookie_in((await ask(app, http_scope(), events=store.events))[0])
-        await ask(app, http_scope(card=card), events=store.events)
-        await ask(app, http_scope("/out", card), events=store.events)
-        out = ["http.response.start", "http.response.body"]
-        assert store.events == ["create", *out, "load", "update", *out, "load", "update", "delete", *out]
-
-    asyncio.run(scenario())
+    store = SpyStore()
+    app = make(handler, store=store)
+    card = cookie_in((await ask(app, http_scope(), events=store.events))[0])
+    await ask(app, http_scope(card=card), events=store.events)
+    await ask(app, http_scope("/out", card), events=store.events)
+    out = ["http.response.start", "http.response.body"]
+    assert store.events == ["create", *out, "load", "update", *out, "load", "update", "delete", *out]
 
 
-def test_a_change_of_user_rotates_the_id():
+async def test_a_change_of_user_rotates_the_id():
     """When `user_id` gets another value the response hands out a new card, and the old one is dead."""
 
     async def handler(scope, send):
@@ -413,41 +368,34 @@ def test_a_change_of_user_rotates_the_id():
             await start(send)
             await send({"type": "http.response.body", "body": repr(scope["session"].copy()).encode()})
 
-    async def scenario():
-        app = make(handler)
-        old = cookie_in((await ask(app, http_scope("/start")))[0])
-        new = cookie_in((await ask(app, http_scope("/login", old)))[0])
-        assert new not in (None, old)
-        assert (await ask(app, http_scope("/read", old)))[1]["body"] == b"{}"
-        assert (await ask(app, http_scope("/read", new)))[1]["body"] == b"{'cart': [1], 'user_id': 7}"
-
-    asyncio.run(scenario())
+    app = make(handler)
+    old = cookie_in((await ask(app, http_scope("/start")))[0])
+    new = cookie_in((await ask(app, http_scope("/login", old)))[0])
+    assert new not in (None, old)
+    assert (await ask(app, http_scope("/read", old)))[1]["body"] == b"{}"
+    assert (await ask(app, http_scope("/read", new)))[1]["body"] == b"{'cart': [1], 'user_id': 7}"
 
 
-def test_a_session_is_renewed_by_use():
+async def test_a_session_is_renewed_by_use():
     """Using a session after a tenth of max_age moves its end on, in the store and in the browser, by one touch."""
-
-    async def scenario():
-        clock = Clock()
-        app = pages(store=SpyStore(clock=clock), clock=clock, max_age=1000)
-        card = await log_in(app)
-        app.config.store.events.clear()
-        clock.advance(150)
-        answer = (await ask(app, http_scope("/read", card)))[0]
-        assert app.config.store.events == ["load", "touch"]
-        assert b"; Max-Age=1000;" in header(answer, b"set-cookie")[0]
-        clock.advance(900)
-        assert (await ask(app, http_scope("/read", card)))[1]["body"] == b"{'user_id': 7}"
-        clock.advance(1001)
-        assert (await ask(app, http_scope("/read", card)))[1]["body"] == b"{}"
-
-    asyncio.run(scenario())
+    clock = Clock()
+    app = pages(store=SpyStore(clock=clock), clock=clock, max_age=1000)
+    card = await log_in(app)
+    app.config.store.events.clear()
+    clock.advance(150)
+    answer = (await ask(app, http_scope("/read", card)))[0]
+    assert app.config.store.events == ["load", "touch"]
+    assert b"; Max-Age=1000;" in header(answer, b"set-cookie")[0]
+    clock.advance(900)
+    assert (await ask(app, http_scope("/read", card)))[1]["body"] == b"{'user_id': 7}"
+    clock.advance(1001)
+    assert (await ask(app, http_scope("/read", card)))[1]["body"] == b"{}"
 
 
 # --- scope["session"] replaced ----------------------------------------------------------------------------------------
 
 
-def test_a_dict_in_place_of_the_session_is_its_new_content():
+async def test_a_dict_in_place_of_the_session_is_its_new_content():
     """`scope["session"] = {...}` replaces what the session holds, under the same ID."""
 
     async def handler(scope, send):
@@ -459,31 +407,25 @@ def test_a_dict_in_place_of_the_session_is_its_new_content():
             await start(send)
             await send({"type": "http.response.body", "body": repr(scope["session"].copy()).encode()})
 
-    async def scenario():
-        app = make(handler)
-        card = cookie_in((await ask(app, http_scope("/start")))[0])
-        assert cookie_in((await ask(app, http_scope("/put", card)))[0]) is None
-        assert (await ask(app, http_scope("/read", card)))[1]["body"] == b"{'n': 2}"
-
-    asyncio.run(scenario())
+    app = make(handler)
+    card = cookie_in((await ask(app, http_scope("/start")))[0])
+    assert cookie_in((await ask(app, http_scope("/put", card)))[0]) is None
+    assert (await ask(app, http_scope("/read", card)))[1]["body"] == b"{'n': 2}"
 
 
-def test_a_dict_in_place_of_no_session_starts_one():
+async def test_a_dict_in_place_of_no_session_starts_one():
     """`scope["session"] = {...}` of an anonymous request makes a session and hands out its card."""
 
     async def handler(scope, send):
         scope["session"] = {"n": 1}
 
-    async def scenario():
-        app = make(handler)
-        assert cookie_in((await ask(app, http_scope()))[0])
-        assert app.config.store.rows == 1
-
-    asyncio.run(scenario())
+    app = make(handler)
+    assert cookie_in((await ask(app, http_scope()))[0])
+    assert app.config.store.rows == 1
 
 
 @pytest.mark.parametrize("way", ["none", "empty", "deleted"])
-def test_nothing_in_place_of_the_session_ends_it(way):
+async def test_nothing_in_place_of_the_session_ends_it(way):
     """None, an empty dict or no entry at all in place of the session is a log-out."""
 
     async def handler(scope, send):
@@ -496,51 +438,42 @@ def test_nothing_in_place_of_the_session_ends_it(way):
         else:
             del scope["session"]
 
-    async def scenario():
-        app = make(handler)
-        card = cookie_in((await ask(app, http_scope("/start")))[0])
-        assert cookie_in((await ask(app, http_scope("/end", card)))[0]) == b""
-        assert app.config.store.rows == 0
-
-    asyncio.run(scenario())
+    app = make(handler)
+    card = cookie_in((await ask(app, http_scope("/start")))[0])
+    assert cookie_in((await ask(app, http_scope("/end", card)))[0]) == b""
+    assert app.config.store.rows == 0
 
 
-def test_something_else_in_place_of_the_session_is_refused():
+async def test_something_else_in_place_of_the_session_is_refused():
     """A value that is no dict in place of the session is a TypeError that says so, and nothing is saved."""
 
     async def handler(scope, send):
         scope["session"] = ["no", "dict"]
 
-    async def scenario():
-        app = make(handler)
-        with pytest.raises(TypeError, match="it takes a dict"):
-            await ask(app, http_scope())
-        assert app.config.store.rows == 0
-
-    asyncio.run(scenario())
+    app = make(handler)
+    with pytest.raises(TypeError, match="it takes a dict"):
+        await ask(app, http_scope())
+    assert app.config.store.rows == 0
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_unhandled_error_saves_nothing():
+async def test_an_unhandled_error_saves_nothing():
     """A handler that raises leaves the session as it was, and its error goes on."""
 
     async def handler(scope, send):
         scope["session"]["n"] = 1
         raise LookupError("a bug")
 
-    async def scenario():
-        app = make(handler)
-        with pytest.raises(LookupError, match="a bug"):
-            await ask(app, http_scope())
-        assert app.config.store.events == []
-
-    asyncio.run(scenario())
+    app = make(handler)
+    with pytest.raises(LookupError, match="a bug"):
+        await ask(app, http_scope())
+    assert app.config.store.events == []
 
 
 @pytest.mark.parametrize("status", [302, 403, 404, 500, 503])
-def test_a_response_saves_whatever_its_status(status):
+async def test_a_response_saves_whatever_its_status(status):
     """A response that the app made, error or not, saves the session."""
 
     async def handler(scope, send):
@@ -548,18 +481,15 @@ def test_a_response_saves_whatever_its_status(status):
         await start(send, status)
         await send(HELLO)
 
-    async def scenario():
-        app = make(handler)
-        sent = await ask(app, http_scope())
-        assert sent[0]["status"] == status
-        assert cookie_in(sent[0])
-        assert app.config.store.rows == 1
-
-    asyncio.run(scenario())
+    app = make(handler)
+    sent = await ask(app, http_scope())
+    assert sent[0]["status"] == status
+    assert cookie_in(sent[0])
+    assert app.config.store.rows == 1
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_unstorable_data_saves_nothing_and_the_error_page_goes_out(known):
+async def test_unstorable_data_saves_nothing_and_the_error_page_goes_out(known):
     """A value that cannot be stored raises before the response starts; the framework's 500 then goes out cookieless."""
 
     async def app(scope, receive, send):
@@ -574,48 +504,39 @@ def test_unstorable_data_saves_nothing_and_the_error_page_goes_out(known):
             await start(send, 500)
             await send({"type": "http.response.body", "body": b"sorry"})
 
-    async def scenario():
-        store = SpyStore()
-        site = SessionMiddleware(app, secret_key=SECRET, store=store)
-        card = cookie_in((await ask(site, http_scope("/start")))[0]) if known else None
-        store.events.clear()
-        sent = await ask(site, http_scope("/", card))
-        assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
-        assert sent[0]["status"] == 500
-        assert sent[1]["body"] == b"sorry"
-        assert header(sent[0], b"set-cookie") == []
-        assert store.events == (["load"] if known else [])
-        assert store.rows == (1 if known else 0)
-
-    asyncio.run(scenario())
+    store = SpyStore()
+    site = SessionMiddleware(app, secret_key=SECRET, store=store)
+    card = cookie_in((await ask(site, http_scope("/start")))[0]) if known else None
+    store.events.clear()
+    sent = await ask(site, http_scope("/", card))
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == 500
+    assert sent[1]["body"] == b"sorry"
+    assert header(sent[0], b"set-cookie") == []
+    assert store.events == (["load"] if known else [])
+    assert store.rows == (1 if known else 0)
 
 
-def test_unstorable_data_is_named():
+async def test_unstorable_data_is_named():
     """The error for a value that cannot be stored names where it is and its type."""
 
     async def handler(scope, send):
         scope["session"]["cart"] = [{"price": object()}]
 
-    async def scenario():
-        with pytest.raises(SessionDataError, match=r"cart.*object"):
-            await ask(make(handler), http_scope())
-
-    asyncio.run(scenario())
+    with pytest.raises(SessionDataError, match=r"cart.*object"):
+        await ask(make(handler), http_scope())
 
 
-def test_too_much_data_saves_nothing():
+async def test_too_much_data_saves_nothing():
     """A session over `max_bytes` is refused by an error that names the largest key."""
 
     async def handler(scope, send):
         scope["session"].update(small=1, novel="x" * 2000)
 
-    async def scenario():
-        app = make(handler, max_bytes=1000)
-        with pytest.raises(SessionDataError, match="novel"):
-            await ask(app, http_scope())
-        assert app.config.store.events == []
-
-    asyncio.run(scenario())
+    app = make(handler, max_bytes=1000)
+    with pytest.raises(SessionDataError, match="novel"):
+        await ask(app, http_scope())
+    assert app.config.store.events == []
 
 
 # --- the store is down ------------------------------------------------------------------------------------------------
@@ -631,44 +552,37 @@ def _is_503(sent):
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_store_down_at_load_is_a_503(caplog):
+async def test_a_store_down_at_load_is_a_503(caplog):
     """With a genuine card and a store that fails, the handler never runs and the answer is 503 with Retry-After."""
     caplog.set_level(logging.WARNING, "roomkey")
 
-    async def scenario():
-        app = pages()
-        card = await log_in(app)
-        app.config.store.failing = {"load"}
-        _is_503(await ask(app, http_scope("/read", card)))
-        _is_503(await ask(app, http_scope("/read", card)))
-        app.config.store.failing = set()
-        assert (await ask(app, http_scope("/read", card)))[1]["body"] == b"{'user_id': 7}"
-
-    asyncio.run(scenario())
+    app = pages()
+    card = await log_in(app)
+    app.config.store.failing = {"load"}
+    _is_503(await ask(app, http_scope("/read", card)))
+    _is_503(await ask(app, http_scope("/read", card)))
+    app.config.store.failing = set()
+    assert (await ask(app, http_scope("/read", card)))[1]["body"] == b"{'user_id': 7}"
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
     assert "hunter2" not in caplog.text
 
 
-def test_a_renewal_that_is_refused_waits_for_the_next_request():
+async def test_a_renewal_that_is_refused_waits_for_the_next_request():
     """A store that is read-only or full serves whoever changes nothing, also when the session is due for renewal."""
-
-    async def scenario():
-        clock = Clock()
-        app = pages(store=SpyStore(clock=clock), clock=clock, max_age=1000)
-        card = await log_in(app)
-        clock.advance(500)
-        app.config.store.failing = {"touch"}
-        sent = await ask(app, http_scope("/read", card))
-        assert (sent[0]["status"], sent[1]["body"]) == (200, b"{'user_id': 7}")
-        assert header(sent[0], b"set-cookie") == []
-        app.config.store.failing = set()
-        assert cookie_in((await ask(app, http_scope("/read", card)))[0]) == card
-
-    asyncio.run(scenario())
+    clock = Clock()
+    app = pages(store=SpyStore(clock=clock), clock=clock, max_age=1000)
+    card = await log_in(app)
+    clock.advance(500)
+    app.config.store.failing = {"touch"}
+    sent = await ask(app, http_scope("/read", card))
+    assert (sent[0]["status"], sent[1]["body"]) == (200, b"{'user_id': 7}")
+    assert header(sent[0], b"set-cookie") == []
+    app.config.store.failing = set()
+    assert cookie_in((await ask(app, http_scope("/read", card)))[0]) == card
 
 
 @pytest.mark.parametrize("asked", ["save", "flashes", "refresh", "list"])
-def test_a_store_down_for_what_the_handler_asks_is_a_503(asked):
+async def test_a_store_down_for_what_the_handler_asks_is_a_503(asked):
     """What a handler awaits of the session, and does not catch, is an answer too."""
 
     async def handler(scope, send):
@@ -688,29 +602,26 @@ def test_a_store_down_for_what_the_handler_asks_is_a_503(asked):
         scope["session"].flash("hello")
         await start(send)
 
-    async def scenario():
-        store = SpyStore()
-        card = cookie_in((await ask(make(begin, store=store), http_scope()))[0])
+    store = SpyStore()
+    card = cookie_in((await ask(make(begin, store=store), http_scope()))[0])
 
-        async def broken(user):
-            raise OSError
+    async def broken(user):
+        raise OSError
 
-        store.of_user = broken
-        app = make(handler, store=store)
-        real = app.lifecycle.arrive
+    store.of_user = broken
+    app = make(handler, store=store)
+    real = app.lifecycle.arrive
 
-        async def arrive(*args):
-            visit = await real(*args)
-            store.failing = {"update", "load"}
-            return visit
+    async def arrive(*args):
+        visit = await real(*args)
+        store.failing = {"update", "load"}
+        return visit
 
-        app.lifecycle.arrive = arrive
-        _is_503(await ask(app, http_scope(card=card)))
-
-    asyncio.run(scenario())
+    app.lifecycle.arrive = arrive
+    _is_503(await ask(app, http_scope(card=card)))
 
 
-def test_a_store_down_after_the_response_has_started():
+async def test_a_store_down_after_the_response_has_started():
     """Then there is no other answer any more: the error is the server's to log."""
 
     async def handler(scope, send):
@@ -718,19 +629,16 @@ def test_a_store_down_after_the_response_has_started():
         scope["session"]["x"] = 1
         await scope["session"].save()
 
-    async def scenario():
-        store = SpyStore()
-        card = await log_in(pages(store=store))
-        app = make(handler, store=store)
-        store.failing = {"update"}
-        with pytest.raises(StoreUnavailable):
-            await ask(app, http_scope(card=card))
-
-    asyncio.run(scenario())
+    store = SpyStore()
+    card = await log_in(pages(store=store))
+    app = make(handler, store=store)
+    store.failing = {"update"}
+    with pytest.raises(StoreUnavailable):
+        await ask(app, http_scope(card=card))
 
 
 @pytest.mark.parametrize("operation", ["create", "update"])
-def test_a_store_down_at_save_is_a_503(operation):
+async def test_a_store_down_at_save_is_a_503(operation):
     """A response whose session could not be saved is replaced by a 503, whole."""
 
     async def handler(scope, send):
@@ -739,65 +647,51 @@ def test_a_store_down_at_save_is_a_503(operation):
         await send({"type": "http.response.body", "body": b"saved!", "more_body": True})
         await send({"type": "http.response.body", "body": b"really!"})
 
-    async def scenario():
-        app = make(handler)
-        card = cookie_in((await ask(app, http_scope()))[0]) if operation == "update" else None
-        app.config.store.failing = {operation}
-        _is_503(await ask(app, http_scope(card=card)))
-
-    asyncio.run(scenario())
+    app = make(handler)
+    card = cookie_in((await ask(app, http_scope()))[0]) if operation == "update" else None
+    app.config.store.failing = {operation}
+    _is_503(await ask(app, http_scope(card=card)))
 
 
 @pytest.mark.parametrize("operation", ["load", "create"])
-def test_a_slow_store_is_a_503_in_time(operation):
+async def test_a_slow_store_is_a_503_in_time(operation):
     """A store that does not answer within `store_timeout` is a 503, not an endless wait."""
-
-    async def scenario():
-        app = pages(store_timeout=0.05)
-        card = await log_in(app) if operation == "load" else None
-        app.config.store.slow = {operation}
-        before = time.monotonic()
-        _is_503(await ask(app, http_scope("/login" if card is None else "/read", card)))
-        assert time.monotonic() - before < 5
-
-    asyncio.run(scenario())
+    app = pages(store_timeout=0.05)
+    card = await log_in(app) if operation == "load" else None
+    app.config.store.slow = {operation}
+    before = time.monotonic()
+    _is_503(await ask(app, http_scope("/login" if card is None else "/read", card)))
+    assert time.monotonic() - before < 5
 
 
-def test_a_store_down_concerns_nobody_without_a_session():
+async def test_a_store_down_concerns_nobody_without_a_session():
     """Anonymous requests, and those with a forged card, are served while the store is down."""
-
-    async def scenario():
-        app = pages()
-        app.config.store.failing = {"load", "create", "update"}
-        for card in (None, b"forged"):
-            assert (await ask(app, http_scope("/read", card)))[0]["status"] == 200
-
-    asyncio.run(scenario())
+    app = pages()
+    app.config.store.failing = {"load", "create", "update"}
+    for card in (None, b"forged"):
+        assert (await ask(app, http_scope("/read", card)))[0]["status"] == 200
 
 
 # --- WebSockets -------------------------------------------------------------------------------------------------------
 
 
-def test_a_websocket_gets_its_cookie_with_accept():
+async def test_a_websocket_gets_its_cookie_with_accept():
     """A session begun before `websocket.accept` is saved, and its card travels with that message."""
 
     async def handler(scope, send):
         scope["session"]["n"] = 1
         await send({"type": "websocket.accept"})
 
-    async def scenario():
-        app = make(handler)
-        sent = await ask(app, websocket_scope(), events=app.config.store.events)
-        card = cookie_in(sent[0])
-        assert sent[0]["type"] == "websocket.accept"
-        assert header(sent[0], b"cache-control") == [b"no-store"]
-        assert app.config.store.events == ["create", "websocket.accept"]
-        assert (await app.lifecycle.arrive([card])).session == {"n": 1}
-
-    asyncio.run(scenario())
+    app = make(handler)
+    sent = await ask(app, websocket_scope(), events=app.config.store.events)
+    card = cookie_in(sent[0])
+    assert sent[0]["type"] == "websocket.accept"
+    assert header(sent[0], b"cache-control") == [b"no-store"]
+    assert app.config.store.events == ["create", "websocket.accept"]
+    assert (await app.lifecycle.arrive([card])).session == {"n": 1}
 
 
-def test_a_websocket_saves_when_told():
+async def test_a_websocket_saves_when_told():
     """`session.save()` in an accepted WebSocket saves at once, and other requests see it."""
 
     async def handler(scope, send):
@@ -813,19 +707,15 @@ def test_a_websocket_saves_when_told():
 
     seen = []
 
-    async def scenario():
-        nonlocal app, card
-        app = make(handler)
-        card = cookie_in((await ask(app, http_scope()))[0])
-        sent = await ask(app, websocket_scope(card=card))
-        assert [message["type"] for message in sent] == ["websocket.accept", "websocket.close"]
-
     app = card = None
-    asyncio.run(scenario())
+    app = make(handler)
+    card = cookie_in((await ask(app, http_scope()))[0])
+    sent = await ask(app, websocket_scope(card=card))
+    assert [message["type"] for message in sent] == ["websocket.accept", "websocket.close"]
     assert seen == [2]
 
 
-def test_a_websocket_saves_at_its_end():
+async def test_a_websocket_saves_at_its_end():
     """What a WebSocket changed after it was accepted is saved when its handler returns."""
 
     async def handler(scope, send):
@@ -836,17 +726,14 @@ def test_a_websocket_saves_at_its_end():
         scope["session"]["messages"].append("hi")
         await send({"type": "websocket.close"})
 
-    async def scenario():
-        app = make(handler)
-        card = cookie_in((await ask(app, http_scope()))[0])
-        await ask(app, websocket_scope(card=card))
-        assert (await app.lifecycle.arrive([card])).session == {"messages": ["hi"]}
-
-    asyncio.run(scenario())
+    app = make(handler)
+    card = cookie_in((await ask(app, http_scope()))[0])
+    await ask(app, websocket_scope(card=card))
+    assert (await app.lifecycle.arrive([card])).session == {"messages": ["hi"]}
 
 
 @pytest.mark.parametrize("explicit", [False, True])
-def test_a_websocket_cannot_start_a_session_after_accept(explicit):
+async def test_a_websocket_cannot_start_a_session_after_accept(explicit):
     """A new session after `websocket.accept` is ResponseStarted, at save() or at the end, and no record is made."""
 
     async def handler(scope, send):
@@ -855,16 +742,13 @@ def test_a_websocket_cannot_start_a_session_after_accept(explicit):
         if explicit:
             await scope["session"].save()
 
-    async def scenario():
-        app = make(handler)
-        with pytest.raises(ResponseStarted, match=r"^.{,123}$"):  # bytes: what fits into a close frame
-            await ask(app, websocket_scope())
-        assert app.config.store.rows == 0
-
-    asyncio.run(scenario())
+    app = make(handler)
+    with pytest.raises(ResponseStarted, match=r"^.{,123}$"):  # bytes: what fits into a close frame
+        await ask(app, websocket_scope())
+    assert app.config.store.rows == 0
 
 
-def test_a_websocket_refused_by_the_app_saves():
+async def test_a_websocket_refused_by_the_app_saves():
     """A WebSocket that the app closes before it accepted saves its change to a known session."""
 
     async def handler(scope, send):
@@ -874,19 +758,16 @@ def test_a_websocket_refused_by_the_app_saves():
         scope["session"]["n"] = 2
         await send({"type": "websocket.close", "code": 1008})
 
-    async def scenario():
-        app = make(handler)
-        card = cookie_in((await ask(app, http_scope()))[0])
-        sent = await ask(app, websocket_scope(card=card))
-        assert sent == [{"type": "websocket.close", "code": 1008}]
-        assert (await app.lifecycle.arrive([card])).session == {"n": 2}
-
-    asyncio.run(scenario())
+    app = make(handler)
+    card = cookie_in((await ask(app, http_scope()))[0])
+    sent = await ask(app, websocket_scope(card=card))
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+    assert (await app.lifecycle.arrive([card])).session == {"n": 2}
 
 
 @pytest.mark.parametrize("when", ["load", "update"])
 @pytest.mark.parametrize("extension", [False, True])
-def test_a_store_down_refuses_a_websocket(when, extension):
+async def test_a_store_down_refuses_a_websocket(when, extension):
     """With the store down a WebSocket is answered 503 where the server can, and closed with code 1013 where not."""
 
     async def handler(scope, send):
@@ -895,31 +776,28 @@ def test_a_store_down_refuses_a_websocket(when, extension):
             await send({"type": "websocket.accept"})
             await send({"type": "websocket.send", "text": "too late"})
 
-    async def scenario():
-        app = make(handler)
-        card = cookie_in((await ask(app, http_scope()))[0])
-        app.config.store.failing = {when}
-        more = {"extensions": {"websocket.http.response": {}}} if extension else {}
-        sent = await ask(app, websocket_scope(card=card, **more))
-        if extension:
-            assert [message["type"] for message in sent] == [
-                "websocket.http.response.start",
-                "websocket.http.response.body",
-            ]
-            assert sent[0]["status"] == 503
-            assert int(header(sent[0], b"retry-after")[0]) > 0
-        else:
-            assert [message["type"] for message in sent] == ["websocket.close"]
-            assert sent[0]["code"] == 1013
-
-    asyncio.run(scenario())
+    app = make(handler)
+    card = cookie_in((await ask(app, http_scope()))[0])
+    app.config.store.failing = {when}
+    more = {"extensions": {"websocket.http.response": {}}} if extension else {}
+    sent = await ask(app, websocket_scope(card=card, **more))
+    if extension:
+        assert [message["type"] for message in sent] == [
+            "websocket.http.response.start",
+            "websocket.http.response.body",
+        ]
+        assert sent[0]["status"] == 503
+        assert int(header(sent[0], b"retry-after")[0]) > 0
+    else:
+        assert [message["type"] for message in sent] == ["websocket.close"]
+        assert sent[0]["code"] == 1013
 
 
 # --- streams and background tasks -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_a_stream_saves_at_its_end(nested):
+async def test_a_stream_saves_at_its_end(nested):
     """A change made while the body streams, also deep inside a value, is saved when the app returns."""
 
     async def handler(scope, send):
@@ -936,18 +814,15 @@ def test_a_stream_saves_at_its_end(nested):
             session["n"] = 2
         await send({"type": "http.response.body", "body": b"b"})
 
-    async def scenario():
-        app = make(handler)
-        card = cookie_in((await ask(app, http_scope("/start")))[0])
-        sent = await ask(app, http_scope("/", card))
-        assert cookie_in(sent[0]) is None
-        expected = {"n": 1, "log": ["streamed"]} if nested else {"n": 2, "log": []}
-        assert (await app.lifecycle.arrive([card])).session == expected
-
-    asyncio.run(scenario())
+    app = make(handler)
+    card = cookie_in((await ask(app, http_scope("/start")))[0])
+    sent = await ask(app, http_scope("/", card))
+    assert cookie_in(sent[0]) is None
+    expected = {"n": 1, "log": ["streamed"]} if nested else {"n": 2, "log": []}
+    assert (await app.lifecycle.arrive([card])).session == expected
 
 
-def test_a_stream_cannot_start_a_session():
+async def test_a_stream_cannot_start_a_session():
     """A new session after the response started is ResponseStarted, and no record is made that nobody has a card for."""
 
     async def handler(scope, send):
@@ -955,16 +830,13 @@ def test_a_stream_cannot_start_a_session():
         scope["session"]["n"] = 1
         await send(HELLO)
 
-    async def scenario():
-        app = make(handler)
-        with pytest.raises(ResponseStarted):
-            await ask(app, http_scope())
-        assert app.config.store.rows == 0
-
-    asyncio.run(scenario())
+    app = make(handler)
+    with pytest.raises(ResponseStarted):
+        await ask(app, http_scope())
+    assert app.config.store.rows == 0
 
 
-def test_a_stream_that_breaks_saves_nothing_more():
+async def test_a_stream_that_breaks_saves_nothing_more():
     """An error in the middle of a stream saves nothing of what was changed since the response started."""
 
     async def handler(scope, send):
@@ -975,17 +847,14 @@ def test_a_stream_that_breaks_saves_nothing_more():
         scope["session"]["n"] = 2
         raise LookupError
 
-    async def scenario():
-        app = make(handler)
-        card = cookie_in((await ask(app, http_scope("/start")))[0])
-        with pytest.raises(LookupError):
-            await ask(app, http_scope("/", card))
-        assert (await app.lifecycle.arrive([card])).session == {"n": 1}
-
-    asyncio.run(scenario())
+    app = make(handler)
+    card = cookie_in((await ask(app, http_scope("/start")))[0])
+    with pytest.raises(LookupError):
+        await ask(app, http_scope("/", card))
+    assert (await app.lifecycle.arrive([card])).session == {"n": 1}
 
 
-def test_a_background_task_saves():
+async def test_a_background_task_saves():
     """A change made after the whole response was sent, as background tasks make it, is saved."""
 
     async def handler(scope, send):
@@ -994,15 +863,12 @@ def test_a_background_task_saves():
         await send(HELLO)
         scope["session"]["mailed"] = True
 
-    async def scenario():
-        app = make(handler)
-        card = cookie_in((await ask(app, http_scope()))[0])
-        assert (await app.lifecycle.arrive([card])).session == {"n": 1, "mailed": True}
-
-    asyncio.run(scenario())
+    app = make(handler)
+    card = cookie_in((await ask(app, http_scope()))[0])
+    assert (await app.lifecycle.arrive([card])).session == {"n": 1, "mailed": True}
 
 
-def test_a_log_out_in_a_stream_ends_the_session():
+async def test_a_log_out_in_a_stream_ends_the_session():
     """A session cleared after the response started is gone from the store, though its cookie cannot be taken back."""
 
     async def handler(scope, send):
@@ -1013,14 +879,11 @@ def test_a_log_out_in_a_stream_ends_the_session():
         scope["session"].clear()
         await send(HELLO)
 
-    async def scenario():
-        app = make(handler)
-        card = cookie_in((await ask(app, http_scope("/start")))[0])
-        await ask(app, http_scope("/", card))
-        assert app.config.store.rows == 0
-        assert (await app.lifecycle.arrive([card])).session == {}
-
-    asyncio.run(scenario())
+    app = make(handler)
+    card = cookie_in((await ask(app, http_scope("/start")))[0])
+    await ask(app, http_scope("/", card))
+    assert app.config.store.rows == 0
+    assert (await app.lifecycle.arrive([card])).session == {}
 
 
 # --- lifespan ---------------------------------------------------------------------------------------------------------
@@ -1053,130 +916,101 @@ def _with_lifespan(events):
     return app
 
 
-def test_the_store_opens_and_closes_with_the_lifespan():
+async def test_the_store_opens_and_closes_with_the_lifespan():
     """The store is open before the app starts up and closed after it shut down, and no task stays behind."""
-
-    async def scenario():
-        store = SpyStore()
-        before = asyncio.all_tasks()
-        app = SessionMiddleware(_with_lifespan(store.events), secret_key=SECRET, store=store)
-        sent = await _lifespan(app)
-        assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
-        assert store.events[:4] == ["open", "lifespan.startup", "lifespan.shutdown", "close"]
-        assert set(store.events[4:]) <= {"close"}
-        assert asyncio.all_tasks() == before
-
-    asyncio.run(scenario())
+    store = SpyStore()
+    before = asyncio.all_tasks()
+    app = SessionMiddleware(_with_lifespan(store.events), secret_key=SECRET, store=store)
+    sent = await _lifespan(app)
+    assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert store.events[:4] == ["open", "lifespan.startup", "lifespan.shutdown", "close"]
+    assert set(store.events[4:]) <= {"close"}
+    assert asyncio.all_tasks() == before
 
 
-def test_a_wrong_configuration_fails_the_startup():
+async def test_a_wrong_configuration_fails_the_startup():
     """A store that can never open fails the startup with its reason, and the app is not started.
 
     It raises too: test clients wait for that.
     """
-
-    async def scenario():
-        store = SpyStore()
-        store.open_error = ConfigurationError("store: the file is a directory")
-        before = asyncio.all_tasks()
-        sent = []
-        with pytest.raises(ConfigurationError, match="directory"):
-            await _lifespan(SessionMiddleware(_with_lifespan(store.events), secret_key=SECRET, store=store), sent)
-        assert sent == [{"type": "lifespan.startup.failed", "message": "store: the file is a directory"}]
-        assert store.events == []
-        assert asyncio.all_tasks() == before
-
-    asyncio.run(scenario())
+    store = SpyStore()
+    store.open_error = ConfigurationError("store: the file is a directory")
+    before = asyncio.all_tasks()
+    sent = []
+    with pytest.raises(ConfigurationError, match="directory"):
+        await _lifespan(SessionMiddleware(_with_lifespan(store.events), secret_key=SECRET, store=store), sent)
+    assert sent == [{"type": "lifespan.startup.failed", "message": "store: the file is a directory"}]
+    assert store.events == []
+    assert asyncio.all_tasks() == before
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("down"), OSError("down")])
-def test_a_store_that_is_down_does_not_stop_the_startup(error):
+async def test_a_store_that_is_down_does_not_stop_the_startup(error):
     """An app whose store cannot be reached yet starts all the same."""
-
-    async def scenario():
-        store = SpyStore()
-        store.open_error = error
-        sent = await _lifespan(SessionMiddleware(_with_lifespan([]), secret_key=SECRET, store=store))
-        assert sent[0]["type"] == "lifespan.startup.complete"
-
-    asyncio.run(scenario())
+    store = SpyStore()
+    store.open_error = error
+    sent = await _lifespan(SessionMiddleware(_with_lifespan([]), secret_key=SECRET, store=store))
+    assert sent[0]["type"] == "lifespan.startup.complete"
 
 
-def test_an_app_without_lifespan_support_leaves_no_task():
+async def test_an_app_without_lifespan_support_leaves_no_task():
     """An app that raises at the lifespan scope is let raise, with the store closed and no task left behind."""
 
     async def app(scope, receive, send):
         raise NotImplementedError
 
-    async def scenario():
-        store = SpyStore()
-        before = asyncio.all_tasks()
-        with pytest.raises(NotImplementedError):
-            await _lifespan(SessionMiddleware(app, secret_key=SECRET, store=store))
-        assert store.events == ["open", "close"]
-        assert asyncio.all_tasks() == before
-
-    asyncio.run(scenario())
+    store = SpyStore()
+    before = asyncio.all_tasks()
+    with pytest.raises(NotImplementedError):
+        await _lifespan(SessionMiddleware(app, secret_key=SECRET, store=store))
+    assert store.events == ["open", "close"]
+    assert asyncio.all_tasks() == before
 
 
-def test_sessions_work_without_a_lifespan():
+async def test_sessions_work_without_a_lifespan():
     """A server that never runs the lifespan gets sessions all the same, and no task is left behind."""
-
-    async def scenario():
-        before = asyncio.all_tasks()
-        app = pages(store="memory://")
-        card = await log_in(app)
-        assert (await ask(app, http_scope("/read", card)))[1]["body"] == b"{'user_id': 7}"
-        assert asyncio.all_tasks() == before
-
-    asyncio.run(scenario())
+    before = asyncio.all_tasks()
+    app = pages(store="memory://")
+    card = await log_in(app)
+    assert (await ask(app, http_scope("/read", card)))[1]["body"] == b"{'user_id': 7}"
+    assert asyncio.all_tasks() == before
 
 
-def test_sqlite_works_with_and_without_a_lifespan(tmp_path):
+async def test_sqlite_works_with_and_without_a_lifespan(tmp_path):
     """The SQLite store opens itself when nobody else does, and a session outlives the app that made it."""
+    app = pages(store=f"sqlite:///{tmp_path}/sessions.db")
+    card = await log_in(app)
+    await app.lifecycle.store.close()
 
-    async def without():
-        app = pages(store=f"sqlite:///{tmp_path}/sessions.db")
-        card = await log_in(app)
-        await app.lifecycle.store.close()
-        return card
-
-    async def within(card):
-        app = pages(store=f"sqlite:///{tmp_path}/sessions.db")
-        await app.lifecycle.store.open()
-        body = (await ask(app, http_scope("/read", card)))[1]["body"]
-        await app.lifecycle.store.close()
-        return body
-
-    card = asyncio.run(without())
-    assert asyncio.run(within(card)) == b"{'user_id': 7}"
+    app = pages(store=f"sqlite:///{tmp_path}/sessions.db")
+    await app.lifecycle.store.open()
+    body = (await ask(app, http_scope("/read", card)))[1]["body"]
+    await app.lifecycle.store.close()
+    assert body == b"{'user_id': 7}"
 
 
 # --- several middlewares ----------------------------------------------------------------------------------------------
 
 
-def test_a_mounted_app_sees_the_one_session():
+async def test_a_mounted_app_sees_the_one_session():
     """A second middleware of the same cookie inside the first leaves the session to the outer one."""
 
     async def handler(scope, send):
         scope["session"]["n"] = scope["session"].get("n", 0) + 1
 
-    async def scenario():
-        inner = make(handler)
-        store = SpyStore()
-        outer = SessionMiddleware(inner, secret_key=SECRET + "!", store=store)
-        answer = (await ask(outer, http_scope()))[0]
-        card = cookie_in(answer)
-        assert len(header(answer, b"set-cookie")) == 1
-        await ask(outer, http_scope(card=card))
-        assert (await outer.lifecycle.arrive([card])).session == {"n": 2}
-        assert inner.config.store.events == []
-        assert store.events[:3] == ["create", "load", "update"]
-
-    asyncio.run(scenario())
+    inner = make(handler)
+    store = SpyStore()
+    outer = SessionMiddleware(inner, secret_key=SECRET + "!", store=store)
+    answer = (await ask(outer, http_scope()))[0]
+    card = cookie_in(answer)
+    assert len(header(answer, b"set-cookie")) == 1
+    await ask(outer, http_scope(card=card))
+    assert (await outer.lifecycle.arrive([card])).session == {"n": 2}
+    assert inner.config.store.events == []
+    assert store.events[:3] == ["create", "load", "update"]
 
 
-def test_middlewares_of_different_cookies_are_independent():
+async def test_middlewares_of_different_cookies_are_independent():
     """Two middlewares with cookies of different names keep two sessions, each under its own cookie."""
 
     async def innermost(scope, receive, send):
@@ -1191,19 +1025,16 @@ def test_middlewares_of_different_cookies_are_independent():
     inner = SessionMiddleware(innermost, secret_key=SECRET, store=SpyStore(), session_cookie="inner")
     outer = SessionMiddleware(between, secret_key=SECRET, store=SpyStore(), session_cookie="outer")
 
-    async def scenario():
-        answer = (await ask(outer, http_scope()))[0]
-        inner_card, outer_card = cookie_in(answer, b"inner"), cookie_in(answer, b"outer")
-        assert inner_card
-        assert outer_card
-        assert header(answer, b"vary") == [b"Cookie"]
-        assert header(answer, b"cache-control") == [b"no-store"]
-        assert (await inner.lifecycle.arrive([inner_card])).session == {"inner": 1}
-        assert (await outer.lifecycle.arrive([outer_card])).session == {"outer": 1}
-        assert (await inner.lifecycle.arrive([outer_card])).session == {}
-        assert (await outer.lifecycle.arrive([inner_card])).session == {}
-
-    asyncio.run(scenario())
+    answer = (await ask(outer, http_scope()))[0]
+    inner_card, outer_card = cookie_in(answer, b"inner"), cookie_in(answer, b"outer")
+    assert inner_card
+    assert outer_card
+    assert header(answer, b"vary") == [b"Cookie"]
+    assert header(answer, b"cache-control") == [b"no-store"]
+    assert (await inner.lifecycle.arrive([inner_card])).session == {"inner": 1}
+    assert (await outer.lifecycle.arrive([outer_card])).session == {"outer": 1}
+    assert (await inner.lifecycle.arrive([outer_card])).session == {}
+    assert (await outer.lifecycle.arrive([inner_card])).session == {}
 
 
 # --- making it --------------------------------------------------------------------------------------------------------
@@ -1233,22 +1064,22 @@ def test_wrong_options_are_named(arguments, options, says):
         SessionMiddleware(never, *arguments, **options)
 
 
-def test_other_scopes_pass_untouched():
+async def test_other_scopes_pass_untouched():
     """A scope type that is neither HTTP, WebSocket nor lifespan goes through as it came."""
     seen = []
 
     async def app(scope, receive, send):
         seen.append(dict(scope))
 
-    asyncio.run(SessionMiddleware(app, secret_key=SECRET, store="memory://")({"type": "other"}, never, never))
+    await SessionMiddleware(app, secret_key=SECRET, store="memory://")({"type": "other"}, never, never)
     assert seen == [{"type": "other"}]
 
 
-def test_the_session_is_a_dict():
+async def test_the_session_is_a_dict():
     """Frameworks that check `isinstance(session, dict)` find one, and it is a Session."""
 
     async def handler(scope, send):
         assert isinstance(scope["session"], dict)
         assert type(scope["session"]) is Session
 
-    assert asyncio.run(ask(make(handler), http_scope()))
+    assert await ask(make(handler), http_scope())

@@ -101,93 +101,78 @@ OUTAGES = {
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
-def test_an_outage_is_a_503_and_is_over_at_once(engine, outage, caplog):
+async def test_an_outage_is_a_503_and_is_over_at_once(engine, outage, caplog):
     """While the server is away each request is 503 in time; a second after its return all is well, nothing lost."""
     begin, end = OUTAGES[outage]
 
-    async def scenario():
-        site = Site(engine.store())
-        cards = [await site.log_in(user) for user in range(5)]
-        await site.ask(cards[0], lambda session: session.update(kept="acknowledged"))
-        caplog.clear()
-        await asyncio.to_thread(begin, engine.server)
-        try:
-            for _ in range(2):
-                await refused_in_time(site, cards[0])
-        finally:
-            await asyncio.to_thread(end, engine.server)
-        assert len(lines(caplog, logging.ERROR)) == 1
-        assert await site.until_served(cards[0]) < 1 + SLACK
-        assert len(lines(caplog, logging.WARNING)) == 1
-        assert await site.read(cards[0]) == (200, {"user_id": 0, "kept": "acknowledged"})
-        answers = await asyncio.gather(*(site.read(card) for card in cards for _ in range(10)))
-        assert [seen["user_id"] for _, seen in answers] == [user for user in range(5) for _ in range(10)]
-        assert (await site.ask(cards[1], lambda session: session.update(x=1)))[0] == 200
-        assert len(lines(caplog, logging.ERROR)) == 1
-        await site.store.close()
-
-    asyncio.run(scenario())
+    site = Site(engine.store())
+    cards = [await site.log_in(user) for user in range(5)]
+    await site.ask(cards[0], lambda session: session.update(kept="acknowledged"))
+    caplog.clear()
+    await asyncio.to_thread(begin, engine.server)
+    try:
+        for _ in range(2):
+            await refused_in_time(site, cards[0])
+    finally:
+        await asyncio.to_thread(end, engine.server)
+    assert len(lines(caplog, logging.ERROR)) == 1
+    assert await site.until_served(cards[0]) < 1 + SLACK
+    assert len(lines(caplog, logging.WARNING)) == 1
+    assert await site.read(cards[0]) == (200, {"user_id": 0, "kept": "acknowledged"})
+    answers = await asyncio.gather(*(site.read(card) for card in cards for _ in range(10)))
+    assert [seen["user_id"] for _, seen in answers] == [user for user in range(5) for _ in range(10)]
+    assert (await site.ask(cards[1], lambda session: session.update(x=1)))[0] == 200
+    assert len(lines(caplog, logging.ERROR)) == 1
+    await site.store.close()
 
 
-def test_a_restart_between_two_requests_goes_unnoticed(engine, caplog):
+async def test_a_restart_between_two_requests_goes_unnoticed(engine, caplog):
     """A server that was restarted while nobody asked costs at most one refused request for each connection."""
+    site = Site(engine.store(), timeout=2)
+    cards = [await site.log_in(user) for user in range(5)]
+    await asyncio.gather(*(site.read(card) for card in cards * 5))
+    await asyncio.to_thread(engine.server.restart)
+    assert await site.until_served(cards[0]) < 1 + SLACK
+    for user, card in enumerate(cards):
+        assert await site.read(card) == (200, {"user_id": user})
+    await site.store.close()
 
-    async def scenario():
-        site = Site(engine.store(), timeout=2)
-        cards = [await site.log_in(user) for user in range(5)]
-        await asyncio.gather(*(site.read(card) for card in cards * 5))
-        await asyncio.to_thread(engine.server.restart)
-        assert await site.until_served(cards[0]) < 1 + SLACK
-        for user, card in enumerate(cards):
-            assert await site.read(card) == (200, {"user_id": user})
+
+async def test_connections_reset_in_the_middle_of_an_answer(engine):
+    """Each request is answered 200 or 503, never with another session's data; afterwards everything is as before."""
+    async with Proxy(engine.server.port) as proxy:
+        site = Site(engine.store(proxy.port), timeout=2)
+        cards = [await site.log_in(user) for user in range(10)]
+        for cut in (0, 1, 7, 40):
+            proxy.cut_after = cut
+            answers = await asyncio.gather(*(site.read(card) for card in cards))
+            assert {status for status, _ in answers} <= {200, 503}
+            writes = [site.ask(card, lambda session, cut=cut: session.update(x=cut)) for card in cards]
+            assert {status for status, _, _ in await asyncio.gather(*writes)} <= {200, 503}
+            proxy.cut_after = None
+            await site.until_served(cards[0])
+            for user, card in enumerate(cards):
+                status, seen = await site.read(card)
+                assert (status, seen["user_id"]) == (200, user)
         await site.store.close()
 
-    asyncio.run(scenario())
 
-
-def test_connections_reset_in_the_middle_of_an_answer(engine):
-    """Each request is answered 200 or 503, never with another session's data; afterwards everything is as before."""
-
-    async def scenario():
-        async with Proxy(engine.server.port) as proxy:
-            site = Site(engine.store(proxy.port), timeout=2)
-            cards = [await site.log_in(user) for user in range(10)]
-            for cut in (0, 1, 7, 40):
-                proxy.cut_after = cut
-                answers = await asyncio.gather(*(site.read(card) for card in cards))
-                assert {status for status, _ in answers} <= {200, 503}
-                writes = [site.ask(card, lambda session, cut=cut: session.update(x=cut)) for card in cards]
-                assert {status for status, _, _ in await asyncio.gather(*writes)} <= {200, 503}
-                proxy.cut_after = None
-                await site.until_served(cards[0])
-                for user, card in enumerate(cards):
-                    status, seen = await site.read(card)
-                    assert (status, seen["user_id"]) == (200, user)
-            await site.store.close()
-
-    asyncio.run(scenario())
-
-
-def test_a_slow_server_is_waited_for_no_longer_than_allowed(engine):
+async def test_a_slow_server_is_waited_for_no_longer_than_allowed(engine):
     """Slower than store_timeout is a 503 in time; within it, an answer; and the connections do not pile up."""
-
-    async def scenario():
-        async with Proxy(engine.server.port) as proxy:
-            site = Site(engine.store(proxy.port))
-            card = await site.log_in(1)
-            proxy.delay = 1.0
-            for _ in range(3):
-                await refused_in_time(site, card)
-            assert proxy.connections <= 20
-            proxy.delay = 0
-            assert await site.until_served(card) < 1 + SLACK
-            await site.store.close()
-            proxy.delay = 0.05
-            patient = Site(engine.store(proxy.port), timeout=5)
-            assert await patient.read(card) == (200, {"user_id": 1})
-            await patient.store.close()
-
-    asyncio.run(scenario())
+    async with Proxy(engine.server.port) as proxy:
+        site = Site(engine.store(proxy.port))
+        card = await site.log_in(1)
+        proxy.delay = 1.0
+        for _ in range(3):
+            await refused_in_time(site, card)
+        assert proxy.connections <= 20
+        proxy.delay = 0
+        assert await site.until_served(card) < 1 + SLACK
+        await site.store.close()
+        proxy.delay = 0.05
+        patient = Site(engine.store(proxy.port), timeout=5)
+        assert await patient.read(card) == (200, {"user_id": 1})
+        await patient.store.close()
 
 
 REFUSALS = {  # engine and way: how it begins, how it ends
@@ -217,40 +202,37 @@ REFUSALS = {  # engine and way: how it begins, how it ends
 
 
 @pytest.mark.parametrize(("engine", "way"), REFUSALS, indirect=["engine"])
-def test_a_server_that_refuses_writes(engine, way, caplog):
+async def test_a_server_that_refuses_writes(engine, way, caplog):
     """Reads go on, writes are 503, and all is well when it takes writes again: one outage in the log."""
     refuse, accept = REFUSALS[engine.name, way]
 
-    async def scenario():
-        site = Site(engine.store(), timeout=2)
-        card = await site.log_in(1)
-        caplog.clear()
-        await engine.run(*refuse)
-        try:
-            deadline = time.monotonic() + 5
-            while (await site.ask(card, lambda session: session.update(x=time.monotonic())))[0] == 200:
-                assert time.monotonic() < deadline  # the setting takes a moment to arrive
-                await asyncio.sleep(0.02)
-            for _ in range(3):
-                status, headers, _ = await site.ask(card, lambda session: session.update(refused=True))
-                assert status == 503 and b"retry-after" in headers
-                status, seen = await site.read(card)
-                assert status == 200 and "refused" not in seen
-                await asyncio.sleep(SETTLING)
-        finally:
-            await engine.run(*accept)
+    site = Site(engine.store(), timeout=2)
+    card = await site.log_in(1)
+    caplog.clear()
+    await engine.run(*refuse)
+    try:
         deadline = time.monotonic() + 5
-        while (await site.ask(card, lambda session: session.update(y=1)))[0] != 200:
-            assert time.monotonic() < deadline
+        while (await site.ask(card, lambda session: session.update(x=time.monotonic())))[0] == 200:
+            assert time.monotonic() < deadline  # the setting takes a moment to arrive
             await asyncio.sleep(0.02)
-        while not lines(caplog, logging.WARNING):
-            assert time.monotonic() < deadline
-            assert (await site.ask(card, lambda session: session.update(z=time.monotonic())))[0] == 200
-        assert (await site.read(card))[1]["y"] == 1
-        assert [len(lines(caplog, level)) for level in (logging.ERROR, logging.WARNING)] == [1, 1]
-        await site.store.close()
-
-    asyncio.run(scenario())
+        for _ in range(3):
+            status, headers, _ = await site.ask(card, lambda session: session.update(refused=True))
+            assert status == 503 and b"retry-after" in headers
+            status, seen = await site.read(card)
+            assert status == 200 and "refused" not in seen
+            await asyncio.sleep(SETTLING)
+    finally:
+        await engine.run(*accept)
+    deadline = time.monotonic() + 5
+    while (await site.ask(card, lambda session: session.update(y=1)))[0] != 200:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    while not lines(caplog, logging.WARNING):
+        assert time.monotonic() < deadline
+        assert (await site.ask(card, lambda session: session.update(z=time.monotonic())))[0] == 200
+    assert (await site.read(card))[1]["y"] == 1
+    assert [len(lines(caplog, level)) for level in (logging.ERROR, logging.WARNING)] == [1, 1]
+    await site.store.close()
 
 
 @contextlib.contextmanager
@@ -273,11 +255,12 @@ def full_mariadb():
 
 
 @pytest.mark.parametrize(("name", "full"), [("postgres", full_postgres), ("mariadb", full_mariadb)])
-def test_a_server_whose_disk_is_full(name, full, caplog):
+async def test_a_server_whose_disk_is_full(name, full, caplog):
     """New sessions are 503, and those that are there are read; all is well when there is room again."""
     data = secrets.token_hex(10_000)  # SQL databases compress, and not this
-
-    async def scenario():
+    with full() as (server, stop_growing, make_room):
+        engine = Engine(name, server)
+        await engine.prepare()
         site = Site(engine.store(), timeout=2)
         cards = [await site.log_in(user) for user in range(3)]
         fill = lambda session: session.update(user_id=9, data=data)  # noqa: E731
@@ -306,27 +289,18 @@ def test_a_server_whose_disk_is_full(name, full, caplog):
         assert await site.read(cards[1]) == (200, {"user_id": 1})
         await site.store.close()
 
-    with full() as (server, stop_growing, make_room):
-        engine = Engine(name, server)
-        asyncio.run(engine.prepare())
-        asyncio.run(scenario())
 
-
-def test_an_outage_at_the_start_is_no_reason_not_to_start(engine):
+async def test_an_outage_at_the_start_is_no_reason_not_to_start(engine):
     """An app whose store is down starts, answers 503, and serves when the store is there."""
-
-    async def scenario():
-        site = Site(engine.store())
-        card = await site.log_in(7)
-        await site.store.close()
-        await asyncio.to_thread(engine.server.stop)
-        late = Site(engine.store())
-        try:
-            await refused_in_time(late, card)
-        finally:
-            await asyncio.to_thread(engine.server.start)
-        assert await late.until_served(card) < 1 + SLACK
-        assert await late.read(card) == (200, {"user_id": 7})
-        await late.store.close()
-
-    asyncio.run(scenario())
+    site = Site(engine.store())
+    card = await site.log_in(7)
+    await site.store.close()
+    await asyncio.to_thread(engine.server.stop)
+    late = Site(engine.store())
+    try:
+        await refused_in_time(late, card)
+    finally:
+        await asyncio.to_thread(engine.server.start)
+    assert await late.until_served(card) < 1 + SLACK
+    assert await late.read(card) == (200, {"user_id": 7})
+    await late.store.close()

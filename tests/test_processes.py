@@ -145,67 +145,51 @@ async def _make_table(store):
     await store.close()
 
 
-def test_concurrent_writers_of_different_keys_all_survive(server):
+async def test_concurrent_writers_of_different_keys_all_survive(server):
     """Hundreds of requests at once, on one session and over two processes, each keep the key that they wrote."""
-
-    async def scenario():
-        card = await server.log_in()
-        answers = await server.at_once(300, lambda number: f"/put?key=k{number}&value=v{number}", card)
-        written = {f"k{number}": f"v{number}" for number in range(len(answers))}
-        assert await server.read(card) == {"user_id": "ada"} | written
-
-    asyncio.run(scenario())
+    card = await server.log_in()
+    answers = await server.at_once(300, lambda number: f"/put?key=k{number}&value=v{number}", card)
+    written = {f"k{number}": f"v{number}" for number in range(len(answers))}
+    assert await server.read(card) == {"user_id": "ada"} | written
 
 
-def test_concurrent_increments_add_up(server):
+async def test_concurrent_increments_add_up(server):
     """Hundreds of concurrent increments through `change` add as many, across processes."""
-
-    async def scenario():
-        card = await server.log_in()
-        answers = await server.at_once(200, lambda number: "/count", card)
-        assert (await server.read(card))["count"] == len(answers)
-
-    asyncio.run(scenario())
+    card = await server.log_in()
+    answers = await server.at_once(200, lambda number: "/count", card)
+    assert (await server.read(card))["count"] == len(answers)
 
 
-def test_a_log_out_that_races_with_writers_is_final(server):
+async def test_a_log_out_that_races_with_writers_is_final(server):
     """A log-out answered while writers are under way ends the session for good: none of them brings it back."""
-
-    async def scenario():
-        for attempt in range(3):
-            card = await server.log_in()
-            async with server.client(card) as client, server.client(card) as leaving:
-                writers = [
-                    asyncio.create_task(
-                        client.get("/put", params={"key": f"k{number}", "value": "x", "wait": f"{number % 10 / 20}"})
-                    )
-                    for number in range(40)
-                ]
-                await asyncio.sleep(0.05 + attempt * 0.1)
-                answer = await leaving.get("/logout")
-                assert answer.status_code == 200
-                assert not all(task.done() for task in writers)
-                assert await server.read(card) == {}
-                answers = await asyncio.gather(*writers)
-            assert {answer.status_code for answer in answers} <= {200, 401}
+    for attempt in range(3):
+        card = await server.log_in()
+        async with server.client(card) as client, server.client(card) as leaving:
+            writers = [
+                asyncio.create_task(
+                    client.get("/put", params={"key": f"k{number}", "value": "x", "wait": f"{number % 10 / 20}"})
+                )
+                for number in range(40)
+            ]
+            await asyncio.sleep(0.05 + attempt * 0.1)
+            answer = await leaving.get("/logout")
+            assert answer.status_code == 200
+            assert not all(task.done() for task in writers)
             assert await server.read(card) == {}
-            async with server.client(card) as client:
-                assert (await client.get("/put", params={"key": "late", "value": "x"})).status_code == 401
+            answers = await asyncio.gather(*writers)
+        assert {answer.status_code for answer in answers} <= {200, 401}
+        assert await server.read(card) == {}
+        async with server.client(card) as client:
+            assert (await client.get("/put", params={"key": "late", "value": "x"})).status_code == 401
 
-    asyncio.run(scenario())
 
-
-def test_the_limit_of_a_users_sessions_is_exact(server):
+async def test_the_limit_of_a_users_sessions_is_exact(server):
     """Of sixty log-ins of one user at once, over two processes, exactly as many sessions are left as are allowed."""
-
-    async def scenario():
-        answers = await server.at_once(60, lambda number: "/login?user=many")
-        # Whose session another log-in had ended before the answer left gets no card at all.
-        cards = [answer.cookies["session"] for answer in answers if "session" in answer.cookies]
-        found = await asyncio.gather(*(server.read(card) for card in cards))
-        assert sorted(map(len, found)) == [0] * (len(cards) - LIMIT) + [1] * LIMIT
-
-    asyncio.run(scenario())
+    answers = await server.at_once(60, lambda number: "/login?user=many")
+    # Whose session another log-in had ended before the answer left gets no card at all.
+    cards = [answer.cookies["session"] for answer in answers if "session" in answer.cookies]
+    found = await asyncio.gather(*(server.read(card) for card in cards))
+    assert sorted(map(len, found)) == [0] * (len(cards) - LIMIT) + [1] * LIMIT
 
 
 def test_what_was_acknowledged_survives_a_kill(tmp_path):

@@ -1,6 +1,5 @@
 """`seal=True`: what lies in the store says nothing to who does not hold the cookie, and nothing else changes."""
 
-import asyncio
 import base64
 import logging
 import time
@@ -35,14 +34,9 @@ class World:
         return [(await self.life.arrive([card])).session.copy() for card in cards]
 
 
-def run(scenario):
-    asyncio.run(scenario())
-
-
-def test_a_dump_of_the_store_says_nothing(tmp_path, caplog):
+async def test_a_dump_of_the_store_says_nothing(tmp_path, caplog):
     """No byte of the data is readable in the file, its siblings or the log, in any common encoding."""
-
-    async def scenario():
+    with caplog.at_level(logging.DEBUG):
         store = SQLiteStore(tmp_path / "s.db")
         world = World(store, clock=time.time)
         card = await world.log_in()
@@ -56,165 +50,126 @@ def test_a_dump_of_the_store_says_nothing(tmp_path, caplog):
             for form in (text.encode(), base64.b64encode(text.encode())[:-4], text.encode().hex().encode()):
                 assert form not in dump
 
-    with caplog.at_level(logging.DEBUG):
-        run(scenario)
 
-
-def test_a_dump_and_the_secret_key_say_nothing():
+async def test_a_dump_and_the_secret_key_say_nothing():
     """Who has the record and the secret key, and not the session ID, cannot open it."""
-
-    async def scenario():
-        world = World()
-        await world.log_in()
-        ((key, record),) = world.store._records.items()
-        envelope = envelope_for(world.life.config)
-        for secret in (b"", key.encode(), bytes.fromhex(key), envelope.secret_of(key.encode())):
-            with pytest.raises(Exception, match="does not open"):
-                envelope.open(record.data, key, secret)
-
-    run(scenario)
+    world = World()
+    await world.log_in()
+    ((key, record),) = world.store._records.items()
+    envelope = envelope_for(world.life.config)
+    for secret in (b"", key.encode(), bytes.fromhex(key), envelope.secret_of(key.encode())):
+        with pytest.raises(Exception, match="does not open"):
+            envelope.open(record.data, key, secret)
 
 
-def test_a_session_lives_as_without_sealing():
+async def test_a_session_lives_as_without_sealing():
     """Write, merge, change(), rotate in flight, remember and log out all work on sealed data."""
-
-    async def scenario():
-        world = World()
-        card = await world.log_in()
-        one, two, three = [await world.life.arrive([card]) for _ in range(3)]
-        one.session["a"] = 1
-        one.session.change("n", lambda n: n + 1, 0)
-        await one.commit()
-        two.session.rotate()
-        two.session.remember(100_000)
-        two.session.change("n", lambda n: n + 1, 0)
-        await two.commit()
-        three.session["c"] = 3
-        await three.commit()
-        assert await world.found(two.card, card) == [
-            {"user_id": 42, "secret": PRIVATE, "a": 1, "n": 2, "c": 3},
-            {},
-        ]
-        await two.session.refresh()
-        assert two.session["c"] == 3
-        two.session.clear()
-        await two.commit()
-        assert await world.found(two.card) == [{}]
-
-    run(scenario)
+    world = World()
+    card = await world.log_in()
+    one, two, three = [await world.life.arrive([card]) for _ in range(3)]
+    one.session["a"] = 1
+    one.session.change("n", lambda n: n + 1, 0)
+    await one.commit()
+    two.session.rotate()
+    two.session.remember(100_000)
+    two.session.change("n", lambda n: n + 1, 0)
+    await two.commit()
+    three.session["c"] = 3
+    await three.commit()
+    assert await world.found(two.card, card) == [
+        {"user_id": 42, "secret": PRIVATE, "a": 1, "n": 2, "c": 3},
+        {},
+    ]
+    await two.session.refresh()
+    assert two.session["c"] == 3
+    two.session.clear()
+    await two.commit()
+    assert await world.found(two.card) == [{}]
 
 
-def test_a_rotation_with_grace_serves_the_old_id():
+async def test_a_rotation_with_grace_serves_the_old_id():
     """Within the grace, a request with the old ID opens the moved session, and gets no card."""
-
-    async def scenario():
-        world = World()
-        card = await world.log_in()
-        visit = await world.life.arrive([card])
-        visit.session.rotate(grace=30)
-        await visit.commit()
-        assert (await world.found(card))[0]["secret"] == PRIVATE
-        world.clock.advance(31)
-        assert await world.found(card) == [{}]
-
-    run(scenario)
+    world = World()
+    card = await world.log_in()
+    visit = await world.life.arrive([card])
+    visit.session.rotate(grace=30)
+    await visit.commit()
+    assert (await world.found(card))[0]["secret"] == PRIVATE
+    world.clock.advance(31)
+    assert await world.found(card) == [{}]
 
 
-def test_sealed_sessions_are_listed_and_revoked():
+async def test_sealed_sessions_are_listed_and_revoked():
     """Listing and revoking need no cookie; the time of last use is right for a remembered session."""
-
-    async def scenario():
-        world = World()
-        card = await world.log_in()
-        visit = await world.life.arrive([card])
-        visit.session.remember(100_000)
-        await visit.commit()
-        sessions = Sessions(world.life)
-        (info,) = await sessions.of(42)
-        assert info.last_used_at.timestamp() == world.clock()
-        visit.session.rotate()
-        await visit.commit()
-        assert await sessions.revoke(info.handle, user=42)
-        assert await world.found(card, visit.card) == [{}, {}]
-
-    run(scenario)
+    world = World()
+    card = await world.log_in()
+    visit = await world.life.arrive([card])
+    visit.session.remember(100_000)
+    await visit.commit()
+    sessions = Sessions(world.life)
+    (info,) = await sessions.of(42)
+    assert info.last_used_at.timestamp() == world.clock()
+    visit.session.rotate()
+    await visit.commit()
+    assert await sessions.revoke(info.handle, user=42)
+    assert await world.found(card, visit.card) == [{}, {}]
 
 
-def test_sealed_sessions_outlive_a_change_of_the_secret_key():
+async def test_sealed_sessions_outlive_a_change_of_the_secret_key():
     """With the old key in the list a sealed session opens, and is sealed with the new one when it is saved."""
-
-    async def scenario():
-        store = MemoryStore()
-        card = await World(store, OLD).log_in()
-        world = World(store, [NEW, OLD])
-        visit = await world.life.arrive([card])
-        assert visit.session["secret"] == PRIVATE
-        visit.session["x"] = 1
-        await visit.commit()
-        alone = World(store, NEW)
-        assert (await alone.found(visit.card))[0]["x"] == 1
-        assert await World(store, OLD).found(card) == [{}]
-
-    run(scenario)
+    store = MemoryStore()
+    card = await World(store, OLD).log_in()
+    world = World(store, [NEW, OLD])
+    visit = await world.life.arrive([card])
+    assert visit.session["secret"] == PRIVATE
+    visit.session["x"] = 1
+    await visit.commit()
+    alone = World(store, NEW)
+    assert (await alone.found(visit.card))[0]["x"] == 1
+    assert await World(store, OLD).found(card) == [{}]
 
 
-def test_a_read_with_an_old_key_seals_and_signs_anew():
+async def test_a_read_with_an_old_key_seals_and_signs_anew():
     """A request that only reads brings data and card under the first key."""
-
-    async def scenario():
-        store = MemoryStore()
-        card = await World(store, OLD).log_in()
-        visit = await World(store, [NEW, OLD]).life.arrive([card])
-        assert visit.session["user_id"] == 42
-        await visit.commit()
-        assert (await World(store, NEW).found(visit.card))[0]["secret"] == PRIVATE
-
-    run(scenario)
+    store = MemoryStore()
+    card = await World(store, OLD).log_in()
+    visit = await World(store, [NEW, OLD]).life.arrive([card])
+    assert visit.session["user_id"] == 42
+    await visit.commit()
+    assert (await World(store, NEW).found(visit.card))[0]["secret"] == PRIVATE
 
 
-def test_what_is_not_sealed_is_refused():
+async def test_what_is_not_sealed_is_refused():
     """With sealing on, a record that somebody put there in clear is no session."""
-
-    async def scenario():
-        store = MemoryStore()
-        card = await World(store, seal=False).log_in()
-        world = World(store)
-        assert await world.found(card) == [{}]
-        assert world.life.refused["damaged"] == 1
-        card = await world.log_in()
-        assert await World(store, seal=False).found(card) == [{}]
-
-    run(scenario)
+    store = MemoryStore()
+    card = await World(store, seal=False).log_in()
+    world = World(store)
+    assert await world.found(card) == [{}]
+    assert world.life.refused["damaged"] == 1
+    card = await world.log_in()
+    assert await World(store, seal=False).found(card) == [{}]
 
 
-def test_a_record_under_another_key_does_not_open():
+async def test_a_record_under_another_key_does_not_open():
     """Sealed data is bound to its place: moved to another session's key it is damaged, whatever user it names."""
-
-    async def scenario():
-        world = World()
-        mine, theirs = [await world.log_in() for _ in range(2)]
-        keys = [(await world.life.arrive([card])).key for card in (mine, theirs)]
-        records = world.store._records
-        records[keys[0]] = records[keys[1]]
-        assert await world.found(mine) == [{}]
-
-    run(scenario)
+    world = World()
+    mine, theirs = [await world.log_in() for _ in range(2)]
+    keys = [(await world.life.arrive([card])).key for card in (mine, theirs)]
+    records = world.store._records
+    records[keys[0]] = records[keys[1]]
+    assert await world.found(mine) == [{}]
 
 
-def test_every_altered_byte_is_noticed():
+async def test_every_altered_byte_is_noticed():
     """A sealed record with any byte changed, cut or added is refused."""
-
-    async def scenario():
-        world = World()
-        card = await world.log_in()
-        ((key, record),) = world.store._records.items()
-        whole = record.data
-        cut = [whole[:-1], whole + b"x", b"", whole[:9]]
-        changed = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(len(whole))]
-        for data in cut + changed:
-            world.store._records[key] = type(record)(
-                data, record.version, record.created_at, record.expires_at, record.user
-            )
-            assert await world.found(card) == [{}]
-
-    run(scenario)
+    world = World()
+    card = await world.log_in()
+    ((key, record),) = world.store._records.items()
+    whole = record.data
+    cut = [whole[:-1], whole + b"x", b"", whole[:9]]
+    changed = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(len(whole))]
+    for data in cut + changed:
+        world.store._records[key] = type(record)(
+            data, record.version, record.created_at, record.expires_at, record.user
+        )
+        assert await world.found(card) == [{}]

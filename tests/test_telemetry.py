@@ -1,7 +1,5 @@
 """Subscribers for Prometheus and OpenTelemetry, against the real libraries."""
 
-import asyncio
-
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -31,11 +29,11 @@ async def _a_life(on_event):
     await Sessions(life).revoke_all(42)
 
 
-def test_prometheus_counts():
+async def test_prometheus_counts():
     """Each event adds to its counter, and an outage is a gauge; no label holds a user or a handle."""
     registry = CollectorRegistry()
     count = session_metrics(registry)
-    asyncio.run(_a_life(count))
+    await _a_life(count)
 
     def value(name, **labels):
         return registry.get_sample_value(name, labels)
@@ -51,7 +49,7 @@ def test_prometheus_counts():
     assert value("roomkey_store_down") == 0
 
 
-def test_opentelemetry_is_told():
+async def test_opentelemetry_is_told():
     """Events are on the span that was current, without the user unless asked for."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
@@ -59,7 +57,7 @@ def test_opentelemetry_is_told():
     for users in (False, True):
         exporter.clear()
         with provider.get_tracer("test").start_as_current_span("request"):
-            asyncio.run(_a_life(session_telemetry(users=users)))
+            await _a_life(session_telemetry(users=users))
         (span,) = exporter.get_finished_spans()
         names = [event.name for event in span.events]
         assert names == [f"roomkey.{name}" for name in ("Created", "Merged", "Rotated", "Refused", "Ended")]

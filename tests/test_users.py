@@ -66,36 +66,32 @@ def world(request):
             asyncio.run(made.close())
 
 
-def test_a_users_sessions_are_listed(world):
+async def test_a_users_sessions_are_listed(world):
     """Each live session of the user is listed, last used first, with what is known of it."""
-
-    async def scenario():
-        here = world(record_client=True)
-        one = await here.log_in(42, client=("192.0.2.1", "Firefox"))
-        here.clock.advance(10)
-        await here.log_in(42, client=("2001:db8::1", "curl"))
-        await here.log_in(43)
-        visit = await here.arrive(one)
-        second, first = await visit.session.sessions.of(42)
-        assert (first.ip, first.user_agent, second.ip, second.user_agent) == (
-            "192.0.2.1",
-            "Firefox",
-            "2001:db8::1",
-            "curl",
-        )
-        assert first.is_current and not second.is_current
-        assert first.handle == visit.session.handle
-        assert first.user == "42"
-        assert first.created_at == dt.datetime.fromtimestamp(START, dt.UTC)
-        assert first.last_used_at == first.created_at
-        assert first.expires_at == first.created_at + dt.timedelta(seconds=1000)
-        assert await here.sessions.of(44) == []
-
-    asyncio.run(scenario())
+    here = world(record_client=True)
+    one = await here.log_in(42, client=("192.0.2.1", "Firefox"))
+    here.clock.advance(10)
+    await here.log_in(42, client=("2001:db8::1", "curl"))
+    await here.log_in(43)
+    visit = await here.arrive(one)
+    second, first = await visit.session.sessions.of(42)
+    assert (first.ip, first.user_agent, second.ip, second.user_agent) == (
+        "192.0.2.1",
+        "Firefox",
+        "2001:db8::1",
+        "curl",
+    )
+    assert first.is_current and not second.is_current
+    assert first.handle == visit.session.handle
+    assert first.user == "42"
+    assert first.created_at == dt.datetime.fromtimestamp(START, dt.UTC)
+    assert first.last_used_at == first.created_at
+    assert first.expires_at == first.created_at + dt.timedelta(seconds=1000)
+    assert await here.sessions.of(44) == []
 
 
 @pytest.mark.parametrize("asked_for", [False, True])
-def test_the_client_is_kept_only_where_asked_for(asked_for):
+async def test_the_client_is_kept_only_where_asked_for(asked_for):
     """IP address and user agent of the log-in; the address is the server's word, whatever a header says."""
 
     async def log_in(scope, receive, send):
@@ -103,105 +99,82 @@ def test_the_client_is_kept_only_where_asked_for(asked_for):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    async def scenario():
-        app = SessionMiddleware(log_in, secret_key=SECRET, store="memory://", record_client=asked_for)
-        headers = [
-            (b"x-forwarded-for", b"203.0.113.9"),
-            (b"x-real-ip", b"203.0.113.9"),
-            (b"forwarded", b"for=203.0.113.9"),
-            (b"user-agent", b"Firefox/" + b"1" * 1000),
-        ]
+    app = SessionMiddleware(log_in, secret_key=SECRET, store="memory://", record_client=asked_for)
+    headers = [
+        (b"x-forwarded-for", b"203.0.113.9"),
+        (b"x-real-ip", b"203.0.113.9"),
+        (b"forwarded", b"for=203.0.113.9"),
+        (b"user-agent", b"Firefox/" + b"1" * 1000),
+    ]
 
-        async def send(message):
-            pass
+    async def send(message):
+        pass
 
-        for client in (("192.0.2.1", 50000), None):  # None: a Unix socket
-            scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "client": client}
-            await app(scope, None, send)
-        found = {(info.ip, info.user_agent) for info in await Sessions(app.config).of(42)}
-        agent = "Firefox/" + "1" * 248
-        assert found == ({("192.0.2.1", agent), (None, agent)} if asked_for else {(None, None)})
-
-    asyncio.run(scenario())
+    for client in (("192.0.2.1", 50000), None):  # None: a Unix socket
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "client": client}
+        await app(scope, None, send)
+    found = {(info.ip, info.user_agent) for info in await Sessions(app.config).of(42)}
+    agent = "Firefox/" + "1" * 248
+    assert found == ({("192.0.2.1", agent), (None, agent)} if asked_for else {(None, None)})
 
 
-def test_last_used_follows_renewal(world):
+async def test_last_used_follows_renewal(world):
     """The time of last use moves with each renewal, a remembered session's too."""
-
-    async def scenario():
-        here = world()
-        card = await here.log_in(42)
-        visit = await here.arrive(card)
-        visit.session.remember(5000)
-        await visit.commit()
-        here.clock.advance(2000)
-        visit = await here.arrive(card)
-        assert visit.session["user_id"] == 42
-        await visit.commit()
-        (info,) = await here.sessions.of(42)
-        assert info.last_used_at.timestamp() == START + 2000
-        assert info.expires_at.timestamp() == START + 7000
-
-    asyncio.run(scenario())
+    here = world()
+    card = await here.log_in(42)
+    visit = await here.arrive(card)
+    visit.session.remember(5000)
+    await visit.commit()
+    here.clock.advance(2000)
+    visit = await here.arrive(card)
+    assert visit.session["user_id"] == 42
+    await visit.commit()
+    (info,) = await here.sessions.of(42)
+    assert info.last_used_at.timestamp() == START + 2000
+    assert info.expires_at.timestamp() == START + 7000
 
 
-def test_one_session_is_revoked_by_its_handle(world):
+async def test_one_session_is_revoked_by_its_handle(world):
     """Revoking by handle ends that session at once, says whether there was one, and spares the others."""
-
-    async def scenario():
-        here = world()
-        one, two = await here.log_in(42), await here.log_in(42)
-        handle = (await here.arrive(one)).session.handle
-        assert await here.sessions.revoke(handle)
-        assert await here.who(one) is None
-        assert await here.who(two) == 42
-        assert not await here.sessions.revoke(handle)
-
-    asyncio.run(scenario())
+    here = world()
+    one, two = await here.log_in(42), await here.log_in(42)
+    handle = (await here.arrive(one)).session.handle
+    assert await here.sessions.revoke(handle)
+    assert await here.who(one) is None
+    assert await here.who(two) == 42
+    assert not await here.sessions.revoke(handle)
 
 
 @pytest.mark.parametrize("handle", ["", "x" * 64, "a" * 63, "*", "../../etc", None, 5, b"a" * 64, "é" * 64])
-def test_a_strange_handle_revokes_nothing(world, handle):
+async def test_a_strange_handle_revokes_nothing(world, handle):
     """What is no handle is answered with False, without asking the store for it."""
-
-    async def scenario():
-        assert not await world().sessions.revoke(handle)
-
-    asyncio.run(scenario())
+    assert not await world().sessions.revoke(handle)
 
 
-def test_a_handle_of_another_user_is_refused(world):
+async def test_a_handle_of_another_user_is_refused(world):
     """With `user` given, only a session of that user is revoked."""
-
-    async def scenario():
-        here = world()
-        card = await here.log_in(42)
-        handle = (await here.arrive(card)).session.handle
-        assert not await here.sessions.revoke(handle, user=43)
-        assert await here.who(card) == 42
-        assert await here.sessions.revoke(handle, user=42)
-
-    asyncio.run(scenario())
+    here = world()
+    card = await here.log_in(42)
+    handle = (await here.arrive(card)).session.handle
+    assert not await here.sessions.revoke(handle, user=43)
+    assert await here.who(card) == 42
+    assert await here.sessions.revoke(handle, user=42)
 
 
-def test_nobody_is_not_anybody(world):
+async def test_nobody_is_not_anybody(world):
     """A handler that asks with `session.get("user_id")` ends, finds and lists nothing for who is not logged in."""
-
-    async def scenario():
-        here = world()
-        card = await here.log_in(42)
-        await here.log_in("None")
-        handle = (await here.arrive(card)).session.handle
-        assert await here.sessions.revoke(handle, user=None) is False
-        assert await here.sessions.of(None) == []
-        assert await here.sessions.revoke_all(None) == 0
-        for half_a_character in ("\ud800", "x\udfff"):  # JSON can carry one
-            assert await here.sessions.of(half_a_character) == []
-            assert await here.sessions.revoke_all(half_a_character) == 0
-        assert await here.who(card) == 42
-        assert await here.sessions.revoke(handle)  # whoever's it is, where that is meant
-
-    asyncio.run(scenario())
+    here = world()
+    card = await here.log_in(42)
+    await here.log_in("None")
+    handle = (await here.arrive(card)).session.handle
+    assert await here.sessions.revoke(handle, user=None) is False
+    assert await here.sessions.of(None) == []
+    assert await here.sessions.revoke_all(None) == 0
+    for half_a_character in ("\ud800", "x\udfff"):  # JSON can carry one
+        assert await here.sessions.of(half_a_character) == []
+        assert await here.sessions.revoke_all(half_a_character) == 0
+    assert await here.who(card) == 42
+    assert await here.sessions.revoke(handle)  # whoever's it is, where that is meant
 
 
 @pytest.mark.parametrize("config", [{"secret_key": SECRET}, None, "memory://", SessionMiddleware], ids=repr)
@@ -211,150 +184,118 @@ def test_sessions_of_what_is_no_configuration(config):
         Sessions(config)
 
 
-def test_a_handle_is_no_credential(world):
+async def test_a_handle_is_no_credential(world):
     """A handle in the cookie opens nothing."""
-
-    async def scenario():
-        here = world()
-        handle = (await here.arrive(await here.log_in(42))).session.handle
-        for card in (handle.encode(), handle[:36].encode() + b"0" * 40):
-            assert await here.who(card) is None
-
-    asyncio.run(scenario())
+    here = world()
+    handle = (await here.arrive(await here.log_in(42))).session.handle
+    for card in (handle.encode(), handle[:36].encode() + b"0" * 40):
+        assert await here.who(card) is None
 
 
-def test_all_but_this_one_are_revoked(world):
+async def test_all_but_this_one_are_revoked(world):
     """`revoke_all` with `keep` ends the user's other sessions, counts them, and spares other users."""
-
-    async def scenario():
-        here = world()
-        mine = await here.log_in(42)
-        others = [await here.log_in(42) for _ in range(3)]
-        stranger = await here.log_in(43)
-        visit = await here.arrive(mine)
-        assert await visit.session.sessions.revoke_all(42, keep=visit.session) == 3
-        assert [await here.who(card) for card in [mine, *others, stranger]] == [42, None, None, None, 43]
-        assert await here.sessions.revoke_all(42) == 1
-        assert await here.who(mine) is None
-
-    asyncio.run(scenario())
+    here = world()
+    mine = await here.log_in(42)
+    others = [await here.log_in(42) for _ in range(3)]
+    stranger = await here.log_in(43)
+    visit = await here.arrive(mine)
+    assert await visit.session.sessions.revoke_all(42, keep=visit.session) == 3
+    assert [await here.who(card) for card in [mine, *others, stranger]] == [42, None, None, None, 43]
+    assert await here.sessions.revoke_all(42) == 1
+    assert await here.who(mine) is None
 
 
 @pytest.mark.parametrize("by", ["session", "handle"])
 @pytest.mark.parametrize("rotations", [1, 2, 3])
-def test_the_session_to_keep_is_kept_where_another_request_has_rotated_it_meanwhile(world, by, rotations):
+async def test_the_session_to_keep_is_kept_where_another_request_has_rotated_it_meanwhile(world, by, rotations):
     """A change of password in one request and a rotation in another: the session goes on, the others have ended."""
+    here = world()
+    mine, other = await here.log_in(42), await here.log_in(42)
+    visit = await here.arrive(mine)
+    parallel = [mine]
 
-    async def scenario():
-        here = world()
-        mine, other = await here.log_in(42), await here.log_in(42)
-        visit = await here.arrive(mine)
-        parallel = [mine]
+    async def rotate():
+        again = await here.arrive(parallel[-1])
+        again.session.rotate()
+        await again.commit()
+        parallel.append(again.card)
 
-        async def rotate():
-            again = await here.arrive(parallel[-1])
-            again.session.rotate()
-            await again.commit()
-            parallel.append(again.card)
+    await rotate()
+    truth = here.life.store.store.of_user
 
-        await rotate()
-        truth = here.life.store.store.of_user
+    async def rotates_on(user):
+        listed = await truth(user)
+        for _ in range(rotations - 1):
+            await rotate()
+        return listed
 
-        async def rotates_on(user):
-            listed = await truth(user)
-            for _ in range(rotations - 1):
-                await rotate()
-            return listed
-
-        here.life.store.store.of_user = rotates_on
-        keep = visit.session if by == "session" else visit.session.handle
-        assert await visit.session.sessions.revoke_all(42, keep=keep) == 1
-        assert [await here.who(card) for card in (parallel[-1], other)] == [42, None]
-
-    asyncio.run(scenario())
+    here.life.store.store.of_user = rotates_on
+    keep = visit.session if by == "session" else visit.session.handle
+    assert await visit.session.sessions.revoke_all(42, keep=keep) == 1
+    assert [await here.who(card) for card in (parallel[-1], other)] == [42, None]
 
 
-def test_everybodys_sessions_end_at_once(world):
+async def test_everybodys_sessions_end_at_once(world):
     """`end_all` ends every session, also for a request under way."""
-
-    async def scenario():
-        here = world()
-        cards = [await here.log_in(user) for user in (1, 2)]
-        under_way = await here.arrive(cards[0])
-        under_way.session["x"] = 1
-        await here.sessions.end_all()
-        assert [await here.who(card) for card in cards] == [None, None]
-        with pytest.raises(SessionEnded):
-            await under_way.session.save()
-        assert await here.who(cards[0]) is None
-        assert await here.who(await here.log_in(3)) == 3
-
-    asyncio.run(scenario())
+    here = world()
+    cards = [await here.log_in(user) for user in (1, 2)]
+    under_way = await here.arrive(cards[0])
+    under_way.session["x"] = 1
+    await here.sessions.end_all()
+    assert [await here.who(card) for card in cards] == [None, None]
+    with pytest.raises(SessionEnded):
+        await under_way.session.save()
+    assert await here.who(cards[0]) is None
+    assert await here.who(await here.log_in(3)) == 3
 
 
-def test_revoking_is_final_for_a_request_under_way(world):
+async def test_revoking_is_final_for_a_request_under_way(world):
     """A request that had loaded the session cannot bring it back, by writing or by rotating."""
-
-    async def scenario():
-        for act in (lambda session: session.update(x=1), lambda session: session.rotate()):
-            here = world()
-            card = await here.log_in(42)
-            visit = await here.arrive(card)
-            act(visit.session)
-            await here.sessions.revoke_all(42)
-            await visit.commit()
-            assert visit.lost
-            assert await here.who(card) is None
-            assert await here.sessions.of(42) == []
-
-    asyncio.run(scenario())
-
-
-def test_revoking_follows_a_rotation(world):
-    """A session that rotated after it was listed is revoked under its new ID."""
-
-    async def scenario():
+    for act in (lambda session: session.update(x=1), lambda session: session.rotate()):
         here = world()
         card = await here.log_in(42)
-        (info,) = await here.sessions.of(42)
         visit = await here.arrive(card)
-        visit.session.rotate()
+        act(visit.session)
+        await here.sessions.revoke_all(42)
         await visit.commit()
-        assert await here.sessions.revoke(info.handle, user=42)
-        assert await here.who(visit.card) is None
+        assert visit.lost
+        assert await here.who(card) is None
+        assert await here.sessions.of(42) == []
 
-    asyncio.run(scenario())
+
+async def test_revoking_follows_a_rotation(world):
+    """A session that rotated after it was listed is revoked under its new ID."""
+    here = world()
+    card = await here.log_in(42)
+    (info,) = await here.sessions.of(42)
+    visit = await here.arrive(card)
+    visit.session.rotate()
+    await visit.commit()
+    assert await here.sessions.revoke(info.handle, user=42)
+    assert await here.who(visit.card) is None
 
 
-def test_an_empty_text_is_nobody(world):
+async def test_an_empty_text_is_nobody(world):
     """As `if not session.get("user_id")` has it: it logs nobody in, and putting it there logs out."""
-
-    async def scenario():
-        here = world()
-        card = await here.log_in("")
-        visit = await here.arrive(card)
-        assert visit.record.user is None and visit.session.authenticated_at is None
-        with pytest.raises(LoginTooOld):
-            visit.session.require_recent(300)
-        card = await here.log_in(42, card)
-        out = await here.log_in("", card)
-        assert await here.who(card) is None and await here.who(out) == ""
-        assert await here.sessions.of("") == [] == await here.sessions.of(42)
-
-    asyncio.run(scenario())
+    here = world()
+    card = await here.log_in("")
+    visit = await here.arrive(card)
+    assert visit.record.user is None and visit.session.authenticated_at is None
+    with pytest.raises(LoginTooOld):
+        visit.session.require_recent(300)
+    card = await here.log_in(42, card)
+    out = await here.log_in("", card)
+    assert await here.who(card) is None and await here.who(out) == ""
+    assert await here.sessions.of("") == [] == await here.sessions.of(42)
 
 
 @pytest.mark.parametrize("user", [5, "5", 0, " ", -1, 2**70, "Zoë 🗝", UUID(int=5)], ids=repr)
-def test_users_of_each_type_are_found(world, user):
+async def test_users_of_each_type_are_found(world, user):
     """IDs of type int, str and UUID are filed, and found by the same value."""
-
-    async def scenario():
-        here = world()
-        card = await here.log_in(user)
-        assert await here.who(card) == user
-        assert len(await here.sessions.of(user)) == 1
-
-    asyncio.run(scenario())
+    here = world()
+    card = await here.log_in(user)
+    assert await here.who(card) == user
+    assert len(await here.sessions.of(user)) == 1
 
 
 _DEEP: list[object] = []
@@ -367,27 +308,23 @@ for _ in range(150):
     [True, 1.5, b"5", ["5"], {"id": 5}, (5,), dt.date(2026, 1, 1), 10**1000, 10**5000, [10**5000], _DEEP, "\0"],
     ids=lambda user: type(user).__name__,
 )
-def test_what_is_no_id_is_refused(world, user):
+async def test_what_is_no_id_is_refused(world, user):
     """A user's ID of another type is an error that names the key, and nothing is saved."""
-
-    async def scenario():
-        here = world()
-        with pytest.raises(SessionDataError, match="user_id"):
-            await here.log_in(user)
-        assert await here.sessions.of(user) == []
-        assert await here.sessions.revoke_all(user) == 0
-        card = await here.log_in(42)
-        visit = await here.arrive(card)
-        assert not await here.sessions.revoke(visit.session.handle, user=user)
-        visit.session["user_id"] = user
-        with pytest.raises(SessionDataError, match="user_id"):
-            await visit.commit()
-        assert await here.who(card) == 42
-
-    asyncio.run(scenario())
+    here = world()
+    with pytest.raises(SessionDataError, match="user_id"):
+        await here.log_in(user)
+    assert await here.sessions.of(user) == []
+    assert await here.sessions.revoke_all(user) == 0
+    card = await here.log_in(42)
+    visit = await here.arrive(card)
+    assert not await here.sessions.revoke(visit.session.handle, user=user)
+    visit.session["user_id"] = user
+    with pytest.raises(SessionDataError, match="user_id"):
+        await visit.commit()
+    assert await here.who(card) == 42
 
 
-def test_a_card_that_the_limit_ended_meanwhile_is_not_sent(world):
+async def test_a_card_that_the_limit_ended_meanwhile_is_not_sent(world):
     """Between this log-in and its answer another one has pushed it out: the browser keeps what it has."""
 
     async def log_in(scope, receive, send):
@@ -395,134 +332,115 @@ def test_a_card_that_the_limit_ended_meanwhile_is_not_sent(world):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    async def scenario():
-        here = world(max_sessions_per_user=1)
-        app = SessionMiddleware(log_in, here.config)
-        truth = here.life.store.store.of_user
-        sent = []
+    here = world(max_sessions_per_user=1)
+    app = SessionMiddleware(log_in, here.config)
+    truth = here.life.store.store.of_user
+    sent = []
 
-        async def another_comes(user):
-            here.life.store.store.of_user = truth
-            listed = await truth(user)
-            here.clock.advance(1)
-            await here.log_in(42)
-            return listed
+    async def another_comes(user):
+        here.life.store.store.of_user = truth
+        listed = await truth(user)
+        here.clock.advance(1)
+        await here.log_in(42)
+        return listed
 
-        async def send(message):
-            sent.append(message)
+    async def send(message):
+        sent.append(message)
 
-        for card in (None, await here.log_in(43)):
-            here.life.store.store.of_user = another_comes
-            headers = [] if card is None else [(b"cookie", b"session=" + card)]
-            await app({"type": "http", "headers": headers}, None, send)
-            assert b"set-cookie" not in dict(sent[-2]["headers"])
-            assert len(await here.sessions.of(42)) == 1
-
-    asyncio.run(scenario())
+    for card in (None, await here.log_in(43)):
+        here.life.store.store.of_user = another_comes
+        headers = [] if card is None else [(b"cookie", b"session=" + card)]
+        await app({"type": "http", "headers": headers}, None, send)
+        assert b"set-cookie" not in dict(sent[-2]["headers"])
+        assert len(await here.sessions.of(42)) == 1
 
 
-def test_the_limit_ends_the_longest_unused(world):
+async def test_the_limit_ends_the_longest_unused(world):
     """Past `max_sessions_per_user`, the session that was used longest ago ends, with its reason in the event."""
-
-    async def scenario():
-        events = []
-        here = world(max_sessions_per_user=2, on_event=events.append)
-        cards = []
-        for _ in range(2):
-            cards.append(await here.log_in(42))
-            here.clock.advance(200)
-        visit = await here.arrive(cards[0])
-        visit.session["seen"] = 1  # the older one is used again
-        await visit.commit()
+    events = []
+    here = world(max_sessions_per_user=2, on_event=events.append)
+    cards = []
+    for _ in range(2):
         cards.append(await here.log_in(42))
-        assert [await here.who(card) for card in cards] == [42, None, 42]
-        assert [event.reason for event in events if type(event).__name__ == "Ended"] == ["limit"]
-
-    asyncio.run(scenario())
+        here.clock.advance(200)
+    visit = await here.arrive(cards[0])
+    visit.session["seen"] = 1  # the older one is used again
+    await visit.commit()
+    cards.append(await here.log_in(42))
+    assert [await here.who(card) for card in cards] == [42, None, 42]
+    assert [event.reason for event in events if type(event).__name__ == "Ended"] == ["limit"]
 
 
 @pytest.mark.parametrize("options", [{"absolute_timeout": 1000}, {}])
-def test_the_limit_knows_when_a_capped_session_was_used(world, options):
+async def test_the_limit_knows_when_a_capped_session_was_used(world, options):
     """Also where the absolute timeout is as long as the idle one: the usual "remember me for 30 days"."""
-
-    async def scenario():
-        here = world(max_sessions_per_user=2, **({"absolute_timeout": 10_000} | options))
-        cards = []
-        for _ in range(2):
-            visit = here.life.anonymous()
-            visit.session["user_id"] = 42
-            visit.session.remember(here.life.config.absolute_timeout)
-            await visit.commit()
-            cards.append(visit.card)
-            here.clock.advance(1)
-        here.clock.advance(0.5 * here.life.config.absolute_timeout)
-        visit = await here.arrive(cards[0])
-        visit.session.get("x")
+    here = world(max_sessions_per_user=2, **({"absolute_timeout": 10_000} | options))
+    cards = []
+    for _ in range(2):
+        visit = here.life.anonymous()
+        visit.session["user_id"] = 42
+        visit.session.remember(here.life.config.absolute_timeout)
         await visit.commit()
-        one, other = await here.sessions.of(42)
-        assert one.handle == visit.session.handle
-        assert one.last_used_at.timestamp() == here.clock()
-        assert one.expires_at == one.created_at + dt.timedelta(seconds=here.life.config.absolute_timeout)
-        assert other.last_used_at.timestamp() == START + 1
-        await here.log_in(42)
-        assert [await here.who(card) for card in cards] == [42, None]
+        cards.append(visit.card)
+        here.clock.advance(1)
+    here.clock.advance(0.5 * here.life.config.absolute_timeout)
+    visit = await here.arrive(cards[0])
+    visit.session.get("x")
+    await visit.commit()
+    one, other = await here.sessions.of(42)
+    assert one.handle == visit.session.handle
+    assert one.last_used_at.timestamp() == here.clock()
+    assert one.expires_at == one.created_at + dt.timedelta(seconds=here.life.config.absolute_timeout)
+    assert other.last_used_at.timestamp() == START + 1
+    await here.log_in(42)
+    assert [await here.who(card) for card in cards] == [42, None]
 
-    asyncio.run(scenario())
 
-
-def test_the_limit_leaves_as_many_as_it_says():
+async def test_the_limit_leaves_as_many_as_it_says():
     """Two log-ins that look at different moments, while another session is used and rotates: not all of them end."""
+    clock = Clock(START)
+    store = MemoryStore(clock=clock)
+    here = World(store, clock, max_sessions_per_user=1)
+    card = await here.log_in(7)
+    clock.advance(100)
+    used, *logging_in = [await here.arrive(each) for each in (card, None, None)]
+    list_of, gates = store.of_user, []
 
-    async def scenario():
-        clock = Clock(START)
-        store = MemoryStore(clock=clock)
-        here = World(store, clock, max_sessions_per_user=1)
-        card = await here.log_in(7)
-        clock.advance(100)
-        used, *logging_in = [await here.arrive(each) for each in (card, None, None)]
-        list_of, gates = store.of_user, []
+    async def of_user(user):
+        for _ in range(2):  # once before and once after it has looked
+            gates.append(asyncio.Event())
+            await gates[-1].wait()
+            found = await list_of(user)
+        return found
 
-        async def of_user(user):
-            for _ in range(2):  # once before and once after it has looked
-                gates.append(asyncio.Event())
-                await gates[-1].wait()
-                found = await list_of(user)
-            return found
+    async def step():
+        for _ in range(30):
+            await asyncio.sleep(0)
 
-        async def step():
-            for _ in range(30):
-                await asyncio.sleep(0)
-
-        store.of_user = of_user
-        tasks = []
-        for visit in logging_in:
-            visit.session["user_id"] = 7
-            tasks.append(asyncio.create_task(visit.commit()))
-            await step()
-            gates[0].set()
-            await step()
-            clock.advance(1)
-        used.session.rotate()
-        await used.commit()
-        while not all(task.done() for task in tasks):
-            for gate in gates:
-                gate.set()
-            await step()
-        assert len(await list_of("7")) == 1
-
-    asyncio.run(scenario())
+    store.of_user = of_user
+    tasks = []
+    for visit in logging_in:
+        visit.session["user_id"] = 7
+        tasks.append(asyncio.create_task(visit.commit()))
+        await step()
+        gates[0].set()
+        await step()
+        clock.advance(1)
+    used.session.rotate()
+    await used.commit()
+    while not all(task.done() for task in tasks):
+        for gate in gates:
+            gate.set()
+        await step()
+    assert len(await list_of("7")) == 1
 
 
-def test_the_limit_is_exact_under_concurrent_log_ins(world):
+async def test_the_limit_is_exact_under_concurrent_log_ins(world):
     """Fifty log-ins at once leave exactly as many sessions as are allowed."""
-
-    async def scenario():
-        here = world(max_sessions_per_user=3)
-        cards = await asyncio.gather(*(here.log_in(42) for _ in range(50)))
-        assert len(await here.sessions.of(42)) == 3
-        assert sum([await here.who(card) == 42 for card in cards]) == 3
-
-    asyncio.run(scenario())
+    here = world(max_sessions_per_user=3)
+    cards = await asyncio.gather(*(here.log_in(42) for _ in range(50)))
+    assert len(await here.sessions.of(42)) == 3
+    assert sum([await here.who(card) == 42 for card in cards]) == 3
 
 
 _LOG_IN = """
@@ -574,18 +492,14 @@ class _NoIndex:
             setattr(self, name, getattr(inner, name))
 
 
-def test_a_store_without_an_index_says_so():
+async def test_a_store_without_an_index_says_so():
     """Listing, limiting and ending everything need a store that can; the error says what cannot."""
-
-    async def scenario():
-        sessions = Sessions(SessionConfig(secret_key=SECRET, store=_NoIndex()))
-        for ask in (sessions.of(42), sessions.revoke_all(42)):
-            with pytest.raises(ConfigurationError, match="_NoIndex cannot find a user's sessions"):
-                await ask
-        with pytest.raises(ConfigurationError, match="secret_key"):
-            await sessions.end_all()
-
-    asyncio.run(scenario())
+    sessions = Sessions(SessionConfig(secret_key=SECRET, store=_NoIndex()))
+    for ask in (sessions.of(42), sessions.revoke_all(42)):
+        with pytest.raises(ConfigurationError, match="_NoIndex cannot find a user's sessions"):
+            await ask
+    with pytest.raises(ConfigurationError, match="secret_key"):
+        await sessions.end_all()
     with pytest.raises(ConfigurationError, match=r"^max_sessions_per_user: "):
         SessionConfig(secret_key=SECRET, store=_NoIndex(), max_sessions_per_user=2)
 
@@ -603,17 +517,14 @@ def test_a_limit_needs_a_user_key():
         SessionConfig(secret_key=SECRET, store="memory://", max_sessions_per_user=1, user_key=None)
 
 
-def test_a_store_that_lies_shows_nobody_anothers_session():
+async def test_a_store_that_lies_shows_nobody_anothers_session():
     """Records of other users, tombstones and expired ones in a store's answer are left out."""
 
     class Lies(MemoryStore):
         async def of_user(self, user):
             return [*await MemoryStore.of_user(self, "42"), *await MemoryStore.of_user(self, "43")]
 
-    async def scenario():
-        here = World(Lies(clock=Clock(START)), Clock(START))
-        await here.log_in(42)
-        await here.log_in(43)
-        assert [info.user for info in await here.sessions.of(42)] == ["42"]
-
-    asyncio.run(scenario())
+    here = World(Lies(clock=Clock(START)), Clock(START))
+    await here.log_in(42)
+    await here.log_in(43)
+    assert [info.user for info in await here.sessions.of(42)] == ["42"]

@@ -92,59 +92,49 @@ def update(**values):
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "sealed"])
-def site(request, any_store):
-    """Return a function that runs a scenario on a site over the store under test."""
+def new_site(request, any_store):
+    """Return a context manager: a site over the store under test, which it closes."""
 
-    def attack(scenario, **options):
+    @contextlib.asynccontextmanager
+    async def make(**options):
         options = {"seal": request.param, **options}
+        clock = Clock(time.time())
+        store = await any_store(clock)
+        try:
+            yield Site(store, clock, **options)
+        finally:
+            if hasattr(store, "close"):
+                await store.close()
 
-        async def whole():
-            clock = Clock(time.time())
-            store = await any_store(clock)
-            try:
-                await scenario(Site(store, clock, **options))
-            finally:
-                if hasattr(store, "close"):
-                    await store.close()
-
-        asyncio.run(whole())
-
-    return attack
+    return make
 
 
 # --- fixation ---------------------------------------------------------------------------------------------------------
 
 
-def test_fixation_with_an_id_that_was_never_issued(site):
+async def test_fixation_with_an_id_that_was_never_issued(new_site):
     """An ID that the attacker made up, even rightly signed, is not adopted: the victim gets a fresh one."""
-
-    async def scenario(site):
+    async with new_site() as site:
         planted = site.life.keyring.sign(new_session_id())
         card = await site.log_in(cookie=planted)
         assert card != planted
         assert await site.who(planted) is None
         assert await site.who(card) == 42
 
-    site(scenario)
 
-
-def test_fixation_with_an_expired_id(site):
+async def test_fixation_with_an_expired_id(new_site):
     """An ID that was good once and has expired is not adopted either."""
-
-    async def scenario(site):
+    async with new_site() as site:
         planted = card_in((await site.ask(act=update(x=1)))[1])
         site.clock.advance(2000)
         card = await site.log_in(cookie=planted)
         assert card != planted
         assert await site.who(planted) is None
 
-    site(scenario)
 
-
-def test_fixation_with_the_id_from_before_the_log_in(site):
+async def test_fixation_with_the_id_from_before_the_log_in(new_site):
     """The ID that the attacker planted while nobody was logged in is dead after the log-in."""
-
-    async def scenario(site):
+    async with new_site() as site:
         planted = card_in((await site.ask(act=update(x=1)))[1])
         card = await site.log_in(cookie=planted)
         assert card != planted
@@ -153,13 +143,10 @@ def test_fixation_with_the_id_from_before_the_log_in(site):
         assert not set_cookies(headers)
         assert await site.who(card) == 42
 
-    site(scenario)
 
-
-def test_fixation_with_an_id_that_is_in_grace_at_the_log_in(site):
+async def test_fixation_with_an_id_that_is_in_grace_at_the_log_in(new_site):
     """A planted ID that a rotation serves for a while longer does not lead to the session of whoever logs in then."""
-
-    async def scenario(site):
+    async with new_site() as site:
         planted = card_in((await site.ask(act=update(x=1)))[1])
         current = card_in((await site.ask(planted, lambda session: session.rotate(grace=60)))[1])
         assert (await site.ask(planted))[0] == {"x": 1}
@@ -170,13 +157,10 @@ def test_fixation_with_an_id_that_is_in_grace_at_the_log_in(site):
         assert await site.who(current) is None
         assert await site.who(card) == 42
 
-    site(scenario)
 
-
-def test_fixation_where_the_log_in_asks_for_a_grace(site):
+async def test_fixation_where_the_log_in_asks_for_a_grace(new_site):
     """A log-in whose handler rotates with a grace besides leaves none to the ID from before it."""
-
-    async def scenario(site):
+    async with new_site() as site:
         planted = card_in((await site.ask(act=update(x=1)))[1])
 
         def log_in(session):
@@ -187,13 +171,11 @@ def test_fixation_where_the_log_in_asks_for_a_grace(site):
         assert (await site.ask(planted))[0] == {}
         assert await site.who(card) == 42
 
-    site(scenario)
 
-
-def test_a_request_under_way_from_before_the_log_in(site):
+async def test_a_request_under_way_from_before_the_log_in(new_site):
     """Whoever had a request running with the planted ID at the log-in reads nothing of the user's, nor ends it."""
+    async with new_site() as site:
 
-    async def scenario(site):
         async def slow(session, do):
             site.victim = await site.log_in(cookie=planted)
             await do(session)
@@ -218,23 +200,18 @@ def test_a_request_under_way_from_before_the_log_in(site):
             assert not set_cookies(headers)
             assert await site.who(site.victim) == 42
 
-    site(scenario)
-
 
 # --- bringing back what ended -----------------------------------------------------------------------------------------
 
 
-def test_replay_after_log_out(site):
+async def test_replay_after_log_out(new_site):
     """A copied cookie opens nothing after the log-out, and the answer says no to it again and again."""
-
-    async def scenario(site):
+    async with new_site() as site:
         card = await site.log_in()
         _, headers = await site.ask(card, lambda session: session.clear())
         assert b"Max-Age=0" in set_cookies(headers)[0]
         for _ in range(3):
             assert await site.who(card) is None
-
-    site(scenario)
 
 
 OLD_KEY = "the secret key of the app before, 32 bytes and more"
@@ -246,10 +223,10 @@ def old_cookie(**data):
     return itsdangerous.TimestampSigner(OLD_KEY).sign(payload)
 
 
-def test_replay_of_an_old_librarys_cookie_after_log_out(site):
+async def test_replay_of_an_old_librarys_cookie_after_log_out(new_site):
     """A session that moved in from another library and has ended does not move in again, whoever kept a copy."""
+    async with new_site(legacy=[StarletteCookie(OLD_KEY)]) as site:
 
-    async def scenario(site):
         def log_out(session):
             session.clear()
 
@@ -264,13 +241,11 @@ def test_replay_of_an_old_librarys_cookie_after_log_out(site):
             site.clock.advance(2000)
             assert (await site.ask(cookie))[0] == {}
 
-    site(scenario, legacy=[StarletteCookie(OLD_KEY)])
 
-
-def test_an_old_librarys_cookie_many_times_at_once(site):
+async def test_an_old_librarys_cookie_many_times_at_once(new_site):
     """First requests that come together make one session, and lose nothing of each other."""
+    async with new_site(legacy=[StarletteCookie(OLD_KEY)]) as site:
 
-    async def scenario(site):
         def count(session):
             session.change("n", lambda n: n + 1, default=0)
 
@@ -280,13 +255,10 @@ def test_an_old_librarys_cookie_many_times_at_once(site):
         assert (await site.ask(card_in(given)))[0] == {"user_id": 42, "n": 10}
         assert len(await Sessions(site.config).of(42)) == 1
 
-    site(scenario, legacy=[StarletteCookie(OLD_KEY)])
 
-
-def test_restore_after_delete(site):
+async def test_restore_after_delete(new_site):
     """A request that had loaded the session before the log-out cannot write it back."""
-
-    async def scenario(site):
+    async with new_site() as site:
         card = await site.log_in()
         late = await site.life.arrive([card])
         await site.ask(card, lambda session: session.invalidate())
@@ -295,13 +267,10 @@ def test_restore_after_delete(site):
         assert late.lost
         assert await site.who(card) is None
 
-    site(scenario)
 
-
-def test_rotate_then_clear(site):
+async def test_rotate_then_clear(new_site):
     """A log-out by a request that had loaded the session before it rotated ends the session under its new ID too."""
-
-    async def scenario(site):
+    async with new_site() as site:
         card = await site.log_in()
         leaving = await site.life.arrive([card])
         _, headers = await site.ask(card, lambda session: session.rotate())
@@ -310,13 +279,10 @@ def test_rotate_then_clear(site):
         assert await site.who(card_in(headers)) is None
         assert await site.who(card) is None
 
-    site(scenario)
 
-
-def test_rotate_twice(site):
+async def test_rotate_twice(new_site):
     """Two rotations at once leave one live session, that everybody's changes are in, and no second card."""
-
-    async def scenario(site):
+    async with new_site() as site:
         card = await site.log_in()
         visits = [await site.life.arrive([card]) for _ in range(2)]
         for number, visit in enumerate(visits):
@@ -329,13 +295,10 @@ def test_rotate_twice(site):
         assert live == [{"user_id": 42, "k0": 0, "k1": 1}]
         assert await site.who(card) is None
 
-    site(scenario)
 
-
-def test_late_response_after_rotation(site):
+async def test_late_response_after_rotation(new_site):
     """A response that comes after the rotation sends no cookie, and does not log the user out; its change is kept."""
-
-    async def scenario(site):
+    async with new_site() as site:
         card = await site.log_in()
         fresh = []
 
@@ -351,13 +314,10 @@ def test_late_response_after_rotation(site):
         seen, _ = await site.ask(fresh[0])
         assert seen == {"user_id": 42, "late": 1}
 
-    site(scenario)
 
-
-def test_lost_update(site):
+async def test_lost_update(new_site):
     """Fifty concurrent requests that each write their own key, and count, lose nothing."""
-
-    async def scenario(site):
+    async with new_site() as site:
         card = await site.log_in()
 
         async def one(number):
@@ -371,29 +331,23 @@ def test_lost_update(site):
         seen, _ = await site.ask(card)
         assert seen == {"user_id": 42, "n": 50} | {f"k{number}": number for number in range(50)}
 
-    site(scenario)
-
 
 # --- cookies ----------------------------------------------------------------------------------------------------------
 
 
-def test_cookie_tossing_and_duplicates(site):
+async def test_cookie_tossing_and_duplicates(new_site):
     """A cookie of the same name from a sibling domain neither hides the genuine one nor becomes the session."""
-
-    async def scenario(site):
+    async with new_site() as site:
         card = await site.log_in()
         for tossed in (b"x", b"0" * 76, card[:-1] + b"!", b""):
             for header in (tossed + b"; session=" + card, card + b"; session=" + tossed):
                 assert await site.who(header) == 42
         assert await site.who(b"; session=".join([b"x"] * 500)) is None
 
-    site(scenario)
 
-
-def test_cookie_tossing_with_a_genuine_card_that_has_ended(site):
+async def test_cookie_tossing_with_a_genuine_card_that_has_ended(new_site):
     """Nor does one that the sibling domain got here, by logging in and out, or from before a rotation."""
-
-    async def scenario(site):
+    async with new_site() as site:
         ended, rotated = await site.log_in(7), await site.log_in(8)
         await site.ask(ended, lambda session: session.clear())
         await site.ask(rotated, lambda session: session.rotate())
@@ -403,25 +357,19 @@ def test_cookie_tossing_with_a_genuine_card_that_has_ended(site):
                 assert await site.who(header) == 42
             assert await site.who(tossed + b"; session=" + tossed) is None
 
-    site(scenario)
 
-
-def test_cross_subdomain(site):
+async def test_cross_subdomain(new_site):
     """By default the cookie has no Domain: a sibling never gets it; with __Host- nobody else can set it."""
-
-    async def scenario(site):
+    async with new_site() as site:
         _, headers = await site.ask(act=update(x=1))
         assert b"domain" not in set_cookies(headers)[0].lower()
-
-    site(scenario)
     with pytest.raises(ConfigurationError):
         SessionConfig(secret_key=SECRET, session_cookie="__Host-s", https_only=True, domain="example.com")
 
 
-def test_a_cookie_of_another_app_with_the_same_key(site):
+async def test_a_cookie_of_another_app_with_the_same_key(new_site):
     """A card made under another cookie name is refused, although key and store are the same."""
-
-    async def scenario(site):
+    async with new_site() as site:
         other = Lifecycle(dataclasses.replace(site.config, session_cookie="other"))
         visit = other.anonymous()
         visit.session["user_id"] = 42
@@ -429,13 +377,10 @@ def test_a_cookie_of_another_app_with_the_same_key(site):
         assert await site.who(visit.card) is None
         assert site.life.refused["key"] == 1
 
-    site(scenario)
 
-
-def test_caches_that_keep_set_cookie(site):
+async def test_caches_that_keep_set_cookie(new_site):
     """An answer that sets the cookie is kept out of caches, whatever the app said; one that depends on it varies."""
-
-    async def scenario(site):
+    async with new_site() as site:
         site.headers = [
             (b"Cache-Control", b"public, max-age=3600"),
             (b"Expires", b"Thu, 01 Jan 2099 00:00:00 GMT"),
@@ -451,8 +396,6 @@ def test_caches_that_keep_set_cookie(site):
         assert (b"vary", b"Cookie") in headers
         assert not set_cookies(headers)
 
-    site(scenario)
-
 
 @pytest.mark.parametrize("option", ["session_cookie", "path", "domain", "same_site"])
 @pytest.mark.parametrize("value", ["a\r\nSet-Cookie: b=c", "a\nb", "a;b", "a\0b", "/a\r\n", "a b\x7f"])
@@ -462,16 +405,13 @@ def test_header_injection_by_option(option, value):
         SessionConfig(secret_key=SECRET, store="memory://", **{option: value})
 
 
-def test_header_injection_by_value(site):
+async def test_header_injection_by_value(new_site):
     """Session data never reaches a header, and what does is of a fixed alphabet."""
-
-    async def scenario(site):
+    async with new_site() as site:
         nasty = "\r\nSet-Cookie: admin=1"
         _, headers = await site.ask(act=lambda session: session.update({nasty: nasty, "user_id": nasty}))
         (cookie,) = set_cookies(headers)
         assert b"\r" not in cookie and b"\n" not in cookie and b"admin" not in cookie
-
-    site(scenario)
 
 
 # --- filling the store ------------------------------------------------------------------------------------------------
@@ -493,10 +433,9 @@ class Counting:
         return ask
 
 
-def test_rows_for_bots(site):
+async def test_rows_for_bots(new_site):
     """Visitors that never touch the session, and forged cookies, make no row and ask the store for nothing."""
-
-    async def scenario(site):
+    async with new_site() as site:
         counting = Counting(site.store)
         bots = Site(counting, site.clock)
         for cookie in (None, b"x", b"a" * 76, b"\xff" * 100, b"b" * 10_000):
@@ -504,26 +443,20 @@ def test_rows_for_bots(site):
             assert seen == {} and not set_cookies(headers)
         assert counting.asked == 0
 
-    site(scenario)
 
-
-def test_oversized_data(site):
+async def test_oversized_data(new_site):
     """A session past max_bytes is refused before anything is saved, and the one before it stays."""
-
-    async def scenario(site):
+    async with new_site() as site:
         card = await site.log_in()
         with pytest.raises(SessionDataError, match="max_bytes"):
             await site.ask(card, update(big="x" * 100_000))
         seen, _ = await site.ask(card)
         assert seen == {"user_id": 42}
 
-    site(scenario)
 
-
-def test_deeply_nested_data(site):
+async def test_deeply_nested_data(new_site):
     """Data nested a hundred thousand levels deep is refused with the place, not with a crash."""
-
-    async def scenario(site):
+    async with new_site() as site:
         deep = []
         for _ in range(100_000):
             deep = [deep]
@@ -532,8 +465,6 @@ def test_deeply_nested_data(site):
             await site.ask(card, update(deep=deep))
         assert await site.who(card) == 42
 
-    site(scenario)
-
 
 # --- a store that is not what it seems --------------------------------------------------------------------------------
 
@@ -541,10 +472,9 @@ def test_deeply_nested_data(site):
 @pytest.mark.parametrize(
     "junk", [b"", b"\x01", b"\x02\x00", b"\x03" + b"x" * 50, b"\x80\x04K\x01.", b"{}", b"\xff" * 99]
 )
-def test_undecodable_but_correctly_signed_data(site, junk):
+async def test_undecodable_but_correctly_signed_data(new_site, junk):
     """A record that cannot be read is an anonymous request and a count; a new session gets a new ID."""
-
-    async def scenario(site):
+    async with new_site() as site:
         card = await site.log_in()
         visit = await site.life.arrive([card])
         broken = dataclasses.replace(visit.record, data=junk, version=visit.record.version + 1)
@@ -553,26 +483,20 @@ def test_undecodable_but_correctly_signed_data(site, junk):
         assert site.life.refused["damaged"] == 1
         assert await site.log_in(cookie=card) != card
 
-    site(scenario)
 
-
-def test_another_users_record_under_my_key(site):
+async def test_another_users_record_under_my_key(new_site):
     """A record filed under one user that holds another's session is not served."""
-
-    async def scenario(site):
+    async with new_site() as site:
         mine, theirs = [await site.log_in(user) for user in (42, 43)]
         me, them = [await site.life.arrive([card]) for card in (mine, theirs)]
         swapped = dataclasses.replace(me.record, data=them.record.data, version=me.record.version + 1)
         await site.store.update(me.key, swapped, version=me.record.version)
         assert await site.who(mine) is None
 
-    site(scenario)
 
-
-def test_leftovers_of_the_user_before(site):
+async def test_leftovers_of_the_user_before(new_site):
     """Who logs in over another user's session, which nobody cleared, finds nothing that was put there before."""
-
-    async def scenario(site):
+    async with new_site() as site:
         card = await site.log_in(42)
         await site.ask(card, update(address="of 42", role="admin", theme="dark"))
         await site.ask(card, lambda session: session.flash("for 42"))
@@ -586,10 +510,8 @@ def test_leftovers_of_the_user_before(site):
         assert seen == {"theme": "dark", "user_id": 43}
         assert await site.who(card) is None
 
-    site(scenario)
 
-
-def test_a_store_that_answers_with_an_old_version(site):
+async def test_a_store_that_answers_with_an_old_version(new_site):
     """What was loaded from a late replica is not saved over what is newer: the swap fails, and the change is merged."""
 
     class Late(Counting):
@@ -607,7 +529,7 @@ def test_a_store_that_answers_with_an_old_version(site):
 
             self.load = load
 
-    async def scenario(site):
+    async with new_site() as site:
         late = Late(site.store)
         here = Site(late, site.clock)
         card = await here.log_in()
@@ -621,13 +543,10 @@ def test_a_store_that_answers_with_an_old_version(site):
         await here.ask(card, lambda session: session.clear())
         assert await here.who(card) is None
 
-    site(scenario)
 
-
-def test_foreign_rows_in_the_store(site):
+async def test_foreign_rows_in_the_store(new_site):
     """A record that some other program put there opens for nobody, and whoever it names can end it."""
-
-    async def scenario(site):
+    async with new_site() as site:
         card = await site.log_in()
         record = (await site.life.arrive([card])).record
         session_id = new_session_id()
@@ -639,13 +558,10 @@ def test_foreign_rows_in_the_store(site):
         assert await Sessions(site.life).revoke_all(43) == 1
         assert await site.who(card) == 42
 
-    site(scenario)
 
-
-def test_a_store_that_lists_other_users_sessions(site):
+async def test_a_store_that_lists_other_users_sessions(new_site):
     """What a store names as a user's sessions is looked at: nobody else's is listed, revoked, or ended for a limit."""
-
-    async def scenario(site):
+    async with new_site(max_sessions_per_user=1) as site:
         other = await site.log_in(43)
         truth = site.store.of_user
 
@@ -660,8 +576,6 @@ def test_a_store_that_lists_other_users_sessions(site):
         await Sessions(site.life).revoke_all(42)
         assert await site.who(other) == 43
         assert [await site.who(card) for card in mine] == [None, None]
-
-    site(scenario, max_sessions_per_user=1)
 
 
 @pytest.mark.parametrize(
@@ -686,97 +600,81 @@ def test_a_store_that_lists_other_users_sessions(site):
     ids=lambda odd: repr(odd)[:40],
 )
 @pytest.mark.parametrize("seal", [False, True])
-def test_rows_of_odd_values(odd, seal):
+async def test_rows_of_odd_values(odd, seal):
     """What a column cannot be is no session: it is anonymous, and keeps nobody from listing and ending the others."""
+    store = MemoryStore()
+    site = Site(store, time.time, seal=seal, absolute_timeout=None)
+    card, other = [await site.log_in() for _ in range(2)]
+    key = (await site.life.arrive([card])).key
+    store._records[key] = dataclasses.replace(store._records[key], **odd)
 
-    async def scenario():
-        store = MemoryStore()
-        site = Site(store, time.time, seal=seal, absolute_timeout=None)
-        card, other = [await site.log_in() for _ in range(2)]
-        key = (await site.life.arrive([card])).key
-        store._records[key] = dataclasses.replace(store._records[key], **odd)
+    async def use(session):
+        assert session.expires_at > session.created_at or not session
+        session.rotate()
 
-        async def use(session):
-            assert session.expires_at > session.created_at or not session
-            session.rotate()
-
-        assert await site.who(card) is None
-        await site.ask(card, use)
-        assert len(await Sessions(site.life).of(42)) >= 1
-        assert await Sessions(site.life).revoke_all(42) >= 1
-        assert await site.who(other) is None
-
-    asyncio.run(scenario())
+    assert await site.who(card) is None
+    await site.ask(card, use)
+    assert len(await Sessions(site.life).of(42)) >= 1
+    assert await Sessions(site.life).revoke_all(42) >= 1
+    assert await site.who(other) is None
 
 
 @pytest.mark.parametrize("moment", [None, "x", float("nan"), float("inf"), 1e300, b"", True])
 @pytest.mark.parametrize("seal", [False, True])
-def test_tombstones_of_odd_values(moment, seal):
+async def test_tombstones_of_odd_values(moment, seal):
     """An old ID is not served for ever because its row says no time, and it raises nothing."""
-
-    async def scenario():
-        store = MemoryStore()
-        site = Site(store, time.time, seal=seal)
-        old = await site.log_in()
-        _, headers = await site.ask(old, lambda session: session.rotate(grace=60))
-        assert await site.who(old) == 42
-        key = next(key for key, record in store._records.items() if record.successor is not None)
-        store._records[key] = dataclasses.replace(store._records[key], serve_until=moment)
-        assert await site.who(old) is None
-        await site.ask(old, update(x=1))
-        assert await site.who(card_in(headers)) == 42
-
-    asyncio.run(scenario())
+    store = MemoryStore()
+    site = Site(store, time.time, seal=seal)
+    old = await site.log_in()
+    _, headers = await site.ask(old, lambda session: session.rotate(grace=60))
+    assert await site.who(old) == 42
+    key = next(key for key, record in store._records.items() if record.successor is not None)
+    store._records[key] = dataclasses.replace(store._records[key], serve_until=moment)
+    assert await site.who(old) is None
+    await site.ask(old, update(x=1))
+    assert await site.who(card_in(headers)) == 42
 
 
 @pytest.mark.parametrize("odd", [{"data": 1}, {"data": 1.5}, {"data": None}, {"successor": b"x"}], ids=repr)
-def test_sealed_tombstones_of_odd_values(odd):
+async def test_sealed_tombstones_of_odd_values(odd):
     """What does not say where the session is raises nothing: the old ID is damaged, and the new one lives."""
-
-    async def scenario():
-        store = MemoryStore()
-        site = Site(store, time.time, seal=True)
-        old = await site.log_in()
-        _, headers = await site.ask(old, lambda session: session.rotate(grace=60))
-        key = next(key for key, record in store._records.items() if record.successor is not None)
-        store._records[key] = dataclasses.replace(store._records[key], **odd)
-        assert await site.who(old) is None
-        assert await site.who(card_in(headers)) == 42
-        assert site.life.refused["damaged"] == 1
-
-    asyncio.run(scenario())
+    store = MemoryStore()
+    site = Site(store, time.time, seal=True)
+    old = await site.log_in()
+    _, headers = await site.ask(old, lambda session: session.rotate(grace=60))
+    key = next(key for key, record in store._records.items() if record.successor is not None)
+    store._records[key] = dataclasses.replace(store._records[key], **odd)
+    assert await site.who(old) is None
+    assert await site.who(card_in(headers)) == 42
+    assert site.life.refused["damaged"] == 1
 
 
-def test_data_that_could_not_be_saved_again():
+async def test_data_that_could_not_be_saved_again():
     """A record that somebody nested deeper than any session is served and left alone, not an error of every page."""
-
-    async def scenario():
-        store = MemoryStore()
-        site = Site(store, time.time)
-        card = await site.log_in()
-        key = (await site.life.arrive([card])).key
-        deep: object = 2**70
-        for _ in range(500):
-            deep = [deep]
-        pieces = codec.encode({"user_id": 42, "x": 2**70})
-        big = pieces[pieces.index(b"\xa1x") + 2 :]
-        data = b"\x01\x82\xa7user_id\x2a\xa1x" + b"\x91" * 500 + big
-        store._records[key] = dataclasses.replace(store._records[key], data=data)
-        for act in (lambda session: session.get("x"), update(y=1)):
-            seen, headers = await site.ask(card, act)
-            assert seen["user_id"] == 42 and not set_cookies(headers)
-        assert store._records[key].data == data
-
-    asyncio.run(scenario())
+    store = MemoryStore()
+    site = Site(store, time.time)
+    card = await site.log_in()
+    key = (await site.life.arrive([card])).key
+    deep: object = 2**70
+    for _ in range(500):
+        deep = [deep]
+    pieces = codec.encode({"user_id": 42, "x": 2**70})
+    big = pieces[pieces.index(b"\xa1x") + 2 :]
+    data = b"\x01\x82\xa7user_id\x2a\xa1x" + b"\x91" * 500 + big
+    store._records[key] = dataclasses.replace(store._records[key], data=data)
+    for act in (lambda session: session.get("x"), update(y=1)):
+        seen, headers = await site.ask(card, act)
+        assert seen["user_id"] == 42 and not set_cookies(headers)
+    assert store._records[key].data == data
 
 
 # --- clocks and timing ------------------------------------------------------------------------------------------------
 
 
-def test_a_clock_that_goes_back(site):
+async def test_a_clock_that_goes_back(new_site):
     """A clock set back ends nobody's session, and lets none live past its absolute timeout by it."""
-
-    async def scenario(site):
+    begun = time.time()
+    async with new_site(absolute_timeout=2000) as site:
         card = await site.log_in()
         site.clock.advance(-300)
         assert await site.who(card) == 42
@@ -785,14 +683,10 @@ def test_a_clock_that_goes_back(site):
             assert await site.who(card) == (42 if site.clock() < begun + 2000 else None)
         assert await site.who(card) is None
 
-    begun = time.time()
-    site(scenario, absolute_timeout=2000)
 
-
-def test_a_clock_that_was_wrong_for_a_while(site):
+async def test_a_clock_that_was_wrong_for_a_while(new_site):
     """A session from a future that was none does not live until that future comes."""
-
-    async def scenario(site):
+    async with new_site() as site:
         years = 10 * 365 * 86400
         site.clock.advance(years)
         card = await site.log_in()
@@ -801,23 +695,18 @@ def test_a_clock_that_was_wrong_for_a_while(site):
         assert await site.who(card) is None
         assert await Sessions(site.life).of(42) == []
 
-    site(scenario)
 
-
-def test_a_clock_that_jumps(site):
+async def test_a_clock_that_jumps(new_site):
     """A clock that jumps ahead of every timeout ends the session, and a new one gets a new ID."""
-
-    async def scenario(site):
+    async with new_site() as site:
         card = await site.log_in()
         site.clock.advance(10_000_000)
         seen, headers = await site.ask(card)
         assert seen == {} and not set_cookies(headers)
         assert await site.log_in(cookie=card) != card
 
-    site(scenario)
 
-
-def test_timing_of_the_id_look_up():
+async def test_timing_of_the_id_look_up():
     """A store never compares IDs: what it looks up is a hash, which an attacker cannot steer bit by bit."""
     asked = []
 
@@ -826,18 +715,15 @@ def test_timing_of_the_id_look_up():
             asked.append(key)
             return await super().load(key)
 
-    async def scenario():
-        site = Site(Spy(), time.time)
-        card = await site.log_in()
-        asked.clear()
-        near = site.life.keyring.sign(card[4:35] + (b"A" if card[35:36] != b"A" else b"B"))
-        for cookie in (card, near):
-            await site.ask(cookie)
-        one, other = (bytes.fromhex(key) for key in asked)
-        differing = sum((a ^ b).bit_count() for a, b in zip(one, other, strict=True))
-        assert differing > 64  # one character of the ID changed; about half of the 256 bits did
-
-    asyncio.run(scenario())
+    site = Site(Spy(), time.time)
+    card = await site.log_in()
+    asked.clear()
+    near = site.life.keyring.sign(card[4:35] + (b"A" if card[35:36] != b"A" else b"B"))
+    for cookie in (card, near):
+        await site.ask(cookie)
+    one, other = (bytes.fromhex(key) for key in asked)
+    differing = sum((a ^ b).bit_count() for a, b in zip(one, other, strict=True))
+    assert differing > 64  # one character of the ID changed; about half of the 256 bits did
 
 
 def test_timing_of_the_signature(monkeypatch):

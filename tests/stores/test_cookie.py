@@ -979,11 +979,8 @@ def test_a_websocket(browser, cookies):
     async def send(message):
         sent.append(message)
 
-    async def go():
-        with pytest.raises(ResponseStarted):
-            await browser.app(scope_with(b"", "websocket"), None, send)
-
-    asyncio.run(go())
+    with pytest.raises(ResponseStarted):
+        asyncio.run(browser.app(scope_with(b"", "websocket"), None, send))
     assert len(browser.jar.take(sent[0]["headers"])) == cookies
     browser.app.app = handle
     assert browser.ask(read) == {"data": large(3000 * cookies - 2000)}
@@ -1092,7 +1089,7 @@ def test_what_it_cannot_do(browser):
     assert browser.ask(read, cookie=copy) == {"a": 0}
 
 
-def test_the_lifespan(browser):
+async def test_the_lifespan(browser):
     """The app starts and stops: there is nothing to open."""
     heard = []
 
@@ -1102,20 +1099,17 @@ def test_the_lifespan(browser):
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def go():
-        waiting = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
-
-        async def receive():
-            return waiting.pop(0)
-
-        async def send(message):
-            heard.append(message["type"])
-
-        await browser.app({"type": "lifespan"}, receive, send)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
     browser.app.app = app
-    asyncio.run(go())
+    waiting = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+
+    async def receive():
+        return waiting.pop(0)
+
+    async def send(message):
+        heard.append(message["type"])
+
+    await browser.app({"type": "lifespan"}, receive, send)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
     assert heard == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 

@@ -167,107 +167,88 @@ def test_it_is_all_that_a_store_can_be() -> None:
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
-def test_one_of_many_stores_wins(server: PostgresServer, isolation: str) -> None:
+async def test_one_of_many_stores_wins(server: PostgresServer, isolation: str) -> None:
     """Of many stores that create, update or rotate at once exactly one succeeds, however the server isolates."""
-
-    async def main() -> None:
-        url = server.url_for(default_transaction_isolation=isolation)
-        async with _store(server) as first:
-            stores = [PostgresStore(url, table=first._table, max_connections=2) for _ in range(5)] * 2
-            await asyncio.gather(*(store.open() for store in set(stores)))
-            for _ in range(12):
-                key, new_keys = _key(), [_key() for _ in stores]
-                for operations in (
-                    [store.create(key, _record(data=b"%d" % n)) for n, store in enumerate(stores)],
-                    [
-                        store.update(key, _record(data=b"%d" % n, version=2), version=1)
-                        for n, store in enumerate(stores)
-                    ],
-                    [
-                        store.rotate(key, new, _record(version=3, data=new.encode()), _tombstone(new), version=2)
-                        for store, new in zip(stores, new_keys, strict=True)
-                    ],
-                ):
-                    winners = _winners(await asyncio.gather(*operations, return_exceptions=True))
-                    assert len(winners) == 1
-                    found = await first.load(key)
-                    assert found is not None
-                    if found.successor is None:
-                        assert found.data == b"%d" % winners[0]
-                assert found.successor == new_keys[winners[0]]
-                there = [new for new in new_keys if await first.load(new) is not None]
-                assert there == [new_keys[winners[0]]]
-            for store in set(stores):
-                await store.close()
-
-    asyncio.run(main())
-
-
-def test_one_of_many_rotations_gets_a_new_key(server: PostgresServer) -> None:
-    """Of many sessions that move to one and the same key exactly one gets it, and the others stay as they were."""
-
-    async def main() -> None:
-        async with _store(server) as store, _store(server, table=store._table) as other:
-            for before in ("nothing", "expired"):
-                keys, new_key = [_key() for _ in range(12)], _key()
-                for key in keys:
-                    await store.create(key, _record(data=key.encode()))
-                if before == "expired":
-                    await store.create(new_key, _record(expires_at=time.time() - 1, user="someone"))
-                rotations = [
-                    (store, other)[n % 2].rotate(
-                        key, new_key, _record(data=key.encode(), version=2), _tombstone(new_key), version=1
-                    )
-                    for n, key in enumerate(keys)
-                ]
-                winners = _winners(await asyncio.gather(*rotations, return_exceptions=True))
+    url = server.url_for(default_transaction_isolation=isolation)
+    async with _store(server) as first:
+        stores = [PostgresStore(url, table=first._table, max_connections=2) for _ in range(5)] * 2
+        await asyncio.gather(*(store.open() for store in set(stores)))
+        for _ in range(12):
+            key, new_keys = _key(), [_key() for _ in stores]
+            for operations in (
+                [store.create(key, _record(data=b"%d" % n)) for n, store in enumerate(stores)],
+                [store.update(key, _record(data=b"%d" % n, version=2), version=1) for n, store in enumerate(stores)],
+                [
+                    store.rotate(key, new, _record(version=3, data=new.encode()), _tombstone(new), version=2)
+                    for store, new in zip(stores, new_keys, strict=True)
+                ],
+            ):
+                winners = _winners(await asyncio.gather(*operations, return_exceptions=True))
                 assert len(winners) == 1
-                moved = await store.load(new_key)
-                assert moved is not None and moved.data == keys[winners[0]].encode() and moved.user is None
-                for number, key in enumerate(keys):
-                    found = await store.load(key)
-                    assert found is not None
-                    assert (found.successor, found.version) == ((new_key, 2) if number in winners else (None, 1))
+                found = await first.load(key)
+                assert found is not None
+                if found.successor is None:
+                    assert found.data == b"%d" % winners[0]
+            assert found.successor == new_keys[winners[0]]
+            there = [new for new in new_keys if await first.load(new) is not None]
+            assert there == [new_keys[winners[0]]]
+        for store in set(stores):
+            await store.close()
 
-    asyncio.run(main())
+
+async def test_one_of_many_rotations_gets_a_new_key(server: PostgresServer) -> None:
+    """Of many sessions that move to one and the same key exactly one gets it, and the others stay as they were."""
+    async with _store(server) as store, _store(server, table=store._table) as other:
+        for before in ("nothing", "expired"):
+            keys, new_key = [_key() for _ in range(12)], _key()
+            for key in keys:
+                await store.create(key, _record(data=key.encode()))
+            if before == "expired":
+                await store.create(new_key, _record(expires_at=time.time() - 1, user="someone"))
+            rotations = [
+                (store, other)[n % 2].rotate(
+                    key, new_key, _record(data=key.encode(), version=2), _tombstone(new_key), version=1
+                )
+                for n, key in enumerate(keys)
+            ]
+            winners = _winners(await asyncio.gather(*rotations, return_exceptions=True))
+            assert len(winners) == 1
+            moved = await store.load(new_key)
+            assert moved is not None and moved.data == keys[winners[0]].encode() and moved.user is None
+            for number, key in enumerate(keys):
+                found = await store.load(key)
+                assert found is not None
+                assert (found.successor, found.version) == ((new_key, 2) if number in winners else (None, 1))
 
 
-def test_rotation_to_its_own_key(server: PostgresServer) -> None:
+async def test_rotation_to_its_own_key(server: PostgresServer) -> None:
     """A session cannot move to where it is."""
-
-    async def main() -> None:
-        async with _store(server) as store:
-            key = _key()
-            await store.create(key, _record())
-            with pytest.raises(Conflict):
-                await store.rotate(key, key, _record(version=2), _tombstone(key), version=1)
-            found = await store.load(key)
-            assert found is not None and found.version == 1
-
-    asyncio.run(main())
+    async with _store(server) as store:
+        key = _key()
+        await store.create(key, _record())
+        with pytest.raises(Conflict):
+            await store.rotate(key, key, _record(version=2), _tombstone(key), version=1)
+        found = await store.load(key)
+        assert found is not None and found.version == 1
 
 
-def test_rotation_races_update_delete_and_purge(server: PostgresServer) -> None:
+async def test_rotation_races_update_delete_and_purge(server: PostgresServer) -> None:
     """Whatever happens to the old key meanwhile: the session is at one place or at none, never at two."""
-
-    async def main() -> None:
-        async with _store(server) as store, _store(server, table=store._table) as other:
-            for number in range(60):
-                key, new_key = _key(), _key()
-                await store.create(key, _record())
-                await store.create(new_key, _record(expires_at=time.time() - 1))
-                rotation = store.rotate(key, new_key, _record(version=2), _tombstone(new_key), version=1)
-                rival = other.delete(key) if number % 2 else other.update(key, _record(version=2), version=1)
-                pair = (rotation, rival) if number % 3 else (rival, rotation)
-                outcomes = await asyncio.gather(*pair, other.purge(100), return_exceptions=True)
-                _winners([outcome for outcome in outcomes if not isinstance(outcome, int)])
-                moved = outcomes[0 if number % 3 else 1] is None
-                old, new = await store.load(key), await store.load(new_key)
-                assert (new is not None) is moved
-                assert not moved or old is None or old.successor == new_key
-                assert moved or old is None or old.successor is None
-
-    asyncio.run(main())
+    async with _store(server) as store, _store(server, table=store._table) as other:
+        for number in range(60):
+            key, new_key = _key(), _key()
+            await store.create(key, _record())
+            await store.create(new_key, _record(expires_at=time.time() - 1))
+            rotation = store.rotate(key, new_key, _record(version=2), _tombstone(new_key), version=1)
+            rival = other.delete(key) if number % 2 else other.update(key, _record(version=2), version=1)
+            pair = (rotation, rival) if number % 3 else (rival, rotation)
+            outcomes = await asyncio.gather(*pair, other.purge(100), return_exceptions=True)
+            _winners([outcome for outcome in outcomes if not isinstance(outcome, int)])
+            moved = outcomes[0 if number % 3 else 1] is None
+            old, new = await store.load(key), await store.load(new_key)
+            assert (new is not None) is moved
+            assert not moved or old is None or old.successor == new_key
+            assert moved or old is None or old.successor is None
 
 
 def _count_up(url: str, table: str, key: str, times: int) -> None:
@@ -314,109 +295,85 @@ def test_no_increment_is_lost_across_processes(server: PostgresServer) -> None:
 # The table
 
 
-def test_missing_table(server: PostgresServer) -> None:
+async def test_missing_table(server: PostgresServer) -> None:
     """Without its table an app does not start, and the message names the command; one that runs gets an outage."""
-
-    async def main() -> None:
-        for table, command in (
-            ("nowhere", "create --table nowhere"),
-            ("no_schema.nowhere", "--table no_schema.nowhere"),
-        ):
-            store = PostgresStore(server.url, table=table)
-            with pytest.raises(ConfigurationError, match=f"roomkey postgres .*{command}"):
-                await store.open()
-            for operation in (store.load(_key()), store.create(_key(), _record()), store.wipe()):
-                with pytest.raises(StoreUnavailable, match=f"roomkey postgres .*{command}"):
-                    await operation
-            await store.close()
-
-    asyncio.run(main())
-
-
-def test_table_made_while_the_app_runs(server: PostgresServer) -> None:
-    """A store finds a table that was made, dropped or made again since it was last asked."""
-
-    async def main() -> None:
-        async with _store(server) as store, _admin(server) as admin:
-            key = _key()
-            for _ in range(2):
-                assert await store.load(key) is None
-                await store.create(key, _record())
-                await admin.execute(f'DROP TABLE "{store._table}"')
-                for operation in (store.load(key), store.load(key), store.delete(key)):
-                    with pytest.raises(StoreUnavailable, match="roomkey postgres create"):
-                        await operation
-                assert await store.create_table() is True
-
-    asyncio.run(main())
-
-
-def test_table_changed_while_the_app_runs(server: PostgresServer) -> None:
-    """A table that someone changes under a running app is looked at again, and the message says what is wrong."""
-
-    async def main() -> None:
-        async with _store(server) as store, _admin(server) as admin:
-            assert await store.load(_key()) is None
-            await admin.execute(f'ALTER TABLE "{store._table}" RENAME COLUMN ip TO address')
-            with pytest.raises(StoreUnavailable):
-                await store.load(_key())
-            with pytest.raises(StoreUnavailable, match="lacks ip text"):
-                await store.load(_key())
-            await admin.execute(f'ALTER TABLE "{store._table}" RENAME COLUMN address TO ip')
-            assert await store.load(_key()) is None
-
-    asyncio.run(main())
-
-
-def test_create_table_is_idempotent(server: PostgresServer) -> None:
-    """The table is made once, however often and from however many places at once; sessions in it stay."""
-
-    async def main() -> None:
-        stores = [PostgresStore(server.url, table="many_at_once") for _ in range(8)]
-        made = await asyncio.gather(*(store.create_table() for store in stores))
-        assert sorted(made) == [False] * 7 + [True]
-        key = _key()
-        await stores[0].create(key, _record())
-        assert await stores[1].create_table() is False
-        assert await stores[1].load(key) is not None
-        for store in stores:
-            await store.close()
-
-    asyncio.run(main())
-
-
-def test_create_table_mends_a_missing_index(server: PostgresServer) -> None:
-    """What is missing beside the table is made."""
-
-    async def main() -> None:
-        async with _store(server) as store, _admin(server) as admin:
-            await admin.execute(f'DROP INDEX "{store._table}_expires_at"')
-            assert await store.create_table() is False
-            assert await admin.fetchval("SELECT to_regclass($1)::text", f"{store._table}_expires_at")
-
-    asyncio.run(main())
-
-
-def test_ddl_is_what_create_table_runs(server: PostgresServer) -> None:
-    """A table that was made with the printed SQL, also in a schema, is as good; running it twice does no harm."""
-
-    async def main() -> None:
-        async with _admin(server) as admin:
-            await admin.execute("CREATE SCHEMA shop")
-            for _ in range(2):
-                await admin.execute(PostgresStore.ddl("shop.Basket", unlogged=True))
-            store = PostgresStore(server.url, table="shop.Basket")
+    for table, command in (
+        ("nowhere", "create --table nowhere"),
+        ("no_schema.nowhere", "--table no_schema.nowhere"),
+    ):
+        store = PostgresStore(server.url, table=table)
+        with pytest.raises(ConfigurationError, match=f"roomkey postgres .*{command}"):
             await store.open()
-            assert await store.create_table(unlogged=True) is False
-            key = _key()
-            await store.create(key, _record(user="42"))
-            assert [found for found, _ in await store.of_user("42")] == [key]
-            assert await store.purge(10) == 0
-            with pytest.raises(ConfigurationError, match=r'ALTER TABLE "shop"."Basket" SET LOGGED'):
-                await store.create_table()
-            await store.close()
+        for operation in (store.load(_key()), store.create(_key(), _record()), store.wipe()):
+            with pytest.raises(StoreUnavailable, match=f"roomkey postgres .*{command}"):
+                await operation
+        await store.close()
 
-    asyncio.run(main())
+
+async def test_table_made_while_the_app_runs(server: PostgresServer) -> None:
+    """A store finds a table that was made, dropped or made again since it was last asked."""
+    async with _store(server) as store, _admin(server) as admin:
+        key = _key()
+        for _ in range(2):
+            assert await store.load(key) is None
+            await store.create(key, _record())
+            await admin.execute(f'DROP TABLE "{store._table}"')
+            for operation in (store.load(key), store.load(key), store.delete(key)):
+                with pytest.raises(StoreUnavailable, match="roomkey postgres create"):
+                    await operation
+            assert await store.create_table() is True
+
+
+async def test_table_changed_while_the_app_runs(server: PostgresServer) -> None:
+    """A table that someone changes under a running app is looked at again, and the message says what is wrong."""
+    async with _store(server) as store, _admin(server) as admin:
+        assert await store.load(_key()) is None
+        await admin.execute(f'ALTER TABLE "{store._table}" RENAME COLUMN ip TO address')
+        with pytest.raises(StoreUnavailable):
+            await store.load(_key())
+        with pytest.raises(StoreUnavailable, match="lacks ip text"):
+            await store.load(_key())
+        await admin.execute(f'ALTER TABLE "{store._table}" RENAME COLUMN address TO ip')
+        assert await store.load(_key()) is None
+
+
+async def test_create_table_is_idempotent(server: PostgresServer) -> None:
+    """The table is made once, however often and from however many places at once; sessions in it stay."""
+    stores = [PostgresStore(server.url, table="many_at_once") for _ in range(8)]
+    made = await asyncio.gather(*(store.create_table() for store in stores))
+    assert sorted(made) == [False] * 7 + [True]
+    key = _key()
+    await stores[0].create(key, _record())
+    assert await stores[1].create_table() is False
+    assert await stores[1].load(key) is not None
+    for store in stores:
+        await store.close()
+
+
+async def test_create_table_mends_a_missing_index(server: PostgresServer) -> None:
+    """What is missing beside the table is made."""
+    async with _store(server) as store, _admin(server) as admin:
+        await admin.execute(f'DROP INDEX "{store._table}_expires_at"')
+        assert await store.create_table() is False
+        assert await admin.fetchval("SELECT to_regclass($1)::text", f"{store._table}_expires_at")
+
+
+async def test_ddl_is_what_create_table_runs(server: PostgresServer) -> None:
+    """A table that was made with the printed SQL, also in a schema, is as good; running it twice does no harm."""
+    async with _admin(server) as admin:
+        await admin.execute("CREATE SCHEMA shop")
+        for _ in range(2):
+            await admin.execute(PostgresStore.ddl("shop.Basket", unlogged=True))
+        store = PostgresStore(server.url, table="shop.Basket")
+        await store.open()
+        assert await store.create_table(unlogged=True) is False
+        key = _key()
+        await store.create(key, _record(user="42"))
+        assert [found for found, _ in await store.of_user("42")] == [key]
+        assert await store.purge(10) == 0
+        with pytest.raises(ConfigurationError, match=r'ALTER TABLE "shop"."Basket" SET LOGGED'):
+            await store.create_table()
+        await store.close()
 
 
 @pytest.mark.parametrize(
@@ -429,48 +386,40 @@ def test_ddl_is_what_create_table_runs(server: PostgresServer) -> None:
         ("ALTER TABLE {} ALTER COLUMN version TYPE integer", "lacks version bigint"),
     ],
 )
-def test_strange_table_is_refused(server: PostgresServer, change: str, words: str) -> None:
+async def test_strange_table_is_refused(server: PostgresServer, change: str, words: str) -> None:
     """A newer schema, another app's table and one that was changed by hand are refused, to use and to make."""
-
-    async def main() -> None:
-        async with _store(server) as store, _admin(server) as admin:
-            await admin.execute(change.format(f'"{store._table}"'))
-            for operation in (store.open(), store.create_table()):
-                with pytest.raises(ConfigurationError, match=words):
-                    await operation
-            with pytest.raises(StoreUnavailable, match=words):
-                await store.load(_key())
-
-    asyncio.run(main())
+    async with _store(server) as store, _admin(server) as admin:
+        await admin.execute(change.format(f'"{store._table}"'))
+        for operation in (store.open(), store.create_table()):
+            with pytest.raises(ConfigurationError, match=words):
+                await operation
+        with pytest.raises(StoreUnavailable, match=words):
+            await store.load(_key())
 
 
-def test_missing_rights(server: PostgresServer) -> None:
+async def test_missing_rights(server: PostgresServer) -> None:
     """A role without rights on the table is told which ones; with them it can do all but make tables."""
-
-    async def main() -> None:
-        async with _store(server) as owner, _admin(server) as admin:
-            await admin.execute("CREATE ROLE app LOGIN PASSWORD 'pass/word@:?#'")
-            store = PostgresStore(server.url_for(user="app", password="pass/word@:?#"), table=owner._table)
-            with pytest.raises(ConfigurationError, match="GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE"):
-                await store.open()
-            await admin.execute(f'GRANT SELECT, INSERT, UPDATE, DELETE ON "{owner._table}" TO app')
+    async with _store(server) as owner, _admin(server) as admin:
+        await admin.execute("CREATE ROLE app LOGIN PASSWORD 'pass/word@:?#'")
+        store = PostgresStore(server.url_for(user="app", password="pass/word@:?#"), table=owner._table)
+        with pytest.raises(ConfigurationError, match="GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE"):
             await store.open()
-            key = _key()
-            await store.create(key, _record())
-            assert await store.purge(10) == 0
-            with pytest.raises(ConfigurationError, match=r"GRANT.*TRUNCATE"):  # no outage: all else goes on
-                await store.wipe()
-            assert await store.load(key) is not None
-            await admin.execute(f'GRANT TRUNCATE ON "{owner._table}" TO app')
+        await admin.execute(f'GRANT SELECT, INSERT, UPDATE, DELETE ON "{owner._table}" TO app')
+        await store.open()
+        key = _key()
+        await store.create(key, _record())
+        assert await store.purge(10) == 0
+        with pytest.raises(ConfigurationError, match=r"GRANT.*TRUNCATE"):  # no outage: all else goes on
             await store.wipe()
-            assert await store.load(key) is None
-            stranger = PostgresStore(server.url_for(user="app", password="pass/word@:?#"), table="app_own")
-            with pytest.raises(ConfigurationError, match=r"GRANT CREATE"):
-                await stranger.create_table()
-            await store.close()
-            await stranger.close()
-
-    asyncio.run(main())
+        assert await store.load(key) is not None
+        await admin.execute(f'GRANT TRUNCATE ON "{owner._table}" TO app')
+        await store.wipe()
+        assert await store.load(key) is None
+        stranger = PostgresStore(server.url_for(user="app", password="pass/word@:?#"), table="app_own")
+        with pytest.raises(ConfigurationError, match=r"GRANT CREATE"):
+            await stranger.create_table()
+        await store.close()
+        await stranger.close()
 
 
 # Round trips
@@ -487,49 +436,41 @@ async def _calls(server: PostgresServer, table: str) -> int:
         return count
 
 
-def test_loads_share_round_trips(server: PostgresServer) -> None:
+async def test_loads_share_round_trips(server: PostgresServer) -> None:
     """A thousand loads at once take a sixtieth as many round trips, and each gets its own record."""
-
-    async def main() -> None:
-        async with _store(server) as store:
-            keys = [_key() for _ in range(1000)]
-            await asyncio.gather(*(store.create(key, _record(data=key.encode())) for key in keys[::2]))
-            before = await _calls(server, store._table)
-            found = await asyncio.gather(*(store.load(key) for key in keys))
-            assert [record and record.data for record in found[::2]] == [key.encode() for key in keys[::2]]
-            assert not any(found[1::2])
-            assert await _calls(server, store._table) - before == 1 + 16
-            await store.load(keys[0])
-            assert await _calls(server, store._table) - before == 1 + 16 + 1
-
-    asyncio.run(main())
+    async with _store(server) as store:
+        keys = [_key() for _ in range(1000)]
+        await asyncio.gather(*(store.create(key, _record(data=key.encode())) for key in keys[::2]))
+        before = await _calls(server, store._table)
+        found = await asyncio.gather(*(store.load(key) for key in keys))
+        assert [record and record.data for record in found[::2]] == [key.encode() for key in keys[::2]]
+        assert not any(found[1::2])
+        assert await _calls(server, store._table) - before == 1 + 16
+        await store.load(keys[0])
+        assert await _calls(server, store._table) - before == 1 + 16 + 1
 
 
-def test_connections_are_bounded(server: PostgresServer) -> None:
+async def test_connections_are_bounded(server: PostgresServer) -> None:
     """A thousand operations at once wait for `max_connections` connections, and none fails."""
+    async with _store(server, max_connections=4) as store:
+        keys = [_key() for _ in range(1000)]
+        highest = 0
 
-    async def main() -> None:
-        async with _store(server, max_connections=4) as store:
-            keys = [_key() for _ in range(1000)]
-            highest = 0
+        async def watch() -> None:
+            nonlocal highest
+            async with _admin(server) as admin:
+                while True:
+                    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'roomkey'"
+                    highest = max(highest, await admin.fetchval(count))
 
-            async def watch() -> None:
-                nonlocal highest
-                async with _admin(server) as admin:
-                    while True:
-                        count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'roomkey'"
-                        highest = max(highest, await admin.fetchval(count))
-
-            watcher = asyncio.create_task(watch())
-            await asyncio.gather(*(store.create(key, _record()) for key in keys))
-            await asyncio.gather(*(store.update(key, _record(version=2), version=1) for key in keys))
-            assert all(await asyncio.gather(*(store.load(key) for key in keys)))
-            watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watcher
-            assert highest == 4
-
-    asyncio.run(main())
+        watcher = asyncio.create_task(watch())
+        await asyncio.gather(*(store.create(key, _record()) for key in keys))
+        await asyncio.gather(*(store.update(key, _record(version=2), version=1) for key in keys))
+        assert all(await asyncio.gather(*(store.load(key) for key in keys)))
+        watcher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watcher
+        assert highest == 4
 
 
 # Cancellation
@@ -544,40 +485,36 @@ async def _lock_on(server: PostgresServer, table: str, mode: str = "ACCESS EXCLU
         yield
 
 
-def test_cancelled_operations_disturb_nobody(server: PostgresServer) -> None:
+async def test_cancelled_operations_disturb_nobody(server: PostgresServer) -> None:
     """Whoever is cancelled, at any moment: the others get their own answers, and no connection is lost."""
+    async with _store(server, max_connections=3) as store:
+        keys = [_key() for _ in range(40)]
+        await asyncio.gather(*(store.create(key, _record(data=key.encode())) for key in keys))
 
-    async def main() -> None:
-        async with _store(server, max_connections=3) as store:
-            keys = [_key() for _ in range(40)]
-            await asyncio.gather(*(store.create(key, _record(data=key.encode())) for key in keys))
+        async def load(key: str) -> None:
+            found = await store.load(key)
+            assert found is not None and found.data == key.encode()
 
-            async def load(key: str) -> None:
-                found = await store.load(key)
-                assert found is not None and found.data == key.encode()
+        async def touch(key: str) -> None:
+            assert await store.touch(key, time.time() + 7200)
 
-            async def touch(key: str) -> None:
-                assert await store.touch(key, time.time() + 7200)
-
-            for number in range(60):
-                tasks = [asyncio.create_task((load, touch)[n % 2](key)) for n, key in enumerate(keys)]
-                await asyncio.sleep(0.00005 * number)
-                victims = [task for n, task in enumerate(tasks) if n % 3 == number % 3]
-                for task in victims:
-                    task.cancel()
-                outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-                for task, outcome in zip(tasks, outcomes, strict=True):
-                    assert outcome is None or (task in victims and isinstance(outcome, asyncio.CancelledError))
-            office = store._offices[asyncio.get_running_loop()]
-            connections: Any = office.connections
-            await asyncio.gather(*connections._ending)
-            assert not connections._busy and connections._slots == len(connections._idle) <= 3
-            await load(keys[0])
-
-    asyncio.run(main())
+        for number in range(60):
+            tasks = [asyncio.create_task((load, touch)[n % 2](key)) for n, key in enumerate(keys)]
+            await asyncio.sleep(0.00005 * number)
+            victims = [task for n, task in enumerate(tasks) if n % 3 == number % 3]
+            for task in victims:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            for task, outcome in zip(tasks, outcomes, strict=True):
+                assert outcome is None or (task in victims and isinstance(outcome, asyncio.CancelledError))
+        office = store._offices[asyncio.get_running_loop()]
+        connections: Any = office.connections
+        await asyncio.gather(*connections._ending)
+        assert not connections._busy and connections._slots == len(connections._idle) <= 3
+        await load(keys[0])
 
 
-def test_cancelled_statement_does_not_stay_at_the_server(server: PostgresServer) -> None:
+async def test_cancelled_statement_does_not_stay_at_the_server(server: PostgresServer) -> None:
     """An operation that is cancelled while it waits for a lock waits at the server no longer, a shared load neither."""
 
     async def waiting() -> int:
@@ -586,171 +523,140 @@ def test_cancelled_statement_does_not_stay_at_the_server(server: PostgresServer)
             count: int = await admin.fetchval(query, "roomkey")
             return count
 
-    async def main() -> None:
-        async with _store(server, max_connections=4) as store:
-            key = _key()
-            await store.create(key, _record())
-            async with _lock_on(server, store._table):
-                tasks = [asyncio.create_task(store.touch(key, time.time() + 7200))]
-                tasks += [asyncio.create_task(store.load(key)) for _ in range(5)]
-                assert await _eventually(waiting, 3) == 3  # the touch, a lone load, and one with the others
-                for task in tasks[:-1]:
-                    task.cancel()
-                await asyncio.wait(tasks[:-1])
-                assert await _eventually(waiting, 1) == 1  # one of those who share is still there
-                tasks[-1].cancel()
-                assert await _eventually(waiting, 0) == 0
-            assert await store.load(key) is not None
-
-    asyncio.run(main())
+    async with _store(server, max_connections=4) as store:
+        key = _key()
+        await store.create(key, _record())
+        async with _lock_on(server, store._table):
+            tasks = [asyncio.create_task(store.touch(key, time.time() + 7200))]
+            tasks += [asyncio.create_task(store.load(key)) for _ in range(5)]
+            assert await _eventually(waiting, 3) == 3  # the touch, a lone load, and one with the others
+            for task in tasks[:-1]:
+                task.cancel()
+            await asyncio.wait(tasks[:-1])
+            assert await _eventually(waiting, 1) == 1  # one of those who share is still there
+            tasks[-1].cancel()
+            assert await _eventually(waiting, 0) == 0
+        assert await store.load(key) is not None
 
 
-def test_frozen_server_costs_no_more_than_the_time_limit(server: PostgresServer) -> None:
+async def test_frozen_server_costs_no_more_than_the_time_limit(server: PostgresServer) -> None:
     """While the server is silent each operation ends at its time limit, and when it is back all is well."""
-
-    async def main() -> None:
-        async with _store(server, max_connections=3) as store:
-            guarded = GuardedStore(store, 0.3)
-            key = _key()
-            await guarded.create(key, _record())
-            server.pause()
-            try:
-                started = time.monotonic()
-                operations = [guarded.load(key) for _ in range(30)] + [guarded.delete(_key()) for _ in range(5)]
-                outcomes = await asyncio.gather(*operations, return_exceptions=True)
-                assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
-                assert time.monotonic() - started < 1.0
-            finally:
-                server.resume()
-            deadline = time.monotonic() + 5
-            while time.monotonic() < deadline:
-                with contextlib.suppress(StoreUnavailable):
-                    assert await guarded.load(key) is not None
-                    break
-
-    asyncio.run(main())
+    async with _store(server, max_connections=3) as store:
+        guarded = GuardedStore(store, 0.3)
+        key = _key()
+        await guarded.create(key, _record())
+        server.pause()
+        try:
+            started = time.monotonic()
+            operations = [guarded.load(key) for _ in range(30)] + [guarded.delete(_key()) for _ in range(5)]
+            outcomes = await asyncio.gather(*operations, return_exceptions=True)
+            assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
+            assert time.monotonic() - started < 1.0
+        finally:
+            server.resume()
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            with contextlib.suppress(StoreUnavailable):
+                assert await guarded.load(key) is not None
+                break
 
 
-def test_connecting_to_a_frozen_server(server: PostgresServer) -> None:
+async def test_connecting_to_a_frozen_server(server: PostgresServer) -> None:
     """Operations that end while they connect leave room for those that come later."""
-
-    async def main() -> None:
-        async with _store(server) as owner:
-            store = PostgresStore(server.url, table=owner._table, max_connections=1)
-            server.pause()
-            try:
-                for _ in range(3):
-                    with pytest.raises(StoreUnavailable):
-                        await GuardedStore(store, 0.1).load(_key())
-            finally:
-                server.resume()
-            assert await GuardedStore(store, 5.0).load(_key()) is None
-            await store.close()
-
-    asyncio.run(main())
+    async with _store(server) as owner:
+        store = PostgresStore(server.url, table=owner._table, max_connections=1)
+        server.pause()
+        try:
+            for _ in range(3):
+                with pytest.raises(StoreUnavailable):
+                    await GuardedStore(store, 0.1).load(_key())
+        finally:
+            server.resume()
+        assert await GuardedStore(store, 5.0).load(_key()) is None
+        await store.close()
 
 
 # Purge and wipe
 
 
-def test_one_worker_purges(server: PostgresServer) -> None:
+async def test_one_worker_purges(server: PostgresServer) -> None:
     """Of two workers that purge at once one does it; the other returns 0 at once. Nothing live goes."""
-
-    async def main() -> None:
-        async with _store(server) as store, _store(server, table=store._table) as other:
-            live = _key()
-            await store.create(live, _record())
-            old = [_key() for _ in range(300)]
-            await asyncio.gather(*(store.create(key, _record(expires_at=time.time() - 1)) for key in old))
-            async with _admin(server) as admin, admin.transaction():
-                oid = await admin.fetchval("SELECT $1::regclass::oid::int", store._table)
-                await admin.execute(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {oid})")
-                assert await store.purge(100) == 0
-            total = 0
-            while total < 300:
-                counts = await asyncio.gather(store.purge(50), other.purge(50))
-                assert 50 <= sum(counts) <= 100
-                total += sum(counts)
-            assert total == 300 and await store.purge(50) == 0
-            assert await store.load(live) is not None
-
-    asyncio.run(main())
+    async with _store(server) as store, _store(server, table=store._table) as other:
+        live = _key()
+        await store.create(live, _record())
+        old = [_key() for _ in range(300)]
+        await asyncio.gather(*(store.create(key, _record(expires_at=time.time() - 1)) for key in old))
+        async with _admin(server) as admin, admin.transaction():
+            oid = await admin.fetchval("SELECT $1::regclass::oid::int", store._table)
+            await admin.execute(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {oid})")
+            assert await store.purge(100) == 0
+        total = 0
+        while total < 300:
+            counts = await asyncio.gather(store.purge(50), other.purge(50))
+            assert 50 <= sum(counts) <= 100
+            total += sum(counts)
+        assert total == 300 and await store.purge(50) == 0
+        assert await store.load(live) is not None
 
 
-def test_purge_leaves_what_was_created_again(server: PostgresServer) -> None:
+async def test_purge_leaves_what_was_created_again(server: PostgresServer) -> None:
     """A record that replaces an expired one while a purge runs stays."""
-
-    async def main() -> None:
-        async with _store(server) as store, _store(server, table=store._table) as other:
-            for _ in range(40):
-                key = _key()
-                await store.create(key, _record(expires_at=time.time() - 1))
-                await asyncio.gather(store.create(key, _record()), other.purge(10))
-                assert await store.load(key) is not None
-
-    asyncio.run(main())
-
-
-def test_wipe_does_not_queue_everybody_behind_a_dump(server: PostgresServer) -> None:
-    """While a long transaction reads the table, a wipe gives up after a second and says so; others go on."""
-
-    async def main() -> None:
-        async with _store(server) as store:
+    async with _store(server) as store, _store(server, table=store._table) as other:
+        for _ in range(40):
             key = _key()
-            await store.create(key, _record())
-            async with _lock_on(server, store._table, "ACCESS SHARE"):
-                with pytest.raises(StoreUnavailable, match="locked by another transaction"):
-                    await store.wipe()
-                assert await store.load(key) is not None
-            await store.wipe()
-            assert await store.load(key) is None
+            await store.create(key, _record(expires_at=time.time() - 1))
+            await asyncio.gather(store.create(key, _record()), other.purge(10))
+            assert await store.load(key) is not None
 
-    asyncio.run(main())
+
+async def test_wipe_does_not_queue_everybody_behind_a_dump(server: PostgresServer) -> None:
+    """While a long transaction reads the table, a wipe gives up after a second and says so; others go on."""
+    async with _store(server) as store:
+        key = _key()
+        await store.create(key, _record())
+        async with _lock_on(server, store._table, "ACCESS SHARE"):
+            with pytest.raises(StoreUnavailable, match="locked by another transaction"):
+                await store.wipe()
+            assert await store.load(key) is not None
+        await store.wipe()
+        assert await store.load(key) is None
 
 
 # Outages
 
 
-def test_restart_between_operations(server: PostgresServer) -> None:
+async def test_restart_between_operations(server: PostgresServer) -> None:
     """After a restart of the server the next operation works, with as many connections as there were."""
-
-    async def main() -> None:
-        async with _store(server) as store:
-            key = _key()
-            await store.create(key, _record())
-            for _ in range(3):
-                await asyncio.gather(*(store.touch(key, time.time() + 7200) for _ in range(10)))  # ten connections
-                await asyncio.to_thread(server.restart)
-                assert await store.load(key) is not None
-                await store.update(key, replace(_record(), version=1), version=1)
-
-    asyncio.run(main())
+    async with _store(server) as store:
+        key = _key()
+        await store.create(key, _record())
+        for _ in range(3):
+            await asyncio.gather(*(store.touch(key, time.time() + 7200) for _ in range(10)))  # ten connections
+            await asyncio.to_thread(server.restart)
+            assert await store.load(key) is not None
+            await store.update(key, replace(_record(), version=1), version=1)
 
 
-def test_load_outlives_a_lost_connection(server: PostgresServer) -> None:
+async def test_load_outlives_a_lost_connection(server: PostgresServer) -> None:
     """A load whose connection is ended under way is asked again; a save is not, and is an outage."""
-
-    async def main() -> None:
-        async with _store(server) as store, _admin(server) as admin:
-            key = _key()
-            await store.create(key, _record())
-            end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            async with _lock_on(server, store._table):
-                load = asyncio.create_task(store.load(key))
-                delete = asyncio.create_task(store.delete(_key()))
-                update = asyncio.create_task(store.update(key, _record(version=2), version=1))
-                assert await _eventually(lambda: admin.fetchval(waiting), 3) == 3
-                await admin.execute(end)
-                with pytest.raises(StoreUnavailable):
-                    await update
-                assert await _eventually(lambda: admin.fetchval(waiting), 2) == 2
-            assert await load is not None
-            await delete
-            found = await store.load(key)
-            assert found is not None and found.version == 1
-
-    asyncio.run(main())
+    async with _store(server) as store, _admin(server) as admin:
+        key = _key()
+        await store.create(key, _record())
+        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        async with _lock_on(server, store._table):
+            load = asyncio.create_task(store.load(key))
+            delete = asyncio.create_task(store.delete(_key()))
+            update = asyncio.create_task(store.update(key, _record(version=2), version=1))
+            assert await _eventually(lambda: admin.fetchval(waiting), 3) == 3
+            await admin.execute(end)
+            with pytest.raises(StoreUnavailable):
+                await update
+            assert await _eventually(lambda: admin.fetchval(waiting), 2) == 2
+        assert await load is not None
+        await delete
+        found = await store.load(key)
+        assert found is not None and found.version == 1
 
 
 class _Network:
@@ -803,134 +709,111 @@ class _Network:
                     target.write(data)
 
 
-def test_failover(server: PostgresServer) -> None:
+async def test_failover(server: PostgresServer) -> None:
     """When the other side no longer knows any of the connections, the first load works all the same."""
-
-    async def main() -> None:
-        async with _Network(server) as network, _store(server, network.url, max_connections=4) as store:
-            key = _key()
-            await store.create(key, _record())
-            await asyncio.gather(*(store.touch(key, time.time() + 7200) for _ in range(8)))
-            network.reset()
-            assert await store.load(key) is not None
-            assert await store.touch(key, time.time() + 7200)
-
-    asyncio.run(main())
+    async with _Network(server) as network, _store(server, network.url, max_connections=4) as store:
+        key = _key()
+        await store.create(key, _record())
+        await asyncio.gather(*(store.touch(key, time.time() + 7200) for _ in range(8)))
+        network.reset()
+        assert await store.load(key) is not None
+        assert await store.touch(key, time.time() + 7200)
 
 
-def test_nobody_waits_for_a_new_connection_while_an_old_one_is_free(server: PostgresServer) -> None:
+async def test_nobody_waits_for_a_new_connection_while_an_old_one_is_free(server: PostgresServer) -> None:
     """While new connections hang, everything goes over the one that stands; what hangs neither leaks nor delays."""
-
-    async def main() -> None:
-        async with _Network(server) as network, _store(server, network.url, max_connections=4) as store:
-            guarded = GuardedStore(store, 1.0)
-            key = _key()
-            await guarded.create(key, _record())
-            connections: Any = store._offices[asyncio.get_running_loop()].connections
-            network.takes_new.clear()
-            for _ in range(3):
-                operations = [guarded.load(key) for _ in range(20)]
-                operations += [guarded.touch(key, time.time() + 7200) for _ in range(20)]
-                assert all(await asyncio.gather(*operations))
-            assert connections._slots == 4 and len(connections._making) == 3
-            network.takes_new.set()
-            async with asyncio.timeout(5):
-                await asyncio.gather(*connections._making)
-            assert connections._slots == len(connections._idle) == 4 and not connections._making
-            connections.distrust()
-            network.takes_new.clear()
-            with pytest.raises(StoreUnavailable, match="did not answer"):
-                await guarded.load(key)
-            started = time.monotonic()
-            await store.close()
-            assert time.monotonic() - started < 1 and connections._slots == 0
-            network.takes_new.set()
-            assert await guarded.load(key) is not None
-
-    asyncio.run(main())
+    async with _Network(server) as network, _store(server, network.url, max_connections=4) as store:
+        guarded = GuardedStore(store, 1.0)
+        key = _key()
+        await guarded.create(key, _record())
+        connections: Any = store._offices[asyncio.get_running_loop()].connections
+        network.takes_new.clear()
+        for _ in range(3):
+            operations = [guarded.load(key) for _ in range(20)]
+            operations += [guarded.touch(key, time.time() + 7200) for _ in range(20)]
+            assert all(await asyncio.gather(*operations))
+        assert connections._slots == 4 and len(connections._making) == 3
+        network.takes_new.set()
+        async with asyncio.timeout(5):
+            await asyncio.gather(*connections._making)
+        assert connections._slots == len(connections._idle) == 4 and not connections._making
+        connections.distrust()
+        network.takes_new.clear()
+        with pytest.raises(StoreUnavailable, match="did not answer"):
+            await guarded.load(key)
+        started = time.monotonic()
+        await store.close()
+        assert time.monotonic() - started < 1 and connections._slots == 0
+        network.takes_new.set()
+        assert await guarded.load(key) is not None
 
 
-def test_forgotten_connections(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_forgotten_connections(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections on which nothing arrives any longer cost one operation its time limit, and not every one."""
     monkeypatch.setattr(connections_module, "_GIVE_UP", 0.1)
 
-    async def main() -> None:
-        async with _Network(server) as network, _store(server, network.url, max_connections=4) as store:
-            guarded = GuardedStore(store, 0.2)
-            key = _key()
-            await store.create(key, _record())
-            await asyncio.gather(*(store.touch(key, time.time() + 7200) for _ in range(8)))
-            network.forget()
-            with pytest.raises(StoreUnavailable, match="did not answer"):
-                await guarded.load(key)
-            connections: Any = store._offices[asyncio.get_running_loop()].connections
-            await asyncio.gather(*connections._ending)
-            assert connections._slots == 0
-            assert await guarded.load(key) is not None
-
-    asyncio.run(main())
+    async with _Network(server) as network, _store(server, network.url, max_connections=4) as store:
+        guarded = GuardedStore(store, 0.2)
+        key = _key()
+        await store.create(key, _record())
+        await asyncio.gather(*(store.touch(key, time.time() + 7200) for _ in range(8)))
+        network.forget()
+        with pytest.raises(StoreUnavailable, match="did not answer"):
+            await guarded.load(key)
+        connections: Any = store._offices[asyncio.get_running_loop()].connections
+        await asyncio.gather(*connections._ending)
+        assert connections._slots == 0
+        assert await guarded.load(key) is not None
 
 
-def test_server_down(server: PostgresServer) -> None:
+async def test_server_down(server: PostgresServer) -> None:
     """With the server down every operation is an outage at once, and afterwards all is well."""
-
-    async def main() -> None:
-        async with _store(server) as store:
-            key = _key()
-            await store.create(key, _record())
-            await asyncio.to_thread(server.stop)
-            try:
-                started = time.monotonic()
-                operations = [store.load(key) for _ in range(20)]
-                outcomes = await asyncio.gather(*operations, store.delete(key), store.open(), return_exceptions=True)
-                assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
-                assert len({id(outcome) for outcome in outcomes}) == 22
-                assert time.monotonic() - started < 1.0
-            finally:
-                await asyncio.to_thread(server.start)
-            assert await store.load(key) is not None
-
-    asyncio.run(main())
+    async with _store(server) as store:
+        key = _key()
+        await store.create(key, _record())
+        await asyncio.to_thread(server.stop)
+        try:
+            started = time.monotonic()
+            operations = [store.load(key) for _ in range(20)]
+            outcomes = await asyncio.gather(*operations, store.delete(key), store.open(), return_exceptions=True)
+            assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
+            assert len({id(outcome) for outcome in outcomes}) == 22
+            assert time.monotonic() - started < 1.0
+        finally:
+            await asyncio.to_thread(server.start)
+        assert await store.load(key) is not None
 
 
-def test_read_only_server(server: PostgresServer) -> None:
+async def test_read_only_server(server: PostgresServer) -> None:
     """On a replica loads work, and a save is an outage that says why."""
-
-    async def main() -> None:
-        async with _store(server) as owner:
-            url = server.url_for(default_transaction_read_only="on")
-            store = PostgresStore(url, table=owner._table)
-            assert await store.load(_key()) is None
-            for operation in (store.create(_key(), _record()), store.wipe(), store.purge(5)):
-                with pytest.raises(StoreUnavailable, match="read-only"):
-                    await operation
-            await store.close()
-
-    asyncio.run(main())
+    async with _store(server) as owner:
+        url = server.url_for(default_transaction_read_only="on")
+        store = PostgresStore(url, table=owner._table)
+        assert await store.load(_key()) is None
+        for operation in (store.create(_key(), _record()), store.wipe(), store.purge(5)):
+            with pytest.raises(StoreUnavailable, match="read-only"):
+                await operation
+        await store.close()
 
 
-def test_too_many_connections(server: PostgresServer) -> None:
+async def test_too_many_connections(server: PostgresServer) -> None:
     """A server that takes no more connections is an outage, also when the app starts, and no fault of the URL."""
-
-    async def main() -> None:
-        async with _store(server) as owner, _admin(server) as admin:
-            await admin.execute("CREATE ROLE crowd LOGIN PASSWORD 'x' CONNECTION LIMIT 1")
-            await admin.execute(f'GRANT SELECT, INSERT, UPDATE, DELETE ON "{owner._table}" TO crowd')
-            url = server.url_for(user="crowd", password="x")
-            first, second = (PostgresStore(url, table=owner._table, max_connections=1) for _ in range(2))
-            await first.open()
-            for operation in (second.open(), second.load(_key())):
-                with pytest.raises(StoreUnavailable, match="no connection left"):
-                    await operation
-            await first.close()
-            deadline = time.monotonic() + 5
-            while time.monotonic() < deadline:
-                with contextlib.suppress(StoreUnavailable):
-                    await second.open()
-                    break
-            await second.close()
-
-    asyncio.run(main())
+    async with _store(server) as owner, _admin(server) as admin:
+        await admin.execute("CREATE ROLE crowd LOGIN PASSWORD 'x' CONNECTION LIMIT 1")
+        await admin.execute(f'GRANT SELECT, INSERT, UPDATE, DELETE ON "{owner._table}" TO crowd')
+        url = server.url_for(user="crowd", password="x")
+        first, second = (PostgresStore(url, table=owner._table, max_connections=1) for _ in range(2))
+        await first.open()
+        for operation in (second.open(), second.load(_key())):
+            with pytest.raises(StoreUnavailable, match="no connection left"):
+                await operation
+        await first.close()
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            with contextlib.suppress(StoreUnavailable):
+                await second.open()
+                break
+        await second.close()
 
 
 # Event loops
@@ -989,65 +872,53 @@ def test_event_loop_closed_without_a_word(server: PostgresServer) -> None:
         gc.collect()
 
 
-def test_two_event_loops_at_once(server: PostgresServer) -> None:
+async def test_two_event_loops_at_once(server: PostgresServer) -> None:
     """One store works in several threads with an event loop each; closing in one leaves the other alone."""
+    async with _store(server) as store:
+        key = _key()
+        await store.create(key, _record(data=b"0"))
 
-    async def main() -> None:
-        async with _store(server) as store:
-            key = _key()
-            await store.create(key, _record(data=b"0"))
-
-            async def elsewhere() -> None:
-                for _ in range(50):
-                    assert await store.load(key) is not None
-                await store.close()
-
-            threads = [asyncio.to_thread(asyncio.run, elsewhere()) for _ in range(2)]
-
-            async def here() -> None:
-                for _ in range(50):
-                    assert await store.load(key) is not None
-
-            await asyncio.gather(here(), *threads)
-            assert await store.load(key) is not None
-
-    asyncio.run(main())
-
-
-def test_dropped_store_ends_its_connections(server: PostgresServer) -> None:
-    """A store that nobody holds any longer, and nobody closed, leaves no connection behind."""
-
-    async def main() -> None:
-        store = PostgresStore(server.url, table=_table())
-        await store.create_table()
-        assert await _connections(server) == 1
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # Python's word for what nobody closed
-            del store
-            gc.collect()
-        assert await _eventually(lambda: _connections(server), 0) == 0
-
-    asyncio.run(main())
-
-
-def test_close_waits_for_what_is_under_way(server: PostgresServer) -> None:
-    """A save that was under way when the app closed its store is done."""
-
-    async def main() -> None:
-        async with _store(server, max_connections=2) as store:
-            keys = [_key() for _ in range(20)]
-            saves = [asyncio.create_task(store.create(key, _record())) for key in keys]
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            started = time.monotonic()
+        async def elsewhere() -> None:
+            for _ in range(50):
+                assert await store.load(key) is not None
             await store.close()
-            assert (
-                time.monotonic() - started < connections_module._CLOSE_TIMEOUT / 2
-            )  # it waited for them, not for its time limit
-            assert _winners(await asyncio.gather(*saves, return_exceptions=True)) == list(range(20))
-            assert all(await asyncio.gather(*(store.load(key) for key in keys)))
 
-    asyncio.run(main())
+        threads = [asyncio.to_thread(asyncio.run, elsewhere()) for _ in range(2)]
+
+        async def here() -> None:
+            for _ in range(50):
+                assert await store.load(key) is not None
+
+        await asyncio.gather(here(), *threads)
+        assert await store.load(key) is not None
+
+
+async def test_dropped_store_ends_its_connections(server: PostgresServer) -> None:
+    """A store that nobody holds any longer, and nobody closed, leaves no connection behind."""
+    store = PostgresStore(server.url, table=_table())
+    await store.create_table()
+    assert await _connections(server) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # Python's word for what nobody closed
+        del store
+        gc.collect()
+    assert await _eventually(lambda: _connections(server), 0) == 0
+
+
+async def test_close_waits_for_what_is_under_way(server: PostgresServer) -> None:
+    """A save that was under way when the app closed its store is done."""
+    async with _store(server, max_connections=2) as store:
+        keys = [_key() for _ in range(20)]
+        saves = [asyncio.create_task(store.create(key, _record())) for key in keys]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        started = time.monotonic()
+        await store.close()
+        assert (
+            time.monotonic() - started < connections_module._CLOSE_TIMEOUT / 2
+        )  # it waited for them, not for its time limit
+        assert _winners(await asyncio.gather(*saves, return_exceptions=True)) == list(range(20))
+        assert all(await asyncio.gather(*(store.load(key) for key in keys)))
 
 
 # URLs, passwords, TLS
@@ -1109,7 +980,7 @@ def test_wrong_table(table: str) -> None:
             attempt()
 
 
-def test_wrong_options(server: PostgresServer) -> None:
+async def test_wrong_options(server: PostgresServer) -> None:
     """Options of the wrong kind, and options that are the pool's, are refused by name."""
     for value in (0, -1, True, "3", 1.5):
         with pytest.raises(ConfigurationError, match="max_connections"):
@@ -1117,91 +988,77 @@ def test_wrong_options(server: PostgresServer) -> None:
     with pytest.raises(ConfigurationError, match="server: int"):
         PostgresStore(5)  # type: ignore[arg-type]
 
-    async def main() -> None:
-        pool = asyncpg.create_pool(server.url, min_size=0)
-        for name in ("max_connections", "statement_cache_size"):
-            with pytest.raises(ConfigurationError, match=name):
-                PostgresStore(pool, **{name: 1})
-
-    asyncio.run(main())
+    pool = asyncpg.create_pool(server.url, min_size=0)
+    for name in ("max_connections", "statement_cache_size"):
+        with pytest.raises(ConfigurationError, match=name):
+            PostgresStore(pool, **{name: 1})
 
 
-def test_options_in_the_url(server: PostgresServer) -> None:
+async def test_options_in_the_url(server: PostgresServer) -> None:
     """`table`, `max_connections` and `statement_cache_size` may stand in the URL; the rest reaches the server."""
-
-    async def main() -> None:
-        name = _table()
-        url = server.url_for(
-            table=name, max_connections="2", statement_cache_size="0", synchronous_commit="off", application_name="shop"
-        )
-        store = PostgresStore(url)
-        assert repr(store) == f"<PostgresStore '127.0.0.1:{server.port}/postgres', table '{name}'>"
-        await store.create_table()
-        await asyncio.gather(*(store.create(_key(), _record()) for _ in range(20)))
-        # Both are had at once, for the statements above may all have been done before the second one stood.
-        connections = store._offices[asyncio.get_running_loop()].connections
-        both = [await connections.acquire() for _ in range(2)]
-        async with _admin(server) as admin:
-            shops = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'shop'"
-            assert await admin.fetchval(shops) == 2
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(connections.acquire(), 0.1)
-        for connection in both:
-            assert await connection.fetchval("SHOW synchronous_commit") == "off"
-            await connections.release(connection)
-        await store.close()
-
-    asyncio.run(main())
+    name = _table()
+    url = server.url_for(
+        table=name, max_connections="2", statement_cache_size="0", synchronous_commit="off", application_name="shop"
+    )
+    store = PostgresStore(url)
+    assert repr(store) == f"<PostgresStore '127.0.0.1:{server.port}/postgres', table '{name}'>"
+    await store.create_table()
+    await asyncio.gather(*(store.create(_key(), _record()) for _ in range(20)))
+    # Both are had at once, for the statements above may all have been done before the second one stood.
+    connections = store._offices[asyncio.get_running_loop()].connections
+    both = [await connections.acquire() for _ in range(2)]
+    async with _admin(server) as admin:
+        shops = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'shop'"
+        assert await admin.fetchval(shops) == 2
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(connections.acquire(), 0.1)
+    for connection in both:
+        assert await connection.fetchval("SHOW synchronous_commit") == "off"
+        await connections.release(connection)
+    await store.close()
 
 
 @pytest.mark.parametrize("form", ["?host=", "%2F"])
-def test_unix_socket(server: PostgresServer, form: str) -> None:
+async def test_unix_socket(server: PostgresServer, form: str) -> None:
     """A Unix socket is reached by its directory, in either of libpq's two spellings."""
-
-    async def main() -> None:
-        directory = str(server.directory).replace("/", "%2F")
-        login = f"{server.user}:{server.password}@"
-        url = {
-            "?host=": f"postgresql://{login}/postgres?host={directory}&port={server.port}",
-            "%2F": f"postgresql://{login}{directory}:{server.port}/postgres",
-        }[form]
-        async with _store(server, url) as store:
-            assert await store.load(_key()) is None
-            assert server.password not in repr(store)
-
-    asyncio.run(main())
+    directory = str(server.directory).replace("/", "%2F")
+    login = f"{server.user}:{server.password}@"
+    url = {
+        "?host=": f"postgresql://{login}/postgres?host={directory}&port={server.port}",
+        "%2F": f"postgresql://{login}{directory}:{server.port}/postgres",
+    }[form]
+    async with _store(server, url) as store:
+        assert await store.load(_key()) is None
+        assert server.password not in repr(store)
 
 
-def test_wrong_password_and_database(server: PostgresServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_wrong_password_and_database(server: PostgresServer, caplog: pytest.LogCaptureFixture) -> None:
     """A wrong password, user or database stops the app from starting; no password is shown or logged anywhere."""
     caplog.set_level(logging.DEBUG)
 
-    async def main() -> None:
-        wrong = {
-            "password authentication failed": server.url_for(password="wrongsecret"),
-            "nobody_here": server.url_for(user="nobody_here", password="wrongsecret"),
-            'database "nowhere" does not exist': server.url_for(database="nowhere"),
-            "unrecognized configuration parameter": server.url_for(channel_bindings="require"),
-            "does not offer TLS": server.url_for(sslmode="require"),
-        }
-        for words, url in wrong.items():
-            store = PostgresStore(url)
-            errors: list[Exception] = []
-            for operation in (store.open(), store.create_table(), store.load(_key())):
-                try:
-                    await operation
-                except (ConfigurationError, StoreUnavailable) as error:
-                    errors.append(error)
-            assert [type(error) for error in errors] == [ConfigurationError, ConfigurationError, StoreUnavailable]
-            shown = "".join("".join(traceback.format_exception(error)) for error in errors)
-            assert all(words in str(error) for error in errors), (words, errors)
-            assert "wrongsecret" not in shown + repr(store) and server.password not in shown + repr(store)
-            guarded = GuardedStore(store, 2.0)
-            with pytest.raises(StoreUnavailable):
-                await guarded.load(_key())
-            await store.close()
-
-    asyncio.run(main())
+    wrong = {
+        "password authentication failed": server.url_for(password="wrongsecret"),
+        "nobody_here": server.url_for(user="nobody_here", password="wrongsecret"),
+        'database "nowhere" does not exist': server.url_for(database="nowhere"),
+        "unrecognized configuration parameter": server.url_for(channel_bindings="require"),
+        "does not offer TLS": server.url_for(sslmode="require"),
+    }
+    for words, url in wrong.items():
+        store = PostgresStore(url)
+        errors: list[Exception] = []
+        for operation in (store.open(), store.create_table(), store.load(_key())):
+            try:
+                await operation
+            except (ConfigurationError, StoreUnavailable) as error:
+                errors.append(error)
+        assert [type(error) for error in errors] == [ConfigurationError, ConfigurationError, StoreUnavailable]
+        shown = "".join("".join(traceback.format_exception(error)) for error in errors)
+        assert all(words in str(error) for error in errors), (words, errors)
+        assert "wrongsecret" not in shown + repr(store) and server.password not in shown + repr(store)
+        guarded = GuardedStore(store, 2.0)
+        with pytest.raises(StoreUnavailable):
+            await guarded.load(_key())
+        await store.close()
     assert "wrongsecret" not in caplog.text and server.password not in caplog.text and "unavailable" in caplog.text
 
 
@@ -1250,46 +1107,38 @@ def test_tls() -> None:
 # Values
 
 
-def test_characters_that_postgresql_refuses(server: PostgresServer) -> None:
+async def test_characters_that_postgresql_refuses(server: PostgresServer) -> None:
     """A NUL or half a character in what a client sent is left out; in a user's name it is refused, and finds nobody."""
-
-    async def main() -> None:
-        async with _store(server) as store:
-            key = _key()
-            await store.create(key, _record(user_agent="a\0b\ud800c", ip="\0"))
-            found = await store.load(key)
-            assert found is not None and (found.user_agent, found.ip) == ("ab?c", "")
-            with pytest.raises(ConfigurationError, match="NUL"):
-                await store.create(_key(), _record(user="a\0b"))
-            assert await store.of_user("a\0b") == []
-
-    asyncio.run(main())
+    async with _store(server) as store:
+        key = _key()
+        await store.create(key, _record(user_agent="a\0b\ud800c", ip="\0"))
+        found = await store.load(key)
+        assert found is not None and (found.user_agent, found.ip) == ("ab?c", "")
+        with pytest.raises(ConfigurationError, match="NUL"):
+            await store.create(_key(), _record(user="a\0b"))
+        assert await store.of_user("a\0b") == []
 
 
-def test_statements_use_the_indexes(server: PostgresServer) -> None:
+async def test_statements_use_the_indexes(server: PostgresServer) -> None:
     """With many sessions, no statement reads the whole table."""
-
-    async def main() -> None:
-        async with _store(server) as store, _admin(server) as admin:
-            await admin.execute(
-                f'INSERT INTO "{store._table}" SELECT md5(n::text), $q$x$q$, 1, 0, {time.time()} + n - 100, n::text, '
-                "NULL, 0 FROM generate_series(1, 20000) AS n"
-            )
-            await admin.execute(f'ANALYZE "{store._table}"')
-            sql, now = store._sql, time.time()
-            row = (b"", 2, now, now + 9, "42", None, 0.0, None, None)
-            statements: list[tuple[str, tuple[Any, ...]]] = [
-                (sql.load, (now, "k")),
-                (sql.load_many, (now, ["a", "b"])),
-                (sql.update, (now, "k", 1, *row)),
-                (sql.rotate, (now, "k", 1, *row, "n", *row)),
-                (sql.touch, (now, "k", now)),
-                (sql.delete, ("k",)),
-                (sql.of_user, (now, "42")),
-                (sql.purge, (now, 50)),
-            ]
-            for statement, args in statements:
-                plan = "\n".join(row[0] for row in await admin.fetch(f"EXPLAIN {statement}", *args))
-                assert "Seq Scan" not in plan and "Index" in plan, plan
-
-    asyncio.run(main())
+    async with _store(server) as store, _admin(server) as admin:
+        await admin.execute(
+            f'INSERT INTO "{store._table}" SELECT md5(n::text), $q$x$q$, 1, 0, {time.time()} + n - 100, n::text, '
+            "NULL, 0 FROM generate_series(1, 20000) AS n"
+        )
+        await admin.execute(f'ANALYZE "{store._table}"')
+        sql, now = store._sql, time.time()
+        row = (b"", 2, now, now + 9, "42", None, 0.0, None, None)
+        statements: list[tuple[str, tuple[Any, ...]]] = [
+            (sql.load, (now, "k")),
+            (sql.load_many, (now, ["a", "b"])),
+            (sql.update, (now, "k", 1, *row)),
+            (sql.rotate, (now, "k", 1, *row, "n", *row)),
+            (sql.touch, (now, "k", now)),
+            (sql.delete, ("k",)),
+            (sql.of_user, (now, "42")),
+            (sql.purge, (now, 50)),
+        ]
+        for statement, args in statements:
+            plan = "\n".join(row[0] for row in await admin.fetch(f"EXPLAIN {statement}", *args))
+            assert "Seq Scan" not in plan and "Index" in plan, plan

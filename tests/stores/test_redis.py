@@ -14,7 +14,7 @@ import shutil
 import struct
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -52,16 +52,6 @@ def _key() -> str:
 def _record(life: float = 3600.0, **fields: Any) -> Record:
     now = time.time()
     return replace(Record(data=b"data", version=1, created_at=now, expires_at=now + life), **fields)
-
-
-def _async(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run an async test in an event loop of its own."""
-
-    @functools.wraps(test)
-    def run(*args: Any, **kwargs: Any) -> None:
-        asyncio.run(test(*args, **kwargs))
-
-    return run
 
 
 @contextlib.asynccontextmanager
@@ -249,7 +239,6 @@ def test_protocols(server: RedisServer) -> None:
 # What is in the server
 
 
-@_async
 async def test_record_is_kept_as_written_down(server: RedisServer, admin: redis.Redis) -> None:
     """The bytes of a record are these: another version of Roomkey must be able to read them."""
     async with _store(server, "{known}:", clock=lambda: 1000.0) as store:
@@ -265,7 +254,6 @@ async def test_record_is_kept_as_written_down(server: RedisServer, admin: redis.
         assert admin.type("{known}:u:zoë") == b"zset"
 
 
-@_async
 async def test_server_forgets_what_expired(server: RedisServer, admin: redis.Redis) -> None:
     """Each key but the epoch has an expiry that is a minute behind the session's, so that clocks may differ."""
     prefix = _prefix()
@@ -282,7 +270,6 @@ async def test_server_forgets_what_expired(server: RedisServer, admin: redis.Red
 
 
 @pytest.mark.parametrize("seconds", [-7200, 7200])
-@_async
 async def test_clocks_that_differ(server: RedisServer, seconds: float) -> None:
     """It is the app's clock that ends sessions, however the server's goes."""
     clock = Clock(time.time() + seconds)
@@ -297,7 +284,6 @@ async def test_clocks_that_differ(server: RedisServer, seconds: float) -> None:
     await store.close()
 
 
-@_async
 async def test_expiry_without_end(server: RedisServer) -> None:
     """A session may expire later than the server can count."""
     async with _store(server) as store:
@@ -310,7 +296,6 @@ async def test_expiry_without_end(server: RedisServer) -> None:
         assert len(await store.of_user("42")) == 1
 
 
-@_async
 async def test_index_follows_exactly(server: RedisServer, admin: redis.Redis) -> None:
     """The index holds the keys of a user's sessions, each at its expiry, and nothing else."""
     prefix, clock = _prefix(), Clock()
@@ -345,7 +330,6 @@ async def test_index_follows_exactly(server: RedisServer, admin: redis.Redis) ->
         assert index("cy") == {}
 
 
-@_async
 async def test_prefixes_are_apart(server: RedisServer) -> None:
     """Stores with different prefixes do not see each other's sessions, also not to wipe them."""
     key = _key()
@@ -362,7 +346,6 @@ async def test_prefixes_are_apart(server: RedisServer) -> None:
 # Wiping
 
 
-@_async
 async def test_wipe_takes_no_time(server: RedisServer, admin: redis.Redis) -> None:
     """A wipe is one command on one key, however many sessions there are."""
     prefix = _prefix()
@@ -375,7 +358,6 @@ async def test_wipe_takes_no_time(server: RedisServer, admin: redis.Redis) -> No
         assert set(stats) <= {"cmdstat_del", "cmdstat_config|resetstat", "cmdstat_info"}
 
 
-@_async
 async def test_lost_epoch_brings_nothing_back(server: RedisServer, admin: redis.Redis) -> None:
     """Should the server lose the epoch after a wipe, wiped sessions stay ended, and so do those since."""
     prefix = _prefix()
@@ -390,7 +372,6 @@ async def test_lost_epoch_brings_nothing_back(server: RedisServer, admin: redis.
         assert await store.load(before) is None and await store.load(since) is None
 
 
-@_async
 async def test_wipe_reaches_other_processes(server: RedisServer) -> None:
     """A wipe by one store is seen by another at its next load: nothing is remembered between two."""
     prefix, key = _prefix(), _key()
@@ -419,7 +400,6 @@ def _place(admin: redis.Redis, name: str, what: bytes | str) -> Any:
 
 
 @pytest.mark.parametrize("what", [*FOREIGN, "list", "hash"])
-@_async
 async def test_foreign_value_is_left_alone(server: RedisServer, admin: redis.Redis, what: bytes | str) -> None:
     """What is no session under a session's key is neither read as one nor overwritten."""
     prefix, key, other = _prefix(), _key(), _key()
@@ -449,7 +429,6 @@ async def test_foreign_value_is_left_alone(server: RedisServer, admin: redis.Red
 
 
 @pytest.mark.parametrize("what", [b"", b"short", b"x" * 17, "list"])
-@_async
 async def test_foreign_epoch_is_left_alone(server: RedisServer, admin: redis.Redis, what: bytes | str) -> None:
     """Where something else is in the epoch's place, no session is live and none is made."""
     prefix, key, new = _prefix(), _key(), _key()
@@ -463,7 +442,6 @@ async def test_foreign_epoch_is_left_alone(server: RedisServer, admin: redis.Red
         assert admin.dump(f"{prefix}epoch") == placed and not admin.exists(f"{prefix}s:{new}")
 
 
-@_async
 async def test_list_without_what_cannot_be_read(server: RedisServer, admin: redis.Redis) -> None:
     """A damaged record keeps nobody from listing, and so ending, the user's other sessions."""
     prefix, damaged, sound = _prefix(), _key(), _key()
@@ -476,7 +454,6 @@ async def test_list_without_what_cannot_be_read(server: RedisServer, admin: redi
             await store.load(damaged)
 
 
-@_async
 async def test_foreign_index_changes_nothing(server: RedisServer, admin: redis.Redis) -> None:
     """Where something else is in the place of a user's index, a write fails as a whole."""
     prefix, key, new = _prefix(), _key(), _key()
@@ -531,7 +508,6 @@ def test_any_bytes_are_decoded_or_refused(raw: bytes, marked: bool) -> None:
         assert isinstance(records.decode(value), Record)
 
 
-@_async
 async def test_usual_update_and_the_other_ones_agree(server: RedisServer, admin: redis.Redis) -> None:
     """An update that changes neither user nor expiry goes a shorter way: it refuses the same, and leaves as much."""
     prefix, clock = _prefix(), Clock()
@@ -586,7 +562,6 @@ def test_offsets_in_the_scripts() -> None:
 # Round trips
 
 
-@_async
 async def test_loads_at_once_share_a_command(server: RedisServer, admin: redis.Redis) -> None:
     """A hundred loads at once take four MGETs: two go at once, and the others in two batches."""
     async with _store(server) as store:
@@ -598,7 +573,6 @@ async def test_loads_at_once_share_a_command(server: RedisServer, admin: redis.R
         assert _calls(admin, "mget") == 4
 
 
-@_async
 async def test_each_operation_is_one_command(server: RedisServer, admin: redis.Redis) -> None:
     """A load is one MGET, and every write one script: one round trip each."""
     async with _store(server) as store:
@@ -629,7 +603,6 @@ async def test_each_operation_is_one_command(server: RedisServer, admin: redis.R
         assert int(admin.info("stats")["total_reads_processed"]) - before == 6 + 5 + 2 + 1
 
 
-@_async
 async def test_scripts_that_the_server_forgot(server: RedisServer, admin: redis.Redis) -> None:
     """After SCRIPT FLUSH every write works, alone and in a batch, and is done once."""
     async with _store(server) as store:
@@ -651,7 +624,6 @@ async def test_scripts_that_the_server_forgot(server: RedisServer, admin: redis.
         assert await asyncio.gather(*(store.load(key) for key in keys)) == [None] * 20
 
 
-@_async
 async def test_a_thousand_at_once_take_four_connections(server: RedisServer, admin: redis.Redis) -> None:
     """A thousand operations at once all get their own answers over no more than `max_connections`."""
     most = 0
@@ -684,7 +656,6 @@ async def test_a_thousand_at_once_take_four_connections(server: RedisServer, adm
 
 
 @pytest.mark.parametrize("most", [2, 3])
-@_async
 async def test_fewer_connections(server: RedisServer, admin: redis.Redis, most: int) -> None:
     """With room for fewer connections there are fewer."""
     idle = len(admin.client_list())
@@ -697,7 +668,6 @@ async def test_fewer_connections(server: RedisServer, admin: redis.Redis, most: 
 # Cancellation
 
 
-@_async
 async def test_cancelled_load_disturbs_nobody(server: RedisServer) -> None:
     """However loads are cancelled, alone and in batches, nobody gets another's answer and every lane stays usable."""
     async with _store(server) as store:
@@ -723,7 +693,6 @@ async def test_cancelled_load_disturbs_nobody(server: RedisServer) -> None:
         assert link.loads._free == link.writes._free == 2 and not link.loads._waiting and not link.loads._tasks
 
 
-@_async
 async def test_cancelled_write_is_done_or_not(server: RedisServer) -> None:
     """A cancelled write has been done or not; those of others in its batch are done, each with its own answer."""
     async with _store(server) as store:
@@ -752,7 +721,6 @@ async def test_cancelled_write_is_done_or_not(server: RedisServer) -> None:
                 versions[key] = found.version
 
 
-@_async
 async def test_hanging_server_costs_the_time_limit_only(server: RedisServer) -> None:
     """While the server hangs every operation ends at its time limit; when it goes on, so does the store."""
     with RedisServer() as own:
@@ -778,7 +746,6 @@ async def test_hanging_server_costs_the_time_limit_only(server: RedisServer) -> 
 # Outages
 
 
-@_async
 async def test_restart_between_two_operations() -> None:
     """After a restart of the server the first operation works, a write too, though every connection has died."""
     with RedisServer("--appendonly", "yes", "--appendfsync", "always") as own:
@@ -798,7 +765,6 @@ async def test_restart_between_two_operations() -> None:
             assert found is not None and found.version == 4
 
 
-@_async
 async def test_server_that_is_down() -> None:
     """With no server there, each operation says so at once, and works when it is back."""
     with RedisServer() as own:
@@ -872,7 +838,6 @@ class _Proxy:
         writer.close()
 
 
-@_async
 async def test_write_whose_answer_was_lost_is_not_sent_again(server: RedisServer) -> None:
     """A write that may have been done is StoreUnavailable and goes out once; a load is asked again."""
     async with _Proxy(server.port) as proxy:
@@ -894,7 +859,6 @@ async def test_write_whose_answer_was_lost_is_not_sent_again(server: RedisServer
         await store.close()
 
 
-@_async
 async def test_load_whose_connection_broke_is_asked_again(server: RedisServer, admin: redis.Redis) -> None:
     """A load that was under way when its connection broke gets its answer over another one."""
     async with _Proxy(server.port) as proxy:
@@ -911,7 +875,6 @@ async def test_load_whose_connection_broke_is_asked_again(server: RedisServer, a
         await store.close()
 
 
-@_async
 async def test_refusals_of_the_server() -> None:
     """A server that is full, or has too many connections, is StoreUnavailable in words that say what to do."""
     with RedisServer("--maxmemory-policy", "noeviction") as own, contextlib.closing(_admin(own)) as admin:
@@ -957,7 +920,6 @@ def test_which_answers_cost_the_connection(kind: type[Exception], text: str, is_
     assert errors.is_elsewhere(kind(text)) is is_so
 
 
-@_async
 async def test_replica_is_refused(caplog: pytest.LogCaptureFixture, server: RedisServer) -> None:
     """A read-only replica is StoreUnavailable at `open` and at a write, with the way out; once promoted it works."""
     with (
@@ -995,7 +957,6 @@ async def test_replica_is_refused(caplog: pytest.LogCaptureFixture, server: Redi
         (["--save", "3600 1", "--maxmemory-policy", "noeviction"], None),
     ],
 )
-@_async
 async def test_dangerous_settings_are_warned_of(
     caplog: pytest.LogCaptureFixture, options: list[str], said: str | None
 ) -> None:
@@ -1013,7 +974,6 @@ async def test_dangerous_settings_are_warned_of(
             assert len(messages) == 1 and said in messages[0] and str(own.port) in messages[0]
 
 
-@_async
 async def test_hosted_server_that_refuses_to_say(caplog: pytest.LogCaptureFixture) -> None:
     """Where INFO and CONFIG are refused, as at hosted servers, `open` says nothing and the store works."""
     with RedisServer(password="root") as own, contextlib.closing(_admin(own)) as admin:
@@ -1029,7 +989,6 @@ async def test_hosted_server_that_refuses_to_say(caplog: pytest.LogCaptureFixtur
         assert [record for record in caplog.records if record.name == "roomkey"] == []
 
 
-@_async
 async def test_least_rights() -> None:
     """The commands that the message on rights names are enough, and without one of them `open` says so."""
     with RedisServer(password="root") as own, contextlib.closing(_admin(own)) as admin:
@@ -1061,7 +1020,6 @@ async def test_least_rights() -> None:
             await store.close()
 
 
-@_async
 async def test_list_that_cannot_be_completed() -> None:
     """Where a user's sessions are known but cannot be loaded, the list is StoreUnavailable, never a shorter one."""
     with RedisServer() as own, contextlib.closing(_admin(own)) as admin:
@@ -1075,7 +1033,6 @@ async def test_list_that_cannot_be_completed() -> None:
 # Who may come in
 
 
-@_async
 async def test_password() -> None:
     """The password of the URL is used, whatever is in it; a wrong one is a ConfigurationError at `open`."""
     with RedisServer(password=PASSWORD) as own:
@@ -1094,7 +1051,6 @@ async def test_password() -> None:
             await store.close()
 
 
-@_async
 async def test_password_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
     """No text of ours holds the password: not the repr, no error and no log line."""
     caplog.set_level(logging.DEBUG)
@@ -1185,17 +1141,13 @@ def test_what_is_no_server(value: Any) -> None:
         RedisStore(value)
 
 
-def test_client_that_reads_from_replicas() -> None:
+async def test_client_that_reads_from_replicas() -> None:
     """A cluster's client that reads from replicas would show sessions that have ended: it is refused."""
+    from redis.cluster import LoadBalancingStrategy
 
-    async def main() -> None:
-        from redis.cluster import LoadBalancingStrategy
-
-        client = redis.asyncio.RedisCluster(host="127.0.0.1", load_balancing_strategy=LoadBalancingStrategy.ROUND_ROBIN)
-        with pytest.raises(ConfigurationError, match="replicas"):
-            RedisStore(client)
-
-    asyncio.run(main())
+    client = redis.asyncio.RedisCluster(host="127.0.0.1", load_balancing_strategy=LoadBalancingStrategy.ROUND_ROBIN)
+    with pytest.raises(ConfigurationError, match="replicas"):
+        RedisStore(client)
 
 
 @pytest.mark.parametrize(
@@ -1214,7 +1166,6 @@ def test_repr(url: str, shown: str) -> None:
     assert repr(RedisStore(url)) == f"<RedisStore {shown} prefix='{{roomkey}}:'>"
 
 
-@_async
 async def test_database_of_the_url(server: RedisServer) -> None:
     """The number in the URL's path is the database."""
     prefix = _prefix()
@@ -1226,7 +1177,6 @@ async def test_database_of_the_url(server: RedisServer) -> None:
     await store.close()
 
 
-@_async
 async def test_database_that_is_not_there(server: RedisServer) -> None:
     """A number past the server's last is found out when the app starts."""
     store = RedisStore(server.url.removesuffix("0") + "99", prefix=_prefix())
@@ -1235,7 +1185,6 @@ async def test_database_that_is_not_there(server: RedisServer) -> None:
     await store.close()
 
 
-@_async
 async def test_unix_socket(server: RedisServer) -> None:
     """A server is reached over its socket file."""
     store = RedisStore(f"unix://{server.socket}?db=0", prefix=_prefix())
@@ -1255,7 +1204,6 @@ def _tls() -> RedisServer:
     return RedisServer(tls=True, password="pw", binary=binary)
 
 
-@_async
 async def test_tls() -> None:
     """With rediss:// the connection is encrypted; a certificate that is not trusted is a ConfigurationError."""
     with _tls() as own:
@@ -1304,7 +1252,7 @@ def test_several_event_loops(server: RedisServer, admin: redis.Redis) -> None:
     assert len(store._links) == 1  # the last one's
 
 
-def test_event_loops_in_threads(server: RedisServer) -> None:
+async def test_event_loops_in_threads(server: RedisServer) -> None:
     """Event loops in several threads use one store at the same time."""
     store = RedisStore(server.url, prefix=_prefix())
     key = _key()
@@ -1319,14 +1267,11 @@ def test_event_loops_in_threads(server: RedisServer) -> None:
                 swapped += 1
         return swapped
 
-    async def main() -> None:
-        await store.create(key, _record())
-        swapped = await asyncio.gather(*(asyncio.to_thread(asyncio.run, use()) for _ in range(4)))
-        found = await store.load(key)
-        assert found is not None and found.version == 1 + sum(swapped)
-        await store.close()
-
-    asyncio.run(main())
+    await store.create(key, _record())
+    swapped = await asyncio.gather(*(asyncio.to_thread(asyncio.run, use()) for _ in range(4)))
+    found = await store.load(key)
+    assert found is not None and found.version == 1 + sum(swapped)
+    await store.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
@@ -1365,7 +1310,6 @@ def test_fork(server: RedisServer) -> None:
     loop.close()
 
 
-@_async
 async def test_close_while_operations_wait(server: RedisServer, admin: redis.Redis) -> None:
     """Operations under way when the store closes are answered or StoreUnavailable, and no connection stays."""
     idle = len(admin.client_list())
@@ -1381,7 +1325,6 @@ async def test_close_while_operations_wait(server: RedisServer, admin: redis.Red
 # The app's own client
 
 
-@_async
 async def test_apps_client_is_not_closed(server: RedisServer, admin: redis.Redis) -> None:
     """A client of the app's own works as before after the store was closed, and its connections are its own."""
     client = redis.asyncio.Redis(port=server.port)
@@ -1417,7 +1360,6 @@ def test_apps_client_in_another_loop(server: RedisServer) -> None:
     asyncio.run(second())
 
 
-@_async
 async def test_cancelled_with_an_apps_client(server: RedisServer) -> None:
     """Cancelled operations give every connection back to the app's pool."""
     client = redis.asyncio.Redis(port=server.port, max_connections=4)
@@ -1438,7 +1380,6 @@ async def test_cancelled_with_an_apps_client(server: RedisServer) -> None:
 # Clusters and sentinels
 
 
-@_async
 async def test_apps_cluster_client(cluster: RedisServer) -> None:
     """A client of the app's own for a cluster works and is not closed."""
     client = redis.asyncio.RedisCluster(host="127.0.0.1", port=cluster.port, decode_responses=True)
@@ -1453,7 +1394,6 @@ async def test_apps_cluster_client(cluster: RedisServer) -> None:
     await client.aclose()
 
 
-@_async
 async def test_cluster_that_is_down(cluster: RedisServer) -> None:
     """With a cluster down every operation says so, and the first after its return works."""
     store = RedisStore(f"redis+cluster://127.0.0.1:{cluster.port}", prefix=_prefix())
@@ -1473,7 +1413,6 @@ async def test_cluster_that_is_down(cluster: RedisServer) -> None:
     await store.close()
 
 
-@_async
 async def test_slot_that_moves() -> None:
     """The sessions' slot is found on whatever node it is, and again after it moved."""
     with _cluster_node() as one, _cluster_node() as two:
@@ -1506,7 +1445,6 @@ async def test_slot_that_moves() -> None:
             admin.close()
 
 
-@_async
 async def test_sentinels_with_tls() -> None:
     """With rediss+sentinel:// the sentinels are asked over TLS too."""
     with _tls() as primary:
@@ -1524,7 +1462,6 @@ async def test_sentinels_with_tls() -> None:
             await store.close()
 
 
-@_async
 async def test_sentinels(server: RedisServer) -> None:
     """The primary is found through sentinels, past one that is down, and the new one after a change."""
     with RedisServer(sentinel=True) as sentinel, RedisServer() as primary, RedisServer() as successor:

@@ -18,46 +18,34 @@ class Pool:
         self.renewals += 1
 
 
-def test_those_who_are_refused_together_share_one():
+async def test_those_who_are_refused_together_share_one():
     """All return after it, and it is done once."""
-
-    async def scenario():
-        pool = Pool()
-        renewal = Renewal(pool.renew)
-        await asyncio.gather(*(renewal.after_refusal(0) for _ in range(100)))
-        assert pool.renewals == renewal.count == 1
-
-    asyncio.run(scenario())
+    pool = Pool()
+    renewal = Renewal(pool.renew)
+    await asyncio.gather(*(renewal.after_refusal(0) for _ in range(100)))
+    assert pool.renewals == renewal.count == 1
 
 
-def test_a_refusal_of_before_the_last_one_asks_for_none():
+async def test_a_refusal_of_before_the_last_one_asks_for_none():
     """What was sent before the connections were renewed was refused by an old one."""
-
-    async def scenario():
-        pool = Pool()
-        renewal = Renewal(pool.renew)
-        await renewal.after_refusal(0)
-        await renewal.after_refusal(0)
-        assert pool.renewals == 1
-        await renewal.after_refusal(1)
-        assert pool.renewals == 2
-
-    asyncio.run(scenario())
+    pool = Pool()
+    renewal = Renewal(pool.renew)
+    await renewal.after_refusal(0)
+    await renewal.after_refusal(0)
+    assert pool.renewals == 1
+    await renewal.after_refusal(1)
+    assert pool.renewals == 2
 
 
-def test_who_is_cancelled_takes_it_from_nobody():
+async def test_who_is_cancelled_takes_it_from_nobody():
     """It goes on for the others."""
-
-    async def scenario():
-        pool = Pool()
-        renewal = Renewal(pool.renew)
-        first = asyncio.create_task(renewal.after_refusal(0))
-        second = asyncio.create_task(renewal.after_refusal(0))
-        await asyncio.sleep(0)
-        first.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await first
-        await second
-        assert pool.renewals == 1
-
-    asyncio.run(scenario())
+    pool = Pool()
+    renewal = Renewal(pool.renew)
+    first = asyncio.create_task(renewal.after_refusal(0))
+    second = asyncio.create_task(renewal.after_refusal(0))
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await second
+    assert pool.renewals == 1

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -206,12 +206,6 @@ class _Database:
         finally:
             await engine.dispose()
 
-    def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run a test; afterwards no connection is left, neither here nor at the server."""
-        asyncio.run(main())
-        gc.collect()
-        assert asyncio.run(_eventually(self.connections, 0)) == 0
-
     async def connections(self) -> int:
         """How many the server has, beside that which asks."""
         if isinstance(self.server, MariaDBServer):
@@ -256,19 +250,26 @@ async def _eventually(ask: Callable[[], Awaitable[int]], most: int) -> int:
         await asyncio.sleep(0.02)
 
 
-@pytest.fixture
-def on_mariadb(mariadb: MariaDBServer) -> _Database:
-    return _Database("mariadb", _mariadb_url(mariadb), mariadb)
+def _given_back(database: _Database) -> Iterator[_Database]:
+    """Lend a database to a test; afterwards no connection is left, neither here nor at the server."""
+    yield database
+    gc.collect()
+    assert asyncio.run(_eventually(database.connections, 0)) == 0
 
 
 @pytest.fixture
-def on_postgres(postgres: PostgresServer) -> _Database:
-    return _Database("postgres", _postgres_url(postgres), postgres)
+def on_mariadb(mariadb: MariaDBServer) -> Iterator[_Database]:
+    yield from _given_back(_Database("mariadb", _mariadb_url(mariadb), mariadb))
 
 
 @pytest.fixture
-def on_sqlite(tmp_path: Path) -> _Database:
-    return _Database("sqlite", f"sqlalchemy+sqlite+aiosqlite:///{tmp_path / 'app.db'}", None)
+def on_postgres(postgres: PostgresServer) -> Iterator[_Database]:
+    yield from _given_back(_Database("postgres", _postgres_url(postgres), postgres))
+
+
+@pytest.fixture
+def on_sqlite(tmp_path: Path) -> Iterator[_Database]:
+    yield from _given_back(_Database("sqlite", f"sqlalchemy+sqlite+aiosqlite:///{tmp_path / 'app.db'}", None))
 
 
 @pytest.fixture(params=["sqlite", "mariadb", "postgres"])
@@ -293,421 +294,340 @@ def test_it_is_all_that_a_store_can_be() -> None:
 # Values
 
 
-def test_users_are_compared_exactly(database: _Database) -> None:
+async def test_users_are_compared_exactly(database: _Database) -> None:
     """Names that differ in case, accents or trailing spaces are different users, and come back as they were."""
-
-    async def main() -> None:
-        names = ["Ann", "ann", "ann ", " ann", "Änn", "A\u0308nn", "", " ", "  ", "ss", "ß", "x" * 5000, "None"]
-        async with database.store() as store:
-            keys = {name: _key() for name in names}
-            for name, key in keys.items():
-                await store.create(key, _record(user=name, ip=name, user_agent=name))
-            for name, key in keys.items():
-                [(found, record)] = await store.of_user(name)
-                assert found == key
-                assert (record.user, record.ip, record.user_agent) == (name, name, name)
-            assert await store.of_user("ANN") == []
-
-    database.run(main)
+    names = ["Ann", "ann", "ann ", " ann", "Änn", "A\u0308nn", "", " ", "  ", "ss", "ß", "x" * 5000, "None"]
+    async with database.store() as store:
+        keys = {name: _key() for name in names}
+        for name, key in keys.items():
+            await store.create(key, _record(user=name, ip=name, user_agent=name))
+        for name, key in keys.items():
+            [(found, record)] = await store.of_user(name)
+            assert found == key
+            assert (record.user, record.ip, record.user_agent) == (name, name, name)
+        assert await store.of_user("ANN") == []
 
 
-def test_nothing_is_stored_as_an_empty_text(on_sqlite: _Database) -> None:
+async def test_nothing_is_stored_as_an_empty_text(on_sqlite: _Database) -> None:
     """Oracle would keep an empty text, and empty data, as NULL: neither is lost by that."""
-
-    async def main() -> None:
-        async with on_sqlite.store() as store:
-            key, record = _key(), _record(data=b"", user="", ip=" ", user_agent=None)
-            await store.create(key, record)
-            async with _engine_of(store).begin() as connection:
-                row = (await connection.execute(sa.select(store.table))).one()
-                assert (row.user_id, row.ip, row.user_agent) == (" ", "  ", None)
-                await connection.execute(sa.update(store.table).values(data=None))
-            assert await store.load(key) == record
-
-    on_sqlite.run(main)
+    async with on_sqlite.store() as store:
+        key, record = _key(), _record(data=b"", user="", ip=" ", user_agent=None)
+        await store.create(key, record)
+        async with _engine_of(store).begin() as connection:
+            row = (await connection.execute(sa.select(store.table))).one()
+            assert (row.user_id, row.ip, row.user_agent) == (" ", "  ", None)
+            await connection.execute(sa.update(store.table).values(data=None))
+        assert await store.load(key) == record
 
 
-def test_texts_that_databases_refuse(database: _Database) -> None:
+async def test_texts_that_databases_refuse(database: _Database) -> None:
     """A user's name that cannot be kept is refused everywhere; what a client sent is kept without the bad part."""
-
-    async def main() -> None:
-        async with database.store() as store:
-            for name in ("a\0b", "a\ud800b"):
-                key = _key()
-                with pytest.raises(ConfigurationError, match="user_key"):
-                    await store.create(key, _record(user=name))
-                assert await store.load(key) is None
-                assert await store.of_user(name) == []
-                await store.create(key, _record(user_agent=name))
-                found = await store.load(key)
-                assert found is not None and found.user_agent in ("ab", "a?b")
-
-    database.run(main)
+    async with database.store() as store:
+        for name in ("a\0b", "a\ud800b"):
+            key = _key()
+            with pytest.raises(ConfigurationError, match="user_key"):
+                await store.create(key, _record(user=name))
+            assert await store.load(key) is None
+            assert await store.of_user(name) == []
+            await store.create(key, _record(user_agent=name))
+            found = await store.load(key)
+            assert found is not None and found.user_agent in ("ab", "a?b")
 
 
 @pytest.mark.parametrize("size", [64 * 1024, 1024 * 1024])
-def test_large_data(database: _Database, size: int) -> None:
+async def test_large_data(database: _Database, size: int) -> None:
     """A session of 64 KiB, and one of 1 MiB, come back byte by byte."""
-
-    async def main() -> None:
-        async with database.store() as store:
-            key, data = _key(), secrets.token_bytes(size)
-            await store.create(key, _record(data=data))
-            found = await store.load(key)
-            assert found is not None and found.data == data
-            await store.update(key, _record(data=data[::-1], version=2), version=1)
-            found = await store.load(key)
-            assert found is not None and found.data == data[::-1]
-
-    database.run(main)
+    async with database.store() as store:
+        key, data = _key(), secrets.token_bytes(size)
+        await store.create(key, _record(data=data))
+        found = await store.load(key)
+        assert found is not None and found.data == data
+        await store.update(key, _record(data=data[::-1], version=2), version=1)
+        found = await store.load(key)
+        assert found is not None and found.data == data[::-1]
 
 
-def test_moments_are_exact(database: _Database) -> None:
+async def test_moments_are_exact(database: _Database) -> None:
     """A moment comes back to the last bit, so that it expires when it says."""
-
-    async def main() -> None:
-        async with database.store() as store:
-            for moment in (2_000_000_000.123456, 2_000_000_000.1234567, 1e10 / 3, 4102444800.0):
-                key, record = _key(), _record(expires_at=moment, created_at=moment / 7, serve_until=moment / 3)
-                await store.create(key, record)
-                assert await store.load(key) == record
-
-    database.run(main)
+    async with database.store() as store:
+        for moment in (2_000_000_000.123456, 2_000_000_000.1234567, 1e10 / 3, 4102444800.0):
+            key, record = _key(), _record(expires_at=moment, created_at=moment / 7, serve_until=moment / 3)
+            await store.create(key, record)
+            assert await store.load(key) == record
 
 
-def test_purge_of_more_than_one_statement_holds(database: _Database) -> None:
+async def test_purge_of_more_than_one_statement_holds(database: _Database) -> None:
     """A purge of many keys goes on as far as its limit."""
-
-    async def main() -> None:
-        clock = Clock()
-        async with database.store(clock=clock) as store:
-            async with _engine_of(store).begin() as connection:
-                old = {"data": b"", "version": 1, "created_at": 1.0, "expires_at": 2.0, "serve_until": 0.0}
-                await connection.execute(sa.insert(store.table), [{**old, "key": _key()} for _ in range(1203)])
-            await store.create(_key(), _record())
-            assert [await store.purge(1100), await store.purge(1100), await store.purge(1100)] == [1100, 103, 0]
-
-    database.run(main)
+    clock = Clock()
+    async with database.store(clock=clock) as store:
+        async with _engine_of(store).begin() as connection:
+            old = {"data": b"", "version": 1, "created_at": 1.0, "expires_at": 2.0, "serve_until": 0.0}
+            await connection.execute(sa.insert(store.table), [{**old, "key": _key()} for _ in range(1203)])
+        await store.create(_key(), _record())
+        assert [await store.purge(1100), await store.purge(1100), await store.purge(1100)] == [1100, 103, 0]
 
 
-def test_purge_leaves_what_was_replaced(database: _Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_purge_leaves_what_was_replaced(database: _Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record that was put in an expired one's place while a purge was under way stays."""
+    async with database.store() as store:
+        key = _key()
+        await store.create(key, _record(expires_at=time.time() - 1))
+        ask = store._ask
 
-    async def main() -> None:
-        async with database.store() as store:
-            key = _key()
-            await store.create(key, _record(expires_at=time.time() - 1))
-            ask = store._ask
+        async def with_a_rival(work: Any, **options: Any) -> Any:
+            found = await ask(work, **options)
+            if found == [key]:
+                monkeypatch.undo()
+                await store.create(key, _record(data=b"new"))
+            return found
 
-            async def with_a_rival(work: Any, **options: Any) -> Any:
-                found = await ask(work, **options)
-                if found == [key]:
-                    monkeypatch.undo()
-                    await store.create(key, _record(data=b"new"))
-                return found
-
-            monkeypatch.setattr(store, "_ask", with_a_rival)
-            assert await store.purge(10) == 0
-            found = await store.load(key)
-            assert found is not None and found.data == b"new"
-
-    database.run(main)
+        monkeypatch.setattr(store, "_ask", with_a_rival)
+        assert await store.purge(10) == 0
+        found = await store.load(key)
+        assert found is not None and found.data == b"new"
 
 
 # Races
 
 
-def test_one_of_many_stores_wins(database: _Database) -> None:
+async def test_one_of_many_stores_wins(database: _Database) -> None:
     """Of many stores that create, update or rotate at once exactly one succeeds."""
-
-    async def main() -> None:
-        async with database.stores(3) as stores:
-            for _ in range(3):
-                key, new_keys = _key(), [_key() for _ in range(24)]
-                records = [_record(data=b"%d" % number) for number in range(24)]
-                creates = [stores[n % 3].create(key, record) for n, record in enumerate(records)]
-                assert len(_winners(await asyncio.gather(*creates, return_exceptions=True))) == 1
-                updates = [
-                    stores[n % 3].update(key, replace(record, version=2), version=1) for n, record in enumerate(records)
-                ]
-                [winner] = _winners(await asyncio.gather(*updates, return_exceptions=True))
-                found = await stores[0].load(key)
-                assert found is not None and found.data == b"%d" % winner
-                rotations = [
-                    stores[n % 3].rotate(key, new_key, _record(version=3), _tombstone(new_key, version=3), version=2)
-                    for n, new_key in enumerate(new_keys)
-                ]
-                [winner] = _winners(await asyncio.gather(*rotations, return_exceptions=True))
-                found = await stores[1].load(key)
-                assert found is not None and found.successor == new_keys[winner]
-                assert [n for n, new_key in enumerate(new_keys) if await stores[2].load(new_key)] == [winner]
-
-    database.run(main)
+    async with database.stores(3) as stores:
+        for _ in range(3):
+            key, new_keys = _key(), [_key() for _ in range(24)]
+            records = [_record(data=b"%d" % number) for number in range(24)]
+            creates = [stores[n % 3].create(key, record) for n, record in enumerate(records)]
+            assert len(_winners(await asyncio.gather(*creates, return_exceptions=True))) == 1
+            updates = [
+                stores[n % 3].update(key, replace(record, version=2), version=1) for n, record in enumerate(records)
+            ]
+            [winner] = _winners(await asyncio.gather(*updates, return_exceptions=True))
+            found = await stores[0].load(key)
+            assert found is not None and found.data == b"%d" % winner
+            rotations = [
+                stores[n % 3].rotate(key, new_key, _record(version=3), _tombstone(new_key, version=3), version=2)
+                for n, new_key in enumerate(new_keys)
+            ]
+            [winner] = _winners(await asyncio.gather(*rotations, return_exceptions=True))
+            found = await stores[1].load(key)
+            assert found is not None and found.successor == new_keys[winner]
+            assert [n for n, new_key in enumerate(new_keys) if await stores[2].load(new_key)] == [winner]
 
 
 @pytest.mark.parametrize("before", ["nothing", "expired"])
-def test_one_of_many_rotations_gets_a_new_key(database: _Database, before: str) -> None:
+async def test_one_of_many_rotations_gets_a_new_key(database: _Database, before: str) -> None:
     """Of 50 sessions that move to one and the same key one gets it, and the others stay as they were."""
-
-    async def main() -> None:
-        async with database.stores(2) as stores:
-            keys, new_key = [_key() for _ in range(50)], _key()
-            for key in keys:
-                await stores[0].create(key, _record(data=key.encode()))
-            if before == "expired":
-                await stores[0].create(new_key, _record(expires_at=time.time() - 1, user="someone"))
-            rotations = [
-                stores[n % 2].rotate(
-                    key, new_key, _record(data=key.encode(), version=2), _tombstone(new_key), version=1
-                )
-                for n, key in enumerate(keys)
-            ]
-            [winner] = _winners(await asyncio.gather(*rotations, return_exceptions=True))
-            moved = await stores[0].load(new_key)
-            assert moved is not None and moved.data == keys[winner].encode() and moved.user is None
-            for number, key in enumerate(keys):
-                found = await stores[0].load(key)
-                assert found is not None and (found.successor is not None) is (number == winner)
-
-    database.run(main)
+    async with database.stores(2) as stores:
+        keys, new_key = [_key() for _ in range(50)], _key()
+        for key in keys:
+            await stores[0].create(key, _record(data=key.encode()))
+        if before == "expired":
+            await stores[0].create(new_key, _record(expires_at=time.time() - 1, user="someone"))
+        rotations = [
+            stores[n % 2].rotate(key, new_key, _record(data=key.encode(), version=2), _tombstone(new_key), version=1)
+            for n, key in enumerate(keys)
+        ]
+        [winner] = _winners(await asyncio.gather(*rotations, return_exceptions=True))
+        moved = await stores[0].load(new_key)
+        assert moved is not None and moved.data == keys[winner].encode() and moved.user is None
+        for number, key in enumerate(keys):
+            found = await stores[0].load(key)
+            assert found is not None and (found.successor is not None) is (number == winner)
 
 
-def test_rotations_that_cross(on_server: _Database) -> None:
+async def test_rotations_that_cross(on_server: _Database) -> None:
     """50 rotations that want each other's keys, in both directions, end in success or Conflict: no deadlock comes out.
 
     The engines are an app's, which leave the isolation to the database.
     """
-
-    async def main() -> None:
-        async with on_server.engine() as one, on_server.engine() as other, on_server.store() as store:
-            stores = [SQLAlchemyStore(engine, table=store.table.name) for engine in (one, other)]
-            for _ in range(3):
-                keys = [_key() for _ in range(6)]
-                for key in keys[:3]:
-                    await store.create(key, _record())
-                for key in keys[3:]:
-                    await store.create(key, _record(expires_at=time.time() - 1))
-                pairs = [random.sample(keys, 2) for _ in range(50)]
-                rotations = [
-                    stores[n % 2].rotate(key, new_key, _record(), _tombstone(new_key), version=1)
-                    for n, (key, new_key) in enumerate(pairs)
-                ]
-                purges = [stores[n % 2].purge(10) for n in range(4)]
-                outcomes = await asyncio.gather(*rotations, *purges, return_exceptions=True)
-                _winners([outcome for outcome in outcomes if not isinstance(outcome, int)])
-                live = [found for key in keys if (found := await store.load(key)) and found.successor is None]
-                assert len(live) == 3  # as many as before: none was lost, and none doubled
-
-    on_server.run(main)
+    async with on_server.engine() as one, on_server.engine() as other, on_server.store() as store:
+        stores = [SQLAlchemyStore(engine, table=store.table.name) for engine in (one, other)]
+        for _ in range(3):
+            keys = [_key() for _ in range(6)]
+            for key in keys[:3]:
+                await store.create(key, _record())
+            for key in keys[3:]:
+                await store.create(key, _record(expires_at=time.time() - 1))
+            pairs = [random.sample(keys, 2) for _ in range(50)]
+            rotations = [
+                stores[n % 2].rotate(key, new_key, _record(), _tombstone(new_key), version=1)
+                for n, (key, new_key) in enumerate(pairs)
+            ]
+            purges = [stores[n % 2].purge(10) for n in range(4)]
+            outcomes = await asyncio.gather(*rotations, *purges, return_exceptions=True)
+            _winners([outcome for outcome in outcomes if not isinstance(outcome, int)])
+            live = [found for key in keys if (found := await store.load(key)) and found.successor is None]
+            assert len(live) == 3  # as many as before: none was lost, and none doubled
 
 
-def test_deadlock_is_tried_again(on_mariadb: _Database) -> None:
+async def test_deadlock_is_tried_again(on_mariadb: _Database) -> None:
     """A rotation that the database ends to resolve a deadlock is run again, whole."""
-
-    async def main() -> None:
-        server = on_mariadb.server
-        assert isinstance(server, MariaDBServer)
-        async with on_mariadb.store() as store, _ask_mariadb(server) as other, _ask_mariadb(server) as admin:
-            name = store.table.name
-            [[_, before]] = await admin("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'")
-            key, new_key = _key(), _key()
-            await store.create(key, _record())
-            heavy = [_key() for _ in range(30)]
-            for one in heavy:
-                await store.create(one, _record())
-            await store.create(new_key, _record(expires_at=time.time() - 1))
-            # The other has written more: it is the rotation that is ended.
-            await other("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-            await other("START TRANSACTION")
-            for one in [*heavy, new_key]:
-                await other(f"UPDATE {name} SET data = 'x' WHERE `key` = '{one}'")
-            rotation = asyncio.ensure_future(
-                store.rotate(key, new_key, _record(version=2), _tombstone(new_key), version=1)
-            )
-            waiting = "SELECT 1 FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'"
-            while not await admin(waiting):
-                assert not rotation.done()
-                await asyncio.sleep(0.15)  # the server looks again when nobody has asked for 0.1 seconds
-            await other(f"UPDATE {name} SET data = 'y' WHERE `key` = '{key}'")
-            await other("ROLLBACK")
-            await rotation
-            [[_, after]] = await admin("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'")
-            assert int(after) == int(before) + 1
-            found = await store.load(key)
-            assert found is not None and found.successor == new_key
-            assert await store.load(new_key) is not None
-
-    on_mariadb.run(main)
+    server = on_mariadb.server
+    assert isinstance(server, MariaDBServer)
+    async with on_mariadb.store() as store, _ask_mariadb(server) as other, _ask_mariadb(server) as admin:
+        name = store.table.name
+        [[_, before]] = await admin("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'")
+        key, new_key = _key(), _key()
+        await store.create(key, _record())
+        heavy = [_key() for _ in range(30)]
+        for one in heavy:
+            await store.create(one, _record())
+        await store.create(new_key, _record(expires_at=time.time() - 1))
+        # The other has written more: it is the rotation that is ended.
+        await other("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        await other("START TRANSACTION")
+        for one in [*heavy, new_key]:
+            await other(f"UPDATE {name} SET data = 'x' WHERE `key` = '{one}'")
+        rotation = asyncio.ensure_future(store.rotate(key, new_key, _record(version=2), _tombstone(new_key), version=1))
+        waiting = "SELECT 1 FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'"
+        while not await admin(waiting):
+            assert not rotation.done()
+            await asyncio.sleep(0.15)  # the server looks again when nobody has asked for 0.1 seconds
+        await other(f"UPDATE {name} SET data = 'y' WHERE `key` = '{key}'")
+        await other("ROLLBACK")
+        await rotation
+        [[_, after]] = await admin("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'")
+        assert int(after) == int(before) + 1
+        found = await store.load(key)
+        assert found is not None and found.successor == new_key
+        assert await store.load(new_key) is not None
 
 
-def test_rotation_to_its_own_key(database: _Database) -> None:
+async def test_rotation_to_its_own_key(database: _Database) -> None:
     """A session cannot move to where it is."""
-
-    async def main() -> None:
-        async with database.store() as store:
-            key = _key()
-            await store.create(key, _record())
-            with pytest.raises(Conflict):
-                await store.rotate(key, key, _record(version=2), _tombstone(key), version=1)
-            found = await store.load(key)
-            assert found is not None and found.version == 1
-
-    database.run(main)
+    async with database.store() as store:
+        key = _key()
+        await store.create(key, _record())
+        with pytest.raises(Conflict):
+            await store.rotate(key, key, _record(version=2), _tombstone(key), version=1)
+        found = await store.load(key)
+        assert found is not None and found.version == 1
 
 
-def test_driver_that_counts_changed_rows_only(on_mariadb: _Database) -> None:
+async def test_driver_that_counts_changed_rows_only(on_mariadb: _Database) -> None:
     """A touch that changes nothing reports a session that is there, also where the driver counts only what changed."""
 
     async def connect(**options: Any) -> Any:
         del options["client_flag"]  # FOUND_ROWS, which SQLAlchemy asks for
         return await asyncmy.connect(**options)
 
-    async def main() -> None:
-        async with on_mariadb.store() as store, on_mariadb.engine(connect_args={"async_creator_fn": connect}) as engine:
-            other = SQLAlchemyStore(engine, table=store.table.name)
-            key, until = _key(), time.time() + 3600
-            await other.create(key, _record(expires_at=until))
-            assert await other.touch(key, until - 60) is True
-            assert await other.touch(key, until + 60) is True
-            assert await other.touch(_key(), until) is False
-            found = await other.load(key)
-            assert found is not None and found.expires_at == until + 60
-
-    on_mariadb.run(main)
+    async with on_mariadb.store() as store, on_mariadb.engine(connect_args={"async_creator_fn": connect}) as engine:
+        other = SQLAlchemyStore(engine, table=store.table.name)
+        key, until = _key(), time.time() + 3600
+        await other.create(key, _record(expires_at=until))
+        assert await other.touch(key, until - 60) is True
+        assert await other.touch(key, until + 60) is True
+        assert await other.touch(_key(), until) is False
+        found = await other.load(key)
+        assert found is not None and found.expires_at == until + 60
 
 
 # The table
 
 
-def test_missing_table(database: _Database) -> None:
+async def test_missing_table(database: _Database) -> None:
     """Without its table an app does not start, and the message names the ways to make it; when it runs, it is down."""
-
-    async def main() -> None:
-        store = SQLAlchemyStore(database.url, table="nowhere")
-        ways = r"roomkey sqlalchemy create URL --table nowhere.*store\.create_table\(\)"
-        with pytest.raises(ConfigurationError, match=ways):
-            await store.open()
-        for operation in (store.load(_key()), store.create(_key(), _record()), store.wipe(), store.purge(3)):
-            with pytest.raises(StoreUnavailable, match=ways):
-                await operation
-        assert await store.create_table() is True
+    store = SQLAlchemyStore(database.url, table="nowhere")
+    ways = r"roomkey sqlalchemy create URL --table nowhere.*store\.create_table\(\)"
+    with pytest.raises(ConfigurationError, match=ways):
         await store.open()
-        await store.create(_key(), _record())
+    for operation in (store.load(_key()), store.create(_key(), _record()), store.wipe(), store.purge(3)):
+        with pytest.raises(StoreUnavailable, match=ways):
+            await operation
+    assert await store.create_table() is True
+    await store.open()
+    await store.create(_key(), _record())
+    await store.close()
+
+
+async def test_create_table_is_idempotent(database: _Database) -> None:
+    """The table is made once, also from several places at once; sessions in it stay, and a lost index comes back."""
+    stores = [SQLAlchemyStore(database.url, table=f"many_{database.name}") for _ in range(6)]
+    made = await asyncio.gather(*(store.create_table() for store in stores))
+    assert made.count(True) == 1
+    key = _key()
+    await stores[0].create(key, _record())
+    async with database.engine() as engine:
+        async with engine.begin() as connection:
+            [index] = [index for index in stores[0].table.indexes if str(index.name).endswith("_expires_at")]
+            await connection.run_sync(index.drop)
+        assert await stores[1].create_table() is False
+        async with engine.connect() as connection:
+            found = await connection.run_sync(lambda c: sa.inspect(c).get_indexes(f"many_{database.name}"))
+    assert len(found) == 2
+    assert await stores[1].load(key) is not None
+    for store in stores:
         await store.close()
 
-    database.run(main)
 
-
-def test_create_table_is_idempotent(database: _Database) -> None:
-    """The table is made once, also from several places at once; sessions in it stay, and a lost index comes back."""
-
-    async def main() -> None:
-        stores = [SQLAlchemyStore(database.url, table=f"many_{database.name}") for _ in range(6)]
-        made = await asyncio.gather(*(store.create_table() for store in stores))
-        assert made.count(True) == 1
-        key = _key()
-        await stores[0].create(key, _record())
-        async with database.engine() as engine:
-            async with engine.begin() as connection:
-                [index] = [index for index in stores[0].table.indexes if str(index.name).endswith("_expires_at")]
-                await connection.run_sync(index.drop)
-            assert await stores[1].create_table() is False
-            async with engine.connect() as connection:
-                found = await connection.run_sync(lambda c: sa.inspect(c).get_indexes(f"many_{database.name}"))
-        assert len(found) == 2
-        assert await stores[1].load(key) is not None
-        for store in stores:
-            await store.close()
-
-    database.run(main)
-
-
-def test_table_in_the_metadata_of_the_app(database: _Database) -> None:
+async def test_table_in_the_metadata_of_the_app(database: _Database) -> None:
     """A table made by the app's own migrations, or with the printed SQL, is as good."""
-
-    async def main() -> None:
-        metadata = sa.MetaData(naming_convention={"ix": "app_%(table_name)s", "pk": "pk_%(table_name)s"})
-        assert session_table(metadata, "of_migrations") is metadata.tables["of_migrations"]
-        async with database.engine() as engine:
-            async with engine.begin() as connection:
-                await connection.run_sync(metadata.create_all)
-                for statement in SQLAlchemyStore(engine, table="of_sql").ddl().split(";\n")[:-1]:
-                    await connection.exec_driver_sql(statement)
-            for table in ("of_migrations", "of_sql"):
-                store = SQLAlchemyStore(f"{database.url}?table={table}")
-                await store.open()
-                assert await store.create_table() is False
-                key = _key()
-                await store.create(key, _record(user="42"))
-                assert [found for found, _ in await store.of_user("42")] == [key]
-                await store.close()
-
-    database.run(main)
-
-
-def test_table_in_a_schema(on_server: _Database) -> None:
-    """A table may be in another schema."""
-
-    async def main() -> None:
-        async with on_server.engine() as engine, engine.begin() as connection:
-            await connection.exec_driver_sql("CREATE SCHEMA shop")
-        async with on_server.store(table="shop.Basket") as store:
+    metadata = sa.MetaData(naming_convention={"ix": "app_%(table_name)s", "pk": "pk_%(table_name)s"})
+    assert session_table(metadata, "of_migrations") is metadata.tables["of_migrations"]
+    async with database.engine() as engine:
+        async with engine.begin() as connection:
+            await connection.run_sync(metadata.create_all)
+            for statement in SQLAlchemyStore(engine, table="of_sql").ddl().split(";\n")[:-1]:
+                await connection.exec_driver_sql(statement)
+        for table in ("of_migrations", "of_sql"):
+            store = SQLAlchemyStore(f"{database.url}?table={table}")
             await store.open()
+            assert await store.create_table() is False
             key = _key()
             await store.create(key, _record(user="42"))
             assert [found for found, _ in await store.of_user("42")] == [key]
-            await store.wipe()
-            assert await store.load(key) is None
-
-    on_server.run(main)
+            await store.close()
 
 
-def test_wipe_without_the_right_to_is_no_outage(on_server: _Database) -> None:
+async def test_table_in_a_schema(on_server: _Database) -> None:
+    """A table may be in another schema."""
+    async with on_server.engine() as engine, engine.begin() as connection:
+        await connection.exec_driver_sql("CREATE SCHEMA shop")
+    async with on_server.store(table="shop.Basket") as store:
+        await store.open()
+        key = _key()
+        await store.create(key, _record(user="42"))
+        assert [found for found, _ in await store.of_user("42")] == [key]
+        await store.wipe()
+        assert await store.load(key) is None
+
+
+async def test_wipe_without_the_right_to_is_no_outage(on_server: _Database) -> None:
     """The message says which right; sessions go on."""
-
-    async def main() -> None:
-        async with on_server.store(table="guarded") as owner, on_server.engine() as engine:
-            await owner.create_table()
-            async with engine.begin() as connection:
-                for statement in (
-                    ["CREATE USER weak@'%%' IDENTIFIED BY 'weak'", "GRANT SELECT, INSERT ON guarded TO weak@'%%'"]
-                    if engine.dialect.name == "mysql"
-                    else ["CREATE ROLE weak LOGIN PASSWORD 'weak'", "GRANT SELECT, INSERT ON guarded TO weak"]
-                ):
-                    await connection.exec_driver_sql(statement)
-            weak = SQLAlchemyStore(engine.url.set(username="weak", password="weak"), table="guarded")
-            key = _key()
-            await weak.create(key, _record())
-            with pytest.raises(ConfigurationError, match="TRUNCATE"):
-                await weak.wipe()
-            assert await weak.load(key) is not None
-            await weak.close()
-
-    on_server.run(main)
-
-
-def test_strange_tables_are_refused(database: _Database) -> None:
-    """Another app's table is refused, to use and to make; so is one that knows no transactions."""
-
-    async def main() -> None:
-        name = f"strange_{database.name}"
-        async with database.engine() as engine, engine.begin() as connection:
-            await connection.exec_driver_sql(f"CREATE TABLE {name} (data INTEGER, version INTEGER)")
-        store = SQLAlchemyStore(database.url, table=name)
-        for operation in (store.open(), store.create_table()):
-            with pytest.raises(
-                ConfigurationError, match=r"lacks created_at, expires_at, ip, key, .*table of their own"
+    async with on_server.store(table="guarded") as owner, on_server.engine() as engine:
+        await owner.create_table()
+        async with engine.begin() as connection:
+            for statement in (
+                ["CREATE USER weak@'%%' IDENTIFIED BY 'weak'", "GRANT SELECT, INSERT ON guarded TO weak@'%%'"]
+                if engine.dialect.name == "mysql"
+                else ["CREATE ROLE weak LOGIN PASSWORD 'weak'", "GRANT SELECT, INSERT ON guarded TO weak"]
             ):
-                await operation
-        await store.close()
-        if database.name == "mariadb":
-            async with database.store() as store, database.engine() as engine:
-                async with engine.begin() as connection:
-                    await connection.exec_driver_sql(f"ALTER TABLE {store.table.name} ENGINE = MyISAM")
-                with pytest.raises(ConfigurationError, match=f"MyISAM.*ALTER TABLE {store.table.name} ENGINE = InnoDB"):
-                    await store.open()
+                await connection.exec_driver_sql(statement)
+        weak = SQLAlchemyStore(engine.url.set(username="weak", password="weak"), table="guarded")
+        key = _key()
+        await weak.create(key, _record())
+        with pytest.raises(ConfigurationError, match="TRUNCATE"):
+            await weak.wipe()
+        assert await weak.load(key) is not None
+        await weak.close()
 
-    database.run(main)
+
+async def test_strange_tables_are_refused(database: _Database) -> None:
+    """Another app's table is refused, to use and to make; so is one that knows no transactions."""
+    name = f"strange_{database.name}"
+    async with database.engine() as engine, engine.begin() as connection:
+        await connection.exec_driver_sql(f"CREATE TABLE {name} (data INTEGER, version INTEGER)")
+    store = SQLAlchemyStore(database.url, table=name)
+    for operation in (store.open(), store.create_table()):
+        with pytest.raises(ConfigurationError, match=r"lacks created_at, expires_at, ip, key, .*table of their own"):
+            await operation
+    await store.close()
+    if database.name == "mariadb":
+        async with database.store() as store, database.engine() as engine:
+            async with engine.begin() as connection:
+                await connection.exec_driver_sql(f"ALTER TABLE {store.table.name} ENGINE = MyISAM")
+            with pytest.raises(ConfigurationError, match=f"MyISAM.*ALTER TABLE {store.table.name} ENGINE = InnoDB"):
+                await store.open()
 
 
 @pytest.mark.parametrize("dialect", [mssql.dialect(), oracle.dialect(), mysql.dialect()], ids=lambda d: d.name)
@@ -739,28 +659,24 @@ def test_other_dialects(dialect: Any) -> None:
     assert sql.wipe(dialect)[-1] == "TRUNCATE TABLE shop.sessions"
 
 
-def test_wipe_does_not_wait_for_ever(on_server: _Database) -> None:
+async def test_wipe_does_not_wait_for_ever(on_server: _Database) -> None:
     """Where another transaction holds the table, `wipe` gives up instead of letting everybody wait; it works later."""
-
-    async def main() -> None:
-        async with on_server.store() as store, on_server.engine() as engine:
-            key = _key()
-            await store.create(key, _record())
-            async with engine.connect() as connection:
-                await connection.execute(sa.select(store.table))
-                with pytest.raises(StoreUnavailable, match="locked by another transaction"):
-                    await store.wipe()
-                assert await store.load(key) is not None
-            await store.wipe()
-            assert await store.load(key) is None
-            # Whoever gets a connection now is as patient as before.
-            ask = "SELECT @@lock_wait_timeout" if on_server.name == "mariadb" else "SHOW lock_timeout"
-            async with engine.connect() as connection:
-                usual = await connection.scalar(sa.text(ask))
-            async with _engine_of(store).connect() as connection:
-                assert await connection.scalar(sa.text(ask)) == usual
-
-    on_server.run(main)
+    async with on_server.store() as store, on_server.engine() as engine:
+        key = _key()
+        await store.create(key, _record())
+        async with engine.connect() as connection:
+            await connection.execute(sa.select(store.table))
+            with pytest.raises(StoreUnavailable, match="locked by another transaction"):
+                await store.wipe()
+            assert await store.load(key) is not None
+        await store.wipe()
+        assert await store.load(key) is None
+        # Whoever gets a connection now is as patient as before.
+        ask = "SELECT @@lock_wait_timeout" if on_server.name == "mariadb" else "SHOW lock_timeout"
+        async with engine.connect() as connection:
+            usual = await connection.scalar(sa.text(ask))
+        async with _engine_of(store).connect() as connection:
+            assert await connection.scalar(sa.text(ask)) == usual
 
 
 # What is wrong with the server, or the URL
@@ -775,98 +691,78 @@ def _shows(error: BaseException, secret: str) -> bool:
     return secret in shown
 
 
-def test_wrong_account(on_server: _Database) -> None:
+async def test_wrong_account(on_server: _Database) -> None:
     """A wrong password and a missing database are told apart from an outage, without the password."""
-
-    async def main() -> None:
-        server = on_server.server
-        assert server is not None
-        make = _mariadb_url if on_server.name == "mariadb" else _postgres_url
-        for parts in ({"password": _SECRET}, {"user": "stranger", "password": _SECRET}, {"database": "nowhere"}):
-            store = SQLAlchemyStore(make(server, **parts))  # type: ignore[arg-type]
-            with pytest.raises(ConfigurationError, match="user, password and database in the URL") as refused:
-                await store.open()
-            with pytest.raises(StoreUnavailable, match="user, password and database in the URL"):
-                await store.load(_key())
-            for secret in (_SECRET, server.password):
-                assert not _shows(refused.value, secret) and secret not in repr(store)
-            await store.close()
-
-    on_server.run(main)
+    server = on_server.server
+    assert server is not None
+    make = _mariadb_url if on_server.name == "mariadb" else _postgres_url
+    for parts in ({"password": _SECRET}, {"user": "stranger", "password": _SECRET}, {"database": "nowhere"}):
+        store = SQLAlchemyStore(make(server, **parts))  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match="user, password and database in the URL") as refused:
+            await store.open()
+        with pytest.raises(StoreUnavailable, match="user, password and database in the URL"):
+            await store.load(_key())
+        for secret in (_SECRET, server.password):
+            assert not _shows(refused.value, secret) and secret not in repr(store)
+        await store.close()
 
 
-def test_server_that_is_down(on_server: _Database) -> None:
+async def test_server_that_is_down(on_server: _Database) -> None:
     """A server that is down is an outage, when the app starts too, without the password."""
-
-    async def main() -> None:
-        server = on_server.server
-        assert server is not None
-        server.stop()
-        try:
-            store = SQLAlchemyStore(on_server.url)
-            for operation in (store.open(), store.load(_key()), store.create(_key(), _record())):
-                with pytest.raises(StoreUnavailable, match="cannot be reached") as down:
-                    await operation
-                assert not _shows(down.value, server.password)
-            await store.close()
-        finally:
-            server.start()
-
-    on_server.run(main)
+    server = on_server.server
+    assert server is not None
+    server.stop()
+    try:
+        store = SQLAlchemyStore(on_server.url)
+        for operation in (store.open(), store.load(_key()), store.create(_key(), _record())):
+            with pytest.raises(StoreUnavailable, match="cannot be reached") as down:
+                await operation
+            assert not _shows(down.value, server.password)
+        await store.close()
+    finally:
+        server.start()
 
 
-def test_sqlite_file_that_cannot_be_opened(tmp_path: Path) -> None:
+async def test_sqlite_file_that_cannot_be_opened(tmp_path: Path) -> None:
     """A file that cannot be made, or is no database, is named as such."""
-
-    async def main() -> None:
-        (tmp_path / "text").write_text("this is no database at all" * 100)
-        for name, words in (("no/where.db", "directory"), ("text", "no database")):
-            store = SQLAlchemyStore(f"sqlalchemy+sqlite+aiosqlite:///{tmp_path / name}")
-            with pytest.raises(ConfigurationError, match=words):
-                await store.open()
-            await store.close()
-
-    asyncio.run(main())
+    (tmp_path / "text").write_text("this is no database at all" * 100)
+    for name, words in (("no/where.db", "directory"), ("text", "no database")):
+        store = SQLAlchemyStore(f"sqlalchemy+sqlite+aiosqlite:///{tmp_path / name}")
+        with pytest.raises(ConfigurationError, match=words):
+            await store.open()
+        await store.close()
 
 
-def test_writes_take_turns_in_sqlite(on_sqlite: _Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_writes_take_turns_in_sqlite(on_sqlite: _Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes of one app do not find each other's locks, also where its engine has many connections and no patience."""
     monkeypatch.setattr(store_module, "SQLITE_PATIENCE", 0.0)
 
-    async def main() -> None:
-        async with on_sqlite.engine(connect_args={"timeout": 0.0}) as engine:
-            store = SQLAlchemyStore(engine)
-            await store.create_table()
-            keys = [_key() for _ in range(50)]
-            await asyncio.gather(*(store.create(key, _record()) for key in keys))
-            await asyncio.gather(
-                *(store.rotate(key, new := _key(), _record(), _tombstone(new), version=1) for key in keys)
-            )
-
-    on_sqlite.run(main)
+    async with on_sqlite.engine(connect_args={"timeout": 0.0}) as engine:
+        store = SQLAlchemyStore(engine)
+        await store.create_table()
+        keys = [_key() for _ in range(50)]
+        await asyncio.gather(*(store.create(key, _record()) for key in keys))
+        await asyncio.gather(*(store.rotate(key, new := _key(), _record(), _tombstone(new), version=1) for key in keys))
 
 
-def test_locked_sqlite_file(on_sqlite: _Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_locked_sqlite_file(on_sqlite: _Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write waits for another process's lock, and for a lock that stays it does not wait for ever."""
     monkeypatch.setattr(store_module, "SQLITE_PATIENCE", 0.4)
 
-    async def main() -> None:
-        async with on_sqlite.store() as store:
-            other = sqlite3.connect(tmp_path / "app.db", isolation_level=None)
-            other.execute("BEGIN IMMEDIATE")
-            key = _key()
-            write = asyncio.ensure_future(store.create(key, _record()))
-            await asyncio.sleep(0.15)  # longer than SQLite itself waits
-            assert not write.done()
-            other.execute("COMMIT")
-            await write
-            other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(StoreUnavailable, match="locked by another process"):
-                await store.delete(key)
-            other.close()
+    async with on_sqlite.store() as store:
+        other = sqlite3.connect(tmp_path / "app.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        key = _key()
+        write = asyncio.ensure_future(store.create(key, _record()))
+        await asyncio.sleep(0.15)  # longer than SQLite itself waits
+        assert not write.done()
+        other.execute("COMMIT")
+        await write
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable, match="locked by another process"):
             await store.delete(key)
-
-    on_sqlite.run(main)
+        other.close()
+        await store.delete(key)
 
 
 @pytest.mark.parametrize(
@@ -904,17 +800,13 @@ def test_table_that_is_no_name(table: Any) -> None:
         SQLAlchemyStore("mysql+asyncmy://localhost/app", table=table)
 
 
-def test_options_that_the_driver_does_not_take(on_mariadb: _Database) -> None:
+async def test_options_that_the_driver_does_not_take(on_mariadb: _Database) -> None:
     """A misspelt option in the URL is a fault of the configuration; its value is not shown."""
-
-    async def main() -> None:
-        store = SQLAlchemyStore(f"{on_mariadb.url}?pasword={_SECRET}")
-        with pytest.raises(ConfigurationError, match="options right") as refused:
-            await store.open()
-        assert not _shows(refused.value, _SECRET)
-        await store.close()
-
-    on_mariadb.run(main)
+    store = SQLAlchemyStore(f"{on_mariadb.url}?pasword={_SECRET}")
+    with pytest.raises(ConfigurationError, match="options right") as refused:
+        await store.open()
+    assert not _shows(refused.value, _SECRET)
+    await store.close()
 
 
 def test_repr_shows_no_password() -> None:
@@ -928,64 +820,52 @@ def test_repr_shows_no_password() -> None:
 # An engine of the app's own
 
 
-def test_engine_of_the_app_is_not_disposed(database: _Database) -> None:
+async def test_engine_of_the_app_is_not_disposed(database: _Database) -> None:
     """The store leaves the app's engine, its connections and its options as they are."""
-
-    async def main() -> None:
-        async with database.engine(pool_size=1, max_overflow=0) as engine:
-            store = SQLAlchemyStore(engine, table=f"of_{database.name}")
-            await store.create_table()
-            key = _key()
-            await store.create(key, _record())
-            for _ in range(2):
-                async with engine.connect() as connection:
-                    there = (await connection.get_raw_connection()).driver_connection
-                await store.rotate(key, key := _key(), _record(), _tombstone(key), version=1)
-                await store.close()
-                assert engine.sync_engine.pool.checkedin() == 1  # type: ignore[attr-defined]
-                async with engine.connect() as connection:
-                    assert (await connection.get_raw_connection()).driver_connection is there
-                    assert await connection.get_isolation_level() == connection.sync_connection.default_isolation_level  # type: ignore[union-attr]
-            assert engine.sync_engine.hide_parameters is False
-
-    database.run(main)
+    async with database.engine(pool_size=1, max_overflow=0) as engine:
+        store = SQLAlchemyStore(engine, table=f"of_{database.name}")
+        await store.create_table()
+        key = _key()
+        await store.create(key, _record())
+        for _ in range(2):
+            async with engine.connect() as connection:
+                there = (await connection.get_raw_connection()).driver_connection
+            await store.rotate(key, key := _key(), _record(), _tombstone(key), version=1)
+            await store.close()
+            assert engine.sync_engine.pool.checkedin() == 1  # type: ignore[attr-defined]
+            async with engine.connect() as connection:
+                assert (await connection.get_raw_connection()).driver_connection is there
+                assert await connection.get_isolation_level() == connection.sync_connection.default_isolation_level  # type: ignore[union-attr]
+        assert engine.sync_engine.hide_parameters is False
 
 
-def test_engine_of_the_app_in_autocommit(database: _Database) -> None:
+async def test_engine_of_the_app_in_autocommit(database: _Database) -> None:
     """Where the app's engine commits each statement, a rotation is one step all the same."""
-
-    async def main() -> None:
-        async with database.engine(isolation_level="AUTOCOMMIT") as engine, database.store() as other:
-            store = SQLAlchemyStore(engine, table=other.table.name)
-            key, taken = _key(), _key()
-            await store.create(key, _record())
-            await store.create(taken, _record())
-            with pytest.raises(Conflict):
-                await store.rotate(key, taken, _record(version=2), _tombstone(taken), version=1)
-            found = await store.load(key)
-            assert found is not None and found.successor is None
-
-    database.run(main)
+    async with database.engine(isolation_level="AUTOCOMMIT") as engine, database.store() as other:
+        store = SQLAlchemyStore(engine, table=other.table.name)
+        key, taken = _key(), _key()
+        await store.create(key, _record())
+        await store.create(taken, _record())
+        with pytest.raises(Conflict):
+            await store.rotate(key, taken, _record(version=2), _tombstone(taken), version=1)
+        found = await store.load(key)
+        assert found is not None and found.successor is None
 
 
-def test_engine_of_the_app_logs_no_session(database: _Database, caplog: pytest.LogCaptureFixture) -> None:
+async def test_engine_of_the_app_logs_no_session(database: _Database, caplog: pytest.LogCaptureFixture) -> None:
     """An app's engine that logs its statements logs no session's data, user or key."""
-
-    async def main() -> None:
-        caplog.set_level(logging.INFO)
-        async with database.engine(echo=True) as engine, database.store() as other:
-            store = SQLAlchemyStore(engine, table=other.table.name)
-            key = _key()
-            await store.create(key, _record(data=_SECRET.encode(), user=f"{_SECRET}@example.com"))
-            await store.update(key, _record(data=_SECRET.encode(), version=2), version=1)
-            await store.load(key)
-            with pytest.raises(Conflict) as taken:
-                await store.create(key, _record(data=_SECRET.encode()))
-            assert not _shows(taken.value, _SECRET)
-        assert "INSERT INTO" in caplog.text
-        assert _SECRET not in caplog.text and key not in caplog.text
-
-    database.run(main)
+    caplog.set_level(logging.INFO)
+    async with database.engine(echo=True) as engine, database.store() as other:
+        store = SQLAlchemyStore(engine, table=other.table.name)
+        key = _key()
+        await store.create(key, _record(data=_SECRET.encode(), user=f"{_SECRET}@example.com"))
+        await store.update(key, _record(data=_SECRET.encode(), version=2), version=1)
+        await store.load(key)
+        with pytest.raises(Conflict) as taken:
+            await store.create(key, _record(data=_SECRET.encode()))
+        assert not _shows(taken.value, _SECRET)
+    assert "INSERT INTO" in caplog.text
+    assert _SECRET not in caplog.text and key not in caplog.text
 
 
 # Lost connections
@@ -993,65 +873,57 @@ def test_engine_of_the_app_logs_no_session(database: _Database, caplog: pytest.L
 
 @pytest.mark.parametrize("whose", ["ours", "the app's"])
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_restart_of_the_server(on_server: _Database, how: str, whose: str) -> None:
+async def test_restart_of_the_server(on_server: _Database, how: str, whose: str) -> None:
     """After the server was restarted, no operation fails, whichever comes first: also those that are not repeatable."""
+    server = on_server.server
+    assert server is not None
 
-    async def main() -> None:
-        server = on_server.server
-        assert server is not None
+    async def again() -> None:
+        stop = server.stop if how == "stop" else server.kill
+        await asyncio.gather(*(store.load(key) for _ in range(5)))  # several connections
+        stop()
+        server.start()
+        await asyncio.sleep(0.05)  # the drivers hear of it
 
-        async def again() -> None:
-            stop = server.stop if how == "stop" else server.kill
-            await asyncio.gather(*(store.load(key) for _ in range(5)))  # several connections
-            stop()
-            server.start()
-            await asyncio.sleep(0.05)  # the drivers hear of it
-
-        async with on_server.store() as made, on_server.engine() as engine:
-            store = made if whose == "ours" else SQLAlchemyStore(engine, table=made.table.name)
-            key, new_key = _key(), _key()
-            await store.create(key, _record(user="42"))
-            await again()
-            assert await store.load(key) is not None
-            await again()
-            await store.create(_key(), _record())
-            await again()
-            await store.update(key, _record(version=2, user="42"), version=1)
-            await again()
-            assert await store.touch(key, time.time() + 7200)
-            await again()
-            await store.rotate(key, new_key, _record(version=3, user="42"), _tombstone(new_key), version=2)
-            await again()
-            assert [found for found, _ in await store.of_user("42")] == [new_key]
-            await again()
-            assert await store.purge(10) == 0
-            await again()
-            await store.delete(new_key)
-            await again()
-            await store.wipe()
-
-    on_server.run(main)
+    async with on_server.store() as made, on_server.engine() as engine:
+        store = made if whose == "ours" else SQLAlchemyStore(engine, table=made.table.name)
+        key, new_key = _key(), _key()
+        await store.create(key, _record(user="42"))
+        await again()
+        assert await store.load(key) is not None
+        await again()
+        await store.create(_key(), _record())
+        await again()
+        await store.update(key, _record(version=2, user="42"), version=1)
+        await again()
+        assert await store.touch(key, time.time() + 7200)
+        await again()
+        await store.rotate(key, new_key, _record(version=3, user="42"), _tombstone(new_key), version=2)
+        await again()
+        assert [found for found, _ in await store.of_user("42")] == [new_key]
+        await again()
+        assert await store.purge(10) == 0
+        await again()
+        await store.delete(new_key)
+        await again()
+        await store.wipe()
 
 
-def test_restart_that_the_driver_did_not_notice(on_server: _Database) -> None:
+async def test_restart_that_the_driver_did_not_notice(on_server: _Database) -> None:
     """What is repeatable is repeated on a new connection; a swap says that it does not know, never Conflict."""
-
-    async def main() -> None:
-        server = on_server.server
-        assert server is not None
-        async with on_server.store() as store:
-            key, new_key = _key(), _key()
-            await store.create(key, _record())
-            server.restart()  # the event loop stands still meanwhile
-            assert await store.load(key) is not None
-            server.restart()
-            await store.rotate(key, new_key, _record(version=2), _tombstone(new_key), version=1)
-            server.restart()
-            with pytest.raises(StoreUnavailable, match="connection to it was lost"):
-                await store.update(new_key, _record(version=3), version=2)
-            assert await store.load(new_key) is not None
-
-    on_server.run(main)
+    server = on_server.server
+    assert server is not None
+    async with on_server.store() as store:
+        key, new_key = _key(), _key()
+        await store.create(key, _record())
+        server.restart()  # the event loop stands still meanwhile
+        assert await store.load(key) is not None
+        server.restart()
+        await store.rotate(key, new_key, _record(version=2), _tombstone(new_key), version=1)
+        server.restart()
+        with pytest.raises(StoreUnavailable, match="connection to it was lost"):
+            await store.update(new_key, _record(version=3), version=2)
+        assert await store.load(new_key) is not None
 
 
 @contextlib.asynccontextmanager
@@ -1092,47 +964,39 @@ async def _cut(server: MariaDBServer, at: bytes, after: bytes) -> AsyncIterator[
 
 
 @pytest.mark.parametrize(("at", "works"), [(b"INSERT", True), (b"COMMIT", False)])
-def test_rotation_whose_connection_is_lost(on_mariadb: _Database, at: bytes, works: bool) -> None:
+async def test_rotation_whose_connection_is_lost(on_mariadb: _Database, at: bytes, works: bool) -> None:
     """A rotation that lost its connection before it was committed is run again; while it was, nobody knows."""
-
-    async def main() -> None:
-        server = on_mariadb.server
-        assert isinstance(server, MariaDBServer)
-        async with on_mariadb.store() as store, _cut(server, at, after=b"UPDATE") as port:
-            other = SQLAlchemyStore(on_mariadb.url.replace(f":{server.port}/", f":{port}/"), table=store.table.name)
-            key, new_key = _key(), _key()
-            await store.create(key, _record())
-            rotation = other.rotate(key, new_key, _record(version=2), _tombstone(new_key), version=1)
-            if works:
+    server = on_mariadb.server
+    assert isinstance(server, MariaDBServer)
+    async with on_mariadb.store() as store, _cut(server, at, after=b"UPDATE") as port:
+        other = SQLAlchemyStore(on_mariadb.url.replace(f":{server.port}/", f":{port}/"), table=store.table.name)
+        key, new_key = _key(), _key()
+        await store.create(key, _record())
+        rotation = other.rotate(key, new_key, _record(version=2), _tombstone(new_key), version=1)
+        if works:
+            await rotation
+        else:
+            with pytest.raises(StoreUnavailable, match="connection to it was lost"):
                 await rotation
-            else:
-                with pytest.raises(StoreUnavailable, match="connection to it was lost"):
-                    await rotation
-            assert (await store.load(new_key) is not None) is works
-            await other.close()
-
-    on_mariadb.run(main)
+        assert (await store.load(new_key) is not None) is works
+        await other.close()
 
 
 @pytest.mark.parametrize(("operation", "works"), [("update", False), ("touch", True)])
-def test_write_whose_connection_is_lost(on_mariadb: _Database, operation: str, works: bool) -> None:
+async def test_write_whose_connection_is_lost(on_mariadb: _Database, operation: str, works: bool) -> None:
     """A swap that lost its connection on its way is not sent again: the first may have been done. A touch is."""
-
-    async def main() -> None:
-        server = on_mariadb.server
-        assert isinstance(server, MariaDBServer)
-        async with on_mariadb.store() as store, _cut(server, b"UPDATE", after=b"UPDATE") as port:
-            other = SQLAlchemyStore(on_mariadb.url.replace(f":{server.port}/", f":{port}/"), table=store.table.name)
-            key = _key()
-            await store.create(key, _record())
-            if works:
-                assert await other.touch(key, time.time() + 7200)
-            else:
-                with pytest.raises(StoreUnavailable, match="connection to it was lost"):
-                    await other.update(key, _record(version=2), version=1)
-            await other.close()
-
-    on_mariadb.run(main)
+    server = on_mariadb.server
+    assert isinstance(server, MariaDBServer)
+    async with on_mariadb.store() as store, _cut(server, b"UPDATE", after=b"UPDATE") as port:
+        other = SQLAlchemyStore(on_mariadb.url.replace(f":{server.port}/", f":{port}/"), table=store.table.name)
+        key = _key()
+        await store.create(key, _record())
+        if works:
+            assert await other.touch(key, time.time() + 7200)
+        else:
+            with pytest.raises(StoreUnavailable, match="connection to it was lost"):
+                await other.update(key, _record(version=2), version=1)
+        await other.close()
 
 
 # Cancelling
@@ -1163,135 +1027,116 @@ async def _store_of(database: _Database, whose: str) -> AsyncIterator[SQLAlchemy
         await store.close()
 
 
-def test_silent_server(on_server: _Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_silent_server(on_server: _Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is silent costs the guard's time and no more; afterwards all is as before, and nothing leaked."""
     monkeypatch.setattr(operations, "_GIVE_UP", 0.5)
 
-    async def main() -> None:
-        server = on_server.server
-        assert server is not None
-        async with on_server.store() as store:
-            guarded = GuardedStore(store, 0.2)
-            key = _key()
-            await guarded.create(key, _record())
-            server.pause()
-            try:
-                for _ in range(2):
-                    started = time.monotonic()
-                    operations = [
-                        *(guarded.load(key) for _ in range(15)),
-                        *(guarded.create(_key(), _record()) for _ in range(5)),
-                        guarded.rotate(key, _key(), _record(version=2), _tombstone(key), version=1),
-                    ]
-                    outcomes = await asyncio.gather(*operations, return_exceptions=True)
-                    assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
-                    assert time.monotonic() - started < 10  # a busy machine; without the guard, for ever
-                # While it is still silent: nothing waits for an answer for which nobody waits.
-                assert await _eventually(_busy(store), 0) == 0
-            finally:
-                server.resume()
-            patient = GuardedStore(store, 10)
-            loads = await asyncio.gather(*(patient.load(key) for _ in range(30)))
-            assert None not in loads
-            assert await _eventually(on_server.connections, 10) <= 10
-
-    on_server.run(main)
+    server = on_server.server
+    assert server is not None
+    async with on_server.store() as store:
+        guarded = GuardedStore(store, 0.2)
+        key = _key()
+        await guarded.create(key, _record())
+        server.pause()
+        try:
+            for _ in range(2):
+                started = time.monotonic()
+                calls = [
+                    *(guarded.load(key) for _ in range(15)),
+                    *(guarded.create(_key(), _record()) for _ in range(5)),
+                    guarded.rotate(key, _key(), _record(version=2), _tombstone(key), version=1),
+                ]
+                outcomes = await asyncio.gather(*calls, return_exceptions=True)
+                assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
+                assert time.monotonic() - started < 10  # a busy machine; without the guard, for ever
+            # While it is still silent: nothing waits for an answer for which nobody waits.
+            assert await _eventually(_busy(store), 0) == 0
+        finally:
+            server.resume()
+        patient = GuardedStore(store, 10)
+        loads = await asyncio.gather(*(patient.load(key) for _ in range(30)))
+        assert None not in loads
+        assert await _eventually(on_server.connections, 10) <= 10
 
 
-def test_cancelled_at_any_moment(database: _Database, whose: str) -> None:
+async def test_cancelled_at_any_moment(database: _Database, whose: str) -> None:
     """Operations cancelled at random moments leak no connection, and nobody gets another one's answer."""
+    async with _store_of(database, whose) as store:
+        keys = [_key() for _ in range(20)]
+        for key in keys:
+            await store.create(key, _record(data=key.encode()))
 
-    async def main() -> None:
-        async with _store_of(database, whose) as store:
-            keys = [_key() for _ in range(20)]
-            for key in keys:
-                await store.create(key, _record(data=key.encode()))
+        async def one(number: int) -> None:
+            key = keys[number % 20]
+            with contextlib.suppress(TimeoutError, Conflict):
+                async with asyncio.timeout(random.uniform(0, 0.03)):
+                    if number % 5 == 0:
+                        new_key = _key()
+                        new = _record(data=new_key.encode())
+                        await store.create(new_key, new)
+                        successor = _key()
+                        await store.rotate(new_key, successor, new, _tombstone(successor), version=1)
+                    else:
+                        found = await store.load(key)
+                        assert found is not None and found.data == key.encode()
 
-            async def one(number: int) -> None:
-                key = keys[number % 20]
-                with contextlib.suppress(TimeoutError, Conflict):
-                    async with asyncio.timeout(random.uniform(0, 0.03)):
-                        if number % 5 == 0:
-                            new_key = _key()
-                            new = _record(data=new_key.encode())
-                            await store.create(new_key, new)
-                            successor = _key()
-                            await store.rotate(new_key, successor, new, _tombstone(successor), version=1)
-                        else:
-                            found = await store.load(key)
-                            assert found is not None and found.data == key.encode()
-
-            for _ in range(8):
-                await asyncio.gather(*(one(number) for number in range(40)))
-            assert await _eventually(_busy(store), 0) == 0
-            found = await asyncio.gather(*(store.load(key) for key in keys))
-            assert [record and record.data for record in found] == [key.encode() for key in keys]
-
-    database.run(main)
+        for _ in range(8):
+            await asyncio.gather(*(one(number) for number in range(40)))
+        assert await _eventually(_busy(store), 0) == 0
+        found = await asyncio.gather(*(store.load(key) for key in keys))
+        assert [record and record.data for record in found] == [key.encode() for key in keys]
 
 
-def test_cancelled_rotation_is_whole_or_not_at_all(database: _Database, whose: str) -> None:
+async def test_cancelled_rotation_is_whole_or_not_at_all(database: _Database, whose: str) -> None:
     """Of a rotation that was cancelled at any of its steps there is all or nothing, and its connection is not lost."""
-
-    async def main() -> None:
-        async with _store_of(database, whose) as store:
-            pairs = [(_key(), _key()) for _ in range(40)]
-            for key, _ in pairs:
-                await store.create(key, _record())
-            for number, (key, new_key) in enumerate(pairs):
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(number * 0.0002):
-                        await store.rotate(key, new_key, _record(version=2), _tombstone(new_key), version=1)
-            assert await _eventually(_busy(store), 0) == 0
-            for key, new_key in pairs:
-                old, new = await store.load(key), await store.load(new_key)
-                assert old is not None and (old.successor == new_key) is (new is not None)
-
-    database.run(main)
-
-
-def test_cancelled_while_it_waits_its_turn(on_sqlite: _Database, tmp_path: Path) -> None:
-    """An operation that was cancelled before it began is not done later."""
-
-    async def main() -> None:
-        async with on_sqlite.store() as store:
-            other = sqlite3.connect(tmp_path / "app.db", isolation_level=None)
-            other.execute("BEGIN IMMEDIATE")
-            first, second, third = _key(), _key(), _key()
-            writes = [asyncio.ensure_future(store.create(key, _record())) for key in (first, second, third)]
-            await asyncio.sleep(0.05)
-            writes[1].cancel()
-            other.execute("COMMIT")
-            other.close()
-            await asyncio.gather(*writes, return_exceptions=True)
-            assert [await store.load(key) is not None for key in (first, second, third)] == [True, False, True]
-
-    on_sqlite.run(main)
-
-
-def test_cancelled_in_a_step_that_sqlalchemy_does_not_watch(on_mariadb: _Database) -> None:
-    """A connection that was cancelled while its isolation was being set does not go back to the pool."""
-
-    async def main() -> None:
-        server = on_mariadb.server
-        assert server is not None
-        options = {"pool_size": 1, "max_overflow": 0, "pool_reset_on_return": None, "isolation_level": "AUTOCOMMIT"}
-        async with on_mariadb.store() as made, on_mariadb.engine(**options) as engine:
-            store = SQLAlchemyStore(engine, table=made.table.name)
-            key, new_key = _key(), _key()
+    async with _store_of(database, whose) as store:
+        pairs = [(_key(), _key()) for _ in range(40)]
+        for key, _ in pairs:
             await store.create(key, _record())
-            server.pause()
-            try:
-                with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(0.1):
-                        await store.rotate(key, new_key, _record(version=2), _tombstone(new_key), version=1)
-                assert await _eventually(_busy(store), 0) == 0
-            finally:
-                server.resume()
-            await store.update(key, _record(version=2), version=1)
-            await store.close()
+        for number, (key, new_key) in enumerate(pairs):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(number * 0.0002):
+                    await store.rotate(key, new_key, _record(version=2), _tombstone(new_key), version=1)
+        assert await _eventually(_busy(store), 0) == 0
+        for key, new_key in pairs:
+            old, new = await store.load(key), await store.load(new_key)
+            assert old is not None and (old.successor == new_key) is (new is not None)
 
-    on_mariadb.run(main)
+
+async def test_cancelled_while_it_waits_its_turn(on_sqlite: _Database, tmp_path: Path) -> None:
+    """An operation that was cancelled before it began is not done later."""
+    async with on_sqlite.store() as store:
+        other = sqlite3.connect(tmp_path / "app.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        first, second, third = _key(), _key(), _key()
+        writes = [asyncio.ensure_future(store.create(key, _record())) for key in (first, second, third)]
+        await asyncio.sleep(0.05)
+        writes[1].cancel()
+        other.execute("COMMIT")
+        other.close()
+        await asyncio.gather(*writes, return_exceptions=True)
+        assert [await store.load(key) is not None for key in (first, second, third)] == [True, False, True]
+
+
+async def test_cancelled_in_a_step_that_sqlalchemy_does_not_watch(on_mariadb: _Database) -> None:
+    """A connection that was cancelled while its isolation was being set does not go back to the pool."""
+    server = on_mariadb.server
+    assert server is not None
+    options = {"pool_size": 1, "max_overflow": 0, "pool_reset_on_return": None, "isolation_level": "AUTOCOMMIT"}
+    async with on_mariadb.store() as made, on_mariadb.engine(**options) as engine:
+        store = SQLAlchemyStore(engine, table=made.table.name)
+        key, new_key = _key(), _key()
+        await store.create(key, _record())
+        server.pause()
+        try:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await store.rotate(key, new_key, _record(version=2), _tombstone(new_key), version=1)
+            assert await _eventually(_busy(store), 0) == 0
+        finally:
+            server.resume()
+        await store.update(key, _record(version=2), version=1)
+        await store.close()
 
 
 # Event loops, threads, forks
@@ -1305,11 +1150,13 @@ def test_an_event_loop_for_each_request(database: _Database) -> None:
     async def request() -> bool:
         return await store.load(key) is not None
 
-    async def main() -> None:
+    async def prepare() -> None:
         await store.create_table()
         await store.create(key, _record())
 
-    database.run(main)
+    asyncio.run(prepare())
+    gc.collect()
+    assert asyncio.run(_eventually(database.connections, 0)) == 0
     for _ in range(3):
         assert asyncio.run(request())
     answers: list[bool] = []
@@ -1324,31 +1171,27 @@ def test_an_event_loop_for_each_request(database: _Database) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking with threads
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on Windows")
-def test_after_a_fork(on_server: _Database) -> None:
+async def test_after_a_fork(on_server: _Database) -> None:
     """A child of a fork makes its own connections, and the parent keeps its own."""
-
-    async def main() -> None:
-        async with on_server.store() as store:
-            key = _key()
-            await store.create(key, _record())
-            child = os.fork()
-            if child == 0:
-                code = 1
-                try:
-                    assert not store._offices  # the parent's are out of reach
-                    found: list[Record | None] = []
-                    thread = threading.Thread(target=lambda: found.append(asyncio.run(store.load(key))))
-                    thread.start()
-                    thread.join(10)
-                    code = 0 if found and found[0] is not None else 2
-                finally:
-                    os._exit(code)
-            _, status = await asyncio.to_thread(os.waitpid, child, 0)
-            assert os.waitstatus_to_exitcode(status) == 0
-            assert await store.load(key) is not None
-            await store.update(key, _record(version=2), version=1)
-
-    on_server.run(main)
+    async with on_server.store() as store:
+        key = _key()
+        await store.create(key, _record())
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                assert not store._offices  # the parent's are out of reach
+                found: list[Record | None] = []
+                thread = threading.Thread(target=lambda: found.append(asyncio.run(store.load(key))))
+                thread.start()
+                thread.join(10)
+                code = 0 if found and found[0] is not None else 2
+            finally:
+                os._exit(code)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert await store.load(key) is not None
+        await store.update(key, _record(version=2), version=1)
 
 
 # The server for these tests
@@ -1367,7 +1210,6 @@ def test_mariadb_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_engine_of_the_apps_keeps_nothing_of_loops_that_ended(on_server: _Database) -> None:
     """A script that runs a loop for each job leaves no listener behind for each."""
-
     engine = create_async_engine(on_server.url.removeprefix("sqlalchemy+"), poolclass=NullPool)
     store = SQLAlchemyStore(engine, table="of_loops")
 

@@ -81,37 +81,29 @@ def _python(code: str, *args: object, **options: Any) -> subprocess.Popen[str]:
 
 @posix
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_files_are_their_owners_only(path: Path, umask: int) -> None:
+async def test_files_are_their_owners_only(path: Path, umask: int) -> None:
     """The file and the two beside it can be read by their owner only, whatever the umask."""
-
-    async def main() -> None:
+    before = os.umask(umask)
+    try:
         store = SQLiteStore(path)
         await store.create(KEY, _record())
         assert _modes(path) == {path.name: 0o600, f"{path.name}-wal": 0o600, f"{path.name}-shm": 0o600}
         await store.close()
-
-    before = os.umask(umask)
-    try:
-        asyncio.run(main())
     finally:
         os.umask(before)
     assert _modes(path) == {path.name: 0o600}
 
 
 @posix
-def test_permissions_of_others_are_taken_away(path: Path) -> None:
+async def test_permissions_of_others_are_taken_away(path: Path) -> None:
     """A file that was there with wider permissions loses them, and so do the ones that a crash left beside it."""
-
-    async def main() -> None:
-        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
-            (path.parent / name).touch()
-            (path.parent / name).chmod(0o664)
-        store = SQLiteStore(path)
-        await store.create(KEY, _record())
-        assert set(_modes(path).values()) == {0o600}
-        await store.close()
-
-    asyncio.run(main())
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+        (path.parent / name).touch()
+        (path.parent / name).chmod(0o664)
+    store = SQLiteStore(path)
+    await store.create(KEY, _record())
+    assert set(_modes(path).values()) == {0o600}
+    await store.close()
 
 
 # Durability and several processes
@@ -239,53 +231,43 @@ def test_several_processes_make_the_file_at_once(path: Path) -> None:
 # Space
 
 
-def test_purge_gives_space_back(path: Path) -> None:
+async def test_purge_gives_space_back(path: Path) -> None:
     """When sessions have expired, the file shrinks to what the live ones need."""
-
-    async def main() -> None:
-        clock = Clock()
-        store = SQLiteStore(path, clock=clock)
-        for number in range(0, 2000, 100):
-            await asyncio.gather(
-                *(
-                    store.create(_key(number + more), _record(data=bytes(1000), expires_at=clock() + 60))
-                    for more in range(100)
-                )
+    clock = Clock()
+    store = SQLiteStore(path, clock=clock)
+    for number in range(0, 2000, 100):
+        await asyncio.gather(
+            *(
+                store.create(_key(number + more), _record(data=bytes(1000), expires_at=clock() + 60))
+                for more in range(100)
             )
-        await store.create(KEY, _record(expires_at=clock() + 600))
-        clock.advance(61)
-        full = path.stat().st_size + Path(f"{path}-wal").stat().st_size
-        while await store.purge(500):
-            pass
-        await store.load(KEY)
-        await store.touch(KEY, clock() + 700)  # comes after the tidying that follows a purge
-        assert full > 2_000_000
-        assert path.stat().st_size < 100_000
-        await store.close()
+        )
+    await store.create(KEY, _record(expires_at=clock() + 600))
+    clock.advance(61)
+    full = path.stat().st_size + Path(f"{path}-wal").stat().st_size
+    while await store.purge(500):
+        pass
+    await store.load(KEY)
+    await store.touch(KEY, clock() + 700)  # comes after the tidying that follows a purge
+    assert full > 2_000_000
+    assert path.stat().st_size < 100_000
+    await store.close()
 
-    asyncio.run(main())
 
-
-def test_the_file_does_not_grow_with_time(path: Path) -> None:
+async def test_the_file_does_not_grow_with_time(path: Path) -> None:
     """Sessions that come and go leave the file and its log no larger than one round of them needs."""
-
-    async def main() -> None:
-        clock = Clock()
-        store = SQLiteStore(path, clock=clock)
-        sizes = []
-        for turn in range(15):
-            keys = [_key(turn * 1000 + number) for number in range(300)]
-            await asyncio.gather(
-                *(store.create(key, _record(data=bytes(2000), expires_at=clock() + 60)) for key in keys)
-            )
-            clock.advance(61)
-            assert await store.purge(1000) == 300
-            await store.touch(KEY, clock())
-            sizes.append(path.stat().st_size + Path(f"{path}-wal").stat().st_size)
-        assert max(sizes) < _LOG_LIMIT + 3_000_000
-        await store.close()
-
-    asyncio.run(main())
+    clock = Clock()
+    store = SQLiteStore(path, clock=clock)
+    sizes = []
+    for turn in range(15):
+        keys = [_key(turn * 1000 + number) for number in range(300)]
+        await asyncio.gather(*(store.create(key, _record(data=bytes(2000), expires_at=clock() + 60)) for key in keys))
+        clock.advance(61)
+        assert await store.purge(1000) == 300
+        await store.touch(KEY, clock())
+        sizes.append(path.stat().st_size + Path(f"{path}-wal").stat().st_size)
+    assert max(sizes) < _LOG_LIMIT + 3_000_000
+    await store.close()
 
 
 # Faults. Messages name the file and the way out, and nothing of a session.
@@ -367,21 +349,21 @@ def _damaged(path: Path) -> Path:
         (_damaged, "restore a backup"),
     ],
 )
-def test_a_file_that_cannot_be_used(path: Path, make: Any, way_out: str) -> None:
+async def test_a_file_that_cannot_be_used(path: Path, make: Any, way_out: str) -> None:
     """`open` says that the configuration is wrong and how to mend it; without `open` the store is unavailable."""
     store = SQLiteStore(make(path))
-    for message in asyncio.run(_both(store)):
+    for message in await _both(store):
         assert way_out in message
 
 
-def test_anothers_database_is_left_alone(path: Path) -> None:
+async def test_anothers_database_is_left_alone(path: Path) -> None:
     """Nothing is changed in a database that is not ours."""
     before = _anothers(path).read_bytes()
-    asyncio.run(_both(SQLiteStore(path)))
+    await _both(SQLiteStore(path))
     assert path.read_bytes() == before
 
 
-def test_a_file_that_cannot_be_written(path: Path) -> None:
+async def test_a_file_that_cannot_be_written(path: Path) -> None:
     """A read-only file is found when it is opened."""
     _newer(path)
     with contextlib.closing(sqlite3.connect(path)) as connection:
@@ -392,7 +374,7 @@ def test_a_file_that_cannot_be_written(path: Path) -> None:
     elif not shutil.which("chattr") or subprocess.run(["chattr", "+i", path], capture_output=True).returncode:
         pytest.skip("this file system cannot keep root from writing")
     try:
-        for message in asyncio.run(_both(SQLiteStore(path))):
+        for message in await _both(SQLiteStore(path)):
             assert "write permission" in message
     finally:
         if os.geteuid() == 0:
@@ -413,104 +395,84 @@ def test_an_unknown_synchronous(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("synchronous", "number"), [("NORMAL", 1), ("FULL", 2)])
-def test_synchronous(path: Path, synchronous: Any, number: int) -> None:
+async def test_synchronous(path: Path, synchronous: Any, number: int) -> None:
     """The option reaches the connection that writes."""
-
-    async def main() -> None:
-        store = SQLiteStore(path, synchronous=synchronous)
-        await store.open()
-        assert store._worker is not None and store._worker._connection is not None
-        assert store._worker._connection.execute("PRAGMA synchronous").fetchone() == (number,)
-        await store.close()
-
-    asyncio.run(main())
+    store = SQLiteStore(path, synchronous=synchronous)
+    await store.open()
+    assert store._worker is not None and store._worker._connection is not None
+    assert store._worker._connection.execute("PRAGMA synchronous").fetchone() == (number,)
+    await store.close()
 
 
-def test_a_mended_file_is_used_again(path: Path) -> None:
+async def test_a_mended_file_is_used_again(path: Path) -> None:
     """A fault that was mended is over at the next operation, without a restart."""
-
-    async def main() -> None:
-        store = SQLiteStore(_no_database(path))
-        with pytest.raises(StoreUnavailable):
-            await store.create(KEY, _record())
-        path.unlink()
+    store = SQLiteStore(_no_database(path))
+    with pytest.raises(StoreUnavailable):
         await store.create(KEY, _record())
-        assert await store.load(KEY) is not None
-        await store.close()
+    path.unlink()
+    await store.create(KEY, _record())
+    assert await store.load(KEY) is not None
+    await store.close()
 
-    asyncio.run(main())
 
-
-def test_damage_while_in_use(path: Path) -> None:
+async def test_damage_while_in_use(path: Path) -> None:
     """Damage that comes up later makes the store unavailable; it is never taken for an absent session."""
-
-    async def main() -> None:
-        store = SQLiteStore(path)
+    store = SQLiteStore(path)
+    for number in range(300):
+        await store.create(_key(number), _record(data=bytes(500)))
+    await store.close()
+    await store.open()
+    with path.open("r+b") as file:
+        size = path.stat().st_size
+        for page in range(2, size // 4096):
+            file.seek(page * 4096)
+            file.write(b"\xff" * 4096)
+    with pytest.raises(StoreUnavailable, match="damaged") as caught:
         for number in range(300):
-            await store.create(_key(number), _record(data=bytes(500)))
-        await store.close()
-        await store.open()
-        with path.open("r+b") as file:
-            size = path.stat().st_size
-            for page in range(2, size // 4096):
-                file.seek(page * 4096)
-                file.write(b"\xff" * 4096)
-        with pytest.raises(StoreUnavailable, match="damaged") as caught:
-            for number in range(300):
-                assert await store.load(_key(number)) is not None
-        assert str(path) in str(caught.value)
-        with pytest.raises(StoreUnavailable, match="damaged"):
-            for number in range(300):
-                await store.update(_key(number), _record(version=2), version=1)
-        await store.close()
-
-    asyncio.run(main())
+            assert await store.load(_key(number)) is not None
+    assert str(path) in str(caught.value)
+    with pytest.raises(StoreUnavailable, match="damaged"):
+        for number in range(300):
+            await store.update(_key(number), _record(version=2), version=1)
+    await store.close()
 
 
-def test_a_deleted_file_is_made_anew(path: Path) -> None:
+async def test_a_deleted_file_is_made_anew(path: Path) -> None:
     """A file that was deleted under the store does not swallow what is saved from then on."""
-
-    async def main() -> None:
-        store = SQLiteStore(path)
-        await store.create(_key(1), _record())
-        for name in ("", "-wal", "-shm"):
-            Path(f"{path}{name}").unlink(missing_ok=True)
-        await store.create(_key(2), _record())
-        other = SQLiteStore(path)
-        assert await other.load(_key(2)) is not None
-        await other.close()
-        await store.close()
-
-    asyncio.run(main())
+    store = SQLiteStore(path)
+    await store.create(_key(1), _record())
+    for name in ("", "-wal", "-shm"):
+        Path(f"{path}{name}").unlink(missing_ok=True)
+    await store.create(_key(2), _record())
+    other = SQLiteStore(path)
+    assert await other.load(_key(2)) is not None
+    await other.close()
+    await store.close()
 
 
-def test_a_full_disk(path: Path) -> None:
+async def test_a_full_disk(path: Path) -> None:
     """On a full disk a save is refused, what was saved can be read and deleted, and all is well when there is space."""
-
-    async def main() -> None:
-        store = SQLiteStore(path)
-        await store.create(KEY, _record(data=bytes(50_000)))
-        worker = store._worker
-        assert worker is not None and worker._connection is not None
-        connection = worker._connection
-        pages = connection.execute("PRAGMA page_count").fetchone()[0]
-        connection.execute(f"PRAGMA max_page_count = {pages}")
-        # A group in which one member cannot be done: the others are.
-        large, changed, deleted = await asyncio.gather(
-            store.create(_key(1), _record(data=bytes(100_000), user="penelope")),
-            store.touch(KEY, time.time() + 7200),
-            store.delete(_key(2)),
-            return_exceptions=True,
-        )
-        assert isinstance(large, StoreUnavailable) and "free some space" in str(large)
-        assert str(path) in str(large) and "penelope" not in str(large)
-        assert changed is True and deleted is None
-        found = await store.load(KEY)
-        assert found is not None and len(found.data) == 50_000
-        await store.create(_key(1), _record(data=bytes(100_000)))  # the new connection has no such limit
-        await store.close()
-
-    asyncio.run(main())
+    store = SQLiteStore(path)
+    await store.create(KEY, _record(data=bytes(50_000)))
+    worker = store._worker
+    assert worker is not None and worker._connection is not None
+    connection = worker._connection
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    # A group in which one member cannot be done: the others are.
+    large, changed, deleted = await asyncio.gather(
+        store.create(_key(1), _record(data=bytes(100_000), user="penelope")),
+        store.touch(KEY, time.time() + 7200),
+        store.delete(_key(2)),
+        return_exceptions=True,
+    )
+    assert isinstance(large, StoreUnavailable) and "free some space" in str(large)
+    assert str(path) in str(large) and "penelope" not in str(large)
+    assert changed is True and deleted is None
+    found = await store.load(KEY)
+    assert found is not None and len(found.data) == 50_000
+    await store.create(_key(1), _record(data=bytes(100_000)))  # the new connection has no such limit
+    await store.close()
 
 
 _FILL = """
@@ -550,7 +512,7 @@ def test_a_file_that_may_not_grow(path: Path) -> None:
     assert str(path) in message and "disk" in message and int(saved) > 10
 
 
-def test_a_failed_commit_fails_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_commit_fails_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the commit of a group fails, each of its members is told so, and nothing of it is there."""
 
     class Failing(sqlite3.Connection):
@@ -567,50 +529,43 @@ def test_a_failed_commit_fails_all(path: Path, monkeypatch: pytest.MonkeyPatch) 
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Failing, **options))
 
-    async def main() -> None:
-        store = SQLiteStore(path)
-        await store.open()
-        with _lock(path):  # so that both are in one group
-            operations = [asyncio.ensure_future(store.create(_key(number), _record())) for number in range(5)]
-            await asyncio.sleep(0.05)
-            Failing.fail = True
-        outcomes = await asyncio.gather(*operations, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 5
-        assert len({id(outcome) for outcome in outcomes}) == 5
-        for number in range(5):
-            assert await store.load(_key(number)) is None
-            await store.create(_key(number), _record())
-        await store.close()
-
-    asyncio.run(main())
+    store = SQLiteStore(path)
+    await store.open()
+    with _lock(path):  # so that both are in one group
+        operations = [asyncio.ensure_future(store.create(_key(number), _record())) for number in range(5)]
+        await asyncio.sleep(0.05)
+        Failing.fail = True
+    outcomes = await asyncio.gather(*operations, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 5
+    assert len({id(outcome) for outcome in outcomes}) == 5
+    for number in range(5):
+        assert await store.load(_key(number)) is None
+        await store.create(_key(number), _record())
+    await store.close()
 
 
-def test_a_bad_value_fails_alone(path: Path) -> None:
+async def test_a_bad_value_fails_alone(path: Path) -> None:
     """A value that cannot be kept fails its own operation; the others of its group are saved."""
-
-    async def main() -> None:
-        store = SQLiteStore(path)
-        await store.open()
-        with _lock(path):
-            operations = [
-                asyncio.ensure_future(store.create(_key(1), _record())),
-                asyncio.ensure_future(store.create(_key(2), _record(version=2**70))),
-                asyncio.ensure_future(store.create(_key(3), _record(expires_at=float("nan")))),
-                asyncio.ensure_future(store.create(_key(4), _record())),
-            ]
-            await asyncio.sleep(0.05)
-        outcomes = await asyncio.gather(*operations, return_exceptions=True)
-        assert [type(outcome).__name__ for outcome in outcomes] == [
-            "NoneType",
-            "OverflowError",
-            "IntegrityError",
-            "NoneType",
+    store = SQLiteStore(path)
+    await store.open()
+    with _lock(path):
+        operations = [
+            asyncio.ensure_future(store.create(_key(1), _record())),
+            asyncio.ensure_future(store.create(_key(2), _record(version=2**70))),
+            asyncio.ensure_future(store.create(_key(3), _record(expires_at=float("nan")))),
+            asyncio.ensure_future(store.create(_key(4), _record())),
         ]
-        there = [await store.load(_key(number)) is not None for number in (1, 2, 3, 4)]
-        assert there == [True, False, False, True]
-        await store.close()
-
-    asyncio.run(main())
+        await asyncio.sleep(0.05)
+    outcomes = await asyncio.gather(*operations, return_exceptions=True)
+    assert [type(outcome).__name__ for outcome in outcomes] == [
+        "NoneType",
+        "OverflowError",
+        "IntegrityError",
+        "NoneType",
+    ]
+    there = [await store.load(_key(number)) is not None for number in (1, 2, 3, 4)]
+    assert there == [True, False, False, True]
+    await store.close()
 
 
 # Locks
@@ -627,119 +582,95 @@ def _lock(path: Path) -> Iterator[None]:
         connection.close()
 
 
-def test_a_lock_that_stays(path: Path) -> None:
+async def test_a_lock_that_stays(path: Path) -> None:
     """A save that cannot get the lock is refused after about a second; reads go on; it passes with the lock."""
-
-    async def main() -> None:
-        store = SQLiteStore(path)
-        await store.create(KEY, _record())
-        with _lock(path):
-            start = time.monotonic()
-            save = asyncio.ensure_future(store.update(KEY, _record(version=2), version=1))
-            await asyncio.sleep(0.02)
-            assert await store.load(KEY) is not None
-            assert await store.of_user("ann") == []  # in the thread
-            assert time.monotonic() - start < 0.6
-            with pytest.raises(StoreUnavailable, match="locked by another process") as caught:
-                await save
-            assert 0.8 < time.monotonic() - start < 3
-            assert str(path) in str(caught.value)
-        await store.update(KEY, _record(version=2), version=1)
-        await store.close()
-
-    asyncio.run(main())
+    store = SQLiteStore(path)
+    await store.create(KEY, _record())
+    with _lock(path):
+        start = time.monotonic()
+        save = asyncio.ensure_future(store.update(KEY, _record(version=2), version=1))
+        await asyncio.sleep(0.02)
+        assert await store.load(KEY) is not None
+        assert await store.of_user("ann") == []  # in the thread
+        assert time.monotonic() - start < 0.6
+        with pytest.raises(StoreUnavailable, match="locked by another process") as caught:
+            await save
+        assert 0.8 < time.monotonic() - start < 3
+        assert str(path) in str(caught.value)
+    await store.update(KEY, _record(version=2), version=1)
+    await store.close()
 
 
-def test_a_lock_that_goes(path: Path) -> None:
+async def test_a_lock_that_goes(path: Path) -> None:
     """A save waits for a lock that is held for a moment."""
-
-    async def main() -> None:
-        store = SQLiteStore(path)
-        await store.create(KEY, _record())
-        with _lock(path):
-            save = asyncio.ensure_future(store.update(KEY, _record(version=2), version=1))
-            await asyncio.sleep(0.2)
-            assert not save.done()
-        await save
-        await store.close()
-
-    asyncio.run(main())
+    store = SQLiteStore(path)
+    await store.create(KEY, _record())
+    with _lock(path):
+        save = asyncio.ensure_future(store.update(KEY, _record(version=2), version=1))
+        await asyncio.sleep(0.2)
+        assert not save.done()
+    await save
+    await store.close()
 
 
 # Tasks, loops, threads, forks
 
 
-def test_load_does_not_suspend(path: Path) -> None:
+async def test_load_does_not_suspend(path: Path) -> None:
     """Once the file is open, a load is answered in the event loop, without a way through the thread."""
-
-    async def main() -> None:
-        store = SQLiteStore(path)
-        await store.create(KEY, _record())
-        load: Any = store.load(KEY)
-        with pytest.raises(StopIteration) as finished:
-            load.send(None)
-        assert finished.value.value.data == b"data"
-        await store.close()
-
-    asyncio.run(main())
+    store = SQLiteStore(path)
+    await store.create(KEY, _record())
+    load: Any = store.load(KEY)
+    with pytest.raises(StopIteration) as finished:
+        load.send(None)
+    assert finished.value.value.data == b"data"
+    await store.close()
 
 
-def test_load_in_the_thread(path: Path) -> None:
+async def test_load_in_the_thread(path: Path) -> None:
     """Where the event loop's own connection cannot answer, the thread does."""
-
-    async def main() -> None:
-        store = SQLiteStore(path)
-        await store.create(KEY, _record())
-        worker = store._worker
-        assert worker is not None and worker.reader is not None
-        worker.reader.close()
-        found = await asyncio.gather(*(store.load(KEY) for _ in range(10)), store.load(_key(1)))
-        assert [record is not None for record in found] == [True] * 10 + [False]
-        await store.close()
-
-    asyncio.run(main())
+    store = SQLiteStore(path)
+    await store.create(KEY, _record())
+    worker = store._worker
+    assert worker is not None and worker.reader is not None
+    worker.reader.close()
+    found = await asyncio.gather(*(store.load(KEY) for _ in range(10)), store.load(_key(1)))
+    assert [record is not None for record in found] == [True] * 10 + [False]
+    await store.close()
 
 
-def test_a_cancelled_task(path: Path) -> None:
+async def test_a_cancelled_task(path: Path) -> None:
     """A task that stops waiting disturbs no other operation of its group."""
-
-    async def main() -> None:
-        store = SQLiteStore(path)
-        await store.open()
-        with _lock(path):
-            operations = [asyncio.ensure_future(store.create(_key(number), _record())) for number in range(3)]
-            await asyncio.sleep(0.02)
-            operations[1].cancel()
-            await asyncio.sleep(0.02)
-        outcomes = await asyncio.gather(*operations, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [type(None), asyncio.CancelledError, type(None)]
-        operation = asyncio.ensure_future(store.create(_key(9), _record()))
-        await asyncio.sleep(0)
-        operation.cancel()  # perhaps while the thread is at it
-        with pytest.raises(asyncio.CancelledError):
-            await operation
-        assert await store.load(_key(0)) is not None
-        await store.close()
-
-    asyncio.run(main())
+    store = SQLiteStore(path)
+    await store.open()
+    with _lock(path):
+        operations = [asyncio.ensure_future(store.create(_key(number), _record())) for number in range(3)]
+        await asyncio.sleep(0.02)
+        operations[1].cancel()
+        await asyncio.sleep(0.02)
+    outcomes = await asyncio.gather(*operations, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [type(None), asyncio.CancelledError, type(None)]
+    operation = asyncio.ensure_future(store.create(_key(9), _record()))
+    await asyncio.sleep(0)
+    operation.cancel()  # perhaps while the thread is at it
+    with pytest.raises(asyncio.CancelledError):
+        await operation
+    assert await store.load(_key(0)) is not None
+    await store.close()
 
 
-def test_close_while_busy(path: Path) -> None:
+async def test_close_while_busy(path: Path) -> None:
     """`close` lets what was asked before it finish, and leaves no thread and no log."""
-
-    async def main() -> None:
-        store = SQLiteStore(path)
-        operations = [asyncio.ensure_future(store.create(_key(number), _record())) for number in range(600)]
-        await asyncio.sleep(0)
-        await asyncio.gather(store.close(), store.close())
-        assert [outcome for outcome in await asyncio.gather(*operations) if outcome is not None] == []
-        assert _threads() == []
-        assert [file.name for file in path.parent.iterdir()] == [path.name]
-        assert await store.load(_key(599)) is not None  # open again
-        await store.close()
-        assert _threads() == []
-
-    asyncio.run(main())
+    store = SQLiteStore(path)
+    operations = [asyncio.ensure_future(store.create(_key(number), _record())) for number in range(600)]
+    await asyncio.sleep(0)
+    await asyncio.gather(store.close(), store.close())
+    assert [outcome for outcome in await asyncio.gather(*operations) if outcome is not None] == []
+    assert _threads() == []
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert await store.load(_key(599)) is not None  # open again
+    await store.close()
+    assert _threads() == []
 
 
 def test_one_loop_after_another(path: Path) -> None:
@@ -779,13 +710,9 @@ def test_several_loops_at_once(path: Path) -> None:
     asyncio.run(store.close())
 
 
-def test_a_dropped_store_ends_its_thread(path: Path) -> None:
+async def test_a_dropped_store_ends_its_thread(path: Path) -> None:
     """A store that nobody closed and nobody holds any longer leaves no thread."""
-
-    async def main() -> None:
-        await SQLiteStore(path).create(KEY, _record())
-
-    asyncio.run(main())  # the check is in the fixture
+    await SQLiteStore(path).create(KEY, _record())
 
 
 def test_an_app_that_never_closes_can_exit(path: Path) -> None:
@@ -890,50 +817,45 @@ def test_no_connection_of_a_store_that_is_going_crosses_a_fork(path: Path, how: 
     assert not worker.thread.is_alive()
 
 
-def test_wipe_takes_no_longer_for_more_sessions(path: Path) -> None:
+async def test_wipe_takes_no_longer_for_more_sessions(path: Path) -> None:
     """It puts the table aside, and purges empty it, batch by batch, until the file is as small as before."""
+    store, other = SQLiteStore(path), SQLiteStore(path)
+    await store.open()
+    await other.create(KEY, _record())
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        rows = ((f"{number:064x}", b"x" * 1000, 1, 0.0, 9e9, 0.0) for number in range(1, 20_001))
+        connection.executemany(
+            "INSERT INTO session (key, data, version, created_at, expires_at, serve_until) VALUES (?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+    steps = 0
 
-    async def scenario() -> None:
-        store, other = SQLiteStore(path), SQLiteStore(path)
-        await store.open()
-        await other.create(KEY, _record())
-        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-            rows = ((f"{number:064x}", b"x" * 1000, 1, 0.0, 9e9, 0.0) for number in range(1, 20_001))
-            connection.executemany(
-                "INSERT INTO session (key, data, version, created_at, expires_at, serve_until) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                rows,
-            )
-        steps = 0
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
 
-        def count() -> int:
-            nonlocal steps
-            steps += 1
-            return 0
-
-        with contextlib.closing(sqlite3.connect(path)) as connection:
-            connection.set_progress_handler(count, 100)  # after so many steps of SQLite's machine
-            with connection:
-                table.wipe(connection, 0.0)
-        assert steps < 50  # a DELETE takes thousands
-        await store.wipe()
-        await store.wipe()
-        for each in (store, other):
-            assert await each.load(KEY) is None and await each.load(f"{7:064x}") is None
-        await other.create(KEY, _record())
-        assert await store.load(KEY) is not None
-        while await store.purge(2000):
-            assert await other.load(KEY) is not None
-        for _ in range(4):
-            await store.purge(2000)
-        with contextlib.closing(sqlite3.connect(path)) as connection:
-            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-            assert [name for (name,) in tables] == ["session"]
-            assert connection.execute("PRAGMA page_count").fetchone()[0] < 100
-        await store.close()
-        await other.close()
-
-    asyncio.run(scenario())
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.set_progress_handler(count, 100)  # after so many steps of SQLite's machine
+        with connection:
+            table.wipe(connection, 0.0)
+    assert steps < 50  # a DELETE takes thousands
+    await store.wipe()
+    await store.wipe()
+    for each in (store, other):
+        assert await each.load(KEY) is None and await each.load(f"{7:064x}") is None
+    await other.create(KEY, _record())
+    assert await store.load(KEY) is not None
+    while await store.purge(2000):
+        assert await other.load(KEY) is not None
+    for _ in range(4):
+        await store.purge(2000)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        assert [name for (name,) in tables] == ["session"]
+        assert connection.execute("PRAGMA page_count").fetchone()[0] < 100
+    await store.close()
+    await other.close()
 
 
 def test_repr_names_the_file_only(path: Path) -> None:
