@@ -80,7 +80,7 @@ from roomkey.testing.clock import Clock
 from roomkey.wire import codec
 from roomkey.wire.cookies import find_cookies
 from roomkey.wire.keys import store_key
-from tests.test_lifecycle import CountingStore
+from tests.world import CountingStore
 
 KEY = "the old app's key, long enough that nobody guesses it"
 OTHER = "another key, just as long as the old app's own key is"
