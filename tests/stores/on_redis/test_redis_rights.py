@@ -13,7 +13,7 @@ from roomkey.stores.redis import RedisStore
 from roomkey.testing import StoreContract
 from tests.servers.redis import RedisServer
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 [KEYS, COMMANDS] = re.search(
     r"needs the keys `(~\S+)` .*? and `([^`]+)`", (ROOT / "docs/howto-stores.md").read_text()
 ).groups()
