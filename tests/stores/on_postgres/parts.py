@@ -1,0 +1,77 @@
+"""Stores on a PostgreSQL server, and connections to look behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+
+import asyncpg
+
+from roomkey.stores.postgres import PostgresStore
+from tests.servers.postgres import PostgresServer
+
+running_servers: list[PostgresServer] = []  # for the suite, which has no fixtures
+
+
+def new_table() -> str:
+    return f"t{secrets.token_hex(6)}"
+
+
+@contextlib.asynccontextmanager
+async def admin_of(server: PostgresServer) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(server.url, server_settings={"application_name": "admin"})
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def count_connections(server: PostgresServer) -> int:
+    async with admin_of(server) as admin:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> $1"
+        count: int = await admin.fetchval(query, "admin")
+        return count
+
+
+async def eventually(ask: Callable[[], Awaitable[int]], expected: int) -> int:
+    """Return what `ask` says, as soon as it is what is expected: a server ends its processes in its own time."""
+    deadline = time.monotonic() + 5
+    while True:
+        found = await ask()
+        if found == expected or time.monotonic() > deadline:
+            return found
+        await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def open_store(server: PostgresServer, url: str | None = None, **options: Any) -> AsyncIterator[PostgresStore]:
+    """A store with a table of its own."""
+    store = PostgresStore(url or server.url, **{"table": new_table(), **options})
+    await store.create_table()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def locked_table(server: PostgresServer, table: str, mode: str = "ACCESS EXCLUSIVE") -> AsyncIterator[None]:
+    """Hold the table so that every statement on it waits."""
+    # The time limit: a test that fails must not wait for its own lock.
+    async with admin_of(server) as admin, admin.transaction(), asyncio.timeout(15):
+        await admin.execute(f'LOCK TABLE "{table}" IN {mode} MODE')
+        yield
+
+
+def in_a_loop_ended_by_hand(work: Coroutine[Any, Any, None]) -> None:
+    """As frameworks older than `asyncio.run` do it. What is left open then is a ResourceWarning, which is an error."""
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(work)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+    gc.collect()
