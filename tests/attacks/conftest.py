@@ -1,6 +1,8 @@
-"""The stores that the attacks are run against."""
+"""The stores and the sites that the attacks are run against."""
 
+import contextlib
 import secrets
+import time
 
 import pytest
 
@@ -10,6 +12,8 @@ from roomkey.stores.postgres import PostgresStore
 from roomkey.stores.redis import RedisStore
 from roomkey.stores.sqlalchemy import SQLAlchemyStore
 from roomkey.stores.sqlite import SQLiteStore
+from roomkey.testing import Clock
+from tests.attacks.site import Site
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
@@ -70,5 +74,23 @@ def any_store(request):
 
         async def make(clock):
             return SQLiteStore(path, clock=clock)
+
+    return make
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "sealed"])
+def new_site(request, any_store):
+    """Return a context manager: a site over the store under test, which it closes."""
+
+    @contextlib.asynccontextmanager
+    async def make(**options):
+        options = {"seal": request.param, **options}
+        clock = Clock(time.time())
+        store = await any_store(clock)
+        try:
+            yield Site(store, clock, **options)
+        finally:
+            if hasattr(store, "close"):
+                await store.close()
 
     return make
