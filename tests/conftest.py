@@ -6,6 +6,7 @@ import inspect
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.loop_clock import WaitingLoop
 from tests.servers import left_out
 from tests.servers.mariadb import mariadb_binary
 from tests.servers.postgres import postgres_programs
@@ -42,5 +43,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    asyncio.run(pyfuncitem.obj(**arguments))
+    with asyncio.Runner(loop_factory=WaitingLoop) as runner:
+        runner.run(pyfuncitem.obj(**arguments))
     return True
