@@ -46,3 +46,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     with asyncio.Runner(loop_factory=WaitingLoop) as runner:
         runner.run(pyfuncitem.obj(**arguments))
     return True
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Let time limits last much longer than they say: servers that tests start are slow on a busy machine."""
+    monkeypatch.setattr(WaitingLoop, "patience", 60.0)

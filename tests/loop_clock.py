@@ -1,12 +1,20 @@
-"""The event loop that `async def` tests run in: its clock does not depend on how busy the machine is."""
+"""The event loop that `async def` tests run in: what happens in it does not depend on how busy the machine is."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import selectors
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
-__all__ = ["WaitingLoop"]
+__all__ = ["HANGS", "WaitingLoop", "patience", "until"]
+
+HANGS = 120  # seconds after which what a test waits for does not come any more
+# How asyncio, asyncpg and our own store in SQL databases call what ends a time limit.
+_LIMITS = {"_on_timeout", "_release_waiter", "_give_up"}
 
 
 class _Selector(selectors.DefaultSelector):
@@ -31,9 +39,44 @@ class WaitingLoop(asyncio.SelectorEventLoop):
     this process is slow, timers go off in the order of their times, and `time()` measures what was waited for.
     """
 
+    patience = 1.0  # how many times longer a time limit lasts than it says: a server may be slow as well
+
     def __init__(self) -> None:
         self._waiting = _Selector()
         super().__init__(self._waiting)
 
     def time(self) -> float:
         return self._waiting.waited
+
+    def call_at(
+        self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        if getattr(callback, "__name__", "") in _LIMITS:
+            when = self.time() + (when - self.time()) * self.patience
+        return super().call_at(when, callback, *args, context=context)
+
+
+@contextlib.contextmanager
+def patience(times: float) -> Iterator[None]:
+    """Let time limits that begin inside last that many times longer than they say."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, WaitingLoop)
+    before, loop.patience = loop.patience, times
+    try:
+        yield
+    finally:
+        loop.patience = before
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait until a function, or a coroutine function, returns something true."""
+    loop = asyncio.get_running_loop()
+    hangs = loop.time() + HANGS
+    while True:
+        met = condition()
+        if asyncio.iscoroutine(met):
+            met = await met
+        if met:
+            return
+        assert loop.time() < hangs, "it does not happen"
+        await asyncio.sleep(0.02)
