@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["HANGS", "WaitingLoop", "patience", "until"]
+__all__ = ["HANGS", "WaitingLoop", "loop_time", "patience", "until"]
 
 HANGS = 120  # seconds after which what a test waits for does not come any more
 # How asyncio, asyncpg and our own store in SQL databases call what ends a time limit.
@@ -54,6 +54,11 @@ class WaitingLoop(asyncio.SelectorEventLoop):
         if getattr(callback, "__name__", "") in _LIMITS:
             when = self.time() + (when - self.time()) * self.patience
         return super().call_at(when, callback, *args, context=context)
+
+
+def loop_time() -> float:
+    """Return the seconds on the clock of the loop that runs."""
+    return asyncio.get_running_loop().time()
 
 
 @contextlib.contextmanager

@@ -53,6 +53,11 @@ def _nothing_left_open() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _patient(patient: None) -> None:
+    """Every test here has a server, which may be slow."""
+
+
+@pytest.fixture(autouse=True)
 def _nothing_left_open_by_one(request: pytest.FixtureRequest) -> Iterator[None]:
     """The same after each test that is no part of the suite, for which it would take too long."""
     yield

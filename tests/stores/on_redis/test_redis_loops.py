@@ -14,6 +14,7 @@ import redis.asyncio
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict
 from roomkey.stores.redis import RedisStore
+from tests.loop_clock import HANGS
 from tests.servers.redis import RedisServer
 from tests.stores.on_redis.parts import new_prefix, wait_until
 from tests.stores.records import make_key, make_record
@@ -88,7 +89,7 @@ def test_fork(server: RedisServer) -> None:
         if child == 0:
             code = 99
             try:
-                code = min(loop.run_until_complete(asyncio.wait_for(read(), 20)), 90)
+                code = min(loop.run_until_complete(asyncio.wait_for(read(), HANGS)), 90)
             finally:
                 os._exit(code)
         children.append(child)
