@@ -52,7 +52,8 @@ class WaitingLoop(asyncio.SelectorEventLoop):
         self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         if getattr(callback, "__name__", "") in _LIMITS:
-            when = self.time() + (when - self.time()) * self.patience
+            span = when - self.time()
+            when = self.time() + max(span, min(span * self.patience, HANGS))
         return super().call_at(when, callback, *args, context=context)
 
 

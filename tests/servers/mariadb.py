@@ -25,8 +25,8 @@ from tests.servers.parts import Running, free_port, give, make_url, nobody
 
 __all__ = ["MariaDBServer", "mariadb_binary"]
 
-_STARTS_WITHIN = 30.0  # seconds
-_STOPS_WITHIN = 20.0  # seconds
+_STARTS_WITHIN = 120.0  # seconds
+_STOPS_WITHIN = 120.0  # seconds
 
 
 def mariadb_binary() -> Path:
@@ -206,7 +206,7 @@ class MariaDBServer(Running):
     def _greets(self) -> bool:
         """Whether it says hello: it listens before it is ready, and says nothing until then."""
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
                 return len(connection.recv(5)) == 5  # four bytes of header, one of the protocol's version
         except OSError:
             return False

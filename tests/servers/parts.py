@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
+import itertools
 import os
+import random
 import shutil
 import socket
 import urllib.parse
@@ -64,12 +67,17 @@ def _group() -> str:
     return grp.getgrgid(pwd.getpwnam("nobody").pw_gid).gr_name
 
 
+# Below those that the system gives to clients: one of them could get the port of a server that is down for a moment.
+_ports = itertools.cycle(random.sample(range(10_000, 32_000), 22_000))
+
+
 def free_port() -> int:
-    """Return a port of this machine that nobody uses now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-    return port
+    """Return a port of this machine that nobody uses now, and that this process has not been given before."""
+    for port in _ports:
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError  # the ports go round
 
 
 def make_certificate(certificate: Path, key: Path) -> None:

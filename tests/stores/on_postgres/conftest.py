@@ -22,6 +22,11 @@ def server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(autouse=True)
+def _patient(patient: None) -> None:
+    """Every test here has a server, which may be slow."""
+
+
+@pytest.fixture(autouse=True)
 def _no_connection_left(server: PostgresServer) -> Iterator[None]:
     """After each test no connection is left, neither here nor at the server."""
     yield

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import gc
 import secrets
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import asyncpg
 
 from roomkey.stores.postgres import PostgresStore
+from tests.loop_clock import HANGS, loop_time
 from tests.servers.postgres import PostgresServer
 
 running_servers: list[PostgresServer] = []  # for the suite, which has no fixtures
@@ -40,10 +40,10 @@ async def count_connections(server: PostgresServer) -> int:
 
 async def eventually(ask: Callable[[], Awaitable[int]], expected: int) -> int:
     """Return what `ask` says, as soon as it is what is expected: a server ends its processes in its own time."""
-    deadline = time.monotonic() + 5
+    hangs = loop_time() + HANGS
     while True:
         found = await ask()
-        if found == expected or time.monotonic() > deadline:
+        if found == expected or loop_time() > hangs:
             return found
         await asyncio.sleep(0.02)
 
@@ -63,7 +63,7 @@ async def open_store(server: PostgresServer, url: str | None = None, **options: 
 async def locked_table(server: PostgresServer, table: str, mode: str = "ACCESS EXCLUSIVE") -> AsyncIterator[None]:
     """Hold the table so that every statement on it waits."""
     # The time limit: a test that fails must not wait for its own lock.
-    async with admin_of(server) as admin, admin.transaction(), asyncio.timeout(15):
+    async with admin_of(server) as admin, admin.transaction(), asyncio.timeout(HANGS):
         await admin.execute(f'LOCK TABLE "{table}" IN {mode} MODE')
         yield
 

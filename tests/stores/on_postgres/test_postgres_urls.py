@@ -14,6 +14,7 @@ import pytest
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.guard import GuardedStore
 from roomkey.stores.postgres import PostgresStore
+from tests.loop_clock import patience
 from tests.servers.postgres import PostgresServer
 from tests.stores.on_postgres.parts import admin_of, in_a_loop_ended_by_hand, new_table, open_store
 from tests.stores.records import make_key, make_record
@@ -107,7 +108,7 @@ async def test_options_in_the_url(server: PostgresServer) -> None:
     async with admin_of(server) as admin:
         shops = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'shop'"
         assert await admin.fetchval(shops) == 2
-    with pytest.raises(TimeoutError):
+    with patience(1), pytest.raises(TimeoutError):
         await asyncio.wait_for(connections.acquire(), 0.1)
     for connection in both:
         assert await connection.fetchval("SHOW synchronous_commit") == "off"
