@@ -8,7 +8,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from roomkey.stores.base import Record
 from roomkey.stores.sqlite import SQLiteStore, table
 from roomkey.stores.sqlite.file import _LOG_LIMIT
 from roomkey.testing import Clock
+from tests.loop_clock import HANGS
 from tests.stores.on_sqlite.parts import KEY, file_modes, number_key, posix, run_python
 from tests.stores.records import make_record
 
@@ -130,7 +130,7 @@ def test_no_increment_of_several_processes_is_lost(path: Path) -> None:
 
     asyncio.run(put())
     processes = [run_python(_INCREMENT, path, KEY) for _ in range(4)]
-    assert [process.wait(30) for process in processes] == [0] * 4
+    assert [process.wait(HANGS) for process in processes] == [0] * 4
     for process in processes:
         assert process.stdout is not None
         process.stdout.close()
@@ -141,6 +141,7 @@ def test_no_increment_of_several_processes_is_lost(path: Path) -> None:
 _MAKE = """
 async def main():
     store = SQLiteStore(sys.argv[1])
+    print("ready", flush=True)
     sys.stdin.read()  # until all are ready
     await store.open()
     now = time.time()
@@ -153,11 +154,12 @@ asyncio.run(main())
 def test_several_processes_make_the_file_at_once(path: Path) -> None:
     """Workers that start together with no file there make one and all get to write."""
     processes = [run_python(_MAKE, path, number_key(number), stdin=subprocess.PIPE) for number in range(4)]
-    time.sleep(0.3)
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
     for process in processes:
         assert process.stdin is not None
         process.stdin.close()
-    assert [process.wait(20) for process in processes] == [0] * 4
+    assert [process.wait(HANGS) for process in processes] == [0] * 4
     for process in processes:
         assert process.stdout is not None
         process.stdout.close()

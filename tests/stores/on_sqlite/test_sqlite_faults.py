@@ -11,14 +11,27 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.stores.sqlite import SQLiteStore
-from tests.stores.on_sqlite.parts import KEY, hold_lock, number_key, posix, run_python
+from roomkey.stores.sqlite import SQLiteStore, worker
+from roomkey.testing import Clock
+from tests.loop_clock import HANGS
+from tests.stores.on_sqlite.parts import (
+    KEY,
+    WatchedConnection,
+    hold_lock,
+    number_key,
+    posix,
+    run_python,
+    until_locked_out,
+)
 from tests.stores.records import make_record
+
+PATIENCE = worker._PATIENCE  # seconds for which an operation waits for a lock, where no test has changed it
 
 # --- Faults. Messages name the file and the way out, and nothing of a session. ----------------------------------------
 
@@ -256,7 +269,7 @@ asyncio.run(main())
 def test_a_file_that_may_not_grow(path: Path) -> None:
     """Where the system refuses to write, the save is refused, nothing acknowledged is lost, and it passes."""
     process = run_python(_FILL, path)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=HANGS)
     assert process.returncode == 0
     message, saved = output.splitlines()
     assert str(path) in message and "disk" in message and int(saved) > 10
@@ -265,7 +278,7 @@ def test_a_file_that_may_not_grow(path: Path) -> None:
 async def test_a_failed_commit_fails_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the commit of a group fails, each of its members is told so, and nothing of it is there."""
 
-    class Failing(sqlite3.Connection):
+    class Failing(WatchedConnection):
         fail = False
 
         def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
@@ -283,7 +296,7 @@ async def test_a_failed_commit_fails_all(path: Path, monkeypatch: pytest.MonkeyP
     await store.open()
     with hold_lock(path):  # so that both are in one group
         operations = [asyncio.ensure_future(store.create(number_key(number), make_record())) for number in range(5)]
-        await asyncio.sleep(0.05)
+        await until_locked_out()
         Failing.fail = True
     outcomes = await asyncio.gather(*operations, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 5
@@ -294,7 +307,7 @@ async def test_a_failed_commit_fails_all(path: Path, monkeypatch: pytest.MonkeyP
     await store.close()
 
 
-async def test_a_bad_value_fails_alone(path: Path) -> None:
+async def test_a_bad_value_fails_alone(path: Path, watched: None) -> None:
     """A value that cannot be kept fails its own operation; the others of its group are saved."""
     store = SQLiteStore(path)
     await store.open()
@@ -305,7 +318,7 @@ async def test_a_bad_value_fails_alone(path: Path) -> None:
             asyncio.ensure_future(store.create(number_key(3), make_record(expires_at=float("nan")))),
             asyncio.ensure_future(store.create(number_key(4), make_record())),
         ]
-        await asyncio.sleep(0.05)
+        await until_locked_out()
     outcomes = await asyncio.gather(*operations, return_exceptions=True)
     assert [type(outcome).__name__ for outcome in outcomes] == [
         "NoneType",
@@ -321,32 +334,36 @@ async def test_a_bad_value_fails_alone(path: Path) -> None:
 # --- Locks ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_lock_that_stays(path: Path) -> None:
+async def test_a_lock_that_stays(path: Path, watched: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A save that cannot get the lock is refused after about a second; reads go on; it passes with the lock."""
+    clock = Clock()
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(worker, "_PATIENCE", PATIENCE)
     store = SQLiteStore(path)
     await store.create(KEY, make_record())
     with hold_lock(path):
-        start = time.monotonic()
         save = asyncio.ensure_future(store.update(KEY, make_record(version=2), version=1))
-        await asyncio.sleep(0.02)
+        await until_locked_out()
         assert await store.load(KEY) is not None
         assert await store.of_user("ann") == []  # in the thread
-        assert time.monotonic() - start < 0.6
+        clock.advance(0.8)
+        await until_locked_out()
+        assert not save.done()
+        clock.advance(0.4)
         with pytest.raises(StoreUnavailable, match="locked by another process") as caught:
             await save
-        assert 0.8 < time.monotonic() - start < 3
         assert str(path) in str(caught.value)
     await store.update(KEY, make_record(version=2), version=1)
     await store.close()
 
 
-async def test_a_lock_that_goes(path: Path) -> None:
+async def test_a_lock_that_goes(path: Path, watched: None) -> None:
     """A save waits for a lock that is held for a moment."""
     store = SQLiteStore(path)
     await store.create(KEY, make_record())
     with hold_lock(path):
         save = asyncio.ensure_future(store.update(KEY, make_record(version=2), version=1))
-        await asyncio.sleep(0.2)
+        await until_locked_out()
         assert not save.done()
     await save
     await store.close()

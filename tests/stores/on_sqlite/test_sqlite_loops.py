@@ -17,7 +17,8 @@ import pytest
 from roomkey.stores.base import Conflict
 from roomkey.stores.sqlite import SQLiteStore
 from roomkey.stores.sqlite.worker import running
-from tests.stores.on_sqlite.parts import KEY, hold_lock, number_key, posix, run_python, store_threads
+from tests.loop_clock import HANGS
+from tests.stores.on_sqlite.parts import KEY, hold_lock, number_key, posix, run_python, store_threads, until_locked_out
 from tests.stores.records import make_record
 
 
@@ -44,15 +45,15 @@ async def test_load_in_the_thread(path: Path) -> None:
     await store.close()
 
 
-async def test_a_cancelled_task(path: Path) -> None:
+async def test_a_cancelled_task(path: Path, watched: None) -> None:
     """A task that stops waiting disturbs no other operation of its group."""
     store = SQLiteStore(path)
     await store.open()
     with hold_lock(path):
         operations = [asyncio.ensure_future(store.create(number_key(number), make_record())) for number in range(3)]
-        await asyncio.sleep(0.02)
+        await until_locked_out()
         operations[1].cancel()
-        await asyncio.sleep(0.02)
+        await until_locked_out()
     outcomes = await asyncio.gather(*operations, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [type(None), asyncio.CancelledError, type(None)]
     operation = asyncio.ensure_future(store.create(number_key(9), make_record()))
@@ -124,7 +125,7 @@ def test_an_app_that_never_closes_can_exit(path: Path) -> None:
     """A process ends although its store is still open."""
     code = "store = SQLiteStore(sys.argv[1])\nasyncio.run(store.load('0' * 64))\nprint('done')"
     process = run_python(code, path)
-    assert process.communicate(timeout=20)[0] == "done\n" and process.returncode == 0
+    assert process.communicate(timeout=HANGS)[0] == "done\n" and process.returncode == 0
 
 
 @posix
@@ -161,7 +162,7 @@ def test_fork(path: Path) -> None:
         process.start()
         processes.append(process)
     for process in processes:
-        process.join(20)
+        process.join(HANGS)
     stop.set()
     writer.join()
     assert [process.exitcode for process in processes] == [0] * children
@@ -218,5 +219,5 @@ def test_no_connection_of_a_store_that_is_going_crosses_a_fork(path: Path, how: 
     gc.collect()
     assert _descriptors_in_a_child(path) == 0
     worker.jobs.put(None)
-    worker.thread.join(10)
+    worker.thread.join(HANGS)
     assert not worker.thread.is_alive()
