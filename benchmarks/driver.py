@@ -1,10 +1,12 @@
-"""Raw ASGI by hand: one scope a request, no server, no framework, no test client."""
+"""Raw ASGI by hand: no server, no framework, no test client."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,12 +46,15 @@ class Answer:
 
 
 def request_headers(cookie: str | None) -> Headers:
-    """Return five raw headers, one of them the cookie; without a cookie, a language takes its place."""
+    """Return five raw headers, one of them the cookie; without a cookie, a language takes its place.
+
+    The cookie's bytes are made anew each time, as a server makes them: nothing may be known of the object.
+    """
     fifth = (b"accept-language", b"en") if cookie is None else (b"cookie", f"{COOKIE}={cookie}".encode("latin-1"))
     return [*_FOUR_HEADERS, fifth]
 
 
-def make_scope(headers: Headers) -> Scope:
+def make_scope(cookie: str | None, method: str = "GET") -> Scope:
     """Return a fresh scope, as a server makes it."""
     return {
         "type": "http",
@@ -58,12 +63,12 @@ def make_scope(headers: Headers) -> Scope:
         "server": ("127.0.0.1", 8000),
         "client": ("127.0.0.1", 50000),
         "scheme": "http",
-        "method": "GET",
+        "method": method,
         "root_path": "",
         "path": "/",
         "raw_path": b"/",
         "query_string": b"",
-        "headers": headers.copy(),
+        "headers": request_headers(cookie),
         "state": {},
     }
 
@@ -71,6 +76,10 @@ def make_scope(headers: Headers) -> Scope:
 async def receive() -> Message:
     """An empty request body."""
     return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def drop(message: Message) -> None:
+    """Take a message of a response and do nothing."""
 
 
 async def respond(send: Send, body: bytes) -> None:
@@ -89,27 +98,55 @@ async def ask(app: App, cookie: str | None = None) -> Answer:
         else:
             answer.body += message.get("body", b"")
 
-    await app(make_scope(request_headers(cookie)), receive, send)
+    await app(make_scope(cookie), receive, send)
     return answer
 
 
-async def _drop(message: Message) -> None:
-    pass
-
-
-async def microseconds(app: App, cookie: str | None, requests: int) -> float:
-    """Run requests one after the other and return what each took on average.
+async def microseconds(app: App, cookies: list[str | None]) -> float:
+    """Run a request for each cookie, one after the other, and return what one took on average.
 
     The scopes are made before the clock starts, and each is let go before the next request, as under a server.
-    The garbage collector starts clean and stays on: cycles that a middleware makes are part of its price.
+    The garbage collector starts clean and stays on: cycles that a middleware makes are part of its price. What was
+    there before is frozen, so that it costs nobody anything here.
     """
-    headers = request_headers(cookie)
-    scopes = [make_scope(headers) for _ in range(requests)]
+    scopes = [make_scope(cookie) for cookie in cookies]
     gc.collect()
-    gc.freeze()  # neither the scopes ahead nor what earlier batches left is anybody's price here
+    gc.freeze()
     began = time.perf_counter()
     while scopes:
-        await app(scopes.pop(), receive, _drop)
-    took = time.perf_counter() - began
-    gc.unfreeze()
-    return took / requests * 1e6
+        await app(scopes.pop(), receive, drop)
+    return (time.perf_counter() - began) / len(cookies) * 1e6
+
+
+async def answer_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+    """Be the inner app of a lifespan: start and stop."""
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: App) -> AsyncIterator[None]:
+    """Start the app before the block and stop it after, as a server does: its store is opened and closed."""
+    asked: asyncio.Queue[Message] = asyncio.Queue()
+    started = asyncio.Event()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "lifespan.startup.failed":
+            raise RuntimeError(message.get("message", "the app did not start"))
+        started.set()
+
+    asked.put_nowait({"type": "lifespan.startup"})
+    scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+    running = asyncio.ensure_future(app(scope, asked.get, send))
+    waiting = asyncio.ensure_future(started.wait())
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if running.done():
+        await running  # raises what kept it from starting
+    try:
+        yield
+    finally:
+        asked.put_nowait({"type": "lifespan.shutdown"})
+        await running

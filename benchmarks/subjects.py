@@ -1,11 +1,9 @@
-"""What is measured: each peer's session middleware around a raw ASGI app, as its documentation sets it up."""
+"""Who is measured: each peer's session middleware around a raw ASGI app, as its documentation sets it up."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +13,41 @@ from benchmarks.floor import Floor
 SECRET = "a-secret-for-the-benchmark-of-32-bytes-or-more"
 LIFETIME = 14400  # seconds, everybody's
 
-BARE, PASS_THROUGH, FLOOR = "bare app", "pass-through", "floor"
-STARLETTE, ROOMKEY = "Starlette", "Roomkey, memory"
+BARE, FLOOR, STARLETTE = "bare app", "floor", "Starlette"
+MEMORY, SQLITE, REDIS = "Roomkey, memory", "Roomkey, SQLite", "Roomkey, Redis"
+STARSESSIONS = "starsessions"
 
-
-async def _nothing() -> None:
-    pass
+_REDIS_CONNECTIONS = 1000  # at most, for the peers: more than there are requests at once
 
 
 @dataclass
 class Subject:
-    """One row of the table.
+    """One row of the tables.
 
-    `wrap` puts the middleware around an app. All apps of one subject share its store and its keys.
+    Attributes:
+        name: what the tables call it.
+        package: for the version; empty: our own yardstick.
+        wrap: puts the middleware around an app. All apps of one subject share its store and its keys.
+        fresh: does the same, and what it returns remembers nothing of the requests that other apps have served.
+        has_session: whether there is a session at all.
+        has_lifespan: whether its store is opened and closed by the ASGI lifespan.
+        signs: whether its cookies are signed, so that one that was not seen before costs a hash.
     """
 
     name: str
-    package: str  # for the version; empty: our own yardstick
+    package: str
     wrap: Callable[[App], App]
+    fresh: Callable[[App], App] | None = None
     has_session: bool = True
-    close: Callable[[], Awaitable[None]] = _nothing
-
-    @property
-    def version(self) -> str:
-        return version(self.package) if self.package else ""
+    has_lifespan: bool = False
+    signs: bool = False
 
 
-class PassThrough:
-    """A middleware that does nothing."""
-
-    def __init__(self, app: App) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, send)
-
-
-def _bare(folder: Path) -> Subject:
+def bare_app() -> Subject:
     return Subject(BARE, "", lambda app: app, has_session=False)
 
 
-def _pass_through(folder: Path) -> Subject:
-    return Subject(PASS_THROUGH, "", PassThrough, has_session=False)
-
-
-def _floor(folder: Path) -> Subject:
+def floor() -> Subject:
     import ormsgpack
 
     store: dict[bytes, bytes] = {}
@@ -71,115 +59,127 @@ def _floor(folder: Path) -> Subject:
     return Subject(FLOOR, "", lambda app: Floor(app, store, dumps, ormsgpack.unpackb))
 
 
-def _floor_json(folder: Path) -> Subject:
-    store: dict[bytes, bytes] = {}
-
-    def dumps(data: Any) -> bytes:
-        return json.dumps(data).encode()
-
-    return Subject(f"{FLOOR}, JSON", "", lambda app: Floor(app, store, dumps, json.loads))
-
-
-def _roomkey_memory(folder: Path) -> Subject:
+def roomkey(name: str, url: str, **options: Any) -> Subject:
     from roomkey import SessionConfig, SessionMiddleware
 
-    config = SessionConfig(secret_key=SECRET, max_age=LIFETIME, store="memory://")
-    return Subject(ROOMKEY, "roomkey", lambda app: SessionMiddleware(app, config))
+    config = SessionConfig(secret_key=SECRET, max_age=LIFETIME, store=url, **options)
+
+    def fresh(app: App) -> App:
+        """Make a configuration of its own, on the same store."""
+        other = SessionConfig(secret_key=SECRET, max_age=LIFETIME, store=config.store, **options)
+        return SessionMiddleware(app, other)
+
+    return Subject(name, "roomkey", lambda app: SessionMiddleware(app, config), fresh, has_lifespan=True, signs=True)
 
 
-def _roomkey_sqlite(folder: Path) -> Subject:
-    from roomkey import SessionConfig, SessionMiddleware
-    from roomkey.stores.sqlite import SQLiteStore
-
-    store = SQLiteStore(folder / "sessions.sqlite3")
-    config = SessionConfig(secret_key=SECRET, max_age=LIFETIME, store=store)
-    return Subject("Roomkey, SQLite", "roomkey", lambda app: SessionMiddleware(app, config), close=store.close)
-
-
-def _starlette(folder: Path) -> Subject:
+def starlette() -> Subject:
     from starlette.middleware.sessions import SessionMiddleware
 
-    return Subject(STARLETTE, "starlette", lambda app: SessionMiddleware(app, SECRET, max_age=LIFETIME))
+    def wrap(app: App) -> App:
+        return SessionMiddleware(app, SECRET, max_age=LIFETIME)
+
+    return Subject(STARLETTE, "starlette", wrap, wrap, signs=True)
 
 
-def _lilya(folder: Path) -> Subject:
+def lilya() -> Subject:
     from lilya.middleware.sessions import SessionMiddleware
 
     return Subject("Lilya", "lilya", lambda app: SessionMiddleware(app, SECRET, max_age=LIFETIME))
 
 
-def _starsessions(folder: Path) -> Subject:
-    from starsessions import InMemoryStore, SessionAutoloadMiddleware, SessionMiddleware
-
-    store = InMemoryStore()
+def starsessions(name: str, store: Any) -> Subject:
+    """Return starsessions with autoload, which is how its documentation has a handler find the session loaded."""
+    from starsessions import SessionAutoloadMiddleware, SessionMiddleware
 
     def wrap(app: App) -> App:
         loaded = SessionAutoloadMiddleware(app)
         wrapped: App = SessionMiddleware(loaded, store=store, lifetime=LIFETIME, cookie_https_only=False)
         return wrapped
 
-    return Subject("starsessions, memory", "starsessions", wrap)
+    return Subject(name, "starsessions", wrap, wrap)
 
 
-def _litestar(folder: Path) -> Subject:
-    """Litestar's middleware without its router: it gets the three entries of the scope that it looks for."""
+def starsessions_in_memory() -> Subject:
+    from starsessions import InMemoryStore
+
+    return starsessions(f"{STARSESSIONS}, memory", InMemoryStore())
+
+
+def starsessions_in_redis(client: Any) -> Subject:
+    from starsessions.stores.redis import RedisStore
+
+    return starsessions(f"{STARSESSIONS}, Redis", RedisStore(connection=client))
+
+
+def redis_client(url: str) -> Any:
+    """Return the peers' client. By default redis-py raises at 100 connections, and they answer 500 under load."""
+    from redis.asyncio import ConnectionPool, Redis
+
+    return Redis.from_pool(ConnectionPool.from_url(url, max_connections=_REDIS_CONNECTIONS))
+
+
+def litestar(name: str, store: Any = None) -> Subject:
+    """Return Litestar's middleware without its router: it gets the three entries of the scope that it looks for.
+
+    Args:
+        name: what the tables call it.
+        store: one of Litestar's; None: in memory.
+    """
     from litestar import Litestar, get
-    from litestar.middleware.session.server_side import (
-        ServerSideSessionBackend,
-        ServerSideSessionConfig,
-    )
+    from litestar.middleware.session.server_side import ServerSideSessionBackend, ServerSideSessionConfig
 
     @get("/")
     async def index() -> str:
         return ""
 
     config = ServerSideSessionConfig(max_age=LIFETIME)
-    litestar = Litestar(route_handlers=[index], openapi_config=None)
-    route_handler = litestar.routes[0].route_handlers[0]  # type: ignore[union-attr]
-    middleware = config.middleware.middleware
+    stores = None if store is None else {"sessions": store}
+    router = Litestar(route_handlers=[index], openapi_config=None, stores=stores)
+    route_handler = router.routes[0].route_handlers[0]  # type: ignore[union-attr]
     backend = ServerSideSessionBackend(config)
 
     def wrap(app: App) -> App:
-        inner: Any = middleware(app=app, backend=backend)  # Litestar has ASGI types of its own
+        inner: Any = config.middleware.middleware(app=app, backend=backend)  # Litestar has ASGI types of its own
 
         # Not async: it returns the middleware's own coroutine, and so costs three assignments.
         def call(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-            scope["app"] = scope["litestar_app"] = litestar
+            scope["app"] = scope["litestar_app"] = router
             scope["route_handler"] = route_handler
             result: Awaitable[None] = inner(scope, receive, send)
             return result
 
         return call
 
-    return Subject("Litestar, memory", "litestar", wrap)
+    return Subject(name, "litestar", wrap)
 
 
-_MAKERS = (
-    _bare,
-    _pass_through,
-    _floor,
-    _floor_json,
-    _roomkey_memory,
-    _roomkey_sqlite,
-    _starlette,
-    _lilya,
-    _starsessions,
-    _litestar,
-)
+def litestar_in_memory() -> Subject:
+    return litestar("Litestar, memory")
+
+
+def litestar_in_redis(client: Any) -> Subject:
+    from litestar.stores.redis import RedisStore
+
+    return litestar("Litestar, Redis", RedisStore(client))
 
 
 def make_subjects(folder: Path) -> tuple[list[Subject], list[str]]:
-    """Return the subjects, and a note for each that is not installed.
+    """Return the subjects that need no server, and a note for each that is not installed.
 
     Args:
         folder: an empty one, for the stores that keep files.
     """
-    subjects, notes = [], []
-    for make in _MAKERS:
+    subjects = [
+        bare_app(),
+        roomkey(MEMORY, "memory://"),
+        roomkey(SQLITE, f"sqlite:///{folder / 'sessions.sqlite3'}"),
+        starlette(),
+        floor(),
+    ]
+    notes = []
+    for make in (lilya, starsessions_in_memory, litestar_in_memory):
         try:
-            subjects.append(make(folder))
+            subjects.append(make())
         except ModuleNotFoundError as error:
-            if error.name and error.name.startswith("roomkey"):
-                raise
-            notes.append(f"{make.__name__.lstrip('_')} was left out: {error}")
+            notes.append(f"{make.__name__} was left out: {error}.")
     return subjects, notes
