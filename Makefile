@@ -23,10 +23,12 @@ pytest: $(UV) browser servers
 	@without="$$([ "$$(id -u)" = 0 ] || { $(MARIADB) || echo mariadb; $(REDIS) || echo redis-tls; })"; \
 	ROOMKEY_TESTS_WITHOUT="$$without" $(RUN) pytest -n 2
 
+# What Roomkey costs, beside its peers: see benchmarks/README.md. The part http needs wrk (apt-get install wrk).
+PARTS ?=
 bench: $(UV)
-	$(UV) run --no-progress --quiet --group bench python -m benchmarks.sessions
+	$(UV) run --no-progress --quiet --group bench python -m benchmarks $(PARTS)
 
-# Redis and PostgreSQL, through uvicorn, under load from wrk (apt-get install wrk).
+# Redis and PostgreSQL under load, with more peers and more connections; needs wrk.
 bench-engines: $(UV)
 	$(UV) run --no-progress --quiet --group bench python -m benchmarks.engines
 
