@@ -45,7 +45,7 @@ class RedisEngine:
         self.url = url
         self._client = Redis.from_url(url)
         self._asked = 0
-        self.version = f"Redis {self._client.info('server')['redis_version']}"
+        self.version = str(self._client.info("server")["redis_version"])
 
     async def counter(self) -> int:
         self._asked += 1
@@ -84,7 +84,7 @@ class PostgresEngine:
         self.url = url
         self._connection = psycopg.connect(url, autocommit=True)
         self._connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
-        self.version = f"PostgreSQL {self._connection.info.server_version // 10000}"
+        self.version = str(self._connection.info.server_version // 10000)
 
     async def counter(self) -> int:
         return self._calls().total()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import uvloop
 
+from benchmarks.counting import RedisEngine
 from benchmarks.driver import Receive, Scope, Send, answer_lifespan, ask, lifespan, respond
 from benchmarks.report import Report, Target, progress, row_of_targets, run, table
 from benchmarks.scenarios import SMALL, ProofFailed, filling, json_size, showing
@@ -52,6 +53,7 @@ def measure(quick: bool) -> Report:
     batches = 5 if quick else 40
     with RedisServer() as server:
         lanes = uvloop.run(_measure_all(server.url, batches))
+        version = RedisEngine(server.url).version
     multiples = {
         ours.subject.name: statistics.median(one / other for one, other in zip(ours.rates, theirs.rates, strict=True))
         for ours, theirs in zip(lanes[::2], lanes[1::2], strict=True)
@@ -74,6 +76,7 @@ def measure(quick: bool) -> Report:
         },
         targets=targets,
         packages={"starsessions", "redis", "hiredis", "uvloop"},
+        programs={"Redis": version},
     )
 
 

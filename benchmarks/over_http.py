@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sqlite3
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import wrk
+from benchmarks.counting import RedisEngine
 from benchmarks.report import Report, Target, progress, row_of_targets, run, table
 from benchmarks.scenarios import SMALL, ProofFailed, json_size
 from benchmarks.serving import Client, Served
@@ -65,7 +67,7 @@ def measure(quick: bool) -> Report:
     """Measure everything, and return the report."""
     wrk.require()
     rounds = 2 if quick else 9
-    with _subjects() as subjects:
+    with _subjects() as (subjects, version):
         asyncio.run(_measure_all(subjects, rounds))
     multiples = _multiples(subjects)
     targets = [
@@ -87,12 +89,13 @@ def measure(quick: bool) -> Report:
         },
         targets=targets,
         packages={"starlette", "starsessions", "redis", "hiredis", "uvicorn", "uvloop", "httptools"},
-        programs={"wrk": wrk.version()},
+        programs={"wrk": wrk.version(), "SQLite": sqlite3.sqlite_version, "Redis": version},
     )
 
 
 @contextlib.contextmanager
-def _subjects() -> Iterator[list[_Subject]]:
+def _subjects() -> Iterator[tuple[list[_Subject], str]]:
+    """Serve all subjects during the block. Gives them, and the version of the Redis server."""
     with tempfile.TemporaryDirectory() as folder, RedisServer() as redis, contextlib.ExitStack() as stack:
         subjects = [
             _Subject(STARLETTE, "starlette"),
@@ -106,7 +109,7 @@ def _subjects() -> Iterator[list[_Subject]]:
             progress(f"HTTP: {subject.name} starts")
             served = stack.enter_context(Served(subject.kind, subject.url))
             subject.port, subject.pid = served.port, served.pid
-        yield subjects
+        yield subjects, RedisEngine(redis.url).version
 
 
 async def _measure_all(subjects: list[_Subject], rounds: int) -> None:
@@ -133,7 +136,7 @@ async def _load(subject: _Subject, page: str) -> None:
 def _processor_time(pid: int) -> float:
     """Return the seconds that a process has computed so far, in its own code and in the kernel."""
     times = psutil.Process(pid).cpu_times()
-    return times.user + times.system
+    return float(times.user + times.system)
 
 
 async def _prepare(subject: _Subject) -> None:

@@ -24,8 +24,8 @@ PEER = "starsessions, Redis"
 
 Found = dict[str, dict[str, float]]  # µs, by scenario and lane
 
-_FULL = Size(samples=60, requests=50)
-_QUICK = Size(samples=5, requests=20)
+_FULL = Size(samples=150, requests=20)
+_QUICK = Size(samples=10, requests=20)
 _TARGETS = {"read": 0.4, "write": 0.9, "log-in": 1.2, "log-in-known": 1.2}  # shares of starsessions' cost, at most
 _COUNTED = 50  # requests of which commands and round trips are counted
 

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import statistics
 import tempfile
+from collections.abc import Awaitable
 from pathlib import Path
 from time import perf_counter_ns
 
@@ -162,14 +163,14 @@ class _Watch:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.entered = perf_counter_ns()
 
-        def answer(message: Message) -> object:
+        def answer(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 self.answered = perf_counter_ns()
             return send(message)
 
-        await self._handler(scope, receive, answer)  # type: ignore[arg-type]
+        await self._handler(scope, receive, answer)
 
-    def sent(self, message: Message) -> object:
+    def sent(self, message: Message) -> Awaitable[None]:
         """Be the server's `send`."""
         if message["type"] == "http.response.start":
             self.started = perf_counter_ns()

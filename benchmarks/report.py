@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "NotInstalled",
     "Report",
     "Target",
     "lines",
@@ -27,6 +28,10 @@ __all__ = [
     "verdict",
     "versions",
 ]
+
+
+class NotInstalled(Exception):
+    """A part needs a program that this machine does not have; the text says which one, and how to get it."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +103,13 @@ def produce(parts: Iterable[Callable[[bool], Report]], quick: bool, file: Path |
     logging.getLogger("roomkey").setLevel(logging.ERROR)  # it warns of a Redis that keeps no files
     packages, programs, figures = {"roomkey"}, dict[str, str](), dict[str, Any]()
     for measure in parts:
-        report = measure(quick)
-        progress("")
+        try:
+            report = measure(quick)
+        except NotInstalled as error:
+            print(f"{error}\n")
+            continue
+        finally:
+            progress("")
         print(_text(report), end="\n\n", flush=True)
         packages |= report.packages
         programs |= report.programs

@@ -18,7 +18,7 @@ from benchmarks.subjects import BARE, Subject
 __all__ = ["FIRST_SEEN", "Lane", "Size", "measure_alone"]
 
 FIRST_SEEN = ", first seen"  # after the name of a subject
-_WARM = 30  # requests before a new middleware is measured
+_WARM = 10  # requests before each sample
 
 
 @dataclass(frozen=True)

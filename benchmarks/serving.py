@@ -13,7 +13,7 @@ from typing import Self
 
 from benchmarks.driver import Answer, request_headers
 from benchmarks.served import SUBJECT, URL
-from tests.servers.redis import free_port
+from tests.servers.parts import free_port
 
 __all__ = ["Client", "Served", "request_bytes"]
 

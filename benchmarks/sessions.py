@@ -6,6 +6,7 @@ Every subject wraps the same raw ASGI app. Before a subject is measured it prove
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def measure(quick: bool) -> Report:
         figures={"unit": "microseconds a request, for the session alone", "found": found},
         targets=_targets(found),
         packages={subject.package for subject in subjects if subject.package} | {"ormsgpack", "itsdangerous", "uvloop"},
+        programs={"SQLite": sqlite3.sqlite_version},
     )
 
 

@@ -98,7 +98,7 @@ class User:
 
     async def live(self, ending: asyncio.Event) -> None:
         """Click about until the end; then look a last time whether everything is there."""
-        steps: list[Callable[[], Awaitable[None]]] = [self._read, self._write, self._write_both, self._anonymous]
+        steps: list[Callable[[], Awaitable[object]]] = [self._read, self._write, self._write_both, self._anonymous]
         while not ending.is_set():
             if self._logged_out is not None:
                 await self._try_the_old_card()

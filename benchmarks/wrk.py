@@ -6,11 +6,11 @@ import asyncio
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 
 from benchmarks.driver import COOKIE
+from benchmarks.report import NotInstalled
 from benchmarks.serving import request_bytes
 
 __all__ = ["Loaded", "load", "load_in_turn", "require", "version"]
@@ -61,9 +61,9 @@ class Loaded:
 
 
 def require() -> None:
-    """End the program with a hint where wrk is not installed."""
+    """Raise NotInstalled where wrk is missing."""
     if shutil.which("wrk") is None:
-        sys.exit("this part of the benchmarks needs the load generator wrk: apt-get install wrk")
+        raise NotInstalled("Left out: the load over HTTP, which needs the load generator wrk (apt-get install wrk).")
 
 
 async def load(port: int, page: str, cookie: str, connections: int, seconds: int) -> Loaded:
