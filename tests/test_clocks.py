@@ -5,11 +5,11 @@ import datetime as dt
 import pytest
 
 from roomkey import LoginTooOld, SessionConfig
-from roomkey.lifecycle import Lifecycle
+from roomkey.core.reply import Cookie
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing import Clock
-from roomkey.visit import Cookie
 from roomkey.wire.cookies import CookieWriter
+from tests.driver import Driver
 
 SECRET = "the secret key of these tests, 32 bytes and more"
 START = 1_700_000_000.0
@@ -22,7 +22,7 @@ class World:
         options = {"max_age": 1000, "absolute_timeout": 30 * DAY, **options}
         self.store = MemoryStore(clock=self.clock)
         self.config = SessionConfig(secret_key=SECRET, store=self.store, clock=self.clock, **options)
-        self.life = Lifecycle(self.config)
+        self.life = Driver(self.config)
 
     async def log_in(self, user=42, remember=None):
         visit = self.life.anonymous()

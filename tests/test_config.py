@@ -7,9 +7,9 @@ import re
 import pytest
 
 from roomkey import ConfigurationError, RoomkeyError, SessionConfig
-from roomkey.lifecycle import Lifecycle
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing import Clock
+from tests.driver import Driver
 
 SECRET = "a secret that is long enough for every test here"
 
@@ -210,7 +210,7 @@ def test_what_cannot_be_told_of_events_is_refused(value):
 async def test_a_store_made_from_a_url_has_the_clock():
     """A test that moves the clock moves the store's too."""
     clock = Clock(1000.0)
-    life = Lifecycle(SessionConfig(secret_key=SECRET, store="memory://", clock=clock, max_age=60))
+    life = Driver(SessionConfig(secret_key=SECRET, store="memory://", clock=clock, max_age=60))
 
     visit = life.anonymous()
     visit.session["x"] = 1

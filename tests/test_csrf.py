@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from roomkey import ConfigurationError, Session, SessionMiddleware
 from roomkey.csrf import CSRFMiddleware, csrf_token, verify_csrf_token
+from tests.driver import driver_of
 
 HOST = (b"host", b"shop.example")
 
@@ -220,7 +221,7 @@ def test_a_log_in_makes_a_new_secret():
 async def test_no_token_outlives_a_change_of_user(store, user_key):
     """Whatever `user_key` is called: whoever knew a token before a log-in does not know one after it, nor after the
     log-out that follows."""
-    life = SessionMiddleware(None, secret_key="k" * 32, store=store, user_key=user_key).lifecycle
+    life = driver_of(SessionMiddleware(None, secret_key="k" * 32, store=store, user_key=user_key))
 
     async def visit(card, act):
         arrived = await life.arrive([card] if card else [])
@@ -243,7 +244,7 @@ async def test_no_token_outlives_a_change_of_user(store, user_key):
 @pytest.mark.parametrize("store", ["memory://", "cookie://"])
 async def test_a_token_made_with_the_log_in_is_the_users(store):
     """The page that a log-in answers with may hold a form: its token is good."""
-    life = SessionMiddleware(None, secret_key="k" * 32, store=store, user_key="member").lifecycle
+    life = driver_of(SessionMiddleware(None, secret_key="k" * 32, store=store, user_key="member"))
 
     visit = await life.arrive([])
     csrf_token(visit.session)
@@ -258,7 +259,7 @@ async def test_a_token_made_with_the_log_in_is_the_users(store):
 
 def test_another_user_key_than_the_configurations():
     """The token would be dropped with the first save: an error says so at once."""
-    life = SessionMiddleware(None, secret_key="k" * 32, store="memory://", user_key=None).lifecycle
+    life = driver_of(SessionMiddleware(None, secret_key="k" * 32, store="memory://", user_key=None))
     session = life.anonymous().session
     session["uid"] = 5
     with pytest.raises(ConfigurationError, match="user_key is 'uid', and SessionConfig's is None"):
@@ -268,7 +269,7 @@ def test_another_user_key_than_the_configurations():
 
 async def test_tabs_that_are_opened_together():
     """Each page makes a secret before it knows of the others': every form is good, and there are never too many."""
-    life = SessionMiddleware(None, secret_key="k" * 32, store="memory://").lifecycle
+    life = driver_of(SessionMiddleware(None, secret_key="k" * 32, store="memory://"))
 
     visit = await life.arrive([])
     visit.session["user_id"] = 42

@@ -6,11 +6,11 @@ import logging
 import pytest
 
 from roomkey import ConfigurationError, SessionConfig, Sessions, events
+from roomkey.core.reply import Cookie
 from roomkey.errors import StoreUnavailable
-from roomkey.lifecycle import Lifecycle
 from roomkey.stores.base import Record
 from roomkey.stores.memory import MemoryStore
-from roomkey.visit import Cookie
+from tests.driver import Driver
 
 OLD, NEW = "the old secret key, 32 bytes or more of it", "the new secret key, 32 bytes or more of it"
 
@@ -21,7 +21,7 @@ class World:
         self.store = MemoryStore() if store is None else store
         options = {"on_event": self.told.append, **options}
         self.config = SessionConfig(secret_key=secret_key, store=self.store, **options)
-        self.life = Lifecycle(self.config)
+        self.life = Driver(self.config)
 
     async def log_in(self, card=None, user=42):
         visit = self.life.anonymous() if card is None else await self.life.arrive([card])
@@ -129,9 +129,9 @@ def test_a_list_of_hundreds_of_keys_costs_no_more():
     """Whatever the number of keys, a card is verified with the one or two that it names."""
     world = World([f"secret key number {number}, 32 bytes or more" for number in range(500)])
     assert max(len(keys) for keys in world.life.keyring._by_name.values()) <= 3
-    card = Lifecycle(
-        SessionConfig(secret_key="secret key number 499, 32 bytes or more", store="memory://")
-    ).keyring.sign(b"x" * 32)
+    card = Driver(SessionConfig(secret_key="secret key number 499, 32 bytes or more", store="memory://")).keyring.sign(
+        b"x" * 32
+    )
     assert world.life.keyring.verify(card) == b"x" * 32
 
 

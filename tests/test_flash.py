@@ -5,14 +5,14 @@ import asyncio
 import pytest
 
 from roomkey import SessionConfig, StoreUnavailable
-from roomkey.lifecycle import Lifecycle
 from roomkey.stores.memory import MemoryStore
+from tests.driver import Driver
 
 
 class World:
     def __init__(self):
         self.store = MemoryStore()
-        self.life = Lifecycle(SessionConfig(secret_key="k" * 32, store=self.store))
+        self.life = Driver(SessionConfig(secret_key="k" * 32, store=self.store))
 
     async def begin(self, *messages):
         visit = self.life.anonymous()

@@ -10,11 +10,11 @@ import pytest
 
 from roomkey.config import SessionConfig
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.lifecycle import Lifecycle
 from roomkey.stores.base import Conflict, Record
 from roomkey.stores.guard import GuardedStore
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing.clock import Clock
+from tests.driver import Driver
 
 LIMIT = 0.05  # seconds
 KEY = "a" * 64
@@ -223,7 +223,7 @@ async def test_visit_over_a_slow_store():
 
     clock = Clock(1000.0)
     store = SlowStore(clock=clock)
-    life = Lifecycle(SessionConfig(secret_key="k" * 32, store=store, clock=clock, store_timeout=LIMIT))
+    life = Driver(SessionConfig(secret_key="k" * 32, store=store, clock=clock, store_timeout=LIMIT))
     visit = life.anonymous()
     visit.session["x"] = 1
     await visit.commit()

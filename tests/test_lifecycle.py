@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from roomkey.core.reply import Cookie
 from roomkey.errors import ResponseStarted, SessionDataError, SessionEnded, StoreUnavailable
-from roomkey.visit import Cookie
 from tests.world import MAX_AGE, START, World
 
 # --- store operations -------------------------------------------------------------------------------------------------

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from roomkey.config import SessionConfig
-from roomkey.lifecycle import Lifecycle
+from roomkey.core.reply import Cookie
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing.clock import Clock
-from roomkey.visit import Cookie
 from roomkey.wire import codec
+from tests.driver import Driver
 
 MAX_AGE = 1000.0  # seconds
 BROWSERS = 2
@@ -47,7 +47,7 @@ class Open:
         self.sets, self.deletes, self.added = {}, set(), 0
         self.cleared = False
         self.logged_in = None
-        self.arrived_at = visit.lifecycle.clock()
+        self.arrived_at = visit.now()
 
     def changed(self):
         return self.sets or self.added or self.deletes & self.base.keys()
@@ -60,7 +60,7 @@ class Browsers(RuleBasedStateMachine):
         self.clock = Clock(1_000_000.0)
         self.store = TracingStore(clock=self.clock)
         config = SessionConfig(secret_key="k" * 32, store=self.store, clock=self.clock, max_age=MAX_AGE)
-        self.life = Lifecycle(config)
+        self.life = Driver(config)
         self.jars = [None] * BROWSERS
         self.open = []
         self.expected = {}  # root of a session -> what it must hold

@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
+from roomkey.core.reply import Cookie
 from roomkey.csrf import csrf_token, verify_csrf_token
 from roomkey.errors import SessionDataError, SessionEnded, StoreUnavailable
-from roomkey.visit import Cookie
 from tests.world import World
 
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from roomkey.core.reply import Cookie
 from roomkey.errors import SessionEnded
-from roomkey.visit import Cookie
 from tests.world import World
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roomkey import Session
-from roomkey.merge import merge
+from roomkey.core.merge import merge
 from roomkey.wire import codec
 
 _values = st.one_of(st.integers(-3, 3), st.booleans(), st.text(max_size=2), st.lists(st.integers(0, 3), max_size=2))
@@ -55,7 +55,7 @@ def test_a_function_that_gives_nothing_the_second_time():
     session = Session(n=1)
     session.change("n", lambda n: n + 1 if n == 1 else None)
     with pytest.raises(TypeError, match=r"change: the function for 'n' returned None"):
-        merge({"n": 5}, {"n": 1}, dict(session), session._asked.changes)
+        merge({"n": 5}, {"n": 1}, dict(session), session._intents.changes)
 
 
 @given(_sessions, _sessions, _sessions)
@@ -86,7 +86,7 @@ class Request:
         self.session = Session(copy.deepcopy(base))
 
     def over(self, fresh):
-        return merge(fresh, self.base, self.session.copy(), self.session._asked.changes)
+        return merge(fresh, self.base, self.session.copy(), self.session._intents.changes)
 
 
 @given(_numbers, _numbers, st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9)), max_size=6))

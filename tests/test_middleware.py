@@ -5,6 +5,7 @@ import pytest
 from roomkey import ConfigurationError, Session, SessionConfig, SessionMiddleware
 from roomkey.testing.clock import Clock
 from tests.asgi import HELLO, SECRET, SpyStore, ask, cookie_in, header, http_scope, log_in, make, never, pages, start
+from tests.driver import driver_of
 
 # --- HTTP -------------------------------------------------------------------------------------------------------------
 
@@ -102,7 +103,7 @@ async def test_a_response_that_used_what_is_known_of_the_session_varies_by_cooki
         await send(HELLO)
 
     app = make(handler)
-    visit = app.lifecycle.anonymous()
+    visit = driver_of(app).anonymous()
     visit.session["user_id"] = 7
     await visit.commit()
     scope = http_scope("/", visit.card) if logged_in else http_scope()
@@ -293,7 +294,7 @@ async def test_a_mounted_app_sees_the_one_session():
     card = cookie_in(answer)
     assert len(header(answer, b"set-cookie")) == 1
     await ask(outer, http_scope(card=card))
-    assert (await outer.lifecycle.arrive([card])).session == {"n": 2}
+    assert (await driver_of(outer).arrive([card])).session == {"n": 2}
     assert inner.config.store.events == []
     assert store.events[:3] == ["create", "load", "update"]
 
@@ -319,10 +320,10 @@ async def test_middlewares_of_different_cookies_are_independent():
     assert outer_card
     assert header(answer, b"vary") == [b"Cookie"]
     assert header(answer, b"cache-control") == [b"no-store"]
-    assert (await inner.lifecycle.arrive([inner_card])).session == {"inner": 1}
-    assert (await outer.lifecycle.arrive([outer_card])).session == {"outer": 1}
-    assert (await inner.lifecycle.arrive([outer_card])).session == {}
-    assert (await outer.lifecycle.arrive([inner_card])).session == {}
+    assert (await driver_of(inner).arrive([inner_card])).session == {"inner": 1}
+    assert (await driver_of(outer).arrive([outer_card])).session == {"outer": 1}
+    assert (await driver_of(inner).arrive([outer_card])).session == {}
+    assert (await driver_of(outer).arrive([inner_card])).session == {}
 
 
 # --- making it --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from roomkey import SessionDataError, SessionMiddleware, StoreUnavailable
+from roomkey import Session, SessionDataError, SessionMiddleware, StoreUnavailable
 from roomkey.testing.clock import Clock
 from tests.asgi import HELLO, SECRET, SpyStore, ask, cookie_in, header, http_scope, log_in, make, pages, start
 
@@ -163,14 +163,15 @@ async def test_a_store_down_for_what_the_handler_asks_is_a_503(asked):
 
     store.of_user = broken
     app = make(handler, store=store)
-    real = app.lifecycle.arrive
+    real = app.manager.begin
 
-    async def arrive(*args):
-        visit = await real(*args)
+    async def begin_and_fail(*args):
+        answer = real(*args)
+        session = answer if isinstance(answer, Session) else await answer
         store.failing = {"update", "load"}
-        return visit
+        return session
 
-    app.lifecycle.arrive = arrive
+    app.manager.begin = begin_and_fail
     _is_503(await ask(app, http_scope(card=card)))
 
 

@@ -19,6 +19,7 @@ from tests.asgi import (
     start,
     websocket_scope,
 )
+from tests.driver import driver_of
 
 # --- WebSockets -------------------------------------------------------------------------------------------------------
 
@@ -36,7 +37,7 @@ async def test_a_websocket_gets_its_cookie_with_accept():
     assert sent[0]["type"] == "websocket.accept"
     assert header(sent[0], b"cache-control") == [b"no-store"]
     assert app.config.store.events == ["create", "websocket.accept"]
-    assert (await app.lifecycle.arrive([card])).session == {"n": 1}
+    assert (await driver_of(app).arrive([card])).session == {"n": 1}
 
 
 async def test_a_websocket_saves_when_told():
@@ -50,7 +51,7 @@ async def test_a_websocket_saves_when_told():
         await send({"type": "websocket.accept"})
         session["n"] = 2
         await session.save()
-        seen.append((await app.lifecycle.arrive([card])).session["n"])
+        seen.append((await driver_of(app).arrive([card])).session["n"])
         await send({"type": "websocket.close"})
 
     seen = []
@@ -77,7 +78,7 @@ async def test_a_websocket_saves_at_its_end():
     app = make(handler)
     card = cookie_in((await ask(app, http_scope()))[0])
     await ask(app, websocket_scope(card=card))
-    assert (await app.lifecycle.arrive([card])).session == {"messages": ["hi"]}
+    assert (await driver_of(app).arrive([card])).session == {"messages": ["hi"]}
 
 
 @pytest.mark.parametrize("explicit", [False, True])
@@ -110,7 +111,7 @@ async def test_a_websocket_refused_by_the_app_saves():
     card = cookie_in((await ask(app, http_scope()))[0])
     sent = await ask(app, websocket_scope(card=card))
     assert sent == [{"type": "websocket.close", "code": 1008}]
-    assert (await app.lifecycle.arrive([card])).session == {"n": 2}
+    assert (await driver_of(app).arrive([card])).session == {"n": 2}
 
 
 @pytest.mark.parametrize("when", ["load", "update"])
@@ -167,7 +168,7 @@ async def test_a_stream_saves_at_its_end(nested):
     sent = await ask(app, http_scope("/", card))
     assert cookie_in(sent[0]) is None
     expected = {"n": 1, "log": ["streamed"]} if nested else {"n": 2, "log": []}
-    assert (await app.lifecycle.arrive([card])).session == expected
+    assert (await driver_of(app).arrive([card])).session == expected
 
 
 async def test_a_stream_cannot_start_a_session():
@@ -199,7 +200,7 @@ async def test_a_stream_that_breaks_saves_nothing_more():
     card = cookie_in((await ask(app, http_scope("/start")))[0])
     with pytest.raises(LookupError):
         await ask(app, http_scope("/", card))
-    assert (await app.lifecycle.arrive([card])).session == {"n": 1}
+    assert (await driver_of(app).arrive([card])).session == {"n": 1}
 
 
 async def test_a_background_task_saves():
@@ -213,7 +214,7 @@ async def test_a_background_task_saves():
 
     app = make(handler)
     card = cookie_in((await ask(app, http_scope()))[0])
-    assert (await app.lifecycle.arrive([card])).session == {"n": 1, "mailed": True}
+    assert (await driver_of(app).arrive([card])).session == {"n": 1, "mailed": True}
 
 
 async def test_a_log_out_in_a_stream_ends_the_session():
@@ -231,7 +232,7 @@ async def test_a_log_out_in_a_stream_ends_the_session():
     card = cookie_in((await ask(app, http_scope("/start")))[0])
     await ask(app, http_scope("/", card))
     assert app.config.store.rows == 0
-    assert (await app.lifecycle.arrive([card])).session == {}
+    assert (await driver_of(app).arrive([card])).session == {}
 
 
 # --- lifespan ---------------------------------------------------------------------------------------------------------
@@ -328,10 +329,10 @@ async def test_sqlite_works_with_and_without_a_lifespan(tmp_path):
     """The SQLite store opens itself when nobody else does, and a session outlives the app that made it."""
     app = pages(store=f"sqlite:///{tmp_path}/sessions.db")
     card = await log_in(app)
-    await app.lifecycle.store.close()
+    await driver_of(app).store.close()
 
     app = pages(store=f"sqlite:///{tmp_path}/sessions.db")
-    await app.lifecycle.store.open()
+    await driver_of(app).store.open()
     body = (await ask(app, http_scope("/read", card)))[1]["body"]
-    await app.lifecycle.store.close()
+    await driver_of(app).store.close()
     assert body == b"{'user_id': 7}"

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from roomkey.config import SessionConfig
+from roomkey.core.reply import Cookie
+from roomkey.core.users import Sessions
 from roomkey.errors import StoreUnavailable
-from roomkey.lifecycle import Lifecycle
-from roomkey.users import Sessions
-from roomkey.visit import Cookie
+from tests.driver import Driver
 from tests.world import World
 
 
@@ -99,7 +99,7 @@ async def test_old_card_after_rotation_is_anonymous():
 @pytest.mark.parametrize("act", ["save", "clear", "revoke"])
 async def test_a_store_that_contradicts_itself_holds_nobody_for_ever(act, monkeypatch):
     """It answers with a version and refuses to save over it: that is an error, and in the end it is said."""
-    monkeypatch.setattr("roomkey.lifecycle._REFUSED_WAIT", 0)
+    monkeypatch.setattr("roomkey.core.registry._REFUSED_WAIT", 0)
 
     world = World()
     visit, other = await world.two(await world.begin(a=1))
@@ -121,7 +121,7 @@ async def test_a_store_that_contradicts_itself_holds_nobody_for_ever(act, monkey
 @pytest.mark.parametrize("act", ["save", "revoke"])
 async def test_a_replica_that_lags_is_waited_for(act, monkeypatch):
     """What it answers late is waited for."""
-    monkeypatch.setattr("roomkey.lifecycle._REFUSED_WAIT", 0)
+    monkeypatch.setattr("roomkey.core.registry._REFUSED_WAIT", 0)
 
     world = World()
     card = await world.begin(a=1)
@@ -206,4 +206,4 @@ async def test_rotate_then_clear():
 def test_rotate_refuses_grace(grace):
     """A grace that is negative or not finite is a ValueError."""
     with pytest.raises(ValueError, match="grace"):
-        Lifecycle(SessionConfig(secret_key="k" * 32, store="memory://")).anonymous().session.rotate(grace)
+        Driver(SessionConfig(secret_key="k" * 32, store="memory://")).anonymous().session.rotate(grace)

@@ -7,11 +7,11 @@ import time
 import pytest
 
 from roomkey import SessionConfig, Sessions
-from roomkey.lifecycle import Lifecycle
 from roomkey.stores.memory import MemoryStore
 from roomkey.stores.sqlite import SQLiteStore
 from roomkey.testing import Clock
 from roomkey.wire.envelope import envelope_for
+from tests.driver import Driver
 
 OLD, NEW = "the old secret key, 32 bytes or more of it", "the new secret key, 32 bytes or more of it"
 PRIVATE = "the combination is 12345"
@@ -22,7 +22,7 @@ class World:
         self.clock = Clock(float(int(time.time())))
         self.store = MemoryStore(clock=self.clock) if store is None else store
         options = {"clock": self.clock, "seal": True, **options}
-        self.life = Lifecycle(SessionConfig(secret_key=secret_key, store=self.store, **options))
+        self.life = Driver(SessionConfig(secret_key=secret_key, store=self.store, **options))
 
     async def log_in(self):
         visit = self.life.anonymous()

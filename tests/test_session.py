@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roomkey import Session
+from roomkey.core.loaded import Stored
 from roomkey.stores.base import Record
-from roomkey.visit import Place
 from roomkey.wire.seal import Opened
 
 _KEYS = st.sampled_from(["a", "b", "c", "d"])
@@ -193,7 +193,7 @@ def test_looking_from_outside_is_no_use():
 def test_what_errors_show_of_a_record():
     """Trackers of errors show the repr of every local variable: neither data nor secret is in one."""
     record = Record(b"hunter2", 1, 1000.0, 2000.0)
-    for shown in (record, Place("a" * 64, record, b"swordfish"), Opened(b"hunter2", True)):
+    for shown in (record, Stored("a" * 64, record, b"swordfish"), Opened(b"hunter2", True)):
         assert "hunter2" not in repr(shown) and "swordfish" not in repr(shown)
 
 

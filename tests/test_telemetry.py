@@ -8,14 +8,14 @@ from prometheus_client import CollectorRegistry
 
 from roomkey import SessionConfig, Sessions
 from roomkey.events import OutageBegan, OutageEnded
-from roomkey.lifecycle import Lifecycle
 from roomkey.otel import session_telemetry
 from roomkey.prometheus import session_metrics
+from tests.driver import Driver
 
 
 async def _a_life(on_event):
     """Log in, change the session twice at once, rotate, show a forged card, revoke."""
-    life = Lifecycle(SessionConfig(secret_key="k" * 32, store="memory://", on_event=on_event))
+    life = Driver(SessionConfig(secret_key="k" * 32, store="memory://", on_event=on_event))
     visit = life.anonymous()
     visit.session["user_id"] = 42
     await visit.commit()

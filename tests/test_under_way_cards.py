@@ -3,8 +3,9 @@
 import pytest
 
 from roomkey import ResponseStarted, SessionDataError, SessionEnded, Sessions
+from roomkey.core.loaded import Stale
+from roomkey.core.reply import Cookie
 from roomkey.csrf import csrf_token
-from roomkey.visit import Cookie
 from tests.world import MAX_AGE, START, World
 
 # --- cookies ----------------------------------------------------------------------------------------------------------
@@ -12,13 +13,7 @@ from tests.world import MAX_AGE, START, World
 
 async def answer(visit):
     """Do what the middleware does when the response starts; return what it does with the cookie."""
-    visit.given_before = visit.cookie is Cookie.GIVE
-    stored = visit.unsaved()
-    if stored is not None:
-        await visit.commit(stored)
-    if visit.given_before:
-        await visit.confirm()
-    return visit.cookie
+    return await visit.answer()
 
 
 @pytest.mark.parametrize("then", ["answer", "save again", "refresh"])
@@ -85,14 +80,14 @@ async def test_a_late_response_under_an_old_key_gives_no_dead_card():
     old = World(secret_key="k" * 32, store=world.store)
     card = await old.begin(x=1)
     late, other = await world.two(card)
-    assert late.has_old_key
+    assert late.at.stale is Stale.CARD
     other.session.rotate()
     await other.commit()
     late.session["y"] = 1
     await late.commit()
     assert late.cookie is Cookie.KEEP
     late, other = await world.two(other.card)
-    late.has_old_key = True
+    late.at = late.at._replace(stale=Stale.CARD)
     other.session.rotate()
     await other.commit()
     await late.session.refresh()

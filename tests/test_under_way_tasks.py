@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from roomkey import ResponseStarted, SessionDataError, SessionEnded, SessionMiddleware, StoreUnavailable
-from roomkey.visit import Cookie
+from roomkey.core.reply import Cookie
+from tests.driver import driver_of
 from tests.gate import Gate, during, while_it_saves
 from tests.world import MAX_AGE, World
 
@@ -383,7 +384,7 @@ async def test_a_task_that_saves_without_a_pause_lets_others_in(call):
 async def test_a_change_of_user_that_is_refused_leaves_the_session_as_it_was(store):
     """A stream cannot switch users; it goes on as the user it had, with all that they have."""
     world = World() if store == "server" else None
-    life = world.life if world else SessionMiddleware(None, secret_key="k" * 32, store="cookie://").lifecycle
+    life = world.life if world else driver_of(SessionMiddleware(None, secret_key="k" * 32, store="cookie://"))
     visit = life.anonymous()
     visit.session.update(user_id=7, cart=[1])
     await visit.commit()

@@ -19,10 +19,10 @@ from roomkey import (
     SessionMiddleware,
     Sessions,
 )
-from roomkey.lifecycle import Lifecycle
 from roomkey.stores.memory import MemoryStore
 from roomkey.stores.sqlite import SQLiteStore
 from roomkey.testing import Clock
+from tests.driver import Driver
 
 SECRET = "the secret key of these tests, 32 bytes and more"
 START = 1_700_000_000.0
@@ -34,7 +34,7 @@ class World:
     def __init__(self, store, clock, **options):
         self.clock = clock
         self.config = SessionConfig(secret_key=SECRET, store=store, clock=clock, max_age=1000, **options)
-        self.life = Lifecycle(self.config)
+        self.life = Driver(self.config)
         self.sessions = Sessions(self.config)
 
     async def log_in(self, user, card=None, client=(None, None)):
@@ -446,9 +446,9 @@ async def test_the_limit_is_exact_under_concurrent_log_ins(world):
 _LOG_IN = """
 import asyncio, sys
 from roomkey import SessionConfig
-from roomkey.lifecycle import Lifecycle
+from tests.driver import Driver
 
-life = Lifecycle(SessionConfig(secret_key=sys.argv[2], store=f"sqlite:///{sys.argv[1]}", max_sessions_per_user=3,
+life = Driver(SessionConfig(secret_key=sys.argv[2], store=f"sqlite:///{sys.argv[1]}", max_sessions_per_user=3,
                                store_timeout=15))
 
 async def log_in():

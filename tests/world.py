@@ -4,11 +4,11 @@ import asyncio
 from collections import Counter
 
 from roomkey.config import SessionConfig
-from roomkey.lifecycle import Lifecycle
+from roomkey.core.reply import Cookie
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing.clock import Clock
-from roomkey.visit import Cookie
 from roomkey.wire import codec
+from tests.driver import Driver
 
 MAX_AGE = 1000.0  # seconds
 START = 1_000_000.0  # Unix time in seconds
@@ -57,7 +57,7 @@ class World:
         self.clock = Clock(START)
         self.store = CountingStore(clock=self.clock) if store is None else store
         settings = {"secret_key": "k" * 32, "max_age": MAX_AGE, **options}
-        self.life = Lifecycle(SessionConfig(store=self.store, clock=self.clock, **settings))
+        self.life = Driver(SessionConfig(store=self.store, clock=self.clock, **settings))
 
     async def begin(self, **data):
         """Return the card of a new session with this data; counting starts after it."""

@@ -4,6 +4,8 @@ The browser holds a signed random ID, the server holds the data, and logging out
 """
 
 from roomkey.config import SessionConfig
+from roomkey.core.session import Session
+from roomkey.core.users import SessionInfo, Sessions
 from roomkey.errors import (
     ConfigurationError,
     LoginTooOld,
@@ -14,13 +16,14 @@ from roomkey.errors import (
     StoreUnavailable,
     WeakSecretWarning,
 )
-from roomkey.middleware import SessionMiddleware
-from roomkey.session import Session
-from roomkey.users import SessionInfo, Sessions
+from roomkey.manager import SessionManager
+from roomkey.request import Request
+from roomkey.web.middleware import SessionMiddleware
 
 __all__ = [
     "ConfigurationError",
     "LoginTooOld",
+    "Request",
     "ResponseStarted",
     "RoomkeyError",
     "Session",
@@ -28,6 +31,7 @@ __all__ = [
     "SessionDataError",
     "SessionEnded",
     "SessionInfo",
+    "SessionManager",
     "SessionMiddleware",
     "Sessions",
     "StoreUnavailable",

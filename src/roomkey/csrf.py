@@ -17,8 +17,9 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from roomkey.core.intents import CSRF
+from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError
-from roomkey.session import CSRF, Session
 from roomkey.wire.user_ids import text_of
 
 __all__ = ["CSRFMiddleware", "csrf_token", "verify_csrf_token"]
@@ -184,9 +185,8 @@ def _secrets_for(user: str | None, kept: object) -> list[bytes]:
 
 def _key_of(session: AnySession, user_key: str | None) -> str | None:
     """Return which key says whose session it is: where it is Roomkey's, the configuration's."""
-    visit = session._visit if isinstance(session, Session) else None
-    if visit is not None:
-        return visit.user_key
+    if isinstance(session, Session) and session._origin is not None:
+        return session._attached().user_key
     return "user_id" if user_key is None else user_key
 
 

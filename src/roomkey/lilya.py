@@ -15,8 +15,8 @@ except ImportError as error:
     raise ImportError("roomkey.lilya needs Lilya: pip install 'roomkey[lilya]'") from error
 
 from roomkey.config import SessionConfig
-from roomkey.middleware import SessionMiddleware
-from roomkey.session import Session
+from roomkey.core.session import Session
+from roomkey.web.middleware import SessionMiddleware
 
 __all__ = ["SessionConfig", "SessionMiddleware"]
 

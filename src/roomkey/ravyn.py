@@ -23,7 +23,7 @@ except ImportError as error:
 
 from roomkey import lilya as lilya  # request.set_session and request.clear_session
 from roomkey.config import SessionConfig as _SessionConfig
-from roomkey.middleware import SessionMiddleware
+from roomkey.web.middleware import SessionMiddleware
 
 __all__ = ["SessionConfig", "SessionMiddleware"]
 

@@ -1,7 +1,7 @@
 """An app with Roomkey in front, and the raw requests of an attacker."""
 
 from roomkey import SessionConfig, SessionMiddleware
-from roomkey.lifecycle import Lifecycle
+from tests.driver import Driver, driver_of
 
 SECRET = "the secret key of these tests, 32 bytes and more"
 
@@ -15,7 +15,7 @@ class Site:
         options = {"secret_key": SECRET, "max_age": 1000, "store_timeout": 10, **options}
         self.config = SessionConfig(store=store, clock=clock, **options)
         self.app = SessionMiddleware(self._handle, self.config)
-        self.life: Lifecycle = self.app.lifecycle
+        self.life: Driver = driver_of(self.app)
         self.act = lambda session: None
         self.wait = None
         self.headers = ()

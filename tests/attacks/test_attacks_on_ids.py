@@ -10,9 +10,9 @@ import pytest
 
 from roomkey import ConfigurationError, SessionConfig, SessionEnded, Sessions
 from roomkey.legacy import StarletteCookie
-from roomkey.lifecycle import Lifecycle
 from roomkey.wire.keys import new_session_id
 from tests.attacks.site import SECRET, card_in, set_cookies, update
+from tests.driver import Driver
 
 # --- fixation ---------------------------------------------------------------------------------------------------------
 
@@ -275,7 +275,7 @@ async def test_cross_subdomain(new_site):
 async def test_a_cookie_of_another_app_with_the_same_key(new_site):
     """A card made under another cookie name is refused, although key and store are the same."""
     async with new_site() as site:
-        other = Lifecycle(dataclasses.replace(site.config, session_cookie="other"))
+        other = Driver(dataclasses.replace(site.config, session_cookie="other"))
         visit = other.anonymous()
         visit.session["user_id"] = 42
         await visit.commit()

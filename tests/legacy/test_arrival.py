@@ -21,6 +21,7 @@ from roomkey.stores.memory import MemoryStore
 from roomkey.testing.clock import Clock
 from roomkey.wire import codec
 from roomkey.wire.keys import store_key
+from tests.driver import driver_of
 from tests.legacy.app import Browser, OwnReader, _Refusal, roomkey_with, shop_app
 from tests.legacy.cookies import (
     DATA,
@@ -195,7 +196,7 @@ async def test_a_slow_first_request_does_not_bring_back_what_has_ended():
     """Two first requests, and a log-out while one of them still runs: it is saved nowhere."""
     store, app = roomkey_with(OwnReader())
 
-    slow = await app.lifecycle.arrive([], {b"own": [b"a"]}.__getitem__)
+    slow = await driver_of(app).arrive([], {b"own": [b"a"]})
     browser = Browser(app, own="a")
     assert await browser.visit("/read") == {"user_id": "a"}
     await browser.visit("/log-out")
@@ -212,7 +213,7 @@ async def test_a_revoked_session_does_not_move_in_again():
 
     with pytest.raises(RuntimeError):
         await Browser(app, own="a").visit("/raise")
-    assert await Sessions(app.lifecycle).revoke_all("a") == 1
+    assert await Sessions(driver_of(app)).revoke_all("a") == 1
     assert await Browser(app, own="a").visit("/read") == {}
 
 
@@ -230,9 +231,9 @@ async def test_a_session_that_moves_in_is_no_recent_log_in(in_cookie, created_at
     clock = Clock(1e6)
     store = "cookie://" if in_cookie else MemoryStore(clock=clock)
     config = SessionConfig(secret_key=SECRET, store=store, legacy=[Reader()], clock=clock)
-    life = SessionMiddleware(shop_app, config).lifecycle
+    life = driver_of(SessionMiddleware(shop_app, config))
 
-    visit = await life.arrive([], {b"own": [b"a"]}.__getitem__)
+    visit = await life.arrive([], {b"own": [b"a"]})
     for _ in range(2):
         moment = visit.session.authenticated_at
         assert (None if moment is None else moment.timestamp()) == known
@@ -244,7 +245,7 @@ async def test_a_session_that_moves_in_is_no_recent_log_in(in_cookie, created_at
     visit.session.reauthenticated()
     visit.session.require_recent(300)
     for act in ("invalidate", "log in"):
-        visit = await life.arrive([], {b"own": [act.encode()]}.__getitem__)
+        visit = await life.arrive([], {b"own": [act.encode()]})
         if act == "invalidate":
             visit.session.invalidate()
         visit.session["user_id"] = "a" if act == "invalidate" else "b"
@@ -264,7 +265,7 @@ async def test_a_user_that_is_no_id_stays_outside(store, caplog):
 
     for _ in range(2):
         assert await Browser(app, own="a").visit("/read") == {}
-    assert app.lifecycle.refused["legacy"] == 2
+    assert driver_of(app).refused["legacy"] == 2
     assert caplog.text.count("old sessions do not move in") == 1
 
 
@@ -280,7 +281,7 @@ async def test_a_session_that_just_does_not_fit_stays_outside(store, size, caplo
 
     for _ in range(2):
         assert await Browser(app, own="a").visit("/read") == {}
-    assert app.lifecycle.refused["legacy"] == 2
+    assert driver_of(app).refused["legacy"] == 2
     assert caplog.text.count("old sessions do not move in") == 1
 
 
@@ -313,13 +314,13 @@ async def test_what_an_old_cookie_held_does_not_lead_to_the_sealed_session():
     def opened():
         """What is found by way of the mark."""
         mark = hashlib.sha256(b"roomkey: moved in\0session\0" + cookie).digest()
-        envelope, key = app.lifecycle.envelope, store_key(mark)
+        envelope, key = driver_of(app).envelope, store_key(mark)
         secret = envelope.secret_of(mark)
         while key in store._records:
             record = store._records[key]
             if record.successor is None:
                 return codec.decode(envelope.open(record.data, key, secret))
-            secret, key = envelope.follow(record.data, record.successor, secret), record.successor
+            secret, key = envelope.follow(record.data[1:], record.successor, secret), record.successor
         return None
 
     browser = Browser(app, session=cookie.decode())
@@ -327,7 +328,7 @@ async def test_what_an_old_cookie_held_does_not_lead_to_the_sealed_session():
     assert opened() == {"user_id": 7, "n": 1}  # as long as requests from before may still be saved
     clock.advance(61)
     await browser.visit("/count")
-    await app.lifecycle.store.purge(100)
+    await driver_of(app).store.purge(100)
     assert opened() is None
     assert await browser.visit("/read") == {"user_id": 7, "n": 2}
     assert await Browser(app, session=cookie.decode()).visit("/read") == {}
@@ -413,13 +414,13 @@ async def test_a_refresh_gives_no_second_card():
     """Another first request with the old cookie has moved the session in: its response carries the card."""
     _, app = roomkey_with(OwnReader())
 
-    one, two = [await app.lifecycle.arrive([], {b"own": [b"a"]}.__getitem__) for _ in range(2)]
+    one, two = [await driver_of(app).arrive([], {b"own": [b"a"]}) for _ in range(2)]
     await one.commit()
     await two.session.refresh()
     two.session["x"] = 1
     await two.commit()
     assert two.card == b""
-    assert (await app.lifecycle.arrive([one.card])).session == {"user_id": "a", "x": 1}
+    assert (await driver_of(app).arrive([one.card])).session == {"user_id": "a", "x": 1}
 
 
 @pytest.mark.parametrize("act", ["rotate", "reauthenticated", "log in again", "remember"])
@@ -427,7 +428,7 @@ async def test_what_a_session_that_moves_in_cannot_do_without_a_cookie(act):
     """In a response that has started: an error, not silence."""
     _, app = roomkey_with(OwnReader())
 
-    visit = await app.lifecycle.arrive([], {b"own": [b"a"]}.__getitem__)
+    visit = await driver_of(app).arrive([], {b"own": [b"a"]})
     visit.cookie_possible = False
     if act == "log in again":
         visit.session.clear()
@@ -462,13 +463,13 @@ async def test_the_list_of_sessions_says_from_where_one_moved_in():
     """With `record_client`; and says nothing of who has logged out since."""
     _, app = roomkey_with(OwnReader())
 
-    visit = await app.lifecycle.arrive([], {b"own": [b"a"]}.__getitem__)
+    visit = await driver_of(app).arrive([], {b"own": [b"a"]})
     visit.client = ("192.0.2.1", "a browser")
     visit.session["x"] = 1
     await visit.commit()
-    (info,) = await Sessions(app.lifecycle).of("a")
+    (info,) = await Sessions(driver_of(app)).of("a")
     assert (info.ip, info.user_agent) == ("192.0.2.1", "a browser")
-    visit = await app.lifecycle.arrive([visit.card])
+    visit = await driver_of(app).arrive([visit.card])
     visit.client = ("192.0.2.1", "a browser")
     del visit.session["user_id"]
     await visit.commit()
@@ -547,7 +548,7 @@ async def test_without_an_old_cookie_nothing_happens():
     forged = Browser(app, session=starlette_cookie(OTHER, DATA)[1].decode())
     assert await forged.visit("/read") == {}
     assert forged.set_cookies == []
-    assert app.lifecycle.refused["legacy"] == 1
+    assert driver_of(app).refused["legacy"] == 1
 
 
 async def test_a_cookie_of_the_same_name_at_another_path_is_taken_back_first():

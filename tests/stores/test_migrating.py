@@ -6,12 +6,12 @@ import time
 import pytest
 
 from roomkey import ConfigurationError, SessionConfig, StoreUnavailable
-from roomkey.lifecycle import Lifecycle
+from roomkey.core.reply import Cookie
 from roomkey.stores.base import Conflict, Purge, Record, Store, UserIndex, Wipe
 from roomkey.stores.memory import MemoryStore
 from roomkey.stores.migrating import Migrating
 from roomkey.testing import Clock, StoreContract
-from roomkey.visit import Cookie
+from tests.driver import Driver
 
 
 class TestMigrating(StoreContract):
@@ -262,7 +262,7 @@ async def test_both_stores_silent_is_no_endless_wait():
 
     async with asyncio.timeout(5):
         new, old = Silent(), Silent()
-        life = Lifecycle(SessionConfig(secret_key="k" * 32, store=Migrating(new, old), store_timeout=0.1))
+        life = Driver(SessionConfig(secret_key="k" * 32, store=Migrating(new, old), store_timeout=0.1))
         await old.create(KEY, Record(b"data", 3, time.time(), time.time() + 3600))
         new.silent = old.silent = True
         with pytest.raises(StoreUnavailable):
@@ -338,12 +338,12 @@ async def test_a_rotation_in_the_middle_of_a_move(then):
             await super().update(key, record, version=version)
 
     old = Old(clock=clock)
-    before = Lifecycle(SessionConfig(secret_key="k" * 32, store=old, clock=clock))
+    before = Driver(SessionConfig(secret_key="k" * 32, store=old, clock=clock))
     visit = before.anonymous()
     visit.session["user_id"] = 42
     await visit.commit()
     store = Migrating(MemoryStore(clock=clock), old, clock=clock)
-    life = Lifecycle(SessionConfig(secret_key="k" * 32, store=store, clock=clock))
+    life = Driver(SessionConfig(secret_key="k" * 32, store=store, clock=clock))
     moving = asyncio.create_task(life.arrive([visit.card]))
     await reached.wait()
     under_way, rotates = await life.arrive([visit.card]), await life.arrive([visit.card])
@@ -372,7 +372,7 @@ async def test_an_old_store_that_hangs_holds_up_no_log_in():
             await asyncio.sleep(3600)
 
     store = Migrating(MemoryStore(), Old())
-    life = Lifecycle(SessionConfig(secret_key="k" * 32, store=store, store_timeout=0.5))
+    life = Driver(SessionConfig(secret_key="k" * 32, store=store, store_timeout=0.5))
     visit = life.anonymous()
     visit.session["cart"] = 1
     await visit.commit()
@@ -385,18 +385,18 @@ async def test_an_old_store_that_hangs_holds_up_no_log_in():
 async def test_a_browser_stays_logged_in():
     """Through the whole life cycle: logged in on the old store, still in on the new one, and out for good."""
     new, old, store = _stores()
-    before = Lifecycle(SessionConfig(secret_key="k" * 32, store=old, clock=CLOCK))
+    before = Driver(SessionConfig(secret_key="k" * 32, store=old, clock=CLOCK))
     visit = before.anonymous()
     visit.session["user_id"] = 42
     await visit.commit()
     card = visit.card
 
-    life = Lifecycle(SessionConfig(secret_key="k" * 32, store=store, clock=CLOCK))
+    life = Driver(SessionConfig(secret_key="k" * 32, store=store, clock=CLOCK))
     visit = await life.arrive([card])
     assert visit.session == {"user_id": 42}
     visit.session["cart"] = [1]
     await visit.commit()
-    visit = await Lifecycle(SessionConfig(secret_key="k" * 32, store=new, clock=CLOCK)).arrive([card])
+    visit = await Driver(SessionConfig(secret_key="k" * 32, store=new, clock=CLOCK)).arrive([card])
     assert visit.session == {"user_id": 42, "cart": [1]}
     visit.session.clear()
     await visit.commit()

@@ -1,6 +1,6 @@
 """Asks the readers of one configuration, and says which cookies to take back.
 
-Leaves to others: when there is something to move in, and saving it (`roomkey.lifecycle`).
+Leaves to others: when there is something to move in, and saving it (`roomkey.manager`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """No server-side storage: the session itself travels in the browser's cookies, encrypted and authenticated.
 
-What it is made of and how it is kept: `roomkey.cookie_visit`. Nothing to load and nothing to save to, so this is no
+What it is made of and how it is kept: `roomkey.in_cookie`. Nothing to load and nothing to save to, so this is no
 `Store`; it says that there is none, and how large the cookies may grow.
 """
 
@@ -46,6 +46,8 @@ class CookieStore:
     Raises:
         ConfigurationError: `max_size` is not a whole number from 512 to 32,768.
     """
+
+    never_waits = True  # there is nothing to wait for
 
     def __init__(self, *, max_size: int = _DEFAULT_SIZE) -> None:
         if type(max_size) is not int or not _SMALLEST_SIZE <= max_size <= _LARGEST_SIZE:

@@ -11,8 +11,8 @@ import logging
 import os.path
 import time
 from collections.abc import Callable, Coroutine, Generator
-from types import coroutine
-from typing import Any, TypeVar
+from types import CoroutineType, coroutine
+from typing import Any, TypeVar, cast
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.events import Event, OutageBegan, OutageEnded
@@ -27,6 +27,9 @@ _CHANGES_AGAIN = 60.0  # seconds without a refused change, after which an answer
 
 _Answer = TypeVar("_Answer")
 _Asked = Coroutine[Any, Any, _Answer]
+
+
+_ANSWERED = object()  # in the place of an operation: the store was asked by a plain call
 
 
 class _Kind(enum.Enum):
@@ -49,6 +52,9 @@ class GuardedStore:
     def __init__(self, store: Store, timeout: float, tell: Callable[[Event], None] | None = None) -> None:
         self.store = store
         self.waits = isinstance(store, Lifespan)  # or as soon as an operation did; one in memory never does
+        self._load_now = _immediate(store)
+        self._own_attributes = getattr(store, "__dict__", {})  # a method may be replaced in the store itself
+        self.never_waits = bool(getattr(store, "never_waits", False))
         self._tell = tell
         self._timeout = timeout
         self._down = False
@@ -107,7 +113,64 @@ class GuardedStore:
         if isinstance(self.store, Lifespan):
             await self.store.close()
 
+    def load_now(self, key: str) -> Record | CoroutineType[Any, Any, Record | None] | None:
+        """As `load`, but where the store answers without waiting, the answer itself. Otherwise a coroutine."""
+        if self._load_now is not None and not self._down and "load" not in self._own_attributes:
+            try:
+                return self._load_now(key)
+            except Exception as error:
+                judged = self._judged(error, _ANSWERED, _Kind.READ, self._turn, was_down=False)
+                if judged is error:
+                    raise
+                raise judged from error
+        operation = self.store.load(key)
+        if self._down:
+            return self._start(operation, _Kind.READ)
+        try:  # as `_start`, in place: for every request
+            waiting_for = operation.send(None)
+        except StopIteration as stop:
+            return cast("Record | None", stop.value)
+        except Exception as error:
+            judged = self._judged(error, operation, _Kind.READ, self._turn, was_down=False)
+            if judged is error:
+                raise
+            raise judged from error
+        self.waits = True
+        return cast(
+            "CoroutineType[Any, Any, Record | None]",
+            self._rest(operation, waiting_for, _Kind.READ, self._turn, was_down=False),
+        )
+
+    def start_change(self, operation: Coroutine[Any, Any, None]) -> CoroutineType[Any, Any, None] | None:
+        """Run an operation that changes the store. None: it is done. A coroutine: it waits, and this does the rest."""
+        if self._down:
+            return self._start(operation, _Kind.CHANGE)
+        try:  # as `_start`, in place: for every write
+            waiting_for = operation.send(None)
+        except StopIteration:
+            return None
+        except Exception as error:
+            judged = self._judged(error, operation, _Kind.CHANGE, self._turn, was_down=False)
+            if judged is error:
+                raise
+            raise judged from error
+        self.waits = True
+        return cast(
+            "CoroutineType[Any, Any, None]",
+            self._rest(operation, waiting_for, _Kind.CHANGE, self._turn, was_down=False),
+        )
+
+    async def run(self, operation: Coroutine[Any, Any, None]) -> None:
+        """Run an operation that changes the store."""
+        await self._within(operation, _Kind.CHANGE)
+
     async def _within(self, operation: Coroutine[Any, Any, _Answer], kind: _Kind = _Kind.READ) -> _Answer:
+        answer = self._start(operation, kind)
+        return await answer if type(answer) is CoroutineType else answer
+
+    def _start(
+        self, operation: Coroutine[Any, Any, _Answer], kind: _Kind
+    ) -> _Answer | CoroutineType[Any, Any, _Answer]:
         # An outage begins and ends by what was asked since the last time that one did: older questions are still
         # answered, or time out, after it. And it does not end at once: a server that shuts down answers on the
         # connections that it has not closed yet.
@@ -115,41 +178,64 @@ class GuardedStore:
         was_down = self._down and time.monotonic() - self._down_since >= SETTLING
         try:
             # A timer costs more than a whole operation in memory: run up to the first wait without one.
-            try:
-                waiting_for = operation.send(None)
-            except StopIteration as stop:
-                answer: _Answer = stop.value
-            else:
-                import asyncio  # here, because it is half of the time that `import roomkey` would take
-
-                self.waits = True
-                async with asyncio.timeout(self._timeout):
-                    answer = await _resume(operation, waiting_for)
-        except (Conflict, Unreadable):
+            waiting_for = operation.send(None)
+        except StopIteration as stop:
+            answer: _Answer = stop.value
             if was_down:
-                self._is_up(turn)  # it said no, but it answered
-            raise
-        except StoreUnavailable as error:
-            self._is_down(error, turn, kind)
-            raise
-        except TimeoutError as error:
-            unavailable = StoreUnavailable(
-                f"{type(self.store).__name__} did not answer within {self._timeout:g} s (store_timeout)"
-            )
-            self._is_down(unavailable, turn, kind)
-            raise unavailable from error
-        except ConfigurationError:
-            raise
-        except Exception as error:  # drivers have error classes of their own, and this module knows no driver
-            if not hasattr(operation, "send"):
-                raise ConfigurationError(
-                    f"store: an operation of {type(self.store).__name__} returned {type(operation).__name__}; it has "
-                    "to be an `async def` (see roomkey.stores.base.Store)"
-                ) from error
-            raise self._failed(error, turn, kind) from error
+                self._is_up(turn, changed=kind is _Kind.CHANGE and answer is not False)
+            return answer
+        except Exception as error:
+            judged = self._judged(error, operation, kind, turn, was_down=was_down)
+            if judged is error:
+                raise
+            raise judged from error
+        self.waits = True
+        return cast(
+            "CoroutineType[Any, Any, _Answer]", self._rest(operation, waiting_for, kind, turn, was_down=was_down)
+        )
+
+    async def _rest(
+        self, operation: Coroutine[Any, Any, _Answer], waiting_for: Any, kind: _Kind, turn: int, *, was_down: bool
+    ) -> _Answer:
+        """Go on with an operation that waits, within the time limit."""
+        import asyncio  # here, because it is half of the time that `import roomkey` would take
+
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer: _Answer = await _resume(operation, waiting_for)
+        except Exception as error:
+            judged = self._judged(error, operation, kind, turn, was_down=was_down)
+            if judged is error:
+                raise
+            raise judged from error
         if was_down:
             self._is_up(turn, changed=kind is _Kind.CHANGE and answer is not False)  # False: nothing was there to touch
         return answer
+
+    def _judged(self, error: Exception, operation: object, kind: _Kind, turn: int, *, was_down: bool) -> Exception:
+        """Return the error that the core is to see, and note what it says of the store."""
+        if isinstance(error, Conflict | Unreadable):
+            if was_down:
+                self._is_up(turn)  # it said no, but it answered
+            return error
+        if isinstance(error, StoreUnavailable):
+            self._is_down(error, turn, kind)
+            return error
+        if isinstance(error, TimeoutError):
+            late = StoreUnavailable(
+                f"{type(self.store).__name__} did not answer within {self._timeout:g} s (store_timeout)"
+            )
+            self._is_down(late, turn, kind)
+            return late
+        if isinstance(error, ConfigurationError):
+            return error
+        # Drivers have error classes of their own, and this module knows no driver.
+        if operation is not _ANSWERED and not hasattr(operation, "send"):
+            return ConfigurationError(
+                f"store: an operation of {type(self.store).__name__} returned {type(operation).__name__}; it has "
+                "to be an `async def` (see roomkey.stores.base.Store)"
+            )
+        return self._failed(error, turn, kind)
 
     def _failed(self, error: Exception, turn: int, kind: _Kind) -> StoreUnavailable:
         # The driver's own words may hold a password or a key: they stay in the chained error.
@@ -187,6 +273,16 @@ class GuardedStore:
             _log.warning("session store %s available again", shown(self.store))
             if self._tell is not None:
                 self._tell(OutageEnded(type(self.store).__name__))
+
+
+def _immediate(store: Store) -> Callable[[str], Record | None] | None:
+    """Return the store's `load_now`; None where it has none, or where a subclass has another `load`."""
+    for kind in type(store).__mro__:
+        if "load_now" in vars(kind):
+            return cast("Callable[[str], Record | None] | None", getattr(store, "load_now", None))
+        if "load" in vars(kind):
+            return None
+    return None
 
 
 @coroutine

@@ -28,6 +28,8 @@ class MemoryStore:
         clock: returns Unix time in seconds; default `time.time`. Tests pass one that they move.
     """
 
+    never_waits = True  # an operation is done as soon as it is asked for
+
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._records: OrderedDict[str, Record] = OrderedDict()
@@ -44,11 +46,17 @@ class MemoryStore:
         record = self._records.get(key)
         return record if record is not None and record.expires_at > self._clock() else None
 
+    def load_now(self, key: str) -> Record | None:
+        """As `load`, without a coroutine."""
+        record = self._records.get(key)
+        return record if record is not None and record.expires_at > self._clock() else None
+
     async def create(self, key: str, record: Record) -> None:
         """Put a new record under `key`. Raises `Conflict` when a live one is there."""
         with self._lock:
             now = self._clock()
-            self._refuse_taken(key, now)
+            if key in self._records:
+                self._refuse_taken(key, now)
             self._put(key, record)
             self._look_around(now)
 
@@ -134,7 +142,11 @@ class MemoryStore:
             self._drop(key)
         self._records[key] = record
         if record.user is not None:
-            self._of_user.setdefault(record.user, set()).add(key)
+            keys = self._of_user.get(record.user)
+            if keys is None:
+                self._of_user[record.user] = {key}
+            else:
+                keys.add(key)
 
     def _drop(self, key: str) -> None:
         record = self._records.pop(key, None)
@@ -146,9 +158,12 @@ class MemoryStore:
 
     def _look_around(self, now: float) -> None:
         """Take the records looked at longest ago: drop the expired ones, send the others to the back of the queue."""
-        for _ in range(min(_LOOKED_AT_PER_ADDED, len(self._records))):
-            key = next(iter(self._records))
-            if self._records[key].expires_at <= now:
+        records = self._records
+        for _ in range(_LOOKED_AT_PER_ADDED):
+            key = next(iter(records), None)
+            if key is None:
+                return
+            if records[key].expires_at <= now:
                 self._drop(key)
             else:
-                self._records.move_to_end(key)
+                records.move_to_end(key)

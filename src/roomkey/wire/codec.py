@@ -2,7 +2,8 @@
 
 The bytes start with one that names the format, so that what is stored never depends on what happens to be installed.
 Format 1 is MessagePack with extension types for what MessagePack has no type of its own; format 2 is the same with the
-session's `Facts` before it. Plain data takes a fast path inside ormsgpack; whatever that refuses is tried once more by
+session's `Facts` before it. In format 4 there are marks of the last writes among them. Plain data takes a fast path
+inside ormsgpack. Whatever that refuses is tried once more by
 `_portable`, which knows the rarer cases (integers past 64 bits, lone surrogates, dictionaries whose keys are not text)
 and names the place of what nobody can store.
 """
@@ -26,10 +27,13 @@ from roomkey.errors import RoomkeyError, SessionDataError
 __all__ = [
     "EMPTY",
     "IMMUTABLE",
+    "MARK_BYTES",
+    "MOST_MARKS",
     "NO_FACTS",
     "DamagedData",
     "Facts",
     "decode",
+    "decode_with_facts",
     "encode",
     "facts_in",
     "fingerprint",
@@ -37,11 +41,18 @@ __all__ = [
     "is_ours",
     "make_facts",
     "verify",
+    "with_facts",
 ]
 
 _FORMAT = b"\x01"
 _WITH_FACTS = b"\x02"
+_WITH_MARKS = b"\x04"  # 3 is the first byte of sealed data (`roomkey.wire.envelope`)
 _FACTS = struct.Struct(">dd")
+_MARKS_AT = 2 + _FACTS.size  # after the format, the facts, and one byte with the number of marks
+_DATA_AT = 1 + _FACTS.size  # in a session with facts and no marks
+_UNREADABLE = (ValueError, TypeError, ArithmeticError, LookupError, RecursionError, OSError)  # of damaged bytes
+MARK_BYTES = 6
+MOST_MARKS = 8  # that a session keeps, of its last writes that had one
 _LATEST = 1e12  # Unix seconds
 EMPTY = b"\x01\x80"  # what an empty session encodes to
 
@@ -70,19 +81,43 @@ class Facts(NamedTuple):
     )
     lifetime: float | None = None  # seconds that it lives after it was last used; None: the configuration's max_age
     head: bytes = _FORMAT  # what the encoded session begins with: all of this
+    marks: bytes = b""  # of the last writes that had one, the newest at the end
+
+    def has_mark(self, mark: bytes) -> bool:
+        """Whether `mark` is one of the marks."""
+        return mark in [self.marks[at : at + MARK_BYTES] for at in range(0, len(self.marks), MARK_BYTES)]
+
+    @property
+    def has_all_marks(self) -> bool:
+        """Whether no mark was dropped so far, for want of room."""
+        return len(self.marks) < MOST_MARKS * MARK_BYTES
+
+    def with_mark(self, mark: bytes) -> Facts:
+        """Return these facts with one mark more. The oldest of too many goes."""
+        return make_facts(self.authenticated_at, self.lifetime, (self.marks + mark)[-MOST_MARKS * MARK_BYTES :])
 
 
 NO_FACTS = Facts()
 
 
-def make_facts(authenticated_at: float | None, lifetime: float | None) -> Facts:
+def make_facts(authenticated_at: float | None, lifetime: float | None, marks: bytes = b"") -> Facts:
     """Return these facts, with their encoding."""
-    if authenticated_at is None and lifetime is None:
+    if authenticated_at is None and lifetime is None and not marks:
         return NO_FACTS
     packed = _FACTS.pack(
         math.nan if authenticated_at is None else authenticated_at, math.nan if lifetime is None else lifetime
     )
+    if marks:
+        head = _WITH_MARKS + packed + bytes([len(marks) // MARK_BYTES]) + marks
+        return Facts(authenticated_at, lifetime, head, marks)
     return Facts(authenticated_at, lifetime, _WITH_FACTS + packed)
+
+
+def with_facts(encoded: bytes, facts: Facts) -> bytes:
+    """Return an encoded session with other facts, without encoding it again."""
+    start = encoded[:1]
+    size = 1 if start == _FORMAT else _DATA_AT if start == _WITH_FACTS else _head_size(encoded)
+    return facts.head + encoded[size:]
 
 
 def encode(data: dict[str, Any], facts: Facts = NO_FACTS) -> bytes:
@@ -100,9 +135,17 @@ def encode(data: dict[str, Any], facts: Facts = NO_FACTS) -> bytes:
 
 def facts_in(stored: bytes) -> Facts:
     """Return the facts in what `encode` made; none in what cannot be read."""
-    if stored[:1] != _WITH_FACTS or len(stored) <= _FACTS.size:
+    start = stored[:1]
+    if start == _FORMAT or len(stored) <= _FACTS.size:
         return NO_FACTS
-    return _facts_of(stored[: 1 + _FACTS.size])
+    if start == _WITH_FACTS:
+        return _facts_of(stored[:_DATA_AT])
+    return _facts_of(stored[: _head_size(stored)]) if start == _WITH_MARKS and len(stored) >= _MARKS_AT else NO_FACTS
+
+
+def _head_size(stored: bytes) -> int:
+    """Return how many bytes stand before the data, in a session with marks."""
+    return _MARKS_AT + stored[_MARKS_AT - 1] * MARK_BYTES
 
 
 @lru_cache  # the requests of one session, one after the other, bring the same
@@ -113,6 +156,7 @@ def _facts_of(head: bytes) -> Facts:
         authenticated_at if abs(authenticated_at) < _LATEST else None,
         lifetime if 0 < lifetime < _LATEST else None,
         head,
+        head[_MARKS_AT:],
     )
 
 
@@ -162,17 +206,31 @@ def decode(stored: bytes) -> dict[str, Any]:
     if start == _FORMAT:
         begin = 1
     elif start == _WITH_FACTS:
-        begin = 1 + _FACTS.size
+        begin = _DATA_AT
+    elif start == _WITH_MARKS and len(stored) >= _MARKS_AT:
+        begin = _head_size(stored)
     else:
         raise DamagedData("the stored session has a format that this version of Roomkey does not know")
     try:
         # A copy: for most sessions that is faster than a view of it.
         data = ormsgpack.unpackb(stored[begin:], ext_hook=_restore)
-    except (ValueError, TypeError, ArithmeticError, LookupError, RecursionError, OSError) as error:
+    except _UNREADABLE as error:
         raise DamagedData(f"the stored session cannot be read ({type(error).__name__})") from None
     if type(data) is not dict:  # its keys are text: ormsgpack takes no others
         raise DamagedData("the stored session is not a dictionary")
     return data
+
+
+def decode_with_facts(stored: bytes) -> tuple[dict[str, Any], Facts]:
+    """Return what `decode` and `facts_in` return. It is for every request, and takes one step where it can."""
+    if type(stored) is bytes and stored[:1] == _WITH_FACTS:
+        try:
+            data = ormsgpack.unpackb(stored[_DATA_AT:], ext_hook=_restore)
+        except _UNREADABLE as error:
+            raise DamagedData(f"the stored session cannot be read ({type(error).__name__})") from None
+        if type(data) is dict:
+            return data, _facts_of(stored[:_DATA_AT])
+    return decode(stored), facts_in(stored)
 
 
 def fingerprint(value: Any) -> bytes | None:

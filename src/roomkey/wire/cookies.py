@@ -15,12 +15,21 @@ from typing import Literal, Protocol
 
 from roomkey.errors import ConfigurationError
 
-__all__ = ["ChunkWriter", "CookieWriter", "find_chunked", "find_cookies", "protect_from_caches", "vary_on_cookie"]
+__all__ = [
+    "ChunkWriter",
+    "CookieWriter",
+    "find_chunked",
+    "find_cookies",
+    "find_one",
+    "protect_from_caches",
+    "vary_on_cookie",
+]
 
 Headers = list[tuple[bytes, bytes]]
 
 _MOST_COPIES = 8  # cookies of one name that are looked at; a browser sends as many as there are paths and domains
 _SPACE = b" \t"
+_AROUND = b' \t"'  # what is taken off a value
 _MOST_CHUNKS = 8  # cookies that one card is split over
 _TAG = slice(8, 16)  # what marks the chunks of one card: 48 bits of its salt
 _TAG_LENGTH = 8
@@ -36,6 +45,32 @@ _LONGEST_AGE = len("; Max-Age=1000000000000000000")
 # `Cloudflare-CDN-Cache-Control`, ...); and what came before that.
 _TO_CACHES = frozenset({b"cache-control", b"expires", b"x-accel-expires", b"surrogate-control", b"edge-control"})
 _TO_CDNS = (b"cdn-cache-control", b"akamai-cache-control", b"surrogate-cache-control")
+
+
+def find_one(headers: Iterable[tuple[bytes, bytes]], name: bytes, start: bytes) -> bytes | None:
+    """Return the value of the cookie of a name, where it is the only one and written as browsers write it.
+
+    Args:
+        headers: of the request.
+        name: of the cookie.
+        start: the name, with `=` after it.
+
+    Returns:
+        The value; empty where there is no such cookie. None: look more closely, with `find_cookies`.
+    """
+    found = b""
+    for header, value in headers:
+        if header == b"cookie" and (at := value.find(name)) >= 0:
+            if found or not value.startswith(start, at) or value.find(name, at + 1) >= 0:
+                return None
+            if at and not value.startswith(b"; ", at - 2):
+                return None
+            begin = at + len(start)
+            end = value.find(b";", begin)
+            found = value[begin:end] if end >= 0 else value[begin:]
+            if not found or found[0] in _AROUND or found[-1] in _AROUND:
+                return None
+    return found
 
 
 def find_cookies(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
@@ -256,9 +291,10 @@ def protect_from_caches(headers: Headers) -> None:
     Whatever the app said before is replaced, to one kind of cache too (RFC 9213): a stored `Set-Cookie` hands one
     user's session to the next.
     """
-    headers[:] = [header for header in headers if not _is_to_caches(header[0].lower())]
-    headers.append((b"cache-control", b"no-store"))
-
-
-def _is_to_caches(name: bytes) -> bool:
-    return name in _TO_CACHES or name.endswith(_TO_CDNS)
+    kept = []
+    for header in headers:
+        name = header[0].lower()
+        if name not in _TO_CACHES and not name.endswith(_TO_CDNS):
+            kept.append(header)
+    kept.append((b"cache-control", b"no-store"))
+    headers[:] = kept

@@ -7,10 +7,11 @@ from uuid import UUID
 from roomkey.errors import SessionDataError
 from roomkey.wire import codec
 
-__all__ = ["NO_ID", "can_be_filed", "check", "text_of"]
+__all__ = ["NO_ID", "can_be_filed", "checked_text", "text_of"]
 
 NO_ID = "\0"  # the text of what is no ID: no user has it
 _TYPES = (int, str, UUID)
+_USUAL = 10**18  # integers below it are IDs of which nothing more has to be asked
 _LONGEST = 1000  # bytes; an index of PostgreSQL's takes 2,700
 
 
@@ -27,8 +28,8 @@ def text_of(user: object) -> str | None:
         return NO_ID
 
 
-def check(key: str | None, user: object) -> None:
-    """Refuse what is no user's ID. Two users must never be the same text.
+def checked_text(key: str, user: object) -> str | None:
+    """Return a user's ID as text, and refuse what is none. Two users must never be the same text.
 
     Args:
         key: the session key that it is the value of, for the error.
@@ -38,7 +39,9 @@ def check(key: str | None, user: object) -> None:
         SessionDataError: it is none.
     """
     if user is None:
-        return
+        return None
+    if type(user) is int and -_USUAL < user < _USUAL:
+        return str(user)
     if not _is_id(user):
         raise SessionDataError(
             f"session[{key!r}] is of type {type(user).__name__}; a user's ID is an int, a str or a UUID (or use "
@@ -52,6 +55,7 @@ def check(key: str | None, user: object) -> None:
         raise SessionDataError(
             f"session[{key!r}] holds a NUL or half a character (a lone surrogate), which databases do not keep"
         )
+    return text or None
 
 
 def can_be_filed(text: str) -> bool:

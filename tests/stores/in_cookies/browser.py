@@ -7,6 +7,7 @@ import re
 from roomkey import SessionMiddleware
 from roomkey.stores.cookie import CookieStore
 from roomkey.testing.clock import Clock
+from tests.driver import driver_of
 
 SECRET = "a secret that is long enough for every test here"
 OLDER = "an older secret that is long enough for these tests"
@@ -63,7 +64,7 @@ class Browser:
 
     @property
     def refused(self):
-        return dict(self.app.lifecycle.refused)
+        return dict(driver_of(self.app).refused)
 
 
 def scope_with(cookie, kind="http", **more):

@@ -11,10 +11,10 @@ import itsdangerous
 import pytest
 
 from roomkey import ConfigurationError, LoginTooOld, SessionDataError
+from roomkey.core.users import Sessions
 from roomkey.events import Created, Ended, LoadedWithOldKey, Refused, Rotated
 from roomkey.legacy import StarletteCookie
 from roomkey.testing.clock import Clock
-from roomkey.users import Sessions
 from tests.stores.in_cookies.browser import OLDER, SECRET, Browser, large, put, read, run, scope_with
 
 PINNED = (

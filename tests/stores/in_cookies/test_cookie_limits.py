@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from roomkey import ConfigurationError, SessionDataError
 from roomkey.stores.cookie import CookieStore
+from tests.driver import driver_of
 from tests.stores.in_cookies.browser import OLDER, SECRET, Browser, large, put, read
 
 # --- several cookies --------------------------------------------------------------------------------------------------
@@ -184,14 +185,14 @@ def test_every_byte_counts():
         for other in b"A-_z0189":
             if SMALL_VALUE[index] != other:
                 altered = SMALL_VALUE[:index] + bytes([other]) + SMALL_VALUE[index + 1 :]
-                assert SMALL.app.lifecycle._open(altered) is None, (index, other)
+                assert driver_of(SMALL.app).sealed.open(altered) is None, (index, other)
         for altered in (
             SMALL_VALUE[:index] + SMALL_VALUE[index + 1 :],
             SMALL_VALUE[:index],
             SMALL_VALUE[:index] + b"A" + SMALL_VALUE[index:],
         ):
-            assert SMALL.app.lifecycle._open(altered) is None, index
-    assert SMALL.app.lifecycle._open(SMALL_VALUE) is not None
+            assert driver_of(SMALL.app).sealed.open(altered) is None, index
+    assert driver_of(SMALL.app).sealed.open(SMALL_VALUE) is not None
 
 
 @pytest.mark.parametrize("size", range(50, 53))
@@ -261,7 +262,7 @@ def test_the_work_is_bounded(browser, monkeypatch):
     """Of thousands of cookies of these names, at most 8 are looked at."""
     browser.ask(put(data=large(7000)))
     opened = []
-    real = browser.app.lifecycle.sealer.__class__.open
+    real = driver_of(browser.app).sealed.sealer.__class__.open
     monkeypatch.setattr("roomkey.wire.seal.Sealer.open", lambda *a, **k: opened.append(1) or real(*a, **k))
     many = b"; ".join(
         b"session=1%s; session.%d=AAAABBBB%d" % (SMALL_VALUE[1:-4] + b"AAAA", n % 9, n) for n in range(3000)

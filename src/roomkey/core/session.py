@@ -1,85 +1,33 @@
 """Session: the dict that a handler holds.
 
-It knows what the handler did to it and asks its `Visit` (`roomkey.lifecycle`) for everything that needs the store.
+It knows what the handler did to it. For everything that needs the store it asks its transaction
+(`roomkey.core.transaction`), which is made when it is first needed.
 """
 
 from __future__ import annotations
 
 import copy
 import datetime as dt
-from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Protocol, SupportsIndex
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from math import inf
+from typing import TYPE_CHECKING, Any, Protocol
 
-from roomkey.errors import LoginTooOld, SessionEnded, StoreUnavailable
+from roomkey.core.intents import CSRF, FLASHES, MISSING, NOTHING, Change
+from roomkey.core.loaded import NOWHERE, Loaded
+from roomkey.core.tracked import TrackedDict
+from roomkey.errors import LoginTooOld, SessionDataError, SessionEnded, StoreUnavailable
 from roomkey.wire import codec
 
 if TYPE_CHECKING:
-    from roomkey.users import Sessions
+    from roomkey.core.users import Sessions
 
-__all__ = ["AS_IT_IS", "CSRF", "FLASHES", "MISSING", "NOTHING", "Asked", "Change", "Session", "drop_token"]
+__all__ = ["Session"]
 
-FLASHES = "_flashes"  # the session's key for messages that wait to be shown
-CSRF = "_csrf"  # the session's key for a user and the secrets that `roomkey.csrf` made for them; rotates with the ID
 _LONGEST = 1e11  # seconds
-AS_IT_IS: Final = -1.0  # no lifetime was asked for
 
 
-MISSING = b""  # in the place of a value's fingerprint: the key was not there
-
-
-class Change(NamedTuple):
-    """One call of `Session.change`, kept so that it can run again on a fresh value."""
-
-    key: str
-    function: Callable[[Any], Any]
-    default: Any
-    before: bytes | None  # fingerprint of the value that `function` got; None: it is none that a session keeps
-    after: bytes | None  # of the value that it returned
-
-    def run(self, value: Any) -> Any:
-        """Return the new value; raises TypeError where `function` gives none."""
-        value = self.function(value)
-        if value is None:
-            raise TypeError(f"change: the function for {self.key!r} returned None; it has to return the new value")
-        return value
-
-
-class Asked(NamedTuple):
-    """What a handler asked of its session that the content does not show."""
-
-    rotate: float | None = None  # seconds of grace; None: no rotation was asked for
-    ended: bool = False  # by `invalidate`
-    cleared: bool = False  # by `clear`: empty all the same when it is saved, it was a log-out
-    lifetime: float | None = AS_IT_IS  # seconds; None: the configuration's
-    reauthenticated: bool = False
-    changes: tuple[Change, ...] = ()
-    refused: Exception | None = None  # by a function of `change` that ran again: for who saves next to hear
-
-    @property
-    def needs_saving(self) -> bool:
-        """Whether there is something to save, be the content as it was or not."""
-        return (
-            self.rotate is not None or self.ended or self.cleared or self.lifetime != AS_IT_IS or self.reauthenticated
-        )
-
-    def then(self, later: Asked) -> Asked:
-        """Return what was asked, and what was asked after it."""
-        return Asked(
-            self.rotate if later.rotate is None else later.rotate,
-            self.ended or later.ended,
-            self.cleared or later.cleared,
-            self.lifetime if later.lifetime == AS_IT_IS else later.lifetime,
-            self.reauthenticated or later.reauthenticated,
-            later.changes if later.cleared else self.changes + later.changes,
-            later.refused if later.cleared else self.refused or later.refused,
-        )
-
-
-NOTHING = Asked()
-
-
-class Visit(Protocol):
-    """What a session asks of the request that it belongs to."""
+class Transaction(Protocol):
+    """What a session asks of its transaction."""
 
     @property
     def handle(self) -> str: ...
@@ -88,34 +36,72 @@ class Visit(Protocol):
     @property
     def expires_at(self) -> float: ...  # Unix seconds
     @property
-    def is_new(self) -> bool: ...
-    @property
     def authenticated_at(self) -> float | None: ...  # Unix seconds
     @property
     def sessions(self) -> Sessions: ...
     @property
     def user_key(self) -> str | None: ...
+    @property
+    def tried(self) -> Sequence[object]: ...  # writes that the store never answered
+    @property
+    def is_calm(self) -> bool: ...  # nothing is under way, unsure, owed to the browser, or to be moved in
     def now(self) -> float: ...  # Unix seconds
     def is_modified(self) -> bool: ...
-
-    unavailable: StoreUnavailable | None
-
+    def note(self, error: StoreUnavailable | None) -> None: ...  # what became of the handler's last question
     async def save(self) -> None: ...
     async def refresh(self) -> None: ...
 
 
-class Session(dict[str, Any]):
+class Origin(Protocol):
+    """What loaded a session."""
+
+    def open(self, session: Session) -> Transaction:
+        """Return a new transaction for a session."""
+        ...
+
+    @property
+    def clock(self) -> Callable[[], float]: ...  # returns Unix seconds
+
+
+class _Done:
+    """What `regenerate_id` returns: it can be awaited, as some frameworks do, and there is nothing to wait for."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from ()
+
+
+class Session(TrackedDict):
     """The session of one request: a dict with string keys, kept on the server.
 
     Everything that works on a dict works on it; changes deep inside values count. It is saved when the response
     starts. See `roomkey.wire.codec` for the types that it keeps.
     """
 
-    # Class attributes, so that the session of a request that does not touch it costs one allocation.
-    _accessed = False
-    _asked = NOTHING
-    _put: set[str] | None = None  # keys that were assigned since it was last saved; None: no key
-    _visit: Visit | None = None
+    __slots__ = (
+        "__weakref__",
+        "_at",
+        "_fresh_until",
+        "_has_started",
+        "_intents",
+        "_origin",
+        "_peer",
+        "_sent",
+        "_transaction",
+    )
+
+    # All of it in one step, also what belongs to `TrackedDict`: one is made for every request.
+    def __init__(self, content: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **more: Any) -> None:
+        dict.__init__(self, content, **more)
+        self._accessed = self._changed = self._shared = self._has_started = False
+        self._put = None
+        self._intents = NOTHING
+        self._at: Loaded = NOWHERE  # as loaded or last saved
+        self._origin: Origin | None = None  # None: it belongs to no request
+        self._transaction: Transaction | None = None
+        self._fresh_until = inf  # Unix seconds; later than that, a renewal is due
+        self._sent: Sequence[tuple[bytes, bytes]] = ()  # the request's headers
+        # The client's address, as the server gave it; None: it is not to be recorded.
+        self._peer: tuple[Any] | None = None
 
     # --- what a handler calls -------------------------------------------------------------------------------------
 
@@ -131,9 +117,9 @@ class Session(dict[str, Any]):
         """
         if not 0 <= grace < float("inf"):
             raise ValueError(f"rotate: grace is {grace!r}; it takes seconds, 0 or more")
-        self._accessed = True
+        self._accessed = self._changed = True
         dict.pop(self, CSRF, None)
-        self._asked = self._asked._replace(rotate=float(grace))
+        self._intents = self._intents._replace(rotate=float(grace))
 
     def invalidate(self) -> None:
         """End the session: its data is gone, its store entry is deleted and its cookie is taken back.
@@ -141,7 +127,7 @@ class Session(dict[str, Any]):
         What is put into the session afterwards, in the same request, starts a new one with a new ID.
         """
         self.clear()
-        self._asked = self._asked._replace(ended=True)
+        self._intents = self._intents._replace(ended=True)
 
     def change(self, key: str, function: Callable[[Any], Any], default: Any = None) -> Any:
         """Read, modify and write one key, so that no concurrent request can undo it.
@@ -159,7 +145,7 @@ class Session(dict[str, Any]):
         Raises:
             TypeError: `function` returned None, as one does that alters its argument and forgets to return it.
         """
-        self._accessed = True
+        self._accessed = self._changed = True
         if dict.__contains__(self, key):
             value = dict.__getitem__(self, key)
             before = codec.fingerprint(value)
@@ -168,7 +154,9 @@ class Session(dict[str, Any]):
         change = Change(key, function, default, before, None)
         value = change.run(value)
         change = change._replace(after=codec.fingerprint(value))
-        self._asked = self._asked._replace(changes=(*self._asked.changes, change))
+        if type(value) not in codec.IMMUTABLE:
+            self._shared = True
+        self._intents = self._intents._replace(changes=(*self._intents.changes, change))
         dict.__setitem__(self, key, value)
         return value
 
@@ -187,7 +175,7 @@ class Session(dict[str, Any]):
         if seconds is not None and not (_is_number(seconds) and 0 < seconds < _LONGEST):
             raise ValueError(f"remember: seconds is {seconds!r}; it takes a number above 0, or None")
         self._accessed = True
-        self._asked = self._asked._replace(lifetime=None if seconds is None else float(seconds))
+        self._intents = self._intents._replace(lifetime=None if seconds is None else float(seconds))
 
     @property
     def authenticated_at(self) -> dt.datetime | None:
@@ -198,9 +186,9 @@ class Session(dict[str, Any]):
 
     def reauthenticated(self) -> None:
         """Say that the same user has just proved who they are again; the session gets a new ID (OWASP ASVS 7.2.4)."""
-        self._accessed = True
+        self._accessed = self._changed = True
         dict.pop(self, CSRF, None)
-        self._asked = self._asked._replace(reauthenticated=True)
+        self._intents = self._intents._replace(reauthenticated=True)
 
     def require_recent(self, seconds: float) -> None:
         """Refuse a dangerous step when the log-in is too long ago (OWASP ASVS 7.5.1).
@@ -282,8 +270,8 @@ class Session(dict[str, Any]):
             SessionDataError: a value cannot be stored.
             SessionEnded: the session was ended meanwhile.
             ResponseStarted: it needs a cookie that can no longer be sent.
-            StoreUnavailable: the store did not say that it did it, and may have all the same. Let this error out of the
-                handler, which is then a 503: to save again may run the functions of `change` a second time.
+            StoreUnavailable: the store did not say that it did it, and may have all the same. The next save finds out
+                and counts nothing twice; where that cannot be found out, it raises StoreUnavailable again.
         """
         await self._attached().save()
 
@@ -307,17 +295,42 @@ class Session(dict[str, Any]):
     def is_new(self) -> bool:
         """Whether this request found no session: nothing was loaded."""
         self._accessed = True
-        return self._attached().is_new
+        self._attached()
+        return not self._at.exists
 
     @property
     def accessed(self) -> bool:
-        """Whether anything read or wrote the session in this request."""
+        """Whether anything read or wrote the session in this request. Frameworks may assign it."""
         return self._accessed
+
+    @accessed.setter
+    def accessed(self, value: bool) -> None:
+        self._accessed = bool(value)
 
     @property
     def modified(self) -> bool:
-        """Whether the session differs from what was loaded, or was asked to rotate or end."""
+        """Whether the session differs from what was loaded, or was asked to rotate or end.
+
+        Assign True to have it saved in any case. False takes that back. Other changes are saved all the same.
+        """
         return self._attached().is_modified()
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        self._accessed = True
+        if value:
+            self._changed = True
+        if value != self._intents.marked:
+            self._intents = self._intents._replace(marked=bool(value))
+
+    def mark_modified(self) -> None:
+        """Have the session saved, be it as it was or not."""
+        self.modified = True
+
+    def regenerate_id(self) -> Awaitable[None]:
+        """As `rotate()`, under the name that other libraries have for it. It may be awaited, and need not be."""
+        self.rotate()
+        return _Done()
 
     @property
     def created_at(self) -> dt.datetime:
@@ -331,14 +344,43 @@ class Session(dict[str, Any]):
         self._accessed = True
         return dt.datetime.fromtimestamp(self._attached().expires_at, dt.UTC)
 
-    def mark_accessed(self) -> None:
-        """Count the session as used. Starlette calls this whenever a handler says `request.session`."""
-        self._accessed = True
+    # --- what the session manager asks ----------------------------------------------------------------------------
 
-    def _attached(self) -> Visit:
-        if self._visit is None:
-            raise RuntimeError("this Session belongs to no request; take it from request.session")
-        return self._visit
+    def _attached(self) -> Transaction:
+        """Return the session's transaction; it is made when something first asks for it."""
+        if self._transaction is None:
+            if self._origin is None:
+                raise RuntimeError("this Session belongs to no request; take it from request.session")
+            self._transaction = self._origin.open(self)
+        return self._transaction
+
+    def _is_quiet(self) -> bool:
+        """Whether there is nothing to save, to renew, to wait for or to tell the browser.
+
+        Most requests end here. It may say no where a commit would find nothing to do.
+        """
+        if self._changed or self._shared or self._transaction is not None or self._intents is not NOTHING:
+            return self._is_quiet_after_all()
+        return not self._accessed or self._origin is None or self._origin.clock() < self._fresh_until
+
+    def _is_quiet_after_all(self) -> bool:
+        if self._changed or self._intents is not NOTHING:
+            return False
+        if self._transaction is not None and not self._transaction.is_calm:
+            return False
+        if not self._accessed:
+            return True
+        if self._shared and not self._is_same():
+            return False
+        return self._at is NOWHERE or self._origin is None or self._origin.clock() < self._fresh_until
+
+    def _is_same(self) -> bool:
+        """Whether the content is what was loaded or last saved."""
+        at = self._at
+        try:
+            return at is not NOWHERE and codec.encode(dict(dict.items(self)), at.facts) == at.encoded
+        except SessionDataError:
+            return False
 
     def _set_content(self, content: Mapping[str, Any]) -> None:
         """Put `content` in the place of all that is in the session; nothing empties it, which is a log-out."""
@@ -346,121 +388,9 @@ class Session(dict[str, Any]):
             self.clear()
             return
         self._accessed = True
-        self._asked = self._asked._replace(changes=(), refused=None)
+        self._intents = self._intents._replace(changes=(), refused=None)
         super().clear()
         self.update(content)
-
-    def _plain(self) -> dict[str, Any]:
-        """Return a plain copy without counting as used. (`dict.copy` would go through `__iter__`, 20 times slower.)"""
-        return dict(dict.items(self))
-
-    # --- dict, so that use is seen --------------------------------------------------------------------------------
-
-    def __getitem__(self, key: str) -> Any:
-        self._accessed = True
-        return super().__getitem__(key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        self._accessed = True
-        return super().get(key, default)
-
-    def __contains__(self, key: object) -> bool:
-        self._accessed = True
-        return super().__contains__(key)
-
-    def __len__(self) -> int:
-        self._accessed = True
-        return super().__len__()
-
-    def __iter__(self) -> Iterator[str]:
-        self._accessed = True
-        return super().__iter__()
-
-    def __reversed__(self) -> Iterator[str]:
-        self._accessed = True
-        return super().__reversed__()
-
-    def keys(self) -> KeysView[str]:  # type: ignore[override]  # dict_keys is a KeysView
-        self._accessed = True
-        return super().keys()
-
-    def values(self) -> ValuesView[Any]:  # type: ignore[override]
-        self._accessed = True
-        return super().values()
-
-    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
-        self._accessed = True
-        return super().items()
-
-    def __eq__(self, other: object) -> bool:
-        self._accessed = True
-        return super().__eq__(other)
-
-    def __ne__(self, other: object) -> bool:
-        self._accessed = True
-        return super().__ne__(other)
-
-    __hash__ = None
-
-    def __or__(self, other: Any) -> Any:
-        self._accessed = True
-        return self._plain() | other
-
-    def __ror__(self, other: Any) -> Any:
-        self._accessed = True
-        return other | self._plain()
-
-    def __ior__(self, other: Any) -> Session:  # type: ignore[override]
-        self.update(other)
-        return self
-
-    def copy(self) -> dict[str, Any]:
-        """Return a plain dict with the same content."""
-        self._accessed = True
-        return self._plain()
-
-    __copy__ = copy
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
-        return copy.deepcopy(self.copy(), memo)
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        raise TypeError("a Session cannot be pickled; pickle session.copy() instead")
-
-    def __repr__(self) -> str:
-        # Session data does not belong into logs; `session.copy()` shows it.
-        return f"<Session with {dict.__len__(self)} key(s)>"
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self._accessed = True
-        super().__setitem__(key, value)
-        if self._put is None:
-            self._put = {key}
-        else:
-            self._put.add(key)
-
-    def __delitem__(self, key: str) -> None:
-        self._accessed = True
-        super().__delitem__(key)
-
-    def pop(self, *args: Any) -> Any:
-        self._accessed = True
-        return super().pop(*args)
-
-    def popitem(self) -> tuple[str, Any]:
-        self._accessed = True
-        return super().popitem()
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        if key not in self:
-            self[key] = default
-        return super().__getitem__(key)
-
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        self._accessed = True
-        given = dict(*args, **kwargs)
-        super().update(given)
-        self._put = (self._put or set()).union(given)
 
     def clear(self) -> None:
         """Empty the session; if it is still empty when the request ends, it ends.
@@ -468,16 +398,8 @@ class Session(dict[str, Any]):
         A user who is put into it after this has logged in, also the one who was there before. Deleting the last key
         ends the session too, unless another request put something into it meanwhile.
         """
-        self._accessed = True
-        self._asked = self._asked._replace(cleared=True, changes=(), refused=None)
+        self._intents = self._intents._replace(cleared=True, changes=(), refused=None)
         super().clear()
-
-
-def drop_token(data: dict[str, Any], user: str | None) -> None:
-    """Forget the secrets of `roomkey.csrf`, unless made for this user: tokens do not outlive a change."""
-    kept = dict.get(data, CSRF)
-    if kept is not None and not (isinstance(kept, list) and kept and kept[0] == user):
-        dict.pop(data, CSRF)
 
 
 def _is_number(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""Sessions: a user's key cards, listed and revoked."""
+"""Sessions: a user's sessions, listed and revoked."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ import enum
 import functools
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 from uuid import UUID
 
 from roomkey.config import SessionConfig
+from roomkey.core.loaded import Stored
+from roomkey.core.registry import Registry
+from roomkey.core.reporting import Reporter
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.lifecycle import Lifecycle
 from roomkey.stores.base import Record
 from roomkey.stores.cookie import CookieStore
-from roomkey.visit import Gone, Place
 from roomkey.wire.user_ids import text_of
-
-if TYPE_CHECKING:
-    from roomkey.session import Session
 
 __all__ = ["SessionInfo", "Sessions"]
 
@@ -29,7 +27,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 
 def _notes_outages(method: _Method) -> _Method:
-    """Have the request that asks know that the store is down: its framework may make an error page of the exception."""
+    """Have the request that asks know that the store is down: its framework may let nobody else have the exception."""
 
     @functools.wraps(method)
     async def asks(self: Sessions, *args: Any, **kwargs: Any) -> Any:
@@ -41,9 +39,33 @@ def _notes_outages(method: _Method) -> _Method:
             raise
         finally:
             if self._current is not None:
-                self._current._attached().unavailable = unavailable
+                self._current._attached().note(unavailable)
 
     return cast(_Method, asks)
+
+
+class Asking(Protocol):
+    """A session that asks, or that is to be kept: `request.session`."""
+
+    @property
+    def handle(self) -> str: ...
+
+    def _attached(self) -> Noting: ...
+
+
+class Noting(Protocol):
+    """The transaction of a session that asks."""
+
+    def note(self, error: StoreUnavailable | None) -> None: ...
+
+
+class HasRegistry(Protocol):
+    """What an app made of its configuration."""
+
+    config: SessionConfig
+
+    @property
+    def registry(self) -> Registry: ...
 
 
 class Whose(enum.Enum):
@@ -80,18 +102,22 @@ class Sessions:
             is asked.
     """
 
-    def __init__(self, config: SessionConfig | Lifecycle, *, current: Session | None = None) -> None:
-        if not isinstance(config, SessionConfig | Lifecycle):
+    def __init__(self, config: SessionConfig | HasRegistry, *, current: Asking | None = None) -> None:
+        made: HasRegistry | None = (
+            cast(HasRegistry, config) if isinstance(getattr(config, "registry", None), Registry) else None
+        )
+        settings = config if made is None else made.config
+        if not isinstance(settings, SessionConfig):
             raise ConfigurationError(
                 f"Sessions: got {type(config).__name__}; it takes the app's SessionConfig (middleware.config)"
             )
-        self._lifecycle = config if isinstance(config, Lifecycle) else Lifecycle(config)
-        self._current = current
-        if isinstance(self._lifecycle.config.store, CookieStore):
+        if isinstance(settings.store, CookieStore):
             raise ConfigurationError(
                 "store: cookie:// keeps nothing on the server: there is no list, and nothing to revoke; to end all "
                 "sessions, give a new secret_key"
             )
+        self._registry = Registry(settings, Reporter(settings.on_event).report) if made is None else made.registry
+        self._current = current
 
     @_notes_outages
     async def of(self, user: User) -> list[SessionInfo]:
@@ -124,16 +150,16 @@ class Sessions:
             StoreUnavailable: the store does not answer.
         """
         found = await self._find(handle)
-        if not isinstance(found, Place):
+        if found is None:
             return False
         if user is not Whose.ANYBODYS:
             whose = text_of(user)
             if whose is None or whose != found.record.user:
                 return False
-        return await self._lifecycle.end(found, "revoked")
+        return await self._registry.end(found, "revoked")
 
     @_notes_outages
-    async def revoke_all(self, user: User, *, keep: Session | str | None = None) -> int:
+    async def revoke_all(self, user: User, *, keep: Asking | str | None = None) -> int:
         """End all sessions of a user: after a change of password, say (OWASP ASVS 7.4.3).
 
         Args:
@@ -152,8 +178,8 @@ class Sessions:
         # Others may rotate it meanwhile. Asked after the list: wherever the list has met it, it stays.
         spared = set[str]()
         await self._find(handle, spared)
-        theirs = [Place(key, record, b"") for key, record in live if key not in spared]
-        return sum([await self._lifecycle.end(place, "revoked") for place in theirs])
+        theirs = [Stored(key, record, b"") for key, record in live if key not in spared]
+        return sum([await self._registry.end(stored, "revoked") for stored in theirs])
 
     @_notes_outages
     async def end_all(self) -> None:
@@ -163,28 +189,29 @@ class Sessions:
             ConfigurationError: the store cannot do that; the message says what can.
             StoreUnavailable: it does not answer.
         """
-        await self._lifecycle.store.wipe()
+        await self._registry.store.wipe()
 
-    async def _find(self, handle: str, way: set[str] | None = None) -> Place | Gone:
-        return await self._lifecycle.current(handle, None, b"", way) if _is_handle(handle) else Gone.ENDED
+    async def _find(self, handle: str, way: set[str] | None = None) -> Stored | None:
+        return await self._registry.current_of(handle, way=way) if _is_handle(handle) else None
 
     async def _live(self, user: User) -> list[tuple[str, Record]]:
         whose = text_of(user)
-        return [] if whose is None else await self._lifecycle.sessions_of(whose)
+        return [] if whose is None else await self._registry.of_user(whose)
 
     def _info(self, key: str, record: Record, here: str) -> SessionInfo:
+        rules = self._registry.rules
         return SessionInfo(
             handle=key,
             user=record.user or "",
             created_at=_moment(record.created_at),
-            last_used_at=_moment(self._lifecycle.last_used(record)),
-            expires_at=_moment(self._lifecycle.end_of(record.created_at, record.expires_at)),
+            last_used_at=_moment(rules.clocks.last_used(rules.clock(), record)),
+            expires_at=_moment(rules.clocks.end_of(record.created_at, record.expires_at)),
             ip=record.ip,
             user_agent=record.user_agent,
             is_current=key == here,
         )
 
-    def _handle_of(self, session: Session | None) -> str:
+    def _handle_of(self, session: Asking | None) -> str:
         return "" if session is None else session.handle
 
 

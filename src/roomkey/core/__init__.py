@@ -1,0 +1,24 @@
+"""The core: what becomes of a session. It knows stores by their protocol, and neither ASGI nor any framework.
+
+Read it in this order:
+
+intents      what a handler asks of its session beside changing the content
+tracked      a dict that notes how it was used
+session      Session: the dict that a handler holds
+loaded       what was read, what a commit takes, what was tried, as values
+renewal      every rule about time
+rules        whose a session is, and how large it may be
+tombstones   what a rotation leaves under the old ID
+merge        what several requests did to one session, key by key
+plan         what a commit does, decided by one pure function
+reply        what the response does with the cookie
+state        what one request knows of its session
+registry     the sessions in a store: found, listed, ended, purged
+committer    what carries plans out; swaps: in a store, by compare-and-swap
+turns        requests of this process that change one session take turns
+transaction  one request's dealings with its session
+cards        signed cookie values that were verified lately
+loader       from a card to a session
+users        Sessions: a user's sessions, listed and revoked
+reporting    events and counts
+"""

@@ -1,0 +1,76 @@
+"""What carries plans out: a store's committer, or that of the browsers' cookies."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from roomkey.core.loaded import Draft, Loaded
+from roomkey.core.registry import Registry
+from roomkey.core.reporting import Reporter
+from roomkey.core.state import RequestState
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from roomkey.config import SessionConfig
+
+__all__ = ["Committer"]
+
+
+class Committer(ABC):
+    """Commits the sessions of one configuration; made once.
+
+    Args:
+        config: the configuration.
+        reporter: is told what happens.
+    """
+
+    marks = False  # whether a write may stay unanswered, so that it has to be recognised later
+
+    def __init__(self, config: SessionConfig, reporter: Reporter) -> None:
+        self.config, self.reporter = config, reporter
+        self.registry = Registry(config, reporter.report)
+        self.rules = self.registry.rules
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether a commit may wait for something."""
+        return False
+
+    @abstractmethod
+    async def commit(self, state: RequestState, draft: Draft) -> None:
+        """Do what `draft` asks, whatever others did meanwhile; says in `state` and its `reply` what came of it.
+
+        Raises:
+            SessionDataError: nothing was saved.
+            ResponseStarted: nothing was saved.
+            StoreUnavailable: the store did not acknowledge.
+        """
+
+    def start(self, state: RequestState, draft: Draft) -> Coroutine[Any, Any, None] | None:
+        """As `commit`. None: it is done already. A coroutine: it does the rest."""
+        return self.commit(state, draft)
+
+    @abstractmethod
+    async def latest(self, at: Loaded) -> Loaded | None:
+        """Return a session as it is now; None: it has ended, or is out of reach."""
+
+    @abstractmethod
+    async def confirm(self, state: RequestState) -> None:
+        """Look again at an early decision to give a card, which may have died since."""
+
+    def has_room(self, state: RequestState, encoded: bytes) -> bool:
+        """Whether a session that is only to be renewed can be."""
+        return True
+
+    def must_finish(self, state: RequestState) -> bool:
+        """Whether a commit goes on when its request is cancelled: done or not, nobody would know."""
+        return False
+
+    def run_to_its_end(self, work: Coroutine[Any, Any, bool]) -> Coroutine[Any, Any, bool]:
+        """Run a commit that must not be cut off."""
+        return work
+
+    async def finish(self) -> None:  # noqa: B027  # most committers have nothing that goes on
+        """Wait for what goes on by itself, before the store closes."""

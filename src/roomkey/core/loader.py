@@ -1,0 +1,233 @@
+"""Loads the session of a request from the cards that its browser sent.
+
+A card is the signed value of Roomkey's cookie. Where the store answers without waiting, so does a loader.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
+from math import inf
+from types import CoroutineType
+from typing import Any
+
+from roomkey.core.cards import Card, Cards
+from roomkey.core.committer import Committer
+from roomkey.core.loaded import CURRENT, NOWHERE, Loaded, Stale, Stored
+from roomkey.core.renewal import LATE
+from roomkey.core.reporting import Reason
+from roomkey.core.session import Session
+from roomkey.core.swaps import StoreCommitter
+from roomkey.core.transaction import Transaction
+from roomkey.events import LoadedWithOldKey
+from roomkey.stores.base import Record, Unreadable
+from roomkey.wire import codec
+from roomkey.wire.user_ids import text_of
+
+__all__ = ["Loader", "Otherwise", "StoreLoader"]
+
+_new = tuple.__new__  # as `Loaded(...)`, in half the time
+Otherwise = Callable[[list[bytes]], Awaitable[Session]]
+
+
+class Loader(ABC):
+    """Loads the sessions of one configuration; made once.
+
+    Args:
+        committer: commits them.
+        session_class: what a handler gets; `Session` or a subclass.
+    """
+
+    def __init__(self, committer: Committer, session_class: type[Session]) -> None:
+        self.committer, self.session_class = committer, session_class
+        self.rules, self.reporter = committer.rules, committer.reporter
+        self.clock, self._clocks = self.rules.clock, self.rules.clocks
+
+    @abstractmethod
+    def load(self, cards: list[bytes], otherwise: Otherwise | None = None) -> Session | Coroutine[Any, Any, Session]:
+        """Return the session of a request that brought these cards, or a coroutine that does.
+
+        The first genuine card whose session lives counts.
+
+        Args:
+            cards: the values of Roomkey's own cookie.
+            otherwise: is asked where none of them is genuine.
+
+        Raises:
+            StoreUnavailable: whether there is a session cannot be known.
+        """
+
+    def load_one(self, value: bytes, otherwise: Otherwise | None = None) -> Session | Coroutine[Any, Any, Session]:
+        """As `load`, for a request that brought one card."""
+        return self.load([value], otherwise)
+
+    @abstractmethod
+    def is_stranger(self, card: bytes) -> bool:
+        """Whether `card` has the form of one, and names a secret key that is none of ours."""
+
+    def anonymous(self) -> Session:
+        """Return the session of a request that brought no card."""
+        session = self.session_class()
+        session._origin = self
+        return session
+
+    def open(self, session: Session) -> Transaction:
+        """Return a new transaction for a session."""
+        return Transaction(self.committer, session)
+
+    def refuse(self, reason: Reason) -> Session:
+        """Count what was no session, and return that of an anonymous request."""
+        self.reporter.refuse(reason)
+        return self.anonymous()
+
+    def strangers(self, cards: list[bytes]) -> Session:
+        """Return the session of a request none of whose cards is genuine; warn where that is for want of a key."""
+        if not cards:
+            return self.anonymous()
+        if not any(self.is_stranger(card) for card in cards):
+            return self.refuse("card")
+        self.reporter.warn_once(
+            "strangers",
+            "a session cookie was signed by a secret key that is not in secret_key; if users are logged out at random, "
+            "each worker makes a key of its own when it starts: give all of them the same",
+        )
+        return self.refuse("key")
+
+
+class StoreLoader(Loader):
+    """Loads sessions from a store."""
+
+    def __init__(self, committer: StoreCommitter, session_class: type[Session]) -> None:
+        super().__init__(committer, session_class)
+        self.keyring, self.registry = committer.keyring, committer.registry
+        self.store, self.envelope = committer.store, committer.envelope
+        self.cards = Cards(committer.keyring, committer.envelope)
+        self._load_now = committer.store.load_now
+        self._is_plain = not committer.config.seal
+        self._user_key = self.rules.user_key
+        # With one secret key, nothing can have been made with another.
+        self._has_old_keys = len(committer.config.secret_key.values) > 1
+
+    def is_stranger(self, card: bytes) -> bool:
+        return self.keyring.is_stranger(card)
+
+    def load(self, cards: list[bytes], otherwise: Otherwise | None = None) -> Session | Coroutine[Any, Any, Session]:
+        if len(cards) == 1:
+            return self.load_one(cards[0], otherwise)
+        if not any(map(self.cards.verify, cards)) and otherwise is None:
+            return self.strangers(cards)
+        return self._search(cards, otherwise)
+
+    def load_one(self, value: bytes, otherwise: Otherwise | None = None) -> Session | Coroutine[Any, Any, Session]:
+        """As `load`, for a request that brought one card."""
+        card = self.cards.young.get(value) or self.cards.verify(value)
+        if card is None:
+            return self.strangers([value]) if otherwise is None else self._search([value], otherwise)
+        try:
+            answer = self._load_now(card.key)
+        except Unreadable:
+            return self.refuse("damaged")
+        if type(answer) is Record and answer.successor is None:
+            return self._opened(card.key, answer, card.secret, card)
+        return self._look_for(card, answer)
+
+    async def _look_for(self, card: Card, answer: Record | CoroutineType[Any, Any, Record | None] | None) -> Session:
+        """Load the session of the only card, which the store has begun to look for."""
+        try:
+            record = await answer if type(answer) is CoroutineType else answer
+        except Unreadable:
+            return self.refuse("damaged")
+        return await self._found(card, record)
+
+    async def _search(self, cards: list[bytes], otherwise: Otherwise | None) -> Session:
+        # Another site below the same domain may have put a card before ours, and so may an earlier `path` or `domain`.
+        refused: Session | None = None
+        may_begin = True
+        for value in cards:
+            card = self.cards.verify(value)
+            if card is None:
+                continue
+            try:
+                session = await self._found(card, await self.store.load(card.key))
+            except Unreadable:
+                session = self.refuse("damaged")
+            if session._at is not NOWHERE:
+                return session
+            refused = session
+            may_begin = may_begin and _may_begin(session)
+        if refused is not None:
+            if not may_begin and _may_begin(refused):
+                self.open(refused).may_begin = False
+            return refused
+        return self.strangers(cards) if otherwise is None else await otherwise(cards)
+
+    async def _found(self, card: Card, record: Record | None) -> Session:
+        """Return the session of a request with this card, which led to this record."""
+        if record is None:
+            return self.refuse("unknown")
+        if record.successor is not None:
+            return await self.follow(record, card.secret)
+        return self._opened(card.key, record, card.secret, card)
+
+    def opened(self, stored: Stored) -> Session:
+        """Return the session in a record; an anonymous one where it has expired or cannot be read.
+
+        Another response carries its card, and this one sends none.
+        """
+        return self._opened(stored.key, stored.record, stored.secret, None)
+
+    def _opened(self, key: str, record: Record, secret: bytes, card: Card | None) -> Session:
+        try:
+            encoded = record.data if self._is_plain else self.envelope.open(record.data, key, secret)
+            data, facts = codec.decode_with_facts(encoded)
+        except codec.DamagedData:
+            over = self._clocks.is_over(self.clock(), record)
+            return self.refuse("unknown" if over else "damaged")
+        fresh_until = self._clocks.fresh_while(self.clock(), record, facts)
+        if fresh_until is None:
+            return self.refuse("unknown")
+        user = None
+        if self._user_key is not None:
+            value = data.get(self._user_key)
+            user = (value or None) if type(value) is str else text_of(value)
+            if record.user != user:
+                return self.refuse("damaged")  # filed under one user, and holding another's session: the store errs
+        session_id, stale = None, CURRENT
+        if card is not None:
+            session_id = card.session_id
+            if self._has_old_keys:
+                stale = self._stale(card, record)
+        session = self.session_class(data)
+        session._origin = self
+        session._at = _new(Loaded, (key, record, secret, encoded, facts, user, session_id, stale))
+        # An empty session ends where it is used, and an old card is signed anew: whatever the time.
+        session._fresh_until = fresh_until if data and stale is CURRENT else -inf
+        return session
+
+    def _stale(self, card: Card, record: Record) -> Stale:
+        """Return what was made with another secret key than the first."""
+        stale = Stale.CARD if card.is_old else CURRENT
+        if self.envelope.is_old(record.data):
+            stale = Stale.DATA
+        if stale is not CURRENT:
+            self.reporter.report(LoadedWithOldKey(card.key))
+        return stale
+
+    async def follow(self, tombstone: Record, secret: bytes) -> Session:
+        """Return the session of a request with an old ID. It sends no cookie: another response carries the new one."""
+        try:
+            stored = await self.registry.in_grace(tombstone, secret)
+        except codec.DamagedData:
+            return self.refuse("damaged")
+        if stored is not None:
+            return self.opened(stored)
+        session = self.refuse("rotated")
+        # Sent before the browser had the new cookie, which an anonymous session's must not overwrite.
+        if self._clocks.serves(self.clock(), tombstone, LATE):
+            self.open(session).may_begin = False
+        return session
+
+
+def _may_begin(session: Session) -> bool:
+    transaction = session._transaction
+    return not isinstance(transaction, Transaction) or transaction.may_begin

@@ -1,0 +1,373 @@
+"""What a commit does, decided by one pure function. No store, no event loop, no clock.
+
+`plan` is called with the session as it was loaded and as it is stored now. For the first try the two are the same.
+After a lost swap it is called again with what is stored by then. The rows are what the request wants, the columns what
+is stored, and each cell is one step:
+
+                 | as loaded    | newer, the same user's        | somebody logged in meanwhile      | gone
+    -------------+--------------+-------------------------------+-----------------------------------+---------------
+    begins one   | BEGIN        | -                             | -                                 | -
+    keeps it     | RENEW        | RENEW, if it is due there     | LOSE                              | LOSE
+    changes it   | SAVE         | SAVE: merged                  | SAVE: merged, unseen              | LOSE
+    logs in      | ROTATE       | ROTATE: merged                | as for gone, unless the same user | BEGIN: its own
+    other user   | ROTATE       | ROTATE: only what it put in   | as for gone                       | BEGIN: its own
+    empties it   | END          | SAVE: what others put in, or END | SAVE: less what was loaded     | LOSE
+    logs out     | END          | END                           | SAVE: less what was loaded        | LOSE
+
+"Unseen": the session belongs to somebody who logged in while this request ran. The changes of the request are saved,
+and it is shown nothing of that session.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+from roomkey.core.intents import CSRF, FLASHES, NOTHING
+from roomkey.core.loaded import CURRENT, NOWHERE, Attempt, Draft, Loaded, Stale
+from roomkey.core.merge import doubt, left_for, merge, own
+from roomkey.core.reply import CLEAR, GIVE, KEEP, Cookie
+from roomkey.core.rules import Rules, logs_in
+from roomkey.core.tombstones import Kind, tombstone
+from roomkey.errors import ResponseStarted, StoreUnavailable
+from roomkey.stores.base import Record
+from roomkey.wire import codec
+from roomkey.wire.codec import NO_FACTS, Facts
+
+__all__ = ["Case", "Client", "Plan", "Step", "is_for", "need_cookie", "plan", "settled"]
+
+Client = tuple[str | None, str | None]  # IP address and user agent of a log-in; None: not recorded
+
+
+class Step(enum.Enum):
+    """What is done in the store."""
+
+    NOTHING = "nothing"
+    BEGIN = "begin"  # a new record
+    RENEW = "renew"  # a later expiry, and the card signed anew
+    SAVE = "save"  # a new version
+    ROTATE = "rotate"  # a new version under a new ID
+    END = "end"
+    LOSE = "lose"  # nothing: the session has ended, or is another user's
+
+
+_SAVE, _BEGIN = Step.SAVE, Step.BEGIN  # bound once: to look up a member of an enumeration takes longer than a call
+
+
+class Case(NamedTuple):
+    """Everything that a commit is decided on."""
+
+    was: Loaded  # what this request loaded, or last saved
+    draft: Draft
+    fresh: Loaded | None  # what is stored now: at first the same; None: ended, or out of reach
+    now: float  # Unix seconds
+    can_set_cookie: bool = True
+    moves_in: bool = False  # an old library's session, which is saved with the first response that gives its cookie
+    may_begin: bool = True  # whether a session may begin that nobody is logged into
+    client: Client = (None, None)
+    tried: tuple[Attempt, ...] = ()  # writes that may have been done, or not
+
+    @property
+    def ends(self) -> bool:
+        """Whether the session that was loaded is to end. What the draft holds beside that begins another."""
+        return self.draft.intents.ended or not self.draft.content
+
+    @property
+    def user_asks(self) -> bool:
+        """Whether something else than a renewal is asked for."""
+        return (
+            self.draft.encoded != self.was.encoded
+            or self.draft.intents.needs_saving
+            or self.moves_in
+            or self.was.stale is Stale.DATA
+            or self.tried != ()
+        )
+
+
+class Plan(NamedTuple):
+    """What is to be done, and what is so afterwards."""
+
+    step: Step
+    over: Loaded = NOWHERE  # what is swapped, or ended
+    record: Record = NOWHERE.record  # as it is to be stored; its data is not sealed yet
+    facts: Facts = NO_FACTS
+    content: dict[str, Any] | None = None  # what the session holds afterwards; None: what it holds already
+    cookie: Cookie = KEEP
+    tombstone: Record | None = None  # ROTATE: what is left under the old ID; its successor is named later
+    unseen: bool = False  # the session is somebody's who logged in meanwhile
+    is_lost: bool = False  # what the request changed is dropped
+    then: Plan | None = None  # END: the session that begins after it
+
+
+def is_for(rules: Rules, case: Case, owner: str | None) -> bool:
+    """Whether a session that is `owner`'s by now may take what this request did."""
+    user = None if case.ends else rules.user_of(case.draft.content)
+    return user == case.was.user or owner in (None, user, case.was.user)
+
+
+def plan(rules: Rules, case: Case) -> Plan:
+    """Decide what to do.
+
+    Functions of `Session.change` run again where somebody else has saved meanwhile. They are the handler's.
+
+    Raises:
+        SessionDataError: a value cannot be stored, all of it is too large, or the user's ID is none.
+        ResponseStarted: it needs a cookie, and none can go out.
+        Exception: what a function of `Session.change` raised.
+    """
+    was, draft = case.was, case.draft
+    if not was.exists:
+        return _begin(rules, case, draft, was)
+    # Most writes are other content, and nothing else.
+    if case.fresh is was and draft.intents is NOTHING and draft.content and draft.encoded != was.encoded:
+        user = rules.user_of(draft.content)
+        if user == was.user == was.record.user and not (case.moves_in or case.tried):
+            return _plain_save(rules, case, was)
+    if case.fresh is None:
+        return _gone(rules, case)
+    if case.ends:
+        return _end(rules, case, case.fresh)
+    if not case.user_asks:
+        return _renew(rules, case, case.fresh)
+    return _save(rules, case, case.fresh)
+
+
+def _begin(rules: Rules, case: Case, draft: Draft, was: Loaded = NOWHERE) -> Plan:
+    """A new session with this content. `was`: an old library's, of which there is no record yet."""
+    if not draft.content:
+        return Plan(Step.NOTHING)
+    if not case.may_begin and not case.was.exists and rules.user_of(draft.content) is None:
+        return Plan(Step.LOSE, is_lost=True)
+    user = rules.checked_user(draft.content)
+    content = draft.content
+    facts = rules.facts_after(case.now, was.facts, was.user, user, draft.intents)
+    if was is NOWHERE and content is case.draft.content and CSRF not in content:
+        encoded = codec.with_facts(draft.encoded, facts)
+    else:
+        if user != was.user or was is NOWHERE:
+            content = left_for(user, was.user, was.encoded, draft)
+        encoded = codec.encode(content, facts)
+    rules.check(content, encoded)
+    need_cookie(case, "a new session")
+    ip, user_agent = case.client if user is not None else (None, None)
+    until = rules.clocks.until(case.now, facts)
+    record = Record(encoded, 1, case.now, until, user, ip=ip, user_agent=user_agent)
+    shows = content if (was is not NOWHERE and user != was.user) or case.fresh is not case.was else None
+    return Plan(_BEGIN, NOWHERE, record, facts, shows, GIVE)
+
+
+def _gone(rules: Rules, case: Case) -> Plan:
+    """There is nothing left to save to. A log-in stands on its own; everything else is lost."""
+    draft = case.draft
+    if case.ends:
+        if draft.content and rules.user_of(draft.content) is not None:  # `invalidate`, and then a log-in
+            return _begin(rules, case, draft)
+        return Plan(Step.LOSE, content={}, is_lost=bool(draft.content))
+    if logs_in(case.was.user, rules.user_of(draft.content), draft.intents):
+        return _begin(rules, case, draft._replace(content=own(codec.decode(case.was.encoded), draft)))
+    return Plan(Step.LOSE, content={}, is_lost=True)
+
+
+def _end(rules: Rules, case: Case, fresh: Loaded) -> Plan:
+    """The session ends: by a log-out, or emptied key by key, which loses nothing that others put in meanwhile."""
+    was, draft = case.was, case.draft
+    begins = _begin(rules, case, draft) if draft.content else None  # checked before anything ends
+    passed_on = was.user is None and fresh.user is not None  # somebody logged in meanwhile
+    clears = CLEAR if case.can_set_cookie else KEEP
+    if fresh is was or was.user is not None or (draft.intents.logs_out and not passed_on):
+        return Plan(Step.END, fresh, content=None if fresh is was else {}, cookie=clears, then=begins)
+    emptied = case._replace(draft=draft._replace(content={}))
+    saves = _laid_over(rules, emptied, fresh)
+    if saves.step is Step.END:
+        return saves._replace(then=begins)
+    if begins is not None and begins.record.user is None:  # the cookie is theirs, unless this is a log-in too
+        return saves._replace(is_lost=True)
+    return saves._replace(then=begins)
+
+
+def _renew(rules: Rules, case: Case, fresh: Loaded) -> Plan:
+    """Nothing was asked, and a renewal is due or the card is to be signed anew."""
+    was, clocks, content = case.was, rules.clocks, None
+    if fresh is not was:  # only where no cookie can go out: a stream goes on, and keeps its session alive
+        if was.user != fresh.user:
+            return Plan(Step.LOSE, content={}, is_lost=True)
+        base, draft = codec.decode(was.encoded), case.draft
+        content = merge(codec.decode(fresh.encoded), base, draft.content, draft.intents.changes).data
+        if not clocks.is_due(case.now, fresh.record, fresh.facts, seen=False):
+            return Plan(Step.NOTHING, fresh, fresh.record, fresh.facts, content)
+    seen = _is_seen(case, fresh)
+    old = fresh.record
+    record = Record(
+        old.data,
+        # Under a limit, a log-in that has just ranked the user's sessions must notice.
+        old.version if rules.limit is None else old.version + 1,
+        old.created_at,
+        clocks.renewed(case.now, old, fresh.facts, seen=seen),
+        old.user,
+        ip=old.ip,
+        user_agent=old.user_agent,
+    )
+    return Plan(Step.RENEW, fresh, record, fresh.facts, content, GIVE if seen else KEEP)
+
+
+def _save(rules: Rules, case: Case, fresh: Loaded) -> Plan:
+    """The content goes on."""
+    was, draft = case.was, case.draft
+    user = rules.user_of(draft.content)
+    if user != was.user:
+        rules.checked_user(draft.content)
+        case = case._replace(draft=draft._replace(content=left_for(user, was.user, was.encoded, draft)))
+    return _laid_over(rules, case, fresh)
+
+
+def _plain_save(rules: Rules, case: Case, fresh: Loaded) -> Plan:
+    """Other content, and nothing else: most writes are this. It is what `_laid_over` says of them, in fewer steps."""
+    draft, old = case.draft, fresh.record
+    rules.check(draft.content, draft.encoded)
+    expires_at, cookie = old.expires_at, KEEP
+    if fresh.stale is not CURRENT or case.now >= rules.clocks.fresh_until(old, fresh.facts):
+        seen = _is_seen(case, fresh)
+        _, expires_at, is_renewed = rules.clocks.expiry(case.now, old, fresh.facts, fresh.facts, seen=seen)
+        if seen and (is_renewed or fresh.stale is not CURRENT):
+            cookie = GIVE
+    record = Record(
+        draft.encoded, old.version + 1, old.created_at, expires_at, old.user, None, 0.0, old.ip, old.user_agent
+    )
+    return Plan(_SAVE, fresh, record, fresh.facts, None, cookie)
+
+
+def _laid_over(rules: Rules, case: Case, fresh: Loaded) -> Plan:
+    """What the request did, over what is stored."""
+    was, draft, now = case.was, case.draft, case.now
+    intents, content = draft.intents, draft.content
+    user = rules.user_of(content)
+    passed_on = user == was.user != fresh.user
+    if fresh is not was:
+        content = _merged(case, fresh, changes_user=user != was.user, passed_on=passed_on)
+        if not content:
+            return Plan(Step.END, fresh, content={}, cookie=CLEAR if case.can_set_cookie else KEEP)
+    facts = fresh.facts if passed_on else rules.facts_after(now, fresh.facts, was.user, user, intents)
+    if draft.mark:
+        facts = facts.with_mark(draft.mark)
+    if fresh is was and user == was.user:
+        encoded = draft.encoded if facts is was.facts else codec.with_facts(draft.encoded, facts)
+    else:
+        encoded = codec.encode(content, facts)
+    rules.check(content, encoded)
+    shows = None if fresh is was and user == was.user else content
+    kind = None if case.ends else _rotation(rules, case, fresh, user, passed_on=passed_on)
+    seen = kind is not None or _is_seen(case, fresh)
+    created_at, expires_at, is_renewed = rules.clocks.expiry(
+        now, fresh.record, was.facts, facts, seen=seen, rotates=kind is not None
+    )
+    owner = user if content is draft.content else rules.user_of(content)
+    ip, user_agent = fresh.record.ip, fresh.record.user_agent
+    if owner != fresh.record.user or case.moves_in:
+        ip, user_agent = case.client if owner is not None else (None, None)
+    record = Record(encoded, fresh.record.version + 1, created_at, expires_at, owner, ip=ip, user_agent=user_agent)
+    if kind is not None:
+        left = tombstone(kind, now, fresh.record, record, intents.rotate, hides=rules.seals and case.moves_in)
+        return Plan(Step.ROTATE, fresh, record, facts, shows, GIVE, left)
+    gives = seen and (is_renewed or was.stale is not CURRENT)
+    if passed_on:
+        shows = draft.content
+    return Plan(Step.SAVE, fresh, record, facts, shows, GIVE if gives else KEEP, unseen=passed_on)
+
+
+def _merged(case: Case, fresh: Loaded, *, changes_user: bool, passed_on: bool) -> dict[str, Any]:
+    """Return what the request did, over what others saved meanwhile."""
+    was, draft = case.was, case.draft
+    theirs = codec.decode(fresh.encoded)
+    if changes_user and was.user is not None:  # what was written under the user before stays behind
+        for change in draft.intents.changes:
+            if change.key == FLASHES:
+                change.function(theirs.get(FLASHES, []))  # messages that others have shown are not shown again
+        return draft.content
+    # A write with a mark was not done, where its mark is missing. Of the others nobody knows.
+    tried = [codec.decode(each.after.encoded) for each in case.tried if not each.mark]
+    base = doubt(codec.decode(was.encoded), tried, draft.content)
+    merged = merge(theirs, base, draft.content, draft.intents.changes).data
+    if passed_on and CSRF in theirs:
+        merged[CSRF] = theirs[CSRF]  # the user's forms are out with it
+    return merged
+
+
+def _rotation(rules: Rules, case: Case, fresh: Loaded, user: str | None, *, passed_on: bool) -> Kind | None:
+    """Return why the session gets a new ID; None: it keeps the one it has."""
+    was, intents = case.was, case.draft.intents
+    is_login = logs_in(was.user, user, intents)
+    facts = rules.facts_after(case.now, was.facts, was.user, user, intents)
+    # A shorter life needs a new ID: a renewal by a request under way, which does not know of it, would prolong it.
+    is_shorter = facts is not was.facts and rules.clocks.idle_of(facts) < rules.clocks.idle_of(was.facts)
+    asks = intents.rotate is not None or intents.reauthenticated or user != was.user or is_login or is_shorter
+    # Where another request has proved who the user is, `rotate()` must not hand its card to a request from before.
+    is_own = is_login or intents.reauthenticated or fresh.facts.authenticated_at == was.facts.authenticated_at
+    # Where another request moved the session in, its response carries the cookie.
+    moves_in = case.moves_in and fresh.key == was.key
+    if not moves_in and (not asks or passed_on or not is_own):
+        return None
+    need_cookie(case, "a shorter life" if is_shorter else "a rotated session")
+    if intents.reauthenticated:
+        return Kind.REAUTHENTICATED
+    if user != was.user or is_login:
+        return Kind.LOGIN
+    return Kind.MOVED if case.moves_in and not intents.needs_saving else Kind.CLOCK
+
+
+def _is_seen(case: Case, fresh: Loaded) -> bool:
+    """Whether the browser hears of a renewal: a session that another request rotated has its cookie from there."""
+    return case.can_set_cookie and case.was.session_id is not None and fresh.key == case.was.key
+
+
+def need_cookie(case: Case, what: str) -> None:
+    """Raise ResponseStarted where no cookie can go out. `what`: what needs one."""
+    if not case.can_set_cookie:
+        raise ResponseStarted(
+            # Short: some frameworks make it the reason of a WebSocket's close, which has room for 123 bytes.
+            f"{what} needs a cookie, but the response has started; nothing was saved: await session.save() sooner"
+        )
+
+
+def settled(case: Case, way: Collection[str]) -> Case:
+    """Return the case once it is known which of the writes that were never answered was done.
+
+    Args:
+        case: with what is stored now as `fresh`.
+        way: the keys that led there.
+
+    Raises:
+        StoreUnavailable: that cannot be known any more, and functions of `Session.change` would count twice.
+    """
+    for index in reversed(range(len(case.tried))):
+        attempt = case.tried[index]
+        if _was_done(case, attempt, way):
+            was = NOWHERE if attempt.ends else attempt.after
+            later = case.tried[index + 1 :]
+            return case._replace(was=was, draft=_with(later, case.draft), tried=later)
+        facts = NO_FACTS if case.fresh is None else case.fresh.facts
+        if attempt.intents.changes and case.fresh is not None and not facts.has_all_marks:
+            others = case.fresh.record.version - attempt.after.record.version + 1
+            if others > codec.MOST_MARKS:
+                raise StoreUnavailable(
+                    "an earlier save was not answered, and too many others came since to know whether it was done; "
+                    "nothing was saved"
+                )
+    return case._replace(draft=_with(case.tried, case.draft))
+
+
+def _was_done(case: Case, attempt: Attempt, way: Collection[str]) -> bool:
+    if attempt.ends:
+        return case.fresh is None
+    if not case.was.exists:
+        return case.fresh is not None
+    if attempt.after.key != case.was.key:
+        return attempt.after.key in way
+    return attempt.mark != b"" and case.fresh is not None and case.fresh.facts.has_mark(attempt.mark)
+
+
+def _with(parts: Sequence[Attempt], draft: Draft) -> Draft:
+    """Return the draft, with what earlier attempts were to save before it."""
+    for part in reversed(parts):
+        draft = draft._replace(intents=part.intents.then(draft.intents), put=draft.put | part.put)
+    return draft

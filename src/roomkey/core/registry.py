@@ -1,0 +1,240 @@
+"""The sessions in a store: found where they are now, listed, ended, purged. It knows nothing of requests."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, cast
+
+from roomkey.core.loaded import Loaded, Stored
+from roomkey.core.rules import Rules
+from roomkey.core.tombstones import passed_on
+from roomkey.errors import StoreUnavailable
+from roomkey.events import Ended, Event
+from roomkey.stores.base import Conflict, Record, Store, Unreadable
+from roomkey.stores.cookie import CookieStore
+from roomkey.stores.guard import GuardedStore
+from roomkey.wire import codec, user_ids
+from roomkey.wire.envelope import envelope_for
+
+if TYPE_CHECKING:
+    from roomkey.config import SessionConfig
+
+__all__ = ["Registry", "unreadable"]
+
+_MOST_REFUSALS = 50  # in a row, of the version that was just read
+_REFUSED_WAIT = 0.02  # seconds between them
+_PURGE_EVERY = 60.0  # seconds between two purges
+_PURGE_BATCH = 500  # records
+
+
+class Registry:
+    """The sessions of one configuration; made once.
+
+    Args:
+        config: says which store, and how sessions are kept in it.
+        report: is called with each event.
+    """
+
+    def __init__(self, config: SessionConfig, report: Callable[[Event], None]) -> None:
+        self._config = config
+        self.rules = Rules(config)
+        self.clocks = self.rules.clocks
+        self.store = GuardedStore(cast(Store, config.store), config.store_timeout, report)
+        self.envelope = envelope_for(config)
+        self.report = report
+        self._purged_at = self.rules.clock()
+
+    # --- found ----------------------------------------------------------------------------------------------------
+
+    async def current(self, stored: Stored) -> Stored | None:
+        """Find where a session is now that was in `stored`; None: it is out of reach. Raises StoreUnavailable."""
+        return await self.current_of(stored.key, stored.record.user, stored.secret)
+
+    async def current_of(
+        self, key: str, user: str | None = None, secret: bytes = b"", way: set[str] | None = None
+    ) -> Stored | None:
+        """Find where a session is now, following rotations from `key`; None: out of reach, ended or another user's.
+
+        Args:
+            key: where it was.
+            user: whose it was there. A session that passed from one user to another, or to nobody, is out of reach.
+            secret: what opened it there.
+            way: takes the keys that lead there, its own included.
+
+        Raises:
+            StoreUnavailable: the store did not answer, or a tombstone cannot be read.
+        """
+        been = set[str]() if way is None else way
+        while key not in been:  # rotations in a circle lead nowhere
+            been.add(key)
+            try:
+                record = await self.store.load(key)
+            except Unreadable as error:
+                raise unreadable() from error
+            if record is None or (user is not None and record.user != user):
+                return None
+            user = record.user
+            if record.successor is None:
+                return None if self.clocks.is_over(self.rules.clock(), record) else Stored(key, record, secret)
+            try:
+                secret = self.envelope.follow(passed_on(record), record.successor, secret)
+            except codec.DamagedData as error:
+                raise unreadable() from error
+            key = record.successor
+        return None
+
+    async def in_grace(self, tombstone: Record, secret: bytes) -> Stored | None:
+        """Find the session that an old ID opens during its grace; None: nothing, to whoever arrives with it now.
+
+        Each rotation on the way must still serve, and leave the session whose it was: who planted an ID, and has it
+        rotated while nobody is logged in, must not arrive in the session of whoever logs in next.
+
+        Raises:
+            DamagedData: a tombstone does not say where the session is.
+            StoreUnavailable: the store did not answer.
+        """
+        key, record, been = "", tombstone, set[str]()
+        while True:
+            if record.successor is None:
+                return Stored(key, record, secret)
+            if record.successor in been or not self.clocks.serves(self.rules.clock(), record):
+                return None
+            been.add(record.successor)
+            secret = self.envelope.follow(passed_on(record), record.successor, secret)
+            key = record.successor
+            try:
+                found = await self.store.load(key)
+            except Unreadable as error:
+                raise codec.DamagedData from error
+            if found is None or found.user != tombstone.user:
+                return None
+            record = found
+
+    def opened(self, stored: Stored) -> Loaded:
+        """Return the session in `stored`. Raises DamagedData where it cannot be read."""
+        key, record, secret = stored
+        encoded = self.envelope.open(record.data, key, secret)
+        user = self.rules.user_of(codec.decode(encoded))
+        return Loaded(key, record, secret, encoded, codec.facts_in(encoded), user)
+
+    async def wait_for_progress(self, refused: Stored, found: Stored, refusals: int) -> int:
+        """Wait a moment where a swap was refused and nothing newer is found: what was read may come from a replica.
+
+        Returns how often in a row that was so.
+
+        Raises:
+            StoreUnavailable: it was so too often. Without this, a store that errs would hold requests for ever.
+        """
+        if refused.key != found.key or refused.record.version != found.record.version:
+            return 0
+        if refusals == _MOST_REFUSALS:
+            raise StoreUnavailable("the store refuses to save over the version that it answers with: is it a replica?")
+        import asyncio
+
+        await asyncio.sleep(_REFUSED_WAIT)
+        return refusals + 1
+
+    # --- ended ----------------------------------------------------------------------------------------------------
+
+    async def end_at(self, stored: Stored, reason: Literal["cleared", "revoked", "limit"]) -> None:
+        """End the session as it was read. A swap first: a rotation under way must not carry it to safety.
+
+        Raises:
+            Conflict: it has changed, moved on or ended since.
+        """
+        key, record, _ = stored
+        ended = replace(record, data=b"", version=record.version + 1, expires_at=self.rules.clock())
+        await self.store.update(key, ended, version=record.version)
+        await self.store.delete(key)
+        self.report(Ended(key, record.user, reason))
+
+    async def end(self, stored: Stored, reason: Literal["revoked", "limit"]) -> bool:
+        """End the session where it is now, whoever's it is by then. Returns whether it was this call that ended it."""
+        refusals = 0
+        while True:
+            try:
+                await self.end_at(stored, reason)
+                return True
+            except Conflict:
+                found = await self.current(stored)
+                if found is None:
+                    return False
+                refusals = await self.wait_for_progress(stored, found, refusals)
+                stored = found
+
+    async def of_user(self, user: str) -> list[tuple[str, Record]]:
+        """Return key and record of a user's live sessions.
+
+        A store that lies, or whose index is late, shows nobody another's session, and ends none.
+        """
+        if not user_ids.can_be_filed(user):
+            return []  # nobody is called that
+        return [
+            (key, record)
+            for key, record in await self.store.of_user(user)
+            if record.user == user and record.successor is None and not self.clocks.is_over(self.rules.clock(), record)
+        ]
+
+    async def keep_to_limit(self, user: str, limit: int) -> None:
+        """End a user's longest unused sessions, past the limit.
+
+        Exact under concurrency: whoever logs in lists what is there after it was saved, everybody ranks alike, and what
+        is used or moves on after it was ranked is ranked anew. Where the store fails in the middle of it, the next
+        log-in does the rest: this one has been saved.
+        """
+        with contextlib.suppress(StoreUnavailable):  # logged
+            for _ in range(_MOST_REFUSALS):
+                ranked = sorted(await self.of_user(user), key=self._rank, reverse=True)
+                try:
+                    for key, record in ranked[limit:]:
+                        await self.end_at(Stored(key, record, b""), "limit")
+                except Conflict:
+                    continue
+                return
+
+    def _rank(self, found: tuple[str, Record]) -> tuple[float, float, str]:
+        key, record = found
+        return self.clocks.last_used(self.rules.clock(), record), record.created_at, key
+
+    # --- purged ---------------------------------------------------------------------------------------------------
+
+    @property
+    def is_purge_due(self) -> bool:
+        """Whether the last purge was a while ago."""
+        return self.rules.clock() - self._purged_at >= _PURGE_EVERY
+
+    async def purge_when_due(self) -> None:
+        """Remove one batch of expired records, if the last time was a while ago: for apps without a lifespan."""
+        if not self.is_purge_due:
+            return
+        if await self._purge_some() < _PURGE_BATCH:
+            self._purged_at = self.rules.clock()
+
+    async def _purge_some(self) -> int:
+        try:
+            return await self.store.purge(_PURGE_BATCH)
+        except StoreUnavailable:
+            return 0  # the guard has logged it; sessions that nobody can load do no harm
+
+    @property
+    def is_purged(self) -> bool:
+        """Whether there is anything to purge: a session that lies in a cookie expires there."""
+        return not isinstance(self._config.store, CookieStore)
+
+    async def keep_purging(self) -> None:
+        """Purge for ever: the one loop, run while the app's lifespan lasts."""
+        import asyncio
+
+        while True:
+            # Spread, so that many workers started together do not purge together.
+            await asyncio.sleep(_PURGE_EVERY * random.uniform(0.5, 1.5))
+            self._purged_at = self.rules.clock()
+            while await self._purge_some() >= _PURGE_BATCH:
+                await asyncio.sleep(0)  # requests get in between
+
+
+def unreadable() -> StoreUnavailable:
+    return StoreUnavailable("the store holds a record that cannot be read; it was left alone")

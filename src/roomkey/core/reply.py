@@ -1,0 +1,61 @@
+"""What a response does with the session's cookie."""
+
+from __future__ import annotations
+
+import enum
+
+__all__ = ["CLEAR", "GIVE", "KEEP", "NONE", "SEVERAL", "Carries", "Cookie", "Reply"]
+
+
+class Cookie(enum.Enum):
+    """What the response does with the cookie."""
+
+    KEEP = "keep"  # nothing: what the browser holds is right, or another response sends the new one
+    GIVE = "give"
+    CLEAR = "clear"
+
+
+class Carries(enum.Enum):
+    """How many cookies the response can still carry."""
+
+    SEVERAL = "several"
+    ONE = "one"  # it is made of an exception, whose headers are a dict
+    NONE = "none"  # it has started
+
+
+# Bound once: to look up a member of an enumeration takes longer than a call.
+KEEP, GIVE, CLEAR = Cookie.KEEP, Cookie.GIVE, Cookie.CLEAR
+SEVERAL, NONE = Carries.SEVERAL, Carries.NONE
+
+
+class Reply:
+    """What one response says to the browser."""
+
+    cookie = KEEP
+    card = b""  # the signed cookie value, for Cookie.GIVE
+    is_early = False  # decided before the response's own commit: to be looked at again
+    carries = SEVERAL
+    saves = True  # False: saving raised, or the request was abandoned, and nothing more of it is saved
+
+    def give(self, card: bytes) -> None:
+        """Send this card, which is the newest."""
+        self.cookie, self.card, self.is_early = GIVE, card, False
+
+    def close(self) -> None:
+        """Note that the response has started: it carries no more cookies."""
+        self.carries = NONE
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a cookie can still go out."""
+        return self.carries is not NONE
+
+    def take_back(self) -> None:
+        """Clear the cookie, where the response can still carry one."""
+        if self.is_open:
+            self.cookie = CLEAR
+
+    def withhold(self) -> None:
+        """Send no card: another response carries the one that counts."""
+        if self.cookie is GIVE:
+            self.cookie = KEEP

@@ -1,0 +1,51 @@
+"""Reports what happens to sessions: logs it, counts it, and hands it to the subscriber."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Literal
+
+from roomkey.events import Event, Refused
+
+__all__ = ["Reason", "Reporter"]
+
+_log = logging.getLogger("roomkey")
+_event_log = logging.getLogger("roomkey.events")
+Reason = Literal["card", "key", "unknown", "rotated", "damaged"]
+
+
+class Reporter:
+    """Made once for a configuration. `refused` counts the cards and records that were not what they should be."""
+
+    def __init__(self, on_event: Callable[[Event], None] | None) -> None:
+        self.refused: Counter[str] = Counter()
+        self._on_event = on_event
+        self._said: set[str] = set()
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anything listens to events."""
+        return self._on_event is not None or _event_log.isEnabledFor(logging.DEBUG)
+
+    def report(self, event: Event) -> None:
+        """Log an event, and hand it to the subscriber."""
+        if _event_log.isEnabledFor(logging.DEBUG):
+            _event_log.debug("%r", event)
+        if self._on_event is not None:
+            try:
+                self._on_event(event)
+            except Exception:
+                _log.exception("on_event raised for %s; sessions are not affected", type(event).__name__)
+
+    def refuse(self, reason: Reason) -> None:
+        """Count what was no session."""
+        self.refused[reason] += 1
+        self.report(Refused(reason))
+
+    def warn_once(self, what: str, message: str, *args: object) -> None:
+        """Log a warning, unless one about the same thing was logged before."""
+        if what not in self._said:
+            self._said.add(what)
+            _log.warning(f"{message} (said once)", *args)

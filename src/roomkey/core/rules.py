@@ -1,0 +1,79 @@
+"""The rules that are not about time: whose a session is, what is known of it, how large it may be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from roomkey.core.intents import AS_IT_IS, NOTHING, Intents
+from roomkey.core.renewal import Clocks
+from roomkey.errors import SessionDataError
+from roomkey.wire import codec, user_ids
+from roomkey.wire.codec import Facts
+
+if TYPE_CHECKING:
+    from roomkey.config import SessionConfig
+
+__all__ = ["Rules", "logs_in"]
+
+
+class Rules:
+    """Made once for a configuration, and never changed."""
+
+    def __init__(self, config: SessionConfig) -> None:
+        self.clock = config.clock
+        self.clocks = Clocks(config)
+        self.limit = config.max_sessions_per_user
+        self.user_key = config.user_key
+        self.max_bytes = config.max_bytes
+        self.seals = config.seal
+
+    def user_of(self, data: dict[str, Any]) -> str | None:
+        """Return whose session `data` is, as the text that stores keep; None: nobody's."""
+        return None if self.user_key is None else user_ids.text_of(data.get(self.user_key))
+
+    def checked_user(self, data: dict[str, Any]) -> str | None:
+        """Return whose session `data` is. Raises SessionDataError where the value of `user_key` is no ID."""
+        return None if self.user_key is None else user_ids.checked_text(self.user_key, data.get(self.user_key))
+
+    def facts_after(self, now: float, facts: Facts, was: str | None, user: str | None, intents: Intents) -> Facts:
+        """Return the facts as they are to be saved.
+
+        Args:
+            now: the moment, in Unix seconds.
+            facts: as they are.
+            was: whose session this request loaded.
+            user: whose it is now.
+            intents: what the request asked.
+        """
+        if intents is NOTHING and user == was:
+            return facts
+        anew = user != was or intents.ended or logs_in(was, user, intents)
+        if not (anew or intents.reauthenticated) and intents.lifetime == AS_IT_IS:
+            return facts
+        authenticated_at, lifetime = facts.authenticated_at, facts.lifetime
+        if anew:
+            authenticated_at, lifetime = (None if user is None else now), None
+        elif intents.reauthenticated:
+            authenticated_at = now
+        if intents.lifetime != AS_IT_IS:
+            lifetime = intents.lifetime
+        return codec.make_facts(authenticated_at, lifetime, facts.marks)
+
+    def check(self, data: dict[str, Any], encoded: bytes) -> None:
+        """Refuse `data`, encoded as `encoded`, if it may not be saved.
+
+        Raises:
+            SessionDataError: a value cannot be stored, or all of it is too large.
+        """
+        codec.verify(data, encoded)
+        if len(encoded) > self.max_bytes:
+            largest = max(data, key=lambda key: len(codec.encode({key: data[key]})))
+            raise SessionDataError(
+                f"the session takes {len(encoded)} bytes and max_bytes is {self.max_bytes}; its largest key is "
+                f"{largest!r}: keep large things in your database, and their IDs in the session"
+            )
+
+
+def logs_in(was: str | None, user: str | None, intents: Intents) -> bool:
+    """Whether `user` is logged in by this request: another one than before, or anew, after a `clear`."""
+    return user is not None and (user != was or intents.cleared)

@@ -1,0 +1,126 @@
+"""What one request knows of its session, and what a committer changes of it. No decision about saving is here."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from roomkey.core.loaded import NOWHERE, Attempt, Draft, Loaded
+from roomkey.core.merge import Merged, below_the_pending, merge, same_objects
+from roomkey.core.plan import Case, Client
+from roomkey.core.reply import NONE, Reply
+from roomkey.core.rules import Rules
+from roomkey.core.session import Session
+from roomkey.errors import SessionEnded
+from roomkey.wire import codec
+
+__all__ = ["Moving", "RequestState"]
+
+_UNRECORDED: Client = (None, None)
+_LONGEST_ADDRESS = 64  # characters; an IPv6 address with a zone has room
+_LONGEST_AGENT = 256  # characters; a browser's name fits, a novel does not
+
+
+class Moving(Protocol):
+    """An old library's session that moves in."""
+
+    async def forget(self) -> None:
+        """Let go of it: it has moved."""
+        ...
+
+
+class RequestState:
+    """One request's session, its response, and what was tried.
+
+    Args:
+        rules: of the configuration.
+        session: the request's.
+    """
+
+    moving: Moving | None = None  # the old library's session that moves in; None: it has, or there is none
+    # Whether a session may begin here that nobody is logged into. Not where the browser may have a newer cookie by now:
+    # that of the log-in that ended or rotated this session.
+    may_begin = True
+    lost = False  # whether changes were dropped because the session had ended
+    tried: tuple[Attempt, ...] = ()  # writes that the store never answered
+    under_way: Draft | None = None  # of the task that saves or refreshes; None: none does
+
+    def __init__(self, rules: Rules, session: Session) -> None:
+        self.rules = rules
+        self.session = session
+        self.reply = Reply()
+
+    @property
+    def at(self) -> Loaded:
+        """The session as it was loaded or last saved."""
+        return self.session._at
+
+    @at.setter
+    def at(self, at: Loaded) -> None:
+        self.session._at = at
+        if at is not NOWHERE:
+            self.session._fresh_until = self.rules.clocks.fresh_until(at.record, at.facts)
+
+    def present_user(self) -> str | None:
+        """Return whose session it would be if it were saved now."""
+        return self.rules.user_of(self.session._plain())
+
+    def case(self, draft: Draft) -> Case:
+        """Return what a commit of this draft is decided on, if nobody else has saved meanwhile."""
+        at, is_open = self.session._at, self.reply.carries is not NONE
+        client = _UNRECORDED if self.session._peer is None else self._client()
+        moves_in = is_open and self.moving is not None
+        return Case(at, draft, at, self.rules.clock(), is_open, moves_in, self.may_begin, client, self.tried)
+
+    def _client(self) -> Client:
+        """Return the IP address as the server resolved it (anybody can send `X-Forwarded-For`), and the user agent."""
+        session = self.session
+        address = session._peer[0] if session._peer is not None else None
+        agent = next((value for name, value in session._sent if name.lower() == b"user-agent"), None)
+        return (
+            str(address[0])[:_LONGEST_ADDRESS] if address else None,
+            None if agent is None else agent.decode("latin-1")[:_LONGEST_AGENT],
+        )
+
+    def take_in(self, latest: Loaded | None) -> None:
+        """Lay what this request did over `latest`, what is stored now. Raises SessionEnded where that is not for it."""
+        at, session = self.at, self.session
+        if latest is None:
+            raise SessionEnded("the session was ended while this request ran")
+        if latest.record.user not in (None, self.present_user(), at.user):
+            raise SessionEnded("the session became another user's while this request ran")
+        intents = session._intents
+        if intents.cleared:  # a log-out that is not saved yet: nothing comes back
+            merged = Merged(session._plain(), intents.changes)
+        else:
+            merged = merge(codec.decode(latest.encoded), codec.decode(at.encoded), session._plain(), intents.changes)
+        if latest.key != at.key:
+            self.reply.withhold()
+            self.moving = None  # moved in by another request, whose response carries the card
+            self.at = latest
+        else:
+            self.at = latest._replace(session_id=at.session_id, stale=at.stale)
+        if intents.changes:
+            session._intents = intents._replace(changes=merged.changes)
+        self.show(merged.data)
+
+    def show(self, data: dict[str, Any]) -> None:
+        """Put `data` into the session, below what other tasks of the request did to it since the commit began."""
+        session, present = self.session, self.session._plain()
+        if self.under_way is not None and self.under_way.encoded:
+            before = codec.decode(self.under_way.encoded)
+            self.under_way = self.under_way._replace(encoded=codec.encode(data))
+            data, session._intents = below_the_pending(data, before, present, session._intents)
+        data = same_objects(data, present)
+        dict.clear(session)
+        dict.update(session, data)
+
+    def forget(self) -> None:
+        """Note that there is no session any more, or that it is out of reach."""
+        self.reply.withhold()
+        self.at = NOWHERE
+
+    async def forget_old(self) -> None:
+        """Let go of an old library's session, which has moved in by now."""
+        if self.moving is not None and self.reply.is_open:
+            moving, self.moving = self.moving, None
+            await moving.forget()

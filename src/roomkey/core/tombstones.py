@@ -1,0 +1,56 @@
+"""What a rotation leaves under the old ID: a record that names its successor.
+
+The kind of a tombstone is why the ID changed. It says for how long the old ID is served to requests that arrive with
+it. It is the first byte of the tombstone's data. What follows is the envelope's: the new secret, where data is sealed.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from roomkey.stores.base import Record
+
+__all__ = ["MOVING", "Kind", "passed_on", "tombstone"]
+
+MOVING = 10.0  # seconds for which requests with an old library's cookie are served after its session has moved in
+_SEALED_MOVE = 60.0  # seconds for which a request that began before its sealed session moved in may still save
+
+
+class Kind(enum.IntEnum):
+    """Why a session has a new ID. The numbers are stored: never change or reuse one."""
+
+    CLOCK = 1  # `rotate()`: nothing about the user has changed, so that a grace may be given
+    LOGIN = 2  # another user, or the same one anew: the old ID must die at once (OWASP ASVS 7.2.4)
+    REAUTHENTICATED = 3  # the user proved who they are: as for a log-in
+    MOVED = 4  # an old library's session moved in: requests that the browser sent together with this one are served
+
+    def serves(self, grace: float | None) -> float:
+        """Return for how many seconds the old ID is served. `grace`: what `rotate` asked for, in seconds."""
+        if self is Kind.CLOCK:
+            return grace or 0.0
+        return MOVING if self is Kind.MOVED else 0.0
+
+
+def tombstone(kind: Kind, now: float, over: Record, saved: Record, grace: float | None, *, hides: bool) -> Record:
+    """Return the tombstone for a rotation. The committer names the successor, and adds the way to its secret.
+
+    It outlives the grace: a slow request that loaded the old record must still find the successor, if only to end it.
+
+    Args:
+        kind: why the ID changes.
+        now: the moment, in Unix seconds.
+        over: the record under the old ID.
+        saved: the record under the new ID.
+        grace: what `rotate` asked for, in seconds.
+        hides: whether this is the way from an old library's cookie to a sealed session. Whoever knows what that cookie
+            held might find it, so that it is not kept for longer than needed.
+    """
+    until = min(saved.expires_at, now + _SEALED_MOVE) if hides else saved.expires_at
+    return Record(
+        bytes([kind]), saved.version, now, until, over.user, successor="", serve_until=now + kind.serves(grace)
+    )
+
+
+def passed_on(record: Record) -> bytes:
+    """Return what a tombstone's data says beside its kind."""
+    return record.data[1:] if isinstance(record.data, bytes) else record.data

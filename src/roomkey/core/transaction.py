@@ -1,0 +1,372 @@
+"""One request's dealings with its session: what it saves, when, and what its response says.
+
+The tasks of one request share one session. What they do to it is one queue, and one of them at a time drains it. That
+the response starts, and that the app has returned, both mean: drain it.
+
+A transaction is made when something first needs it. A request that only reads has none.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from roomkey.core.committer import Committer
+from roomkey.core.intents import NOTHING, Intents
+from roomkey.core.loaded import CURRENT, NO_DRAFT, NOWHERE, Draft
+from roomkey.core.reply import GIVE, KEEP, Reply
+from roomkey.core.session import Session
+from roomkey.core.state import RequestState
+from roomkey.core.users import Sessions
+from roomkey.errors import SessionDataError, SessionEnded, StoreUnavailable
+from roomkey.wire import codec
+from roomkey.wire.codec import Facts
+
+if TYPE_CHECKING:
+    import asyncio  # at run time it is imported where it is used: it is half of the time that `import roomkey` takes
+
+__all__ = ["Transaction"]
+
+
+class Transaction(RequestState):
+    """One request's.
+
+    Args:
+        committer: carries its plans out.
+        session: the request's.
+    """
+
+    trouble: StoreUnavailable | None = None  # what the handler was told last, when it asked for something itself
+    waiting: deque[asyncio.Future[None]] | None = None  # tasks that wait until another has saved, in this order
+
+    def __init__(self, committer: Committer, session: Session) -> None:
+        self.rules, self.session, self.reply = committer.rules, session, Reply()
+        self.committer = committer
+        session._transaction = self
+        if session._has_started:
+            self.reply.close()
+
+    # --- the session as it is -------------------------------------------------------------------------------------
+
+    @property
+    def handle(self) -> str:
+        """The public name of the session: the store key, a hash of the ID that tells nothing about it."""
+        return self.at.key
+
+    def now(self) -> float:
+        return self.rules.clock()
+
+    @property
+    def created_at(self) -> float:
+        return self.at.record.created_at if self.at.exists else self.now()
+
+    @property
+    def expires_at(self) -> float:
+        clocks, at, facts, begun = self.rules.clocks, self.at, self._present_facts(), self.created_at
+        until, proved = clocks.until(self.now(), facts), facts.authenticated_at != at.facts.authenticated_at
+        if at.exists and facts.lifetime == at.facts.lifetime:
+            until = max(until, at.record.expires_at) if proved else at.record.expires_at
+        if proved and facts.authenticated_at is not None:
+            begun = facts.authenticated_at
+        return clocks.end_of(begun, until)
+
+    @property
+    def seconds_left(self) -> float:
+        """For how long the session that was just saved lives if nobody uses it any more."""
+        record = self.session._at.record
+        return self.rules.clocks.end_of(record.created_at, record.expires_at) - self.now()
+
+    @property
+    def authenticated_at(self) -> float | None:
+        return self._present_facts().authenticated_at
+
+    @property
+    def sessions(self) -> Sessions:
+        return Sessions(self.committer, current=self.session)
+
+    @property
+    def user_key(self) -> str | None:
+        return self.rules.user_key
+
+    @property
+    def is_calm(self) -> bool:
+        return (
+            self.under_way is None
+            and self.trouble is None
+            and not self.tried
+            and self.moving is None
+            and self.reply.cookie is KEEP
+        )
+
+    def is_modified(self) -> bool:
+        session = self.session
+        if not self.at.exists:
+            return dict.__len__(session) > 0
+        if session._intents.needs_saving:
+            return True
+        if not (session._changed or session._shared):
+            return False
+        return codec.encode(session._plain(), self._present_facts()) != self.at.encoded
+
+    def _present_facts(self) -> Facts:
+        """Return the facts as they would be saved now."""
+        intents: Intents = self.session._intents
+        if self.under_way is not None:
+            intents = self.under_way.intents.then(intents)
+        for attempt in reversed(self.tried):
+            intents = attempt.intents.then(intents)
+        return self.rules.facts_after(self.now(), self.at.facts, self.at.user, self.present_user(), intents)
+
+    # --- what the handler asks ------------------------------------------------------------------------------------
+
+    def note(self, error: StoreUnavailable | None) -> None:
+        """Keep what the handler was told: its framework may let nobody else have the exception."""
+        self.trouble = error
+
+    async def save(self) -> None:
+        try:
+            lost = await self.commit()
+        except StoreUnavailable as error:
+            self.note(error)
+            raise
+        self.note(None)
+        if lost:
+            raise SessionEnded("the session was ended while this request ran; nothing was saved")
+
+    async def refresh(self) -> None:
+        await self._enter()
+        try:
+            if self.at.exists:
+                self.take_in(await self.committer.latest(self.at))
+            elif not self.may_begin:
+                raise SessionEnded("the session was ended while this request ran")
+            self.note(None)
+        except StoreUnavailable as error:
+            self.note(error)
+            raise
+        finally:
+            self._leave()
+
+    # --- committing -----------------------------------------------------------------------------------------------
+
+    def unsaved(self) -> Draft | None:
+        """Return what there is to commit; None: nothing to save, to renew or to tell the browser.
+
+        Raises:
+            SessionDataError: a value cannot be stored.
+            Exception: what a function of `Session.change` raised when it ran again, for another task of the request.
+        """
+        session = self.session
+        at, intents = session._at, session._intents
+        if intents.refused is not None:
+            session._intents = intents._replace(refused=None)
+            raise intents.refused
+        if not session._accessed and self.moving is None and not self.tried:
+            return None
+        content, encoded = session._plain(), at.encoded
+        if at is NOWHERE and not content and not intents.ended and not self.tried:
+            return None
+        if at is NOWHERE or session._changed or session._shared:
+            try:
+                encoded = codec.encode(content, at.facts)
+            except SessionDataError:
+                if at is NOWHERE or codec.is_ours(at.encoded):
+                    raise
+                self.committer.reporter.refuse("damaged")  # nobody could save what the store holds: it is left alone
+                return None
+        draft = Draft(content, encoded, intents, session._put or frozenset())
+        if self.tried or at is NOWHERE or encoded != at.encoded or not content:
+            return draft
+        if intents is not NOTHING and intents.needs_saving:
+            return draft
+        return draft if self._is_due() and self.committer.has_room(self, encoded) else None
+
+    def _is_due(self) -> bool:
+        """Whether a session that is as it was is to be saved all the same: renewed, signed anew, moved in."""
+        at, clocks, now = self.at, self.rules.clocks, self.now()
+        if self.moving is not None:
+            return self.reply.is_open  # with the first response that can give a cookie
+        if at.stale is not CURRENT:
+            return True
+        return clocks.is_due(now, at.record, at.facts, seen=self.reply.is_open and at.session_id is not None)
+
+    async def commit(self, draft: Draft | None = None) -> bool:
+        """Save what the request did to its session, and set `reply` to what the response says to the browser.
+
+        Args:
+            draft: what `unsaved` has just returned, if it was asked.
+
+        Returns:
+            Whether it was lost: the session had ended.
+
+        Raises:
+            SessionDataError: nothing was saved.
+            ResponseStarted: nothing was saved.
+            StoreUnavailable: the store did not acknowledge.
+        """
+        if self.under_way is not None:
+            await self._enter()
+            draft = None  # by now it is something else
+        work = self._start(draft)
+        return self.lost if work is None else await work
+
+    def _start(self, draft: Draft | None) -> Coroutine[Any, Any, bool] | None:
+        """Begin to commit. None: it is done. A coroutine: it does the rest, and returns whether it was lost."""
+        session, committer = self.session, self.committer
+        self.under_way, self.lost = NO_DRAFT, False
+        try:
+            if draft is None:
+                draft = self.unsaved()
+            must_finish = draft is not None and committer.may_wait and committer.must_finish(self)
+            if draft is not None and must_finish:
+                # What is saved is what is there now, and other tasks may run before the commit does.
+                codec.verify(draft.content, draft.encoded)
+                draft = draft._replace(content=codec.decode(draft.encoded))
+        except BaseException:
+            self._leave()
+            raise
+        if draft is None:
+            if session._intents.changes:  # they came to nothing, and that is done
+                intents = session._intents._replace(changes=())
+                session._intents = NOTHING if intents == NOTHING else intents
+            self._leave()
+            return None
+        if draft.intents.changes and committer.marks:
+            draft = draft._replace(mark=secrets.token_bytes(codec.MARK_BYTES))
+        session._intents, session._put, session._changed = NOTHING, None, False
+        self.under_way = draft
+        try:
+            work = committer.start(self, draft)
+        except BaseException:
+            self._give_back(draft)
+            self._leave()
+            raise
+        if work is None:
+            if self.waiting is None:
+                self.under_way = None
+            else:
+                self._leave()
+            return None
+        return committer.run_to_its_end(self._commit(draft, work)) if must_finish else self._commit(draft, work)
+
+    async def _commit(self, draft: Draft, work: Coroutine[Any, Any, None]) -> bool:
+        try:
+            await work
+            return self.lost
+        except BaseException:
+            self._give_back(draft)
+            raise
+        finally:
+            self._leave()
+
+    def _give_back(self, draft: Draft) -> None:
+        """Note that a commit failed. What it did not even try is asked for still."""
+        session = self.session
+        session._changed = True
+        if not any(attempt.intents is draft.intents and attempt.put is draft.put for attempt in self.tried):
+            session._intents = draft.intents.then(session._intents)
+            session._put = {*draft.put, *(session._put or ())}
+
+    # --- the response ---------------------------------------------------------------------------------------------
+
+    async def respond(self, status: int | None, *, is_error: bool) -> None:
+        """Save before the response starts, and decide on its cookie.
+
+        Args:
+            status: its HTTP status; None: it has none.
+            is_error: whether it says that the request failed. Where nobody knows whether a save was done, it saves no
+                more.
+
+        Raises:
+            StoreUnavailable: a 503 is to go out instead. A framework may have made a bare 500 of one that the handler
+                did not get over.
+            SessionDataError, ResponseStarted: nothing was saved. The app's error page, which follows, saves nothing.
+        """
+        work = self.respond_now(status, is_error=is_error)
+        if work is not None:
+            await work
+
+    def respond_now(self, status: int | None, *, is_error: bool) -> Coroutine[Any, Any, None] | None:
+        """As `respond`. None: it is done. A coroutine: it does the rest."""
+        reply = self.reply
+        if self.trouble is not None and status == 500:
+            raise self.trouble
+        if self.tried and is_error:
+            reply.saves = False
+        if self.under_way is not None or reply.cookie is not KEEP:
+            return self._respond()
+        if not reply.saves:
+            return None
+        try:
+            draft = self.unsaved()
+            work = None if draft is None else self._start(draft)
+        except StoreUnavailable:
+            raise
+        except BaseException:
+            reply.saves = False
+            raise
+        return None if work is None and not reply.is_early else self._respond(work)
+
+    async def _respond(self, work: Coroutine[Any, Any, bool] | None = None) -> None:
+        """Go on with the response. `work`: a commit that has begun already."""
+        reply = self.reply
+        try:
+            if work is None:
+                if self.under_way is not None:  # a task of the app's: the card that it gets has to go out with this
+                    await self.settle()
+                reply.is_early = reply.cookie is GIVE
+                draft = self.unsaved() if reply.saves else None
+                if draft is not None:
+                    await self.commit(draft)
+            else:
+                await work
+            if reply.is_early:
+                await self.confirm()
+        except StoreUnavailable:
+            raise
+        except BaseException:
+            reply.saves = False
+            raise
+
+    async def settle(self) -> None:
+        """Wait until no task of this request saves or refreshes any more."""
+        await self._enter()
+        self._leave()
+
+    async def confirm(self) -> None:
+        """Look again at the decision of an earlier `save` to give a card."""
+        await self._enter()  # a task that rotates now would get a card that is not sent
+        try:
+            if self.reply.cookie is GIVE:
+                await self.committer.confirm(self)
+        finally:
+            self._leave()
+
+    # The tasks of one request save and refresh one after the other. Not by a lock, which each write would have to make.
+
+    async def _enter(self) -> None:
+        if self.under_way is not None:
+            import asyncio
+
+            turn = asyncio.get_running_loop().create_future()
+            if self.waiting is None:
+                self.waiting = deque()
+            self.waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():  # it came in the same moment
+                    self._leave()
+                raise
+        self.under_way = NO_DRAFT
+
+    def _leave(self) -> None:
+        while self.waiting:
+            turn = self.waiting.popleft()
+            if not turn.done():
+                self.under_way = NO_DRAFT
+                turn.set_result(None)
+                return
+        self.under_way = None

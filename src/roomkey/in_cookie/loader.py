@@ -1,0 +1,81 @@
+"""Loads sessions from the cards that hold them: opened on the spot, and neither looked up nor waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import replace
+from math import inf
+from typing import Any
+
+from roomkey.core.loaded import CURRENT, unfiled
+from roomkey.core.loader import Loader, Otherwise
+from roomkey.core.reporting import Reason
+from roomkey.core.session import Session
+from roomkey.events import LoadedWithOldKey
+from roomkey.in_cookie.committer import CookieCommitter
+from roomkey.in_cookie.sealed import new_id
+from roomkey.legacy.move_in import Found
+from roomkey.stores.base import Record
+from roomkey.wire import codec
+from roomkey.wire.codec import Facts
+
+__all__ = ["CookieLoader"]
+
+
+class CookieLoader(Loader):
+    """Loads the sessions that browsers bring along."""
+
+    def __init__(self, committer: CookieCommitter, session_class: type[Session]) -> None:
+        super().__init__(committer, session_class)
+        self.cards = committer.cards
+
+    def is_stranger(self, card: bytes) -> bool:
+        return self.cards.is_stranger(card)
+
+    def load(self, cards: list[bytes], otherwise: Otherwise | None = None) -> Session | Coroutine[Any, Any, Session]:
+        reason: Reason | None = None
+        for card in cards:
+            at = self.cards.open(card)
+            if at is None:
+                continue
+            if self._clocks.is_over(self.clock(), at.record):
+                reason = "unknown"  # as a session that the server forgot
+                continue
+            try:
+                data = codec.decode(at.encoded)
+            except codec.DamagedData:
+                reason = "damaged"
+                continue
+            if at.stale is not CURRENT:
+                self.reporter.report(LoadedWithOldKey(at.key))
+            user = self.rules.user_of(data)
+            at = at._replace(user=user, record=replace(at.record, user=user))
+            session = self.session_class(data)
+            session._origin, session._at = self, at
+            is_stale = not data or at.stale is not CURRENT
+            session._fresh_until = -inf if is_stale else self._clocks.fresh_until(at.record, at.facts)
+            return session
+        if reason is not None:
+            return self.refuse(reason)
+        return self.strangers(cards) if otherwise is None else _asks(otherwise, cards)
+
+    def take_in(self, old: Found, facts: Facts) -> Session:
+        """Return the session of a request that brought an old one. Nothing is kept here that says it has moved in.
+
+        Raises:
+            SessionDataError: it cannot be kept in cookies.
+        """
+        data = old.session.data
+        user = self.rules.checked_user(data)
+        encoded = codec.encode(data, facts)
+        self.rules.check(data, encoded)
+        self.cards.make(new_id(), Record(encoded, 1, 0.0, 0.0), one_cookie=False)
+        session = self.session_class(codec.decode(encoded))
+        session._origin, session._at = self, unfiled(encoded, facts, user)
+        self.open(session).moving = old
+        session.mark_accessed()
+        return session
+
+
+async def _asks(otherwise: Otherwise, cards: list[bytes]) -> Session:
+    return await otherwise(cards)

@@ -1,0 +1,379 @@
+"""SessionManager: loads and commits sessions, for every framework."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+
+from roomkey.config import SessionConfig, SessionOptions
+from roomkey.core.loader import Loader, StoreLoader
+from roomkey.core.registry import Registry
+from roomkey.core.reply import GIVE, KEEP, NONE, SEVERAL, Carries
+from roomkey.core.reporting import Reporter
+from roomkey.core.session import Session
+from roomkey.core.swaps import StoreCommitter
+from roomkey.core.transaction import Transaction
+from roomkey.core.users import Sessions
+from roomkey.errors import ConfigurationError, SessionDataError
+from roomkey.lifespan import Lifespan
+from roomkey.request import Request, raw_headers
+from roomkey.stores.base import Unreadable
+from roomkey.stores.cookie import CookieStore
+from roomkey.wire.cookies import (
+    ChunkWriter,
+    CookieWriter,
+    find_chunked,
+    find_cookies,
+    find_one,
+    protect_from_caches,
+    vary_on_cookie,
+)
+
+if TYPE_CHECKING:
+    from roomkey.core.committer import Committer
+    from roomkey.in_cookie.loader import CookieLoader
+    from roomkey.legacy.move_in import MoveIn
+    from roomkey.sync import SyncManager
+
+__all__ = ["SessionManager"]
+
+RawHeaders = list[tuple[bytes, bytes]]
+_NO_SCOPE: Mapping[str, Any] = {}
+_Text = TypeVar("_Text", str, bytes)
+
+
+class SessionManager:
+    """Loads a request's session and commits it with the response. Frameworks' adaptors are made of it.
+
+    It is made once for an app. Several adaptors and middlewares may share one. It works in any event loop, and without
+    `async with`, which opens the store, removes expired sessions from time to time, and closes the store.
+
+    Args:
+        config: the configuration; or give its options by keyword, under the names of `SessionConfig`.
+        session_class: what handlers get: `Session`, or a subclass of it.
+
+    Raises:
+        ConfigurationError: an option is wrong, unknown or missing, or both a config and options were given.
+
+    Example:
+        >>> import asyncio
+        >>> from roomkey import SessionManager
+        >>> manager = SessionManager(secret_key="k" * 32, store="memory://")
+        >>> async def log_in(cookie, headers):
+        ...     session = await manager.load(cookie)
+        ...     session["user_id"] = 7
+        ...     return await manager.commit(session, headers=headers)
+        >>> [name for name, _ in asyncio.run(log_in(None, [("content-type", "text/plain")]))]
+        ['content-type', 'vary', 'cache-control', 'set-cookie']
+    """
+
+    def __init__(
+        self,
+        config: SessionConfig | None = None,
+        *,
+        session_class: type[Session] = Session,
+        **options: Unpack[SessionOptions],
+    ) -> None:
+        config = checked_config(config, dict(options))
+        if not (isinstance(session_class, type) and issubclass(session_class, Session)):
+            raise ConfigurationError(f"session_class: got {session_class!r}; it takes a subclass of roomkey.Session")
+        self.config = config
+        self._reporter = Reporter(config.on_event)
+        self._committer: Committer
+        self._loader: StoreLoader | CookieLoader
+        self._writer: CookieWriter | ChunkWriter
+        self._find: Callable[[RawHeaders, bytes], list[bytes]]
+        if isinstance(config.store, CookieStore):
+            from roomkey.in_cookie.committer import CookieCommitter  # here, because it needs the package cryptography
+            from roomkey.in_cookie.loader import CookieLoader
+
+            sealing = self._committer = CookieCommitter(config, self._reporter)
+            self._loader, self._writer = CookieLoader(sealing, session_class), sealing.cards.writer
+            self._find = find_chunked
+        else:
+            swapping = self._committer = StoreCommitter(config, self._reporter)
+            self._loader, self._writer = StoreLoader(swapping, session_class), CookieWriter(config)
+            self._find = find_cookies
+        self._move_in: MoveIn | None = None
+        if config.legacy:
+            from roomkey.legacy.move_in import MoveIn  # here, because few apps move in
+
+            self._move_in = MoveIn(config.legacy, config, self._reporter.refused)
+        self._cookie_name = config.session_cookie.encode("ascii")
+        self._cookie_start = self._cookie_name + b"="
+        keeps_headers = self._find is find_chunked or self._move_in is not None or config.record_client
+        self._keeps_headers = keeps_headers  # for what a commit needs of the request
+        self._is_simple = not keeps_headers
+        self._load_one = self._loader.load_one
+        self._lifespan = Lifespan(self._committer)
+
+    # --- for adaptors ---------------------------------------------------------------------------------------------
+
+    async def load(self, request: Request | str | bytes | None = None) -> Session:
+        """Return the session of a request; an empty one where it brought none.
+
+        Args:
+            request: the request, or the value of its `Cookie` header alone; None: it has none.
+
+        Raises:
+            StoreUnavailable: whether there is a session cannot be known. Answer with a 503.
+        """
+        scope = {"client": request.client} if isinstance(request, Request) else _NO_SCOPE
+        answer = self.begin(raw_headers(request), scope)
+        return answer if isinstance(answer, Session) else await answer
+
+    async def commit(
+        self,
+        session: Session,
+        *,
+        status: int = 200,
+        headers: Iterable[tuple[_Text, _Text]] = (),
+        can_set_cookie: bool | None = None,
+    ) -> list[tuple[_Text, _Text]]:
+        """Save a session, and return the headers that the response is to have. Call it before the response starts.
+
+        Called again, after a stream or a background task, it saves what has changed since.
+
+        Args:
+            session: what `load` returned.
+            status: of the response. One that the app made of an error saves too; what an error page of the framework
+                must not save, give to `abandon`.
+            headers: all headers of the response, as pairs of `str` or of `bytes`.
+            can_set_cookie: whether a cookie can still go out; None: with the first call that succeeds, and with none
+                after it.
+
+        Returns:
+            All headers that are to go out, of the type that was given. `Set-Cookie` and `Vary` are added where they
+            are due, and what the app said to caches is taken out where it would have them keep the cookie.
+
+        Raises:
+            StoreUnavailable: the store did not acknowledge. Answer with a 503; `retry_after` says after how many
+                seconds to try again. Call `commit` for that response too: it may carry the cookie of an early save.
+            SessionDataError: a value cannot be stored. Nothing was saved.
+            ResponseStarted: it needs a cookie that can no longer be sent. Nothing was saved.
+        """
+        given = list(headers)
+        is_raw = bool(given) and isinstance(given[0][0], bytes)
+        raw: RawHeaders = given if is_raw else [(_latin(name), _latin(value)) for name, value in given]  # type: ignore
+        if can_set_cookie is None:
+            can_set_cookie = not session._has_started
+        await self.respond(session, raw, status, SEVERAL if can_set_cookie else NONE)
+        return raw if is_raw else [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]  # type: ignore
+
+    def abandon(self, session: Session) -> None:
+        """Note that the request failed: nothing more of its session is saved. What was saved early stays saved."""
+        self.transaction(session).reply.saves = False
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions of users, to list and to revoke: `await manager.sessions.of(user)`.
+
+        Raises:
+            ConfigurationError: nothing is kept on the server (`cookie://`).
+        """
+        return Sessions(self)
+
+    @property
+    def sync(self) -> SyncManager:
+        """The same, blocking, for frameworks that are not asynchronous: `manager.sync.load(request)`."""
+        if self._sync is None:
+            from roomkey.sync import SyncManager
+
+            self._sync = SyncManager(self)
+        return self._sync
+
+    _sync: SyncManager | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the store, and begin to remove expired sessions.
+
+        Raises:
+            ConfigurationError: the store cannot work like this. One that does not answer raises nothing: it may come
+                back, and until then `load` raises StoreUnavailable.
+        """
+        await self._lifespan.enter()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._lifespan.leave()
+
+    @property
+    def refused(self) -> Counter[str]:
+        """How many cards and records were not what they should be, by reason."""
+        return self._reporter.refused
+
+    @property
+    def registry(self) -> Registry:
+        """The sessions in the store."""
+        return self._committer.registry
+
+    # --- for Roomkey's own adaptors -------------------------------------------------------------------------------
+
+    def begin(
+        self, headers: RawHeaders, scope: Mapping[str, Any] = _NO_SCOPE
+    ) -> Session | Coroutine[Any, Any, Session]:
+        """As `load`, with raw headers; a coroutine only where the store waits. `scope` has the client's address."""
+        answer: Session | Coroutine[Any, Any, Session]
+        if self._is_simple:
+            value = find_one(headers, self._cookie_name, self._cookie_start)
+            if value == b"":
+                return self._loader.anonymous()
+            if value is not None:
+                return self._load_one(value)
+        cards = self._find(headers, self._cookie_name)
+        if self._move_in is not None:
+            # Only without a genuine card: a genuine card whose session has ended means that the user has logged out.
+            answer = self._loader.load(cards, partial(self._arrive, self._move_in, headers))
+        elif cards:
+            answer = self._loader.load(cards)
+        else:
+            answer = self._loader.anonymous()
+        if self._keeps_headers:
+            if not isinstance(answer, Session):
+                return self._keeping(answer, headers, scope)
+            self._keep(answer, headers, scope)
+        return answer
+
+    async def _keeping(
+        self, answer: Coroutine[Any, Any, Session], headers: RawHeaders, scope: Mapping[str, Any]
+    ) -> Session:
+        session = await answer
+        self._keep(session, headers, scope)
+        return session
+
+    def _keep(self, session: Session, headers: RawHeaders, scope: Mapping[str, Any]) -> None:
+        session._sent = headers
+        if self.config.record_client:
+            session._peer = (scope.get("client"),)
+
+    async def _arrive(self, move_in: MoveIn, headers: RawHeaders, cards: list[bytes]) -> Session:
+        """Return the session of a request that brought no genuine card, but perhaps another library's session."""
+        from roomkey.legacy.arrival import arrive_with, facts_of, refuse
+
+        old = await move_in.find(partial(find_cookies, headers))
+        if old is None:
+            return self._loader.strangers(cards)
+        try:
+            if isinstance(self._loader, StoreLoader):
+                return await arrive_with(self._loader, old)
+            return self._loader.take_in(old, facts_of(self._loader.rules, old))
+        except Unreadable:
+            return self._loader.refuse("damaged")
+        except SessionDataError as error:
+            return refuse(self._loader, error)
+
+    def transaction(self, session: Session) -> Transaction:
+        """Return the transaction of a session that this manager loaded."""
+        transaction = session._transaction
+        if isinstance(transaction, Transaction):
+            return transaction
+        if session._origin is not self._loader:
+            session._attached()  # raises where it belongs to no request
+            raise ConfigurationError("the session was loaded by another SessionManager: commit it there")
+        return self._loader.open(session)
+
+    def is_own(self, session: object) -> bool:
+        """Whether `session` came from a manager with the same cookie: of an outer middleware, say."""
+        origin = session._origin if isinstance(session, Session) else None
+        return isinstance(origin, Loader) and origin.committer.config.session_cookie == self.config.session_cookie
+
+    async def respond(
+        self, session: Session, headers: RawHeaders, status: int | None, carries: Carries, *, is_error: bool = False
+    ) -> None:
+        """As `commit`, in place, with what the response can carry."""
+        work = self.respond_now(session, headers, status, carries, is_error=is_error)
+        if work is not None:
+            await work
+
+    def respond_now(
+        self, session: Session, headers: RawHeaders, status: int | None, carries: Carries, *, is_error: bool = False
+    ) -> Coroutine[Any, Any, None] | None:
+        """As `respond`. None: it is done. A coroutine: it does the rest."""
+        if not session._is_quiet():
+            return self.save_now(session, headers, status, carries, is_error=is_error)
+        self._go_out(session, headers, carries)
+        return None
+
+    def save_now(
+        self, session: Session, headers: RawHeaders, status: int | None, carries: Carries, *, is_error: bool = False
+    ) -> Coroutine[Any, Any, None] | None:
+        """As `respond_now`, for a session that is not quiet."""
+        transaction = self.transaction(session)
+        transaction.reply.carries = carries
+        failing = is_error or (status is not None and status >= 500)
+        work = transaction.respond_now(status, is_error=failing)
+        if work is not None:
+            return self._respond(work, session, headers, carries)
+        self._go_out(session, headers, carries)
+        return None
+
+    async def _respond(
+        self, work: Coroutine[Any, Any, None], session: Session, headers: RawHeaders, carries: Carries
+    ) -> None:
+        await work
+        self._go_out(session, headers, carries)
+
+    def _go_out(self, session: Session, headers: RawHeaders, carries: Carries) -> None:
+        if carries is not NONE or not session._has_started:
+            self.write_headers(session, headers)
+        self.start(session)
+
+    def let_go(self, session: Session) -> None:
+        """Take a session and its transaction apart once the request is over, so that no cycle is left to be found.
+
+        A task that goes on after the request gets another transaction when it needs one.
+        """
+        transaction = session._transaction
+        if transaction is not None and transaction.is_calm:
+            session._transaction = None
+
+    def doubt(self, session: Session) -> None:
+        """Note that the request failed after its response had started: a save that was not answered is not repeated."""
+        self.transaction(session).reply.saves = False
+
+    def start(self, session: Session) -> None:
+        """Note that the response has started: it carries no more cookies."""
+        session._has_started = True
+        if isinstance(session._transaction, Transaction):
+            session._transaction.reply.close()
+
+    def write_headers(self, session: Session, headers: RawHeaders) -> None:
+        """Put into a response's headers what its session owes the browser and the caches."""
+        if not session._accessed:
+            return
+        vary_on_cookie(headers)
+        transaction = session._transaction
+        if not isinstance(transaction, Transaction) or transaction.reply.cookie is KEEP:
+            return
+        reply = transaction.reply
+        protect_from_caches(headers)
+        if self._move_in is not None:
+            headers += self._move_in.take_back(partial(find_cookies, session._sent))
+        card, seconds = None, 0.0
+        if reply.cookie is GIVE:
+            card, seconds = reply.card, transaction.seconds_left
+        sent = () if reply.carries is Carries.ONE else session._sent
+        remembered = transaction.at.facts.lifetime is not None
+        headers += self._writer.write(card, seconds, sent, remembered=remembered)
+        reply.cookie = KEEP
+
+
+def checked_config(config: object, options: dict[str, Any]) -> SessionConfig:
+    """Return the configuration that was given, or the one that the options make. Raises ConfigurationError."""
+    if config is None:
+        return SessionConfig.from_options(options)
+    if options:
+        raise ConfigurationError(f"give a config or options, not both (got a config and {', '.join(options)})")
+    if not isinstance(config, SessionConfig):
+        hint = "; give the key as secret_key=..." if isinstance(config, str | bytes) else ""
+        raise ConfigurationError(f"config: got {type(config).__name__}; it takes a roomkey.SessionConfig{hint}")
+    return config
+
+
+def _latin(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("latin-1")

@@ -1,0 +1,1 @@
+"""ASGI: the middleware, and what it knows of frameworks."""

@@ -1,0 +1,114 @@
+"""SessionMiddleware: gives each request of an ASGI app its session."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from roomkey.config import SessionConfig, SessionOptions
+from roomkey.core.session import Session
+from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.manager import SessionManager
+from roomkey.web.asgi import App, Message, Receive, Scope, Send
+from roomkey.web.frameworks import is_answer
+from roomkey.web.response import Response
+from roomkey.web.unavailable import send_unavailable, unavailable_headers
+
+__all__ = ["SessionMiddleware"]
+
+_KINDS = frozenset({"http", "websocket"})
+_LIFESPAN_ENDS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed")
+
+
+class SessionMiddleware:
+    """Gives every HTTP request and WebSocket of an ASGI app its session, as `scope["session"]`.
+
+    Args:
+        app: the ASGI app to wrap.
+        config: the configuration, or a `SessionManager` that others use too; or give the options of a configuration by
+            keyword, under the names of `SessionConfig`.
+
+    Raises:
+        ConfigurationError: an option is wrong, unknown or missing, or both a config and options were given.
+    """
+
+    def __init__(
+        self, app: App, config: SessionConfig | SessionManager | None = None, **options: Unpack[SessionOptions]
+    ) -> None:
+        self.app = app
+        if isinstance(config, SessionManager):
+            if options:
+                raise ConfigurationError(
+                    f"give a manager or options, not both (got a manager and {', '.join(options)})"
+                )
+            self.manager = config
+        else:
+            self.manager = SessionManager(config, **options)
+        self.config = self.manager.config
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind, manager = scope["type"], self.manager
+        if kind == "lifespan":
+            await self.lifespan(self.app, scope, receive, send)
+            return
+        # Where an outer middleware serves this cookie, a mounted app sees the one session.
+        if ("session" in scope and manager.is_own(scope["session"])) or kind not in _KINDS:
+            await self.app(scope, receive, send)
+            return
+        try:
+            answer = manager.begin(scope["headers"], scope)
+            session = answer if isinstance(answer, Session) else await answer
+        except StoreUnavailable as error:
+            await send_unavailable(scope, send, unavailable_headers(error))
+            return
+        scope["session"] = session
+        response = Response(manager, session, scope, send)
+        try:
+            await self.app(scope, receive, response.send)
+        except StoreUnavailable as error:  # from what the handler itself asked of the session
+            if response.has_started:
+                raise
+            await response.replace(error)
+            return
+        except Exception as error:
+            if kind != "http" or not is_answer(error):
+                raise
+            answered = await response.answer(error)
+            if answered is None:
+                return
+            if answered is error:
+                raise
+            raise answered.with_traceback(error.__traceback__) from error.__cause__
+        if scope.get("session") is not session or not session._is_quiet():
+            await response.finish()
+        manager.let_go(session)
+
+    async def lifespan(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the lifespan protocol around `app`: the store opens before it starts and closes after it has ended."""
+        manager = self.manager
+        messages = [await receive()]
+        try:
+            await manager.__aenter__()
+        except ConfigurationError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise  # servers have heard; test clients wait for this
+        is_open = True
+
+        async def receive_again() -> Message:
+            return messages.pop() if messages else await receive()
+
+        async def close() -> None:
+            nonlocal is_open
+            if is_open:
+                is_open = False
+                await manager.__aexit__(None, None, None)
+
+        async def send_after_close(message: Message) -> None:
+            # A server that hears "complete" may end the process: be done before.
+            if message["type"] in _LIFESPAN_ENDS:
+                await close()
+            await send(message)
+
+        try:
+            await app(scope, receive_again, send_after_close)
+        finally:
+            await close()

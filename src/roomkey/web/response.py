@@ -1,0 +1,199 @@
+"""The app's response, sent on with the session saved before its first byte."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Mapping
+from typing import Any
+
+from roomkey.core.reply import KEEP, NONE, SEVERAL, Carries
+from roomkey.core.session import Session
+from roomkey.core.transaction import Transaction
+from roomkey.errors import StoreUnavailable
+from roomkey.manager import SessionManager
+from roomkey.web.asgi import Message, Scope, Send, is_error
+from roomkey.web.frameworks import clears, is_foreign
+from roomkey.web.unavailable import send_unavailable, unavailable_headers
+from roomkey.wire.cookies import vary_on_cookie
+
+__all__ = ["Response"]
+
+_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"})
+
+
+class _Stage(enum.Enum):
+    OPEN = enum.auto()
+    STARTED = enum.auto()
+    REPLACED = enum.auto()  # the store was unavailable: a 503 went out instead of the app's response
+
+
+# Bound once: to look up a member of an enumeration takes longer than a call.
+_OPEN, _STARTED, _REPLACED = _Stage.OPEN, _Stage.STARTED, _Stage.REPLACED
+
+
+class Response:
+    """One request's."""
+
+    __slots__ = ("_manager", "_scope", "_send", "_session", "_stage")
+
+    def __init__(self, manager: SessionManager, session: Session, scope: Scope, send: Send) -> None:
+        self._manager = manager
+        self._session = session
+        self._scope = scope
+        self._send = send
+        self._stage = _OPEN
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the app's response has."""
+        return self._stage is _STARTED
+
+    # Not `async def`, and the usual case in place: no coroutine for each message.
+    def send(self, message: Message) -> Awaitable[None]:
+        """What the app gets as its `send`."""
+        stage, session = self._stage, self._session
+        if stage is _OPEN:
+            kind = message["type"]
+            if kind != "http.response.start" or self._scope.get("session") is not session:
+                return self._send_first(message)
+            if not session._is_quiet():
+                return self._save_and_send(message)
+            self._stage = _STARTED
+            session._has_started = True
+            if session._transaction is not None:
+                self._manager.start(session)
+            if session._accessed:
+                headers = list(message.get("headers", ()))
+                vary_on_cookie(headers)
+                message["headers"] = headers
+            return self._send(message)
+        if stage is _REPLACED:
+            return self._send_first(message)
+        transaction = session._transaction
+        if transaction is not None and transaction.tried and is_error(message):
+            self._manager.doubt(session)
+        return self._send(message)
+
+    def _save_and_send(self, message: Message) -> Awaitable[None]:
+        """Save, and send the start of the response; without a coroutine, where the store answers at once."""
+        headers = list(message.get("headers", ()))
+        try:
+            work = self._manager.save_now(self._session, headers, message["status"], SEVERAL)
+        except StoreUnavailable as unavailable:
+            return self.replace(unavailable)
+        if work is not None:
+            return self._save_first(work, message, headers)
+        self._go_on(message, headers)
+        return self._send(message)
+
+    async def _save_first(self, work: Awaitable[None], message: Message, headers: list[tuple[bytes, bytes]]) -> None:
+        try:
+            await work
+        except StoreUnavailable as unavailable:
+            await self.replace(unavailable)
+            return
+        self._go_on(message, headers)
+        await self._send(message)
+
+    def _go_on(self, message: Message, headers: list[tuple[bytes, bytes]]) -> None:
+        """Note that the response goes out."""
+        self._stage = _STARTED
+        if self._session._accessed:
+            message["headers"] = headers
+
+    async def _send_first(self, message: Message) -> None:
+        if self._stage is _REPLACED:
+            return
+        if message["type"] not in _STARTS or await self._start(message, SEVERAL):
+            await self._send(message)
+
+    async def _start(self, message: Message, carries: Carries) -> bool:
+        """Save, and say it in `message`; returns whether it may go out: False where a 503 did."""
+        session = self._session
+        is_refusal = message["type"] == "websocket.close"  # of a handshake: the answer has no headers of ours
+        headers = list(message.get("headers", ()))
+        try:
+            self._take_in_replacement()
+            await self._manager.respond(
+                session,
+                headers,
+                message.get("status"),
+                NONE if is_refusal else carries,
+                is_error=is_error(message),
+            )
+        except StoreUnavailable as unavailable:
+            await self.replace(unavailable)
+            return False
+        self._stage = _STARTED
+        if session._accessed and not is_refusal:
+            message["headers"] = headers
+        return True
+
+    async def replace(self, error: StoreUnavailable) -> None:
+        """Send a 503 in the place of the app's response, once."""
+        if self._stage is _REPLACED:
+            return
+        manager, session = self._manager, self._session
+        headers = unavailable_headers(error)
+        transaction = manager.transaction(session)
+        transaction.reply.saves = False
+        if transaction.under_way is not None:
+            await transaction.settle()
+        if transaction.reply.cookie is not KEEP:
+            # By an earlier `save`: without it, a user who has just logged in would be logged out by what failed later.
+            await transaction.confirm()
+            manager.write_headers(session, headers)
+        manager.start(session)
+        self._stage = _REPLACED  # not sooner: a response that is cut off until here may still answer
+        await send_unavailable(self._scope, self._send, headers)
+
+    async def answer(self, error: Any) -> Any:
+        """Save for an `HTTPException` that a framework outside (Ravyn, Litestar) makes a response of.
+
+        What that response owes the browser travels in the headers of a copy of the exception: an app may raise one
+        object for everybody. Returns what to raise; None when a 503 went out instead.
+        """
+        transaction = self._session._transaction
+        failed = isinstance(transaction, Transaction) and not transaction.reply.saves
+        if self._stage is _STARTED or failed:
+            return error
+        own = dict(error.headers or {})
+        taken = any(name.lower() == "set-cookie" for name in own)  # a dict holds one cookie, and this one is the app's
+        message: Message = {
+            "type": "http.response.start",
+            "status": getattr(error, "status_code", 0),
+            "headers": [(name.encode("latin-1"), str(value).encode("latin-1")) for name, value in own.items()],
+        }
+        if not await self._start(message, NONE if taken else Carries.ONE):
+            return None
+        if not self._session._accessed:
+            return error
+        # Not copy.copy, which would call the class's own __init__ with whatever `args` happens to hold.
+        copied = type(error).__new__(type(error), *error.args)
+        copied.__dict__.update(error.__dict__)
+        copied.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
+        return copied
+
+    async def finish(self) -> None:
+        """Save what changed after the response had started: streams, background tasks, WebSockets."""
+        if self._stage is not _STARTED:
+            return
+        transaction = self._manager.transaction(self._session)
+        if not transaction.reply.saves:
+            return
+        self._take_in_replacement()
+        draft = transaction.unsaved()
+        if draft is not None:
+            await transaction.commit(draft)
+
+    def _take_in_replacement(self) -> None:
+        """Understand `scope["session"] = {...}`: the session's new content. None or nothing empties it."""
+        content = self._scope.get("session")
+        if content is self._session or is_foreign(self._scope, content):
+            return
+        if clears(content):
+            content = None
+        if content is not None and not isinstance(content, Mapping):
+            raise TypeError(f'scope["session"] was set to {type(content).__name__}; it takes a dict, or None to clear')
+        self._session._set_content(dict(content or {}))
+        self._scope["session"] = self._session

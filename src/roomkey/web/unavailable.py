@@ -1,0 +1,33 @@
+"""The answer to a request whose session store does not do what it was asked: 503, or a WebSocket's close."""
+
+from __future__ import annotations
+
+from roomkey.errors import StoreUnavailable
+from roomkey.web.asgi import Scope, Send
+
+__all__ = ["send_unavailable", "unavailable_headers"]
+
+_TRY_AGAIN_LATER = 1013  # WebSocket close code, IANA registry
+_BODY = b"The session store is unavailable; try again in a moment.\n"
+
+
+def unavailable_headers(error: StoreUnavailable) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a 503."""
+    return [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(_BODY)),
+        (b"retry-after", b"%d" % error.retry_after),
+        (b"cache-control", b"no-store"),
+    ]
+
+
+async def send_unavailable(scope: Scope, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+    """Send a 503 with these headers; close a WebSocket that can get no HTTP response."""
+    kind = scope["type"]
+    if kind == "websocket":
+        if "websocket.http.response" not in (scope.get("extensions") or {}):
+            await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "session store unavailable"})
+            return
+        kind = "websocket.http"
+    await send({"type": f"{kind}.response.start", "status": 503, "headers": headers})
+    await send({"type": f"{kind}.response.body", "body": _BODY})
