@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from roomkey.config import SessionConfig, SessionOptions
+from roomkey.core.at_once import AtOnce
 from roomkey.core.loader import Loader, StoreLoader
 from roomkey.core.registry import Registry
 from roomkey.core.reply import GIVE, KEEP, NONE, SEVERAL, Carries
@@ -103,12 +104,21 @@ class SessionManager:
 
             self._move_in = MoveIn(config.legacy, config, self._reporter.refused)
         self._cookie_name = config.session_cookie.encode("ascii")
-        self._cookie_start = self._cookie_name + b"="
+        self._cookie_start = b"; " + self._cookie_name + b"="
         keeps_headers = self._find is find_chunked or self._move_in is not None or config.record_client
         self._keeps_headers = keeps_headers  # for what a commit needs of the request
         self._is_simple = not keeps_headers
         self._load_one = self._loader.load_one
         self._lifespan = Lifespan(self._committer)
+        self.at_once = self._make_at_once()
+
+    def _make_at_once(self) -> AtOnce | None:
+        committer, writer, config = self._committer, self._writer, self.config
+        if not (self._is_simple and isinstance(committer, StoreCommitter) and isinstance(writer, CookieWriter)):
+            return None
+        if not committer.store.never_waits or config.seal or config.max_sessions_per_user is not None:
+            return None
+        return AtOnce(committer, writer)
 
     # --- for adaptors ---------------------------------------------------------------------------------------------
 

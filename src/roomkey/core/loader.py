@@ -188,8 +188,7 @@ class StoreLoader(Loader):
             return self.refuse("unknown")
         user = None
         if self._user_key is not None:
-            value = data.get(self._user_key)
-            user = (value or None) if type(value) is str else text_of(value)
+            user = text_of(data.get(self._user_key))
             if record.user != user:
                 return self.refuse("damaged")  # filed under one user, and holding another's session: the store errs
         session_id, stale = None, CURRENT

@@ -35,7 +35,7 @@ from roomkey.stores.base import Record
 from roomkey.wire import codec
 from roomkey.wire.codec import NO_FACTS, Facts
 
-__all__ = ["Case", "Client", "Plan", "Step", "is_for", "need_cookie", "plan", "settled"]
+__all__ = ["Case", "Client", "Plan", "Step", "is_for", "need_cookie", "new_record", "plan", "saved_record", "settled"]
 
 Client = tuple[str | None, str | None]  # IP address and user agent of a log-in; None: not recorded
 
@@ -150,9 +150,7 @@ def _begin(rules: Rules, case: Case, draft: Draft, was: Loaded = NOWHERE) -> Pla
         encoded = codec.encode(content, facts)
     rules.check(content, encoded)
     need_cookie(case, "a new session")
-    ip, user_agent = case.client if user is not None else (None, None)
-    until = rules.clocks.until(case.now, facts)
-    record = Record(encoded, 1, case.now, until, user, ip=ip, user_agent=user_agent)
+    record = new_record(rules, case.now, encoded, facts, user, case.client)
     shows = content if (was is not NOWHERE and user != was.user) or case.fresh is not case.was else None
     return Plan(_BEGIN, NOWHERE, record, facts, shows, GIVE)
 
@@ -221,19 +219,29 @@ def _save(rules: Rules, case: Case, fresh: Loaded) -> Plan:
     return _laid_over(rules, case, fresh)
 
 
+def saved_record(rules: Rules, over: Loaded, content: dict[str, Any], encoded: bytes, expires_at: float) -> Record:
+    """Return the record of a save that changes the content, and nothing else. Raises SessionDataError."""
+    rules.check(content, encoded)
+    old = over.record
+    return Record(encoded, old.version + 1, old.created_at, expires_at, old.user, None, 0.0, old.ip, old.user_agent)
+
+
+def new_record(rules: Rules, now: float, encoded: bytes, facts: Facts, user: str | None, client: Client) -> Record:
+    """Return the record of a new session."""
+    ip, user_agent = client if user is not None else (None, None)
+    return Record(encoded, 1, now, rules.clocks.until(now, facts), user, None, 0.0, ip, user_agent)
+
+
 def _plain_save(rules: Rules, case: Case, fresh: Loaded) -> Plan:
     """Other content, and nothing else: most writes are this. It is what `_laid_over` says of them, in fewer steps."""
     draft, old = case.draft, fresh.record
-    rules.check(draft.content, draft.encoded)
     expires_at, cookie = old.expires_at, KEEP
     if fresh.stale is not CURRENT or case.now >= rules.clocks.fresh_until(old, fresh.facts):
         seen = _is_seen(case, fresh)
         _, expires_at, is_renewed = rules.clocks.expiry(case.now, old, fresh.facts, fresh.facts, seen=seen)
         if seen and (is_renewed or fresh.stale is not CURRENT):
             cookie = GIVE
-    record = Record(
-        draft.encoded, old.version + 1, old.created_at, expires_at, old.user, None, 0.0, old.ip, old.user_agent
-    )
+    record = saved_record(rules, fresh, draft.content, draft.encoded, expires_at)
     return Plan(_SAVE, fresh, record, fresh.facts, None, cookie)
 
 

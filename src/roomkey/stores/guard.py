@@ -29,6 +29,7 @@ _Answer = TypeVar("_Answer")
 _Asked = Coroutine[Any, Any, _Answer]
 
 
+_OPERATIONS = frozenset({"load", "create", "update", "rotate", "touch", "delete"})
 _ANSWERED = object()  # in the place of an operation: the store was asked by a plain call
 
 
@@ -54,7 +55,7 @@ class GuardedStore:
         self.waits = isinstance(store, Lifespan)  # or as soon as an operation did; one in memory never does
         self._load_now = _immediate(store)
         self._own_attributes = getattr(store, "__dict__", {})  # a method may be replaced in the store itself
-        self.never_waits = bool(getattr(store, "never_waits", False))
+        self.never_waits = _never_waits(store)
         self._tell = tell
         self._timeout = timeout
         self._down = False
@@ -112,6 +113,11 @@ class GuardedStore:
         """Close the store where it can be closed. Takes as long as it takes: writes may still be under way."""
         if isinstance(self.store, Lifespan):
             await self.store.close()
+
+    @property
+    def is_patched(self) -> bool:
+        """Whether an operation was replaced in the store itself, as tests do: what its class says does not hold."""
+        return not _OPERATIONS.isdisjoint(self._own_attributes)
 
     def load_now(self, key: str) -> Record | CoroutineType[Any, Any, Record | None] | None:
         """As `load`, but where the store answers without waiting, the answer itself. Otherwise a coroutine."""
@@ -273,6 +279,16 @@ class GuardedStore:
             _log.warning("session store %s available again", shown(self.store))
             if self._tell is not None:
                 self._tell(OutageEnded(type(self.store).__name__))
+
+
+def _never_waits(store: Store) -> bool:
+    """Whether the store says so itself; not where a subclass has another operation, and says nothing of it."""
+    for kind in type(store).__mro__:
+        if "never_waits" in vars(kind):
+            return bool(vars(kind)["never_waits"])
+        if not _OPERATIONS.isdisjoint(vars(kind)):
+            return False
+    return False
 
 
 def _immediate(store: Store) -> Callable[[str], Record | None] | None:

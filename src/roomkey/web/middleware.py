@@ -80,7 +80,8 @@ class SessionMiddleware:
             raise answered.with_traceback(error.__traceback__) from error.__cause__
         if scope.get("session") is not session or not session._is_quiet():
             await response.finish()
-        manager.let_go(session)
+        if session._transaction is not None:
+            manager.let_go(session)
 
     async def lifespan(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the lifespan protocol around `app`: the store opens before it starts and closes after it has ended."""

@@ -78,6 +78,11 @@ class Response:
         """Save, and send the start of the response; without a coroutine, where the store answers at once."""
         headers = list(message.get("headers", ()))
         try:
+            at_once = self._manager.at_once
+            if at_once is not None and at_once.commit(self._session, headers):
+                self._session._has_started = True
+                self._go_on(message, headers)
+                return self._send(message)
             work = self._manager.save_now(self._session, headers, message["status"], SEVERAL)
         except StoreUnavailable as unavailable:
             return self.replace(unavailable)

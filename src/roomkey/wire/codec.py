@@ -223,7 +223,7 @@ def decode(stored: bytes) -> dict[str, Any]:
 
 def decode_with_facts(stored: bytes) -> tuple[dict[str, Any], Facts]:
     """Return what `decode` and `facts_in` return. It is for every request, and takes one step where it can."""
-    if type(stored) is bytes and stored[:1] == _WITH_FACTS:
+    if type(stored) is bytes and len(stored) > _DATA_AT and stored[0] == 2:  # with facts and no marks
         try:
             data = ormsgpack.unpackb(stored[_DATA_AT:], ext_hook=_restore)
         except _UNREADABLE as error:

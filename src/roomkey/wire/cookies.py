@@ -53,7 +53,7 @@ def find_one(headers: Iterable[tuple[bytes, bytes]], name: bytes, start: bytes) 
     Args:
         headers: of the request.
         name: of the cookie.
-        start: the name, with `=` after it.
+        start: what stands before its value where another cookie precedes it: `; `, the name and `=`.
 
     Returns:
         The value; empty where there is no such cookie. None: look more closely, with `find_cookies`.
@@ -61,11 +61,9 @@ def find_one(headers: Iterable[tuple[bytes, bytes]], name: bytes, start: bytes) 
     found = b""
     for header, value in headers:
         if header == b"cookie" and (at := value.find(name)) >= 0:
-            if found or not value.startswith(start, at) or value.find(name, at + 1) >= 0:
+            begin = at + len(start) - 2
+            if found or value[max(at - 2, 0) : begin] != (start if at else start[2:]) or value.find(name, begin) >= 0:
                 return None
-            if at and not value.startswith(b"; ", at - 2):
-                return None
-            begin = at + len(start)
             end = value.find(b";", begin)
             found = value[begin:end] if end >= 0 else value[begin:]
             if not found or found[0] in _AROUND or found[-1] in _AROUND:

@@ -1,0 +1,112 @@
+"""The commits that most requests need, where the store answers without waiting: without a transaction.
+
+A save of other content and nothing else, and a new session. `roomkey.core.plan` says what either stores. Whatever is
+more than that, or does not work at once, is left to the session's transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from roomkey.core.intents import CSRF, NOTHING
+from roomkey.core.loaded import CURRENT, NOWHERE, Attempt, Loaded
+from roomkey.core.plan import new_record, saved_record
+from roomkey.core.session import Session
+from roomkey.core.swaps import StoreCommitter
+from roomkey.core.transaction import Transaction
+from roomkey.errors import ConfigurationError, SessionDataError
+from roomkey.events import Created
+from roomkey.stores.base import Conflict
+from roomkey.wire import codec
+from roomkey.wire.codec import NO_FACTS
+from roomkey.wire.cookies import CookieWriter, Headers, protect_from_caches, vary_on_cookie
+from roomkey.wire.keys import new_session_id, store_key
+
+__all__ = ["AtOnce"]
+
+_new = tuple.__new__  # as `Loaded(...)`, in half the time
+_NO_CLIENT = (None, None)
+
+
+class AtOnce:
+    """Of one configuration.
+
+    Args:
+        committer: does the same with a transaction.
+        writer: writes the cookie.
+    """
+
+    def __init__(self, committer: StoreCommitter, writer: CookieWriter) -> None:
+        self._committer, self._rules, self._guard = committer, committer.rules, committer.store
+        self._store, self._keyring, self._writer = committer.store.store, committer.keyring, writer
+
+    def commit(self, session: Session, headers: Headers) -> bool:
+        """Commit a session, and put what the response owes the browser into its headers.
+
+        Returns:
+            Whether it was done. If not, nothing was.
+
+        Raises:
+            StoreUnavailable: the store did not acknowledge.
+        """
+        if session._transaction is not None or session._intents is not NOTHING or self._guard.is_patched:
+            return False
+        content = dict(dict.items(session))
+        if not content:
+            return False
+        at = session._at
+        try:
+            encoded = codec.encode(content, at.facts)
+            if at is NOWHERE:
+                return self._begin(session, content, encoded, headers)
+            return self._save(session, at, content, encoded, headers)
+        except (SessionDataError, Conflict):
+            return False  # the transaction says it
+
+    def _save(self, session: Session, at: Loaded, content: dict[str, Any], encoded: bytes, headers: Headers) -> bool:
+        rules, old = self._rules, at.record
+        if not (rules.user_of(content) == at.user == old.user) or rules.clock() >= session._fresh_until:
+            return False
+        if encoded != at.encoded:
+            record = saved_record(rules, at, content, encoded, old.expires_at)
+            key, _, secret, _, facts, user, session_id, stale = at
+            after = _new(Loaded, (key, record, secret, encoded, facts, user, session_id, stale))
+            self._swap(session, after, self._store.update(key, record, version=old.version))
+        vary_on_cookie(headers)
+        return True
+
+    def _begin(self, session: Session, content: dict[str, Any], encoded: bytes, headers: Headers) -> bool:
+        if CSRF in content or self._committer.registry.is_purge_due:
+            return False
+        rules = self._rules
+        now, user = rules.clock(), rules.checked_user(content)
+        facts = NO_FACTS if user is None else codec.make_facts(now, None)
+        encoded = codec.with_facts(encoded, facts)
+        rules.check(content, encoded)
+        record = new_record(rules, now, encoded, facts, user, _NO_CLIENT)
+        session_id = new_session_id()
+        key = store_key(session_id)
+        after = _new(Loaded, (key, record, b"", encoded, facts, user, session_id, CURRENT))
+        self._swap(session, after, self._store.create(key, record))
+        session._fresh_until = rules.clocks.fresh_until(record, facts)
+        if self._committer.reporter.is_heard:
+            self._committer.reporter.report(Created(key, user))
+        vary_on_cookie(headers)
+        protect_from_caches(headers)
+        seconds = rules.clocks.end_of(now, record.expires_at) - now
+        headers.append(self._writer.give(self._keyring.sign(session_id), seconds))
+        return True
+
+    def _swap(self, session: Session, after: Loaded, operation: Coroutine[Any, Any, None]) -> None:
+        try:
+            rest = self._guard.start_change(operation)
+        except (Conflict, ConfigurationError):
+            raise
+        except BaseException:
+            # Whether it was done is not known. The transaction finds out, if anything else is saved.
+            unsure = Transaction(self._committer, session)
+            unsure.tried = (Attempt(after, NOTHING, session._put or frozenset(), b""),)
+            raise
+        assert rest is None, "a store that says never_waits has waited"
+        session._at, session._changed, session._put = after, False, None
