@@ -28,7 +28,6 @@ from roomkey.wire.cookies import (
     CookieWriter,
     find_chunked,
     find_cookies,
-    find_one,
     protect_from_caches,
     vary_on_cookie,
 )
@@ -104,11 +103,13 @@ class SessionManager:
 
             self._move_in = MoveIn(config.legacy, config, self._reporter.refused)
         self._cookie_name = config.session_cookie.encode("ascii")
-        self._cookie_start = b"; " + self._cookie_name + b"="
         keeps_headers = self._find is find_chunked or self._move_in is not None or config.record_client
         self._keeps_headers = keeps_headers  # for what a commit needs of the request
         self._is_simple = not keeps_headers
-        self._load_one = self._loader.load_one
+        # As `load`, with raw headers; a coroutine only where the store waits. The scope has the client's address.
+        self.begin: Callable[[RawHeaders, Mapping[str, Any]], Session | Coroutine[Any, Any, Session]] = self._begin
+        if self._is_simple and isinstance(self._loader, StoreLoader):
+            self.begin = self._loader.from_headers
         self._lifespan = Lifespan(self._committer)
         self.at_once = self._make_at_once()
 
@@ -224,17 +225,10 @@ class SessionManager:
 
     # --- for Roomkey's own adaptors -------------------------------------------------------------------------------
 
-    def begin(
+    def _begin(
         self, headers: RawHeaders, scope: Mapping[str, Any] = _NO_SCOPE
     ) -> Session | Coroutine[Any, Any, Session]:
-        """As `load`, with raw headers; a coroutine only where the store waits. `scope` has the client's address."""
         answer: Session | Coroutine[Any, Any, Session]
-        if self._is_simple:
-            value = find_one(headers, self._cookie_name, self._cookie_start)
-            if value == b"":
-                return self._loader.anonymous()
-            if value is not None:
-                return self._load_one(value)
         cards = self._find(headers, self._cookie_name)
         if self._move_in is not None:
             # Only without a genuine card: a genuine card whose session has ended means that the user has logged out.

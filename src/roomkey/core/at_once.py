@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from roomkey.core.intents import CSRF, NOTHING
-from roomkey.core.loaded import CURRENT, NOWHERE, Attempt, Loaded
+from roomkey.core.loaded import CURRENT, NOWHERE, Attempt, Loaded, completed
 from roomkey.core.plan import new_record, saved_record
 from roomkey.core.session import Session
 from roomkey.core.swaps import StoreCommitter
@@ -25,7 +25,6 @@ from roomkey.wire.keys import new_session_id, store_key
 
 __all__ = ["AtOnce"]
 
-_new = tuple.__new__  # as `Loaded(...)`, in half the time
 _NO_CLIENT = (None, None)
 
 
@@ -55,39 +54,41 @@ class AtOnce:
         content = dict(dict.items(session))
         if not content:
             return False
-        at = session._at
         try:
-            encoded = codec.encode(content, at.facts)
-            if at is NOWHERE:
-                return self._begin(session, content, encoded, headers)
-            return self._save(session, at, content, encoded, headers)
-        except (SessionDataError, Conflict):
+            if session._loaded is NOWHERE:
+                return self._begin(session, content, headers)
+            return self._save(session, content, headers)
+        except SessionDataError:
             return False  # the transaction says it
-
-    def _save(self, session: Session, at: Loaded, content: dict[str, Any], encoded: bytes, headers: Headers) -> bool:
-        rules, old = self._rules, at.record
-        if not (rules.user_of(content) == at.user == old.user) or rules.clock() >= session._fresh_until:
+        except Conflict:
+            Transaction(self._committer, session).is_behind = True
             return False
-        if encoded != at.encoded:
-            record = saved_record(rules, at, content, encoded, old.expires_at)
-            key, _, secret, _, facts, user, session_id, stale = at
-            after = _new(Loaded, (key, record, secret, encoded, facts, user, session_id, stale))
+
+    def _save(self, session: Session, content: dict[str, Any], headers: Headers) -> bool:
+        at, rules = session._loaded, self._rules
+        key, old, secret, before, owner, session_id, stale = (*at[:4], *at[5:]) if type(at) is Loaded else at
+        if not (rules.user_of(content) == owner == old.user) or rules.clock() >= session._fresh_until:
+            return False
+        encoded = codec.encode_like(content, before)
+        if encoded != before:
+            record = saved_record(rules, old, content, encoded, old.expires_at)
+            after = (key, record, secret, encoded, owner, session_id, stale)
             self._swap(session, after, self._store.update(key, record, version=old.version))
         vary_on_cookie(headers)
         return True
 
-    def _begin(self, session: Session, content: dict[str, Any], encoded: bytes, headers: Headers) -> bool:
+    def _begin(self, session: Session, content: dict[str, Any], headers: Headers) -> bool:
         if CSRF in content or self._committer.registry.is_purge_due:
             return False
         rules = self._rules
         now, user = rules.clock(), rules.checked_user(content)
         facts = NO_FACTS if user is None else codec.make_facts(now, None)
-        encoded = codec.with_facts(encoded, facts)
+        encoded = codec.encode(content, facts)
         rules.check(content, encoded)
         record = new_record(rules, now, encoded, facts, user, _NO_CLIENT)
         session_id = new_session_id()
         key = store_key(session_id)
-        after = _new(Loaded, (key, record, b"", encoded, facts, user, session_id, CURRENT))
+        after = (key, record, b"", encoded, user, session_id, CURRENT)
         self._swap(session, after, self._store.create(key, record))
         session._fresh_until = rules.clocks.fresh_until(record, facts)
         if self._committer.reporter.is_heard:
@@ -98,7 +99,7 @@ class AtOnce:
         headers.append(self._writer.give(self._keyring.sign(session_id), seconds))
         return True
 
-    def _swap(self, session: Session, after: Loaded, operation: Coroutine[Any, Any, None]) -> None:
+    def _swap(self, session: Session, after: tuple[Any, ...], operation: Coroutine[Any, Any, None]) -> None:
         try:
             rest = self._guard.start_change(operation)
         except (Conflict, ConfigurationError):
@@ -106,7 +107,7 @@ class AtOnce:
         except BaseException:
             # Whether it was done is not known. The transaction finds out, if anything else is saved.
             unsure = Transaction(self._committer, session)
-            unsure.tried = (Attempt(after, NOTHING, session._put or frozenset(), b""),)
+            unsure.tried = (Attempt(completed(after), NOTHING, session._put or frozenset(), b""),)
             raise
         assert rest is None, "a store that says never_waits has waited"
-        session._at, session._changed, session._put = after, False, None
+        session._loaded, session._changed, session._put = after, False, None

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from roomkey.core.intents import NOTHING, Intents
 from roomkey.stores.base import Record
-from roomkey.wire.codec import NO_FACTS, Facts
+from roomkey.wire.codec import NO_FACTS, Facts, facts_in
 
-__all__ = ["CURRENT", "NOWHERE", "NO_DRAFT", "Attempt", "Draft", "Loaded", "Stale", "Stored", "unfiled"]
+__all__ = ["CURRENT", "NOWHERE", "NO_DRAFT", "Attempt", "Draft", "Loaded", "Stale", "Stored", "completed", "unfiled"]
 
 
 class Stored(NamedTuple):
@@ -60,6 +60,12 @@ class Loaded(NamedTuple):
         return f"Loaded({self.key!r}, {self.record!r})"
 
 
+def completed(raw: tuple[Any, ...]) -> Loaded:
+    """Return a session as it was read, from its fields without the facts: most requests never ask for these."""
+    key, record, secret, encoded, user, session_id, stale = raw
+    return Loaded(key, record, secret, encoded, facts_in(encoded), user, session_id, stale)
+
+
 def unfiled(encoded: bytes, facts: Facts, user: str | None) -> Loaded:
     """Return a session of which there is no record yet."""
     return Loaded("", Record(b"", 0, 0.0, 0.0), b"", encoded, facts, user)
@@ -75,6 +81,7 @@ class Draft(NamedTuple):
     encoded: bytes  # with the facts that were loaded
     intents: Intents = NOTHING
     put: frozenset[str] | set[str] = frozenset()  # the keys that were assigned
+    only_put: bool = False  # whether no other key can have another value: nothing was handed out to be changed in place
     mark: bytes = b""  # names the write that this draft leads to; empty: to do it twice is to do it once
 
 

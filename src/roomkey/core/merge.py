@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 from roomkey.core.intents import MISSING, Change, Intents, drop_token
@@ -26,6 +26,7 @@ def merge(
     mine: dict[str, Any],
     changes: Iterable[Change] = (),
     refusals: list[Exception] | None = None,
+    only: Collection[str] | None = None,
 ) -> Merged:
     """Lay what this request did over `fresh`.
 
@@ -35,15 +36,15 @@ def merge(
         mine: what this request made of it.
         changes: its calls of `Session.change`; they run again, on the fresh value, where they alone made the key's
             value. A key that was also assigned keeps the assigned value.
+        only: the keys whose values can differ from what was loaded; None: any key's can.
         refusals: takes what these functions raise, and their keys stay as they are fresh; None: it is raised.
     """
     merged = dict(fresh)
-    for key in base:
-        if key not in mine:
-            merged.pop(key, None)
-    for key, value in mine.items():
-        if key not in base or codec.fingerprint(base[key]) != codec.fingerprint(value):
-            merged[key] = value
+    for key in base.keys() - mine.keys():
+        merged.pop(key, None)
+    for key in mine if only is None else only:
+        if key in mine and (key not in base or not codec.is_same(base[key], mine[key])):
+            merged[key] = mine[key]
     again: list[Change] = []
     by_key: dict[str, list[Change]] = {}
     for change in changes:
@@ -103,7 +104,7 @@ def doubt(base: dict[str, Any], tried: list[dict[str, Any]], mine: dict[str, Any
         key
         for content in tried
         for key in base.keys() | content.keys()
-        if key not in base or key not in content or codec.fingerprint(base[key]) != codec.fingerprint(content[key])
+        if key not in base or key not in content or not codec.is_same(base[key], content[key])
     }
     return {key: value for key, value in base.items() if key not in doubtful} | dict.fromkeys(doubtful - mine.keys())
 
@@ -168,8 +169,8 @@ def below_the_pending(
 def same_objects(data: dict[str, Any], present: dict[str, Any]) -> dict[str, Any]:
     """Return `data` with those objects of `present` that are equal to its own: the handler may hold them."""
     same = {
-        key: present[key]
-        for key in data.keys() & present.keys()
-        if codec.fingerprint(present[key]) == codec.fingerprint(data[key])
+        key: value
+        for key, value in present.items()
+        if type(value) not in codec.IMMUTABLE and key in data and codec.is_same(value, data[key])
     }
-    return data | same
+    return data | same if same else data

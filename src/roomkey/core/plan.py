@@ -219,10 +219,9 @@ def _save(rules: Rules, case: Case, fresh: Loaded) -> Plan:
     return _laid_over(rules, case, fresh)
 
 
-def saved_record(rules: Rules, over: Loaded, content: dict[str, Any], encoded: bytes, expires_at: float) -> Record:
+def saved_record(rules: Rules, old: Record, content: dict[str, Any], encoded: bytes, expires_at: float) -> Record:
     """Return the record of a save that changes the content, and nothing else. Raises SessionDataError."""
     rules.check(content, encoded)
-    old = over.record
     return Record(encoded, old.version + 1, old.created_at, expires_at, old.user, None, 0.0, old.ip, old.user_agent)
 
 
@@ -241,7 +240,7 @@ def _plain_save(rules: Rules, case: Case, fresh: Loaded) -> Plan:
         _, expires_at, is_renewed = rules.clocks.expiry(case.now, old, fresh.facts, fresh.facts, seen=seen)
         if seen and (is_renewed or fresh.stale is not CURRENT):
             cookie = GIVE
-    record = saved_record(rules, fresh, draft.content, draft.encoded, expires_at)
+    record = saved_record(rules, old, draft.content, draft.encoded, expires_at)
     return Plan(_SAVE, fresh, record, fresh.facts, None, cookie)
 
 
@@ -295,7 +294,8 @@ def _merged(case: Case, fresh: Loaded, *, changes_user: bool, passed_on: bool) -
     # A write with a mark was not done, where its mark is missing. Of the others nobody knows.
     tried = [codec.decode(each.after.encoded) for each in case.tried if not each.mark]
     base = doubt(codec.decode(was.encoded), tried, draft.content)
-    merged = merge(theirs, base, draft.content, draft.intents.changes).data
+    only = draft.put if draft.only_put and not case.tried else None
+    merged = merge(theirs, base, draft.content, draft.intents.changes, only=only).data
     if passed_on and CSRF in theirs:
         merged[CSRF] = theirs[CSRF]  # the user's forms are out with it
     return merged

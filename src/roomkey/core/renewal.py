@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from roomkey.stores.base import Record
-from roomkey.wire.codec import NO_FACTS, Facts
+from roomkey.wire.codec import Facts
 from roomkey.wire.envelope import lifetime_in
 
 if TYPE_CHECKING:
@@ -47,17 +47,23 @@ class Clocks:
 
         So has one from the future, made while a clock was wrong: neither clock would ever end it.
         """
-        return self.fresh_while(now, record, NO_FACTS) is None
+        return self.fresh_while(now, record, None) is None
 
-    def fresh_while(self, now: float, record: Record, facts: Facts) -> float | None:
-        """Return until when no renewal is due; None: the session is over. For every request, in one step."""
+    def fresh_while(self, now: float, record: Record, lifetime: float | None) -> float | None:
+        """Return until when no renewal is due; None: the session is over. For every request, in one step.
+
+        Args:
+            now: the moment.
+            record: of the session.
+            lifetime: seconds that it lives after it was last used; None: the configuration's.
+        """
         try:
             if (
                 now < record.expires_at < _LATEST
                 and now - self._cap < record.created_at < now + _CLOCK_ERROR
                 and type(record.version) is int
             ):
-                return record.expires_at - (self.fresh if facts.lifetime is None else facts.lifetime * _FRESH)
+                return record.expires_at - (self.fresh if lifetime is None else lifetime * _FRESH)
         except TypeError:  # a row that others wrote: no number
             pass
         return None

@@ -42,7 +42,8 @@ class Reporter:
     def refuse(self, reason: Reason) -> None:
         """Count what was no session."""
         self.refused[reason] += 1
-        self.report(Refused(reason))
+        if self.is_heard:
+            self.report(Refused(reason))
 
     def warn_once(self, what: str, message: str, *args: object) -> None:
         """Log a warning, unless one about the same thing was logged before."""

@@ -13,7 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from roomkey.core.intents import CSRF, FLASHES, MISSING, NOTHING, Change
-from roomkey.core.loaded import NOWHERE, Loaded
+from roomkey.core.loaded import NOWHERE, Loaded, completed
 from roomkey.core.tracked import TrackedDict
 from roomkey.errors import LoginTooOld, SessionDataError, SessionEnded, StoreUnavailable
 from roomkey.wire import codec
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 _LONGEST = 1e11  # seconds
+_ENCODED = 3  # which field of what was loaded it is
 
 
 class Transaction(Protocol):
@@ -79,10 +80,10 @@ class Session(TrackedDict):
 
     __slots__ = (
         "__weakref__",
-        "_at",
         "_fresh_until",
         "_has_started",
         "_intents",
+        "_loaded",
         "_origin",
         "_peer",
         "_sent",
@@ -95,7 +96,8 @@ class Session(TrackedDict):
         self._accessed = self._changed = self._shared = self._has_started = False
         self._put = None
         self._intents = NOTHING
-        self._at: Loaded = NOWHERE  # as loaded or last saved
+        # The session as loaded or last saved; a plain tuple until somebody asks (`completed`).
+        self._loaded: tuple[Any, ...] = NOWHERE
         self._origin: Origin | None = None  # None: it belongs to no request
         self._transaction: Transaction | None = None
         self._fresh_until = inf  # Unix seconds; later than that, a renewal is due
@@ -346,6 +348,18 @@ class Session(TrackedDict):
 
     # --- what the session manager asks ----------------------------------------------------------------------------
 
+    @property
+    def _at(self) -> Loaded:
+        """The session as it was loaded or last saved."""
+        at = self._loaded
+        if not isinstance(at, Loaded):
+            at = self._loaded = completed(at)
+        return at
+
+    @_at.setter
+    def _at(self, at: Loaded) -> None:
+        self._loaded = at
+
     def _attached(self) -> Transaction:
         """Return the session's transaction; it is made when something first asks for it."""
         if self._transaction is None:
@@ -372,13 +386,13 @@ class Session(TrackedDict):
             return True
         if self._shared and not self._is_same():
             return False
-        return self._at is NOWHERE or self._origin is None or self._origin.clock() < self._fresh_until
+        return self._loaded is NOWHERE or self._origin is None or self._origin.clock() < self._fresh_until
 
     def _is_same(self) -> bool:
         """Whether the content is what was loaded or last saved."""
-        at = self._at
+        encoded: bytes = self._loaded[_ENCODED]
         try:
-            return at is not NOWHERE and codec.encode(dict(dict.items(self)), at.facts) == at.encoded
+            return encoded != b"" and codec.encode_like(dict(dict.items(self)), encoded) == encoded
         except SessionDataError:
             return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from roomkey.core.intents import NOTHING
 from roomkey.core.loaded import NOWHERE, Attempt, Draft, Loaded
 from roomkey.core.merge import Merged, below_the_pending, merge, same_objects
 from roomkey.core.plan import Case, Client
@@ -42,6 +43,7 @@ class RequestState:
     may_begin = True
     lost = False  # whether changes were dropped because the session had ended
     tried: tuple[Attempt, ...] = ()  # writes that the store never answered
+    is_behind = False  # whether a swap was lost already, so that the first try can be left out
     under_way: Draft | None = None  # of the task that saves or refreshes; None: none does
 
     def __init__(self, rules: Rules, session: Session) -> None:
@@ -106,7 +108,8 @@ class RequestState:
     def show(self, data: dict[str, Any]) -> None:
         """Put `data` into the session, below what other tasks of the request did to it since the commit began."""
         session, present = self.session, self.session._plain()
-        if self.under_way is not None and self.under_way.encoded:
+        is_pending = session._changed or session._shared or session._intents is not NOTHING
+        if self.under_way is not None and self.under_way.encoded and is_pending:
             before = codec.decode(self.under_way.encoded)
             self.under_way = self.under_way._replace(encoded=codec.encode(data))
             data, session._intents = below_the_pending(data, before, present, session._intents)

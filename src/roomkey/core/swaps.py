@@ -99,10 +99,19 @@ class StoreCommitter(Committer):
     # --- committing -----------------------------------------------------------------------------------------------
 
     def start(self, state: RequestState, draft: Draft) -> Coroutine[Any, Any, None] | None:
-        if self.store.waits or self.rules.limit is not None or state.tried or state.moving is not None:
+        if (
+            not self.store.never_waits
+            or self.store.is_patched
+            or self.rules.limit is not None
+            or state.tried
+            or state.moving is not None
+        ):
             return self.commit(state, draft)
         # The store answers at once: no coroutine is made for what most commits are.
         case = state.case(draft)
+        if state.is_behind:
+            state.is_behind = False
+            return None if self._contend_at_once(state, case) else self.commit(state, draft)
         step = plan(self.rules, case)
         if step.step not in _SWAPS or step.content is not None:
             return self.commit(state, draft)
@@ -112,7 +121,7 @@ class StoreCommitter(Committer):
         try:
             rest = self.store.start_change(operation)
         except Conflict:
-            return self.commit(state, draft)
+            return None if self._contend_at_once(state, case) else self.commit(state, draft)
         except ConfigurationError:
             raise
         except BaseException:
@@ -122,6 +131,30 @@ class StoreCommitter(Committer):
             return self._rest(state, case, step, after, rest)
         self._note(state, case, step, after)
         return self.registry.purge_when_due() if step.step is _BEGIN and self.registry.is_purge_due else None
+
+    def _contend_at_once(self, state: RequestState, case: Case) -> bool:
+        """As `_contend`, for changes that are merged and saved as they are. Returns whether it did that."""
+        try:
+            record = self.store.load_now(case.was.key)
+            if type(record) is not Record or record.successor is not None:
+                return False
+            if self.rules.clocks.is_over(case.now, record) or not is_for(self.rules, case, record.user):
+                return False
+            fresh = self.registry.opened(Stored(case.was.key, record, case.was.secret))
+            case = case._replace(fresh=fresh)
+            step = plan(self.rules, case)
+            if step.step is not _SAVE or step.unseen or step.is_lost or step.then is not None:
+                return False
+            after, operation = self._prepare(state, case, step)
+            if self.store.start_change(operation) is not None:
+                raise RuntimeError("the store waits, and did not wait before")
+        except (Conflict, Unreadable, codec.DamagedData):
+            return False
+        self._note(state, case, step, after)
+        if step.content is not None:
+            state.show(step.content)
+        self.reporter.report(Merged(state.at.key, 1))
+        return True
 
     async def _rest(
         self, state: RequestState, case: Case, step: Plan, after: Loaded, rest: Coroutine[Any, Any, None]

@@ -56,18 +56,20 @@ def find_one(headers: Iterable[tuple[bytes, bytes]], name: bytes, start: bytes) 
         start: what stands before its value where another cookie precedes it: `; `, the name and `=`.
 
     Returns:
-        The value; empty where there is no such cookie. None: look more closely, with `find_cookies`.
+        The value, with whatever stands around it; empty where there is no such cookie. None: there may be several, or
+        it is written in another way: `find_cookies` knows.
     """
     found = b""
     for header, value in headers:
-        if header == b"cookie" and (at := value.find(name)) >= 0:
-            begin = at + len(start) - 2
-            if found or value[max(at - 2, 0) : begin] != (start if at else start[2:]) or value.find(name, begin) >= 0:
+        if header == b"cookie" and name in value:
+            at = value.find(start)
+            if at < 0 and value.startswith(start[2:]):
+                at = -2
+            if at == -1 or found or value.count(name) != 1:
                 return None
+            begin = at + len(start)
             end = value.find(b";", begin)
             found = value[begin:end] if end >= 0 else value[begin:]
-            if not found or found[0] in _AROUND or found[-1] in _AROUND:
-                return None
     return found
 
 
