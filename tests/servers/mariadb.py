@@ -21,7 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.servers import skip_if_left_out
-from tests.servers.parts import Running, free_port, give, make_url, nobody
+from tests.servers.parts import Running, free_port, freeze, give, make_url, nobody
 
 __all__ = ["MariaDBServer", "mariadb_binary"]
 
@@ -139,7 +139,7 @@ class MariaDBServer(Running):
     def pause(self) -> None:
         """Freeze it: connections stay open, and nothing is answered."""
         assert self._process is not None, "it does not run"
-        self._process.send_signal(signal.SIGSTOP)
+        freeze(self._process.pid)
 
     def resume(self) -> None:
         """Let it go on after `pause`."""

@@ -9,13 +9,15 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import socket
+import time
 import urllib.parse
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["Running", "free_port", "give", "make_certificate", "make_url", "nobody"]
+__all__ = ["Running", "free_port", "freeze", "give", "make_certificate", "make_url", "nobody"]
 
 
 class Running:
@@ -78,6 +80,22 @@ def free_port() -> int:
             one.bind(("127.0.0.1", port))
             return port
     raise AssertionError  # the ports go round
+
+
+def freeze(pid: int) -> None:
+    """Stop a process, and return when it stands still: its threads run on for a moment after the signal."""
+    os.kill(pid, signal.SIGSTOP)
+    while set(_states(pid)) - {"T", "t"}:
+        time.sleep(0.001)
+
+
+def _states(pid: int) -> list[str]:
+    """Return the state of each thread, as Linux calls it; none where the process is gone, or the system another."""
+    try:
+        tasks = [task.joinpath("stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [task.rpartition(")")[2].split()[0] for task in tasks]
 
 
 def make_certificate(certificate: Path, key: Path) -> None:

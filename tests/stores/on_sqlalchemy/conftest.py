@@ -9,9 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from roomkey.stores.sqlalchemy import store
+from tests.loop_clock import HANGS
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.stores.on_sqlalchemy.databases import Database, eventually, mariadb_url, postgres_url, running_servers
+
+
+@pytest.fixture(autouse=True)
+def _patient(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Databases may be slow here, and so may be whoever has SQLite's lock."""
+    monkeypatch.setattr(store, "SQLITE_PATIENCE", HANGS)
 
 
 @pytest.fixture(scope="module")

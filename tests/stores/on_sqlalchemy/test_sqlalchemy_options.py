@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import time
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +18,9 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict
-from roomkey.stores.sqlalchemy import SQLAlchemyStore
+from roomkey.stores.sqlalchemy import SQLAlchemyStore, operations
 from roomkey.stores.sqlalchemy import store as store_module
+from roomkey.testing import Clock
 from tests.servers.mariadb import mariadb_binary
 from tests.stores.on_sqlalchemy.databases import Database, mariadb_url, postgres_url
 from tests.stores.records import make_key, make_record, make_tombstone
@@ -92,8 +95,10 @@ async def test_writes_take_turns_in_sqlite(on_sqlite: Database, monkeypatch: pyt
 
 async def test_locked_sqlite_file(on_sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write waits for another process's lock, and for a lock that stays it does not wait for ever."""
+    clock = Clock()
+    for module in (operations, store_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock, time=time.time))
     monkeypatch.setattr(store_module, "SQLITE_PATIENCE", 0.4)
-
     async with on_sqlite.store() as store:
         other = sqlite3.connect(tmp_path / "app.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -104,8 +109,12 @@ async def test_locked_sqlite_file(on_sqlite: Database, tmp_path: Path, monkeypat
         other.execute("COMMIT")
         await write
         other.execute("BEGIN IMMEDIATE")
+        deletion = asyncio.ensure_future(store.delete(key))
+        await asyncio.sleep(0.15)
+        assert not deletion.done()
+        clock.advance(0.5)
         with pytest.raises(StoreUnavailable, match="locked by another process"):
-            await store.delete(key)
+            await deletion
         other.close()
         await store.delete(key)
 

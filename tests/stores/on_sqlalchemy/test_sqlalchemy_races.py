@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from roomkey.stores.base import Conflict, Record
 from roomkey.stores.sqlalchemy import SQLAlchemyStore
+from tests.loop_clock import HANGS
 from tests.servers.mariadb import MariaDBServer
 from tests.stores.on_sqlalchemy.databases import Database, _ask_mariadb, eventually
 from tests.stores.records import make_key, make_record, make_tombstone, winners_of
@@ -208,7 +209,7 @@ async def test_after_a_fork(on_server: Database) -> None:
                 found: list[Record | None] = []
                 thread = threading.Thread(target=lambda: found.append(asyncio.run(store.load(key))))
                 thread.start()
-                thread.join(10)
+                thread.join(HANGS)
                 code = 0 if found and found[0] is not None else 2
             finally:
                 os._exit(code)
