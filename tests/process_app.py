@@ -6,8 +6,11 @@ import os
 from urllib.parse import parse_qsl
 
 from roomkey import SessionMiddleware
+from roomkey.stores.sqlite import worker
+from tests.loop_clock import HANGS
 
 LIMIT = 20  # sessions of one user
+worker._PATIENCE = HANGS  # on a busy machine whoever holds SQLite's lock takes its time
 
 
 async def _pages(scope, receive, send):
@@ -30,6 +33,8 @@ async def _pages(scope, receive, send):
             status = 401
         elif page == "/put":
             await asyncio.sleep(float(query.get("wait", "0")))
+            while "until" in query and not os.path.exists(query["until"]):
+                await asyncio.sleep(0.01)
             session[query["key"]] = query["value"]
         elif page == "/count":
             session.change("count", lambda number: number + 1, 0)
@@ -46,6 +51,6 @@ app = SessionMiddleware(
     _pages,
     secret_key="the key of the processes under test, 32 bytes and more",
     store=os.environ.get("ROOMKEY_TEST_STORE", "memory://"),
-    store_timeout=15,
+    store_timeout=HANGS,
     max_sessions_per_user=LIMIT,
 )

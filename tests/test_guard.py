@@ -4,17 +4,18 @@ import asyncio
 import contextlib
 import logging
 import re
-import time
+from types import SimpleNamespace
 
 import pytest
 
 from roomkey.config import SessionConfig
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Record
-from roomkey.stores.guard import GuardedStore
+from roomkey.stores.guard import SETTLING, GuardedStore
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing.clock import Clock
 from tests.driver import Driver
+from tests.loop_clock import loop_time
 
 LIMIT = 0.05  # seconds
 KEY = "a" * 64
@@ -93,10 +94,10 @@ class TroubledStore:
 async def test_slow_store(name):
     """An operation that takes too long is StoreUnavailable when the time is up, and is cancelled."""
     store = TroubledStore("slow")
-    began = time.monotonic()
+    began = loop_time()
     with pytest.raises(StoreUnavailable, match=r"TroubledStore did not answer within 0\.05 s \(store_timeout\)"):
         await OPERATIONS[name](GuardedStore(store, LIMIT))
-    assert time.monotonic() - began < 5
+    assert loop_time() - began < 2 * LIMIT
     assert store.cancelled == 1
 
 
@@ -276,10 +277,16 @@ async def test_a_failure_of_before_the_end_does_not_begin_another_outage(caplog)
     assert [record.levelno for record in caplog.records] == [*levels, logging.ERROR]
 
 
-async def test_an_outage_does_not_flap(caplog, monkeypatch):
-    """A server that shuts down answers some and fails others: that is one outage, over when it has settled."""
-    monkeypatch.setattr("roomkey.stores.guard.SETTLING", 0.05)
+@pytest.fixture
+def guards_clock(monkeypatch):
+    """Return the clock by which a guard says how long an outage has lasted."""
+    clock = Clock()
+    monkeypatch.setattr("roomkey.stores.guard.time", SimpleNamespace(monotonic=clock))
+    return clock
 
+
+async def test_an_outage_does_not_flap(caplog, guards_clock):
+    """A server that shuts down answers some and fails others: that is one outage, over when it has settled."""
     store = TroubledStore()
     guard = GuardedStore(store, LIMIT)
     for trouble in (DriverError(), None, DriverError(), None):
@@ -287,7 +294,7 @@ async def test_an_outage_does_not_flap(caplog, monkeypatch):
         with contextlib.suppress(StoreUnavailable):
             await guard.load(KEY)
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
-    await asyncio.sleep(0.06)
+    guards_clock.advance(SETTLING + 0.01)
     await guard.load(KEY)
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
 
@@ -334,10 +341,8 @@ async def test_what_needs_no_room_does_not_end_an_outage_of_changes(caplog, remo
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
 
 
-async def test_an_outage_of_changes_does_not_flap(caplog, monkeypatch):
+async def test_an_outage_of_changes_does_not_flap(caplog, guards_clock):
     """A store that is nearly full takes some changes and refuses others: one outage, over when it refuses no more."""
-    monkeypatch.setattr("roomkey.stores.guard.SETTLING", 0.1)
-
     store = TroubledStore()
     guard = GuardedStore(store, LIMIT)
     for _ in range(3):
@@ -345,10 +350,10 @@ async def test_an_outage_of_changes_does_not_flap(caplog, monkeypatch):
         with pytest.raises(StoreUnavailable):
             await guard.create(KEY, RECORD)
         store.trouble = None
-        await asyncio.sleep(0.06)  # the second time, longer than that since the outage began
+        guards_clock.advance(0.6 * SETTLING)  # the second time, longer than that since the outage began
         await guard.create(KEY, RECORD)
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
-    await asyncio.sleep(0.06)
+    guards_clock.advance(0.6 * SETTLING)
     await guard.create(KEY, RECORD)
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
 

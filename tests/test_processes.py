@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,8 +15,10 @@ import pytest
 import roomkey
 from roomkey.stores.postgres import PostgresStore
 from roomkey.stores.sqlalchemy import SQLAlchemyStore
+from tests.loop_clock import HANGS, until
 from tests.process_app import LIMIT
 from tests.servers.mariadb import MariaDBServer
+from tests.servers.parts import free_port
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
@@ -35,9 +36,7 @@ class Server:
         self.url = ""
 
     def start(self):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         environment = {
             **os.environ,
@@ -53,7 +52,7 @@ class Server:
         asyncio.run(self._until_both_answer())
 
     async def _until_both_answer(self):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + HANGS
         seen = set()
         while len(seen) < 2:
             assert self._process.poll() is None, self._log.read_text()
@@ -71,7 +70,7 @@ class Server:
         """A client that sends `card` and forgets every cookie it is given."""
         headers = {"cookie": f"session={card}"} if card else {}
         limits = httpx.Limits(max_connections=40, max_keepalive_connections=40)
-        return httpx.AsyncClient(base_url=self.url, headers=headers, limits=limits, timeout=60, trust_env=False)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, limits=limits, timeout=HANGS, trust_env=False)
 
     async def at_once(self, count, page, card=None):
         """Return the answers to `count` requests at once, or to some times as many: until both workers had a part.
@@ -112,8 +111,8 @@ class Server:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=10)
-        deadline = time.monotonic() + 10
+        process.wait(timeout=HANGS)
+        deadline = time.monotonic() + HANGS
         while time.monotonic() < deadline:  # the workers are nobody's children by now
             try:
                 os.killpg(process.pid, 0)
@@ -160,27 +159,28 @@ async def test_concurrent_increments_add_up(server):
     assert (await server.read(card))["count"] == len(answers)
 
 
-async def test_a_log_out_that_races_with_writers_is_final(server):
+@pytest.mark.parametrize("answered", [3, 9, 15])
+async def test_a_log_out_that_races_with_writers_is_final(server, tmp_path, answered):
     """A log-out answered while writers are under way ends the session for good: none of them brings it back."""
-    for attempt in range(3):
-        card = await server.log_in()
-        async with server.client(card) as client, server.client(card) as leaving:
-            writers = [
-                asyncio.create_task(
-                    client.get("/put", params={"key": f"k{number}", "value": "x", "wait": f"{number % 10 / 20}"})
-                )
-                for number in range(40)
-            ]
-            await asyncio.sleep(0.05 + attempt * 0.1)
-            answer = await leaving.get("/logout")
-            assert answer.status_code == 200
-            assert not all(task.done() for task in writers)
-            assert await server.read(card) == {}
-            answers = await asyncio.gather(*writers)
-        assert {answer.status_code for answer in answers} <= {200, 401}
+    card = await server.log_in()
+    flag = tmp_path / "logged out"
+    async with server.client(card) as client, server.client(card) as leaving:
+        writers = []
+        for number in range(40):
+            when = {"wait": f"{number % 10 / 20}"} if number % 4 else {"until": str(flag)}
+            put = client.get("/put", params={"key": f"k{number}", "value": "x", **when})
+            writers.append(asyncio.create_task(put))
+        await until(lambda: sum(task.done() for task in writers) >= answered)
+        answer = await leaving.get("/logout")
+        assert answer.status_code == 200
+        assert not all(task.done() for task in writers)
         assert await server.read(card) == {}
-        async with server.client(card) as client:
-            assert (await client.get("/put", params={"key": "late", "value": "x"})).status_code == 401
+        flag.touch()
+        answers = await asyncio.gather(*writers)
+    assert {answer.status_code for answer in answers} <= {200, 401}
+    assert await server.read(card) == {}
+    async with server.client(card) as client:
+        assert (await client.get("/put", params={"key": "late", "value": "x"})).status_code == 401
 
 
 async def test_the_limit_of_a_users_sessions_is_exact(server):
@@ -211,7 +211,8 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path):
                     acknowledged.setdefault(card, {})[key] = str(number)
 
         writing = [asyncio.create_task(writer(card, f"w{index}")) for index, card in enumerate(cards * 2)]
-        await asyncio.sleep(0.7)
+        await until(lambda: all(len(acknowledged.get(card, ())) >= 10 for card in cards))
+        assert not any(task.done() for task in writing)
         await asyncio.to_thread(server.kill)
         await asyncio.gather(*writing)
 

@@ -23,6 +23,7 @@ from roomkey.stores.memory import MemoryStore
 from roomkey.stores.sqlite import SQLiteStore
 from roomkey.testing import Clock
 from tests.driver import Driver
+from tests.loop_clock import HANGS
 
 SECRET = "the secret key of these tests, 32 bytes and more"
 START = 1_700_000_000.0
@@ -446,10 +447,12 @@ async def test_the_limit_is_exact_under_concurrent_log_ins(world):
 _LOG_IN = """
 import asyncio, sys
 from roomkey import SessionConfig
+from roomkey.stores.sqlite import worker
 from tests.driver import Driver
 
+worker._PATIENCE = HANGS
 life = Driver(SessionConfig(secret_key=sys.argv[2], store=f"sqlite:///{sys.argv[1]}", max_sessions_per_user=3,
-                               store_timeout=15))
+                               store_timeout=HANGS))
 
 async def log_in():
     visit = life.anonymous()
@@ -461,7 +464,7 @@ async def main():
     await life.store.close()
 
 asyncio.run(main())
-"""
+""".replace("HANGS", str(HANGS))
 
 
 def test_the_limit_is_exact_across_processes():
@@ -471,7 +474,7 @@ def test_the_limit_is_exact_across_processes():
         command = [sys.executable, "-c", _LOG_IN, str(path), SECRET]
         running = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
         for process in running:
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=HANGS)
             assert process.returncode == 0, errors.decode()
 
         async def count():
