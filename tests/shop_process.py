@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.loop_clock import HANGS
 from tests.servers.parts import free_port
 
 ROOT = Path(__file__).parent.parent
@@ -46,18 +47,18 @@ class ShopProcess:
             self._process.kill()
             pytest.fail(f"The shop did not start:\n{line}{self._process.communicate()[0]}")
         self.port = int(address[1])
-        httpx.get(self.address, timeout=20)  # the socket is open before the app is: this waits for the app
+        httpx.get(self.address, timeout=HANGS)  # the socket is open before the app is: this waits for the app
 
     def stop(self) -> str:
         """Ctrl-C. Returns what the shop printed after its address."""
         assert self._process is not None
         self._process.send_signal(signal.SIGINT)
         try:
-            output, _ = self._process.communicate(timeout=15)
+            output, _ = self._process.communicate(timeout=HANGS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
-            pytest.fail("The shop did not stop within 15 seconds of Ctrl-C.")
+            pytest.fail("The shop did not stop within two minutes of Ctrl-C.")
         code, self._process = self._process.returncode, None
         assert code == 0, output
         return output

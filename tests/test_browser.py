@@ -10,6 +10,8 @@ import httpx
 import pytest
 from shop_process import ShopProcess
 
+from tests.loop_clock import HANGS
+
 pytest.importorskip("ravyn")
 pytest.importorskip("aiosqlite")
 playwright_api = pytest.importorskip("playwright.sync_api")
@@ -38,7 +40,7 @@ def browser() -> Iterator["Browser"]:
             pytest.fail(message)  # the Makefile installs it there beforehand
         pytest.skip(message)
     with playwright_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS, timeout=HANGS * 1000)
         yield browser
         browser.close()
 
@@ -54,7 +56,7 @@ def shop(tmp_path: Path) -> Iterator[ShopProcess]:
 @pytest.fixture
 def context(browser: "Browser", shop: ShopProcess) -> Iterator["BrowserContext"]:
     context = browser.new_context(base_url=shop.address)
-    context.set_default_timeout(20_000)  # milliseconds
+    context.set_default_timeout(HANGS * 1000)  # milliseconds
     yield context
     context.close()
 

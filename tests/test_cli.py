@@ -21,6 +21,7 @@ from roomkey.cli.commands import roomkey
 from roomkey.errors import ConfigurationError
 from roomkey.stores.postgres import PostgresStore
 from roomkey.stores.sqlalchemy import SQLAlchemyStore
+from tests.loop_clock import HANGS
 from tests.servers.postgres import PostgresServer
 
 SOURCES = Path(__file__).parents[1] / "src"
@@ -196,7 +197,7 @@ def test_the_version() -> None:
 def test_without_click() -> None:
     """One line says what to install."""
     code = "import sys; sys.modules['click'] = None; import roomkey.cli; roomkey.cli.main()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "Error: the roomkey command needs click: pip install 'roomkey[cli]'\n"
 
@@ -206,7 +207,7 @@ def test_without_the_driver(command: list[str]) -> None:
     """One line says what to install."""
     code = "import sys; sys.modules['asyncpg'] = None; import roomkey.cli; roomkey.cli.main()"
     whole = [sys.executable, "-c", code, "postgres", *command]
-    done = subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(whole, capture_output=True, text=True, timeout=HANGS, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "Error: store: its driver is not installed: pip install 'roomkey[postgres]'\n"
 
@@ -223,7 +224,7 @@ def test_without_the_driver(command: list[str]) -> None:
 def test_modules_of_extras_name_them(module: str, missing: str, extra: str) -> None:
     """Without the package that it is for, a module says what to install."""
     code = f"import sys; sys.modules[{missing!r}] = None; import {module}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS, check=False)
     assert f"pip install 'roomkey[{extra}]'" in done.stderr.splitlines()[-1]
 
 
@@ -244,7 +245,7 @@ def _process(*args: str, **options: int) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(SOURCES), "PYTHONWARNINGS": "error"}
     environment.pop("ROOMKEY_STORE", None)
     command = [sys.executable, "-m", "roomkey", *args]
-    return subprocess.run(command, env=environment, timeout=60, check=False, **options)
+    return subprocess.run(command, env=environment, timeout=HANGS, check=False, **options)
 
 
 def test_as_a_process(server: PostgresServer) -> None:

@@ -8,6 +8,8 @@ import httpx
 import pytest
 from shop_process import ShopProcess
 
+from tests.loop_clock import HANGS
+
 pytest.importorskip("ravyn")
 pytest.importorskip("aiosqlite")
 
@@ -22,7 +24,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShopProcess]:
 
 @pytest.fixture
 def client(shop: ShopProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=shop.address, follow_redirects=True, timeout=20) as client:
+    with httpx.Client(base_url=shop.address, follow_redirects=True, timeout=HANGS) as client:
         yield client
 
 

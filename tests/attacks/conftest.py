@@ -19,6 +19,11 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
 
+@pytest.fixture(autouse=True)
+def _patient(patient):
+    """The servers may be slow here."""
+
+
 @pytest.fixture(scope="session")
 def redis_url():
     """Return the URL of a Redis server that lives as long as the tests."""

@@ -55,6 +55,7 @@ async def test_nobody_is_logged_out_by_the_switch(library, path, name):
     assert browser.set_cookies == []
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_session_on_redis_moves_in_once(redis_url):
     """The old entry goes soon after the new session was saved; a copy of the old cookie is good for nothing by then."""
     async with connected(redis_url) as client:

@@ -14,6 +14,8 @@ from litestar.stores.redis import RedisStore as LitestarStore
 from roomkey.legacy import LitestarRedis, StarsessionsRedis
 from tests.legacy.cookies import DATA, KEY, SIGNED, connected, litestar_cookie, nested_lists, starsessions_cookie
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 
 @pytest.mark.parametrize("decode", [False, True], ids=["bytes", "text"])
 @pytest.mark.parametrize("lifetime", [0, 3600])
