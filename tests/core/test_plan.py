@@ -51,6 +51,7 @@ from tests.core.plans import (
     logs_ann_in,
     logs_bob_in,
     logs_in,
+    logs_in_anew,
     newer,
     proved,
     proves,
@@ -112,6 +113,7 @@ TABLE = {
             (NOBODYS, logs_in({**KEEPS, "user_id": "ann", "mine": 1})),
             (NEWER, logs_in({**ANNS_BOTH, "mine": 1}, version=6)),
             (MOVED_ON, logs_in({**ANNS_BOTH, "mine": 1}, version=6, over="new key")),
+            (PASSED_ON, logs_in({**KEEPS, **THEIRS, "mine": 1}, version=5, over="new key", left_by="ann")),
             (None, begins_anns(MINE, shows=MINE)),
         ],
     ),
@@ -131,6 +133,15 @@ TABLE = {
                 begins_anns(BOBS, user="bob", shows=BOBS),
             ),
             (None, begins_anns(BOBS, user="bob", shows=BOBS)),
+        ],
+    ),
+    "the same user anew": (
+        ANNS,
+        logs_in_anew,
+        [
+            (ANNS, logs_in(MINE, left_by="ann", shows=None)),
+            (ANNS_NEWER, logs_in({"user_id": "ann", "mine": 1, "theirs": 2}, version=6, left_by="ann")),
+            (None, begins_anns(MINE, shows=MINE)),
         ],
     ),
     "logs out, keeps the rest": (

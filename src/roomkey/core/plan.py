@@ -270,7 +270,7 @@ def _laid_over(rules: Rules, case: Case, fresh: Loaded) -> Plan:
     )
     owner = user if content is draft.content else rules.user_of(content)
     ip, user_agent = fresh.record.ip, fresh.record.user_agent
-    if owner != fresh.record.user or case.moves_in:
+    if owner != fresh.record.user or case.moves_in or logs_in(was.user, user, intents):
         ip, user_agent = case.client if owner is not None else (None, None)
     record = Record(encoded, fresh.record.version + 1, created_at, expires_at, owner, ip=ip, user_agent=user_agent)
     if kind is not None:
