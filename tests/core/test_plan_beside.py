@@ -15,6 +15,7 @@ from tests.core.cases import (
     DUE,
     FRESH,
     IDLE,
+    LATER,
     LOGGED_IN,
     MOVED_ON,
     NEWER,
@@ -28,6 +29,7 @@ from tests.core.cases import (
     stored_by,
 )
 from tests.core.plans import (
+    ANNS_BOTH,
     BOTH,
     KEEPS,
     LOSES,
@@ -53,6 +55,10 @@ from tests.core.plans import (
     shown,
 )
 from tests.core.test_plan import TABLE
+
+REMEMBERED = loaded(
+    {**KEEPS, "user_id": "ann"}, version=4, authenticated_at=LATER, lifetime=2 * IDLE, expires_at=NOW + 2 * IDLE - 50
+)
 
 # --- renewals ---------------------------------------------------------------------------------------------------------
 
@@ -103,6 +109,21 @@ def test_a_stream_loses_what_is_not_its_own_any_more(fresh):
     """It renews nobody else's session."""
     one = case(loaded(KEEPS, expires_at=DUE), lambda session: None, can_set_cookie=False)
     assert shown(decide(one._replace(fresh=fresh))) == LOSES
+
+
+@pytest.mark.parametrize(
+    ("was", "fresh"),
+    [
+        (ANNS, loaded(ANNS_BOTH, version=5, lifetime=2 * IDLE, expires_at=NOW + 2 * IDLE - 50)),
+        (NOBODYS, PASSED_ON._replace(facts=REMEMBERED.facts, encoded=REMEMBERED.encoded, record=REMEMBERED.record)),
+    ],
+    ids=["another request", "somebody who logged in"],
+)
+def test_how_long_another_one_said_that_the_session_lives(was, fresh):
+    """A save by a request from before does not shorten it, and renews it where that is due and no sooner."""
+    step = decide(case(was, changes)._replace(fresh=fresh))
+    assert (step.step, step.facts.lifetime, step.record.expires_at) == (Step.SAVE, 2 * IDLE, fresh.record.expires_at)
+    assert step.cookie is KEEP
 
 
 @pytest.mark.parametrize("stale", [Stale.CARD, Stale.DATA])

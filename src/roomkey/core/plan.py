@@ -266,7 +266,7 @@ def _laid_over(rules: Rules, case: Case, fresh: Loaded) -> Plan:
     kind = None if case.ends else _rotation(rules, case, fresh, user, passed_on=passed_on)
     seen = kind is not None or _is_seen(case, fresh)
     created_at, expires_at, is_renewed = rules.clocks.expiry(
-        now, fresh.record, was.facts, facts, seen=seen, rotates=kind is not None
+        now, fresh.record, fresh.facts, facts, seen=seen, rotates=kind is not None
     )
     owner = user if content is draft.content else rules.user_of(content)
     ip, user_agent = fresh.record.ip, fresh.record.user_agent

@@ -119,7 +119,7 @@ class Clocks:
         Args:
             now: the moment.
             record: what the save replaces.
-            before: the facts that this request loaded.
+            before: the facts of that record.
             facts: those that are saved. A log-in has both clocks start anew (NIST SP 800-63B section 5.2), and another
                 lifetime counts at once, also a shorter one.
             seen: as for `until`.
