@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from roomkey.core.reply import Cookie
+from roomkey.csrf import csrf_token
 from roomkey.errors import SessionEnded
 from tests.world import World
 
@@ -58,6 +59,25 @@ async def test_a_log_out_key_by_key_ends_what_others_put_in():
     await emptying.commit()
     assert emptying.cookie is Cookie.CLEAR
     assert world.live() == []
+
+
+@pytest.mark.parametrize("other_saves", [False, True])
+async def test_a_user_who_leaves_nothing_but_forms(other_saves):
+    """The forms are the user's and go too, so that the session has ended; nothing begins by saving again."""
+    world = World()
+    card = await world.begin(user_id="a")
+    visit = await world.arrive(card)
+    csrf_token(visit.session)
+    await visit.commit()
+    visit, other = await world.two(card)
+    if other_saves:
+        other.session["x"] = 1
+        await other.commit()
+    del visit.session["user_id"]
+    await visit.session.save()
+    assert visit.cookie is Cookie.CLEAR
+    await visit.session.save()
+    assert world.live() == [] and visit.session == {} and visit.cookie is Cookie.CLEAR
 
 
 @pytest.mark.parametrize("act", ["invalidate", "clear"])

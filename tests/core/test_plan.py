@@ -63,6 +63,8 @@ from tests.core.plans import (
     shown,
 )
 
+ONLY_FORMS = loaded({"user_id": "ann", CSRF: ["ann", "a secret"]})
+
 
 def column(was, fresh):
     """Return the name of the column that a session as it is stored now belongs to."""
@@ -152,6 +154,11 @@ TABLE = {
             (ANNS_NEWER, rotates({"cart": 1}, Kind.LOGIN, version=6, left_by="ann", shows={"cart": 1})),
             (None, LOSES),
         ],
+    ),
+    "leaves nothing but the forms of the one who leaves": (
+        ONLY_FORMS,
+        leaves,
+        [(ONLY_FORMS, ends(shows={})), (ANNS_NEWER, ends(shows={})), (None, LOSES)],
     ),
     "empties it": (
         NOBODYS,

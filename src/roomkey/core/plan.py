@@ -216,6 +216,8 @@ def _save(rules: Rules, case: Case, fresh: Loaded) -> Plan:
     if user != was.user:
         rules.checked_user(draft.content)
         case = case._replace(draft=draft._replace(content=left_for(user, was.user, was.encoded, draft)))
+        if not case.draft.content:  # nothing but the forms of the user who has left
+            return _end(rules, case, fresh)._replace(content={})
     return _laid_over(rules, case, fresh)
 
 

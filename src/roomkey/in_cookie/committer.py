@@ -57,19 +57,25 @@ class CookieCommitter(Committer):
         case = state.case(draft)._replace(moves_in=False)
         happened: list[Event] = []  # reported once nothing can fail any more
         if case.was.exists and case.ends:
-            need_cookie(case, "the end of a cookie:// session")
-            happened.append(Ended(case.was.key, case.was.user, "cleared"))
-            state.forget()
-            state.reply.take_back()
+            happened.append(self._end(state, case))
             case = case._replace(was=NOWHERE, fresh=NOWHERE)
         elif state.moving is not None and not draft.content:
             state.reply.take_back()  # logged out by the first request: the old cookie may have this name
         step = plan(self.rules, case)
-        if step.step is not Step.NOTHING:
+        if step.step is Step.END:  # nothing is left but the forms of a user who has left
+            happened.append(self._end(state, case))
+            state.show(step.content or {})
+        elif step.step is not Step.NOTHING:
             happened += self._seal(state, case, step)
         for event in happened:
             self.reporter.report(event)
         await state.forget_old()
+
+    def _end(self, state: RequestState, case: Case) -> Ended:
+        need_cookie(case, "the end of a cookie:// session")
+        state.forget()
+        state.reply.take_back()
+        return Ended(case.was.key, case.was.user, "cleared")
 
     def _seal(self, state: RequestState, case: Case, step: Plan) -> list[Event]:
         need_cookie(case, "a changed cookie:// session")

@@ -12,6 +12,7 @@ import pytest
 
 from roomkey import ConfigurationError, LoginTooOld, SessionDataError
 from roomkey.core.users import Sessions
+from roomkey.csrf import csrf_token
 from roomkey.events import Created, Ended, LoadedWithOldKey, Refused, Rotated
 from roomkey.legacy import StarletteCookie
 from roomkey.testing.clock import Clock
@@ -131,6 +132,18 @@ def test_leftovers_of_the_user_before(browser):
     browser.ask(put(user_id=1, address="of 1", theme="dark"))
     browser.ask(put(theme="dark", user_id=2))
     assert browser.ask(read) == {"theme": "dark", "user_id": 2}
+
+
+def test_a_user_who_leaves_nothing_but_forms(browser):
+    """The forms are the user's and go too, so that the session has ended."""
+    browser.ask(lambda session: (session.update(user_id=7), csrf_token(session)))
+
+    def leave(session):
+        del session["user_id"]
+
+    browser.ask(leave)
+    assert browser.jar.cookies == {}
+    assert browser.ask() == {}
 
 
 def test_the_handle(browser):
