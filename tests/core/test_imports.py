@@ -1,0 +1,111 @@
+"""Imports point one way: each part of Roomkey knows the parts below it, and none above."""
+
+import ast
+import pathlib
+
+import roomkey
+
+ROOT = pathlib.Path(roomkey.__file__).parent
+
+# From the bottom to the top. A module may import what is in its own part, and everything in the lines above it.
+LAYERS = [
+    ["errors"],
+    ["events"],
+    ["wire"],
+    ["stores"],
+    ["legacy"],  # the readers of other libraries' sessions: options of a configuration, which checks them
+    ["config"],
+    ["core"],
+    ["legacy.move_in"],
+    ["legacy.arrival", "in_cookie"],
+    ["request", "lifespan"],
+    ["manager|sync"],  # the session manager, and its blocking calls
+    ["web"],
+    ["lilya"],
+    ["ravyn"],
+    [""],  # `import roomkey`
+    # What stands beside: nothing else imports it.
+    ["csrf", "otel", "prometheus", "testing", "cli"],
+    ["__main__"],
+]
+# Modules that are imported by a name that is put together: `roomkey.stores.urls` opens the store of a URL.
+BY_NAME = {"stores.urls": {"stores.redis", "stores.postgres", "stores.sqlalchemy"}}
+
+
+def modules():
+    """Return the file of each module, by its name without `roomkey.`."""
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+FILES = modules()
+TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
+
+
+def imports_of(name):
+    """Return which of our modules a module imports: for types and within functions too."""
+    found = set(BY_NAME.get(name, ()))
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} imports relatively"
+            names = [f"{node.module}.{each.name}" for each in node.names]
+            names = [each if ours(each) in FILES else node.module for each in names]
+        elif isinstance(node, ast.Import):
+            names = [each.name for each in node.names]
+        else:
+            continue
+        found.update(ours(each) for each in names if each.partition(".")[0] == "roomkey")
+    return found - {name}
+
+
+def ours(name):
+    return name.removeprefix("roomkey").removeprefix(".")
+
+
+GRAPH = {name: imports_of(name) for name in FILES}
+
+
+def part_of(name):
+    """Return the part that a module belongs to, and the number of its layer."""
+    fits = [
+        (len(prefix), part, number)
+        for number, layer in enumerate(LAYERS)
+        for part in layer
+        for prefix in part.split("|")
+        if name == prefix or (prefix and name.startswith(prefix + "."))
+    ]
+    assert fits, f"roomkey.{name} is in no layer: say in LAYERS what it may know"
+    return max(fits)[1:]
+
+
+def test_imports_point_one_way():
+    """Nothing imports a part that is above its own, be it for a type or within a function."""
+    wrong = []
+    for name, imported in GRAPH.items():
+        part, layer = part_of(name)
+        for other in imported:
+            other_part, other_layer = part_of(other)
+            if part != other_part and layer <= other_layer:
+                wrong.append(f"{name} imports {other}")
+    assert not sorted(wrong)
+
+
+def test_every_layer_is_there():
+    """No part stands for something that has gone."""
+    assert {part for layer in LAYERS for part in layer} == {part_of(name)[0] for name in FILES}
+
+
+def test_modules_are_imported_by_their_names():
+    """One module puts a name together, and it opens stores with it: the graph shows everything else."""
+    users = {
+        name
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", getattr(node.func, "id", None)) in ("import_module", "__import__")
+    }
+    assert users == set(BY_NAME)
+    assert all(f"stores.{name}" in FILES for name in ("redis", "postgres", "sqlalchemy"))
