@@ -9,6 +9,7 @@ import tempfile
 import types
 import unittest
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -16,12 +17,11 @@ from roomkey import SessionConfig
 from roomkey.testing import StoreContract
 
 ROOT = Path(__file__).parent.parent
+SOURCES = ROOT / "src" / "roomkey"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def _blocks(page: Path) -> list[str]:
-    if page.name == "design.md":
-        return []  # its blocks are sketches of signatures
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
 
 
@@ -50,6 +50,30 @@ def test_every_link_leads_somewhere(page):
     """Relative links name files that exist."""
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def _is_module(name: str) -> bool:
+    path = SOURCES.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+@pytest.mark.parametrize("picture", ["parts.svg", "request.svg"])
+def test_the_pictures_name_real_modules(picture):
+    """Each name of a module in a picture is one, and no module of the core is missing in the picture of the parts."""
+    drawn = ElementTree.parse(ROOT / "docs" / "pictures" / picture)
+    texts = [text.text or "" for text in drawn.iter("{http://www.w3.org/2000/svg}text") if text.get("class") == "code"]
+    names = {name for text in texts for name in re.split(r"[\s·:]+", text) if name.islower()}
+    folders = ["", *(f"{path.name}." for path in SOURCES.iterdir() if path.is_dir())]
+    assert names and [name for name in names if not any(_is_module(folder + name) for folder in folders)] == []
+    core = {path.stem for path in (SOURCES / "core").glob("*.py")} - {"__init__"}
+    assert picture != "parts.svg" or core - names == set()
+
+
+def test_modules_that_the_design_names_exist():
+    """The page names modules as they are, such as `core.plan`."""
+    page = (ROOT / "docs" / "design.md").read_text() + (ROOT / "docs" / "decisions.md").read_text()
+    named = re.findall(r"`(?:roomkey\.)?((?:core|in_cookie|legacy|stores|web|wire)\.[a-z_]+)(?:\.[A-Z]\w+)?`", page)
+    assert named and [name for name in named if not _is_module(name)] == []
 
 
 def test_files_that_the_readme_names_exist():
