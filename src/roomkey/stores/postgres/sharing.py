@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from roomkey.errors import StoreUnavailable
@@ -32,29 +32,15 @@ class Office:
         self.connections = connections
         self.loads = _Loads(partial(load_one, self), partial(load_many, self))
         self.opening = asyncio.Lock()
-        self.ready = False
         self.renewal = Renewal(connections.renew)
-        self._watch: AsyncGenerator[None, None] | None = None
-
-    async def open(self) -> None:
-        """Let the event loop end the connections when it ends itself."""
-        if self._watch is None:
-            self._watch = self._until_the_loop_ends()
-            await anext(self._watch)
-        self.ready = True
-
-    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
-        # A loop that ends closes the asynchronous generators that were started in it: the one hook that it has.
-        try:
-            yield
-        finally:
-            self.connections.terminate()
 
     async def close(self) -> None:
-        self.ready = False
+        """Wait for the statements that are under way, and close the connections."""
         await self.connections.close()
-        if self._watch is not None:
-            await self._watch.aclose()
+
+    def terminate(self) -> None:
+        """Close the connections."""
+        self.connections.terminate()
 
 
 class _Load:

@@ -15,17 +15,15 @@ would then say Conflict to its winner. It is StoreUnavailable.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Record
-from roomkey.stores.forks import abandon, forgets_after_fork
+from roomkey.stores.loops import LoopRegistry
 from roomkey.stores.postgres.connections import (
     BorrowedConnections,
     Connection,
@@ -117,9 +115,8 @@ class PostgresStore:
         self._sql = Statements(self._quoted)
         self._clock = clock
         self._checked = False  # whether the table was found to be there, and ours
-        self._offices: dict[asyncio.AbstractEventLoop, Office] = {}
-        self._lock = threading.Lock()  # held while an office is added or taken away: loops run in threads
-        forgets_after_fork(self)
+        self._loops = LoopRegistry(self._new_office)
+        self._offices = self._loops.by_loop
 
     def __repr__(self) -> str:
         where = "a pool of the app's own" if self._target is None else repr(self._target.shown)
@@ -138,11 +135,7 @@ class PostgresStore:
 
     async def close(self) -> None:
         """Wait for what is under way in this event loop, and close its connections; other loops close their own."""
-        with self._lock:
-            office = self._offices.pop(asyncio.get_running_loop(), None)
-            self._drop_closed()
-        if office is not None:
-            await office.close()
+        await self._loops.close()
 
     async def create_table(self, *, unlogged: bool = False) -> bool:
         """Make the table and its indexes, where they are not there yet. Safe to repeat, and from many places at once.
@@ -198,7 +191,7 @@ class PostgresStore:
     async def load(self, key: str) -> Record | None:
         """Return the live record under `key`, or None."""
         office = self._offices.get(asyncio.get_running_loop())
-        if office is None or not (office.ready and self._checked):
+        if office is None or not self._checked:
             office = await self._office_for_use()
         return await office.loads.load(key)
 
@@ -298,7 +291,7 @@ class PostgresStore:
     async def _office_for_use(self) -> Office:
         """As `_office`. What is permanent when the app starts is an outage when it runs: someone may mend it."""
         office = self._offices.get(asyncio.get_running_loop())
-        if office is not None and office.ready and self._checked:
+        if office is not None and self._checked:
             return office
         try:
             return await self._office()
@@ -307,16 +300,9 @@ class PostgresStore:
 
     async def _office(self, *, check: bool = True) -> Office:
         """Return what the store has in this event loop, ready for use."""
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            office = self._offices.get(loop)
-            if office is None:
-                self._drop_closed()
-                office = self._offices[loop] = Office(self._connections(), self._load_one, self._load_many)
+        office = self._loops.enter()
         async with office.opening:
             try:
-                if not office.ready:
-                    await office.open()
                 if check and not self._checked:
                     found = await fetch_once(office.connections, INSPECT, (self._quoted,))
                     self._examine(found[0] if found else None)
@@ -325,23 +311,14 @@ class PostgresStore:
                 raise self._explain(error, opening=True) from error
         return office
 
+    def _new_office(self) -> Office:
+        return Office(self._connections(), self._load_one, self._load_many)
+
     def _connections(self) -> Connections:
         if self._target is not None:
             return OwnConnections(self._target)
         assert self._pool is not None
         return BorrowedConnections(self._pool)
-
-    def _drop_closed(self) -> None:
-        """Let go of event loops that were closed without `shutdown_asyncgens`."""
-        for loop in [loop for loop in self._offices if loop.is_closed()]:
-            with suppress(RuntimeError):  # asyncpg wants to tell the loop
-                self._offices.pop(loop).connections.terminate()
-
-    def forget(self) -> None:
-        """In the child of a fork: the connections are the parent's."""
-        self._lock = threading.Lock()
-        abandon(self._offices)
-        self._offices = {}
 
     # The table
 

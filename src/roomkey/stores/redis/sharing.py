@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 from roomkey.stores.redis.connections import Connections, NotSent
@@ -132,31 +132,15 @@ class Link:
     def __init__(self, connections: Connections, epoch: bytes, lanes: int) -> None:
         self.loads: _Lanes[bytes] = _Lanes(self._fetch, lanes)
         self.writes: _Lanes[Command] = _Lanes(self._do, lanes)
-        self.closed = False
         self._connections = connections
         self._epoch = epoch
-        self._ending: AsyncGenerator[None, None] | None = None
-
-    def close_with_loop(self) -> None:
-        """See to it that the connections go when the event loop does, for apps without a lifespan and for tests."""
-        # An event loop that ends finishes the asynchronous generators that were begun in it, while it can still wait.
-        self._ending = self._until_the_end()
-        try:
-            self._ending.__anext__().send(None)
-        except StopIteration:
-            pass
 
     async def close(self) -> None:
-        self.closed = True
-        if self._ending is not None:
-            await self._ending.aclose()
+        """Close the connections."""
+        await self._connections.close()
 
-    async def _until_the_end(self) -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            self.closed = True
-            await self._connections.close()
+    def terminate(self) -> None:
+        """Do nothing: the sockets close with the objects."""
 
     async def _fetch(self, keys: list[bytes]) -> list[Any]:
         command = pack((b"MGET", *keys, self._epoch))

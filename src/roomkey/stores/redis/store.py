@@ -21,14 +21,13 @@ import asyncio
 import logging
 import re
 import secrets
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Record, Unreadable
-from roomkey.stores.forks import abandon, forgets_after_fork
+from roomkey.stores.loops import LoopRegistry
 from roomkey.stores.redis.errors import FOREIGN, READ_ONLY, explained, is_permanent
 from roomkey.stores.redis.records import GENERATION_SIZE, MOMENT, NotARecord, decode, encode
 from roomkey.stores.redis.scripts import (
@@ -98,10 +97,9 @@ class RedisStore:
         self._epoch = prefix.encode() + b"epoch"
         self._lanes = min(IN_FLIGHT, max_connections // 2)
         self._clock = clock
-        self._links: dict[asyncio.AbstractEventLoop, Link] = {}
-        self._lock = threading.Lock()  # held while `_links` changes: there may be an event loop in another thread
+        self._loops = LoopRegistry(self._connect)
+        self._links = self._loops.by_loop
         self._warned: set[str] = set()
-        forgets_after_fork(self)
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._target.shown} prefix={self._prefix!r}>"
@@ -125,11 +123,7 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close the connections of this event loop. Those of another loop are closed when that one ends."""
-        with self._lock:
-            self._drop_ended()
-            link = self._links.pop(asyncio.get_running_loop(), None)
-        if link is not None:
-            await link.close()
+        await self._loops.close()
 
     async def load(self, key: str) -> Record | None:
         """Return the live record under `key`, or None. Raises `Unreadable` where there is something else."""
@@ -211,29 +205,11 @@ class RedisStore:
     def _now(self) -> bytes:
         return repr(float(self._clock())).encode()
 
-    # Links
-
     def _link(self) -> Link:
-        loop = asyncio.get_running_loop()
-        link = self._links.get(loop)
-        return self._connect(loop) if link is None or link.closed else link
+        return self._links.get(asyncio.get_running_loop()) or self._loops.enter()
 
-    def _connect(self, loop: asyncio.AbstractEventLoop) -> Link:
-        with self._lock:
-            self._drop_ended()
-            link = self._links[loop] = Link(self._target.connect(self._epoch), self._epoch, self._lanes)
-        link.close_with_loop()
-        return link
-
-    def _drop_ended(self) -> None:
-        for loop in [loop for loop, link in self._links.items() if loop.is_closed() or link.closed]:
-            del self._links[loop]
-
-    def forget(self) -> None:
-        """In the child of a fork: the connections are the parent's."""
-        self._lock = threading.Lock()
-        abandon(self._links)
-        self._links = {}
+    def _connect(self) -> Link:
+        return Link(self._target.connect(self._epoch), self._epoch, self._lanes)
 
     # What `open` found
 

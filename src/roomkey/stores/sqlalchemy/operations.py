@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
@@ -174,7 +174,6 @@ class Office:
             sa.event.listen(engine.sync_engine, "checkout", self._taken)
         self._ours = ours
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._watch: AsyncGenerator[None, None] | None = None
 
     def _connected(self, _connection: object, record: ConnectionPoolEntry) -> None:
         record.info[self] = self._generation
@@ -204,19 +203,16 @@ class Office:
         if not task.cancelled():
             task.exception()  # seen: nobody may be waiting for it any longer
 
-    async def watch(self, leave: Callable[[], None]) -> None:
-        """Let the event loop close the connections when it ends itself."""
-        self._watch = self._until_the_loop_ends(leave)
-        await anext(self._watch)
-
-    async def _until_the_loop_ends(self, leave: Callable[[], None]) -> AsyncGenerator[None, None]:
-        # A loop that ends closes the asynchronous generators that were started in it: the one hook that it has.
+    async def close(self) -> None:
+        """Wait for what is under way, and close the connections, unless they are the app's."""
         try:
-            yield
-        finally:
-            leave()
             await self._settle()
+        finally:
             self._stop_listening()
+
+    def terminate(self) -> None:
+        """Stop listening to the engine. Sockets of our own close with the objects."""
+        self._stop_listening()
 
     async def _settle(self) -> None:
         try:
@@ -234,7 +230,3 @@ class Office:
             with suppress(exc.InvalidRequestError):  # nobody closed the store, and the engine went first
                 sa.event.remove(self.engine.sync_engine, "connect", self._connected)
                 sa.event.remove(self.engine.sync_engine, "checkout", self._taken)
-
-    async def close(self) -> None:
-        if self._watch is not None:
-            await self._watch.aclose()

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, suppress
@@ -42,7 +41,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Record
-from roomkey.stores.forks import abandon, forgets_after_fork
+from roomkey.stores.loops import LoopRegistry
 from roomkey.stores.sqlalchemy.engines import (
     checked_engine,
     make_engine,
@@ -138,9 +137,8 @@ class SQLAlchemyStore:
         self.table = session_table(sa.MetaData(), self._name)
         self._sql = Statements(self.table)
         self._clock = clock
-        self._offices: dict[asyncio.AbstractEventLoop, Office] = {}
-        self._lock = threading.Lock()  # held while an office is added or taken away: loops run in threads
-        forgets_after_fork(self)
+        self._loops = LoopRegistry(self._new_office)
+        self._offices = self._loops.by_loop
 
     def __repr__(self) -> str:
         where = (
@@ -162,11 +160,7 @@ class SQLAlchemyStore:
 
     async def close(self) -> None:
         """Wait for what is under way in this event loop, and close its connections, unless they are the app's."""
-        with self._lock:
-            office = self._offices.pop(asyncio.get_running_loop(), None)
-            self._drop_closed()
-        if office is not None:
-            await office.close()
+        await self._loops.close()
 
     async def create_table(self) -> bool:
         """Make the table and its indexes, where they are not there yet. Safe to repeat.
@@ -360,9 +354,7 @@ class SQLAlchemyStore:
             opening: whether a permanent fault is a ConfigurationError. (When the app runs, it is an outage: someone may
                 mend it.)
         """
-        office = self._offices.get(asyncio.get_running_loop())
-        if office is None:
-            office = await self._new_office()
+        office = self._offices.get(asyncio.get_running_loop()) or self._loops.enter()
         if write and self._url is None:
             work = partial(committed, work)  # ours commit by themselves
         operation = Operation()
@@ -399,34 +391,11 @@ class SQLAlchemyStore:
 
     # Offices: what the store has in one event loop
 
-    async def _new_office(self) -> Office:
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            self._drop_closed()
-            if self._url is None:
-                assert self._engine is not None
-                office = Office(self._engine, ours=False)
-            else:
-                office = Office(make_engine(self._url), ours=True)
-            self._offices[loop] = office
-        await office.watch(partial(self._leave, loop, office))  # does not wait
-        return office
-
-    def _leave(self, loop: asyncio.AbstractEventLoop, office: Office) -> None:
-        with self._lock:
-            if self._offices.get(loop) is office:
-                del self._offices[loop]
-
-    def _drop_closed(self) -> None:
-        """Let go of event loops that were closed without `shutdown_asyncgens`; their sockets close with the objects."""
-        for loop in [loop for loop in self._offices if loop.is_closed()]:
-            del self._offices[loop]
-
-    def forget(self) -> None:
-        """In the child of a fork: the connections are the parent's."""
-        self._lock = threading.Lock()
-        abandon(self._offices)
-        self._offices = {}
+    def _new_office(self) -> Office:
+        if self._url is None:
+            assert self._engine is not None
+            return Office(self._engine, ours=False)
+        return Office(make_engine(self._url), ours=True)
 
     # Errors
 
