@@ -34,7 +34,7 @@ from roomkey.stores.postgres.connections import (
     use_connection,
 )
 from roomkey.stores.postgres.errors import GONE, WORDS, Refused, is_lost
-from roomkey.stores.postgres.sharing import Office
+from roomkey.stores.postgres.link import Link
 from roomkey.stores.postgres.table import (
     COMMENT_FORM,
     DEFAULT_TABLE,
@@ -115,7 +115,7 @@ class PostgresStore:
         self._sql = Statements(self._quoted)
         self._clock = clock
         self._checked = False  # whether the table was found to be there, and ours
-        self._loops = LoopRegistry(self._new_office)
+        self._loops = LoopRegistry(self._connect)
         self._offices = self._loops.by_loop
 
     def __repr__(self) -> str:
@@ -131,7 +131,7 @@ class PostgresStore:
             StoreUnavailable: the server cannot be reached now.
         """
         self._checked = False
-        await self._office()
+        await self._open_link()
 
     async def close(self) -> None:
         """Wait for what is under way in this event loop, and close its connections; other loops close their own."""
@@ -165,8 +165,8 @@ class PostgresStore:
                 return found is None
 
         try:
-            office = await self._office(check=False)
-            return await use_connection(office.connections, make)
+            link = await self._open_link(check=False)
+            return await use_connection(link.connections, make)
         except asyncpg.InsufficientPrivilegeError as error:
             raise ConfigurationError(
                 f"PostgreSQL table {self._table!r}: this role may not make it: GRANT CREATE (and USAGE) ON its schema "
@@ -190,10 +190,10 @@ class PostgresStore:
 
     async def load(self, key: str) -> Record | None:
         """Return the live record under `key`, or None."""
-        office = self._offices.get(asyncio.get_running_loop())
-        if office is None or not self._checked:
-            office = await self._office_for_use()
-        return await office.loads.load(key)
+        link = self._offices.get(asyncio.get_running_loop())
+        if link is None or not self._checked:
+            link = await self._link_in_use()
+        return await link.loads.ask(key)
 
     async def create(self, key: str, record: Record) -> None:
         """Put a new record under `key`. Raises `Conflict` when a live one is there."""
@@ -236,9 +236,9 @@ class PostgresStore:
 
     async def wipe(self) -> None:
         """End every session, with TRUNCATE. Gives up after a second when a transaction elsewhere holds the table."""
-        office = await self._office_for_use()
+        link = await self._link_in_use()
         try:
-            await use_connection(office.connections, lambda connection: connection.execute(self._sql.wipe))
+            await use_connection(link.connections, lambda connection: connection.execute(self._sql.wipe))
         except asyncpg.InsufficientPrivilegeError as error:
             raise ConfigurationError(self._missing_rights()) from error  # the sessions are not down because of it
         except Exception as error:
@@ -246,27 +246,27 @@ class PostgresStore:
 
     # Asking
 
-    async def _ask(self, statement: str, *args: Any, again: bool = False, office: Office | None = None) -> Rows:
+    async def _ask(self, statement: str, *args: Any, again: bool = False, link: Link | None = None) -> Rows:
         """Run one statement.
 
         Args:
             statement: SQL.
             *args: its parameters.
             again: whether it may be sent a second time when the connection was lost on its way.
-            office: whose connections to use; None: the running loop's.
+            link: whose connections to use; None: the running loop's.
         """
-        office = office or await self._office_for_use()
+        link = link or await self._link_in_use()
         tries, refused = 0, False
         while True:
             tries += 1
-            renewals = office.renewal.count
+            renewals = link.renewal.count
             try:
-                return await fetch_once(office.connections, statement, args)
+                return await fetch_once(link.connections, statement, args)
             except asyncpg.ReadOnlySQLTransactionError as error:  # nothing of it was done
                 if refused:
                     raise self._explain(error) from error
                 refused = True
-                await office.renewal.after_refusal(renewals)
+                await link.renewal.after_refusal(renewals)
             except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
                 # Nothing of it was done. On a server that isolates more strictly by default, this is how a lost
                 # compare-and-swap looks; the next try sees what won, and says Conflict.
@@ -276,43 +276,43 @@ class PostgresStore:
                 if not again or not is_lost(error):
                     raise self._explain(error) from error
                 again = False
-                office.connections.distrust()
+                link.connections.distrust()
 
-    async def _load_one(self, office: Office, key: str) -> Record | None:
-        rows = await self._ask(self._sql.load, self._clock(), key, again=True, office=office)
-        return Record(*rows[0]) if rows else None
+    async def _load(self, link: Link, keys: list[str]) -> list[Record | None]:
+        if len(keys) == 1:
+            rows = await self._ask(self._sql.load, self._clock(), keys[0], again=True, link=link)
+            return [Record(*rows[0]) if rows else None]
+        rows = await self._ask(self._sql.load_many, self._clock(), keys, again=True, link=link)
+        found = {row[0]: Record(*row[1:]) for row in rows}
+        return [found.get(key) for key in keys]
 
-    async def _load_many(self, office: Office, keys: list[str]) -> dict[str, Record]:
-        rows = await self._ask(self._sql.load_many, self._clock(), keys, again=True, office=office)
-        return {row[0]: Record(*row[1:]) for row in rows}
+    # Links: what the store has in one event loop
 
-    # Offices: what the store has in one event loop
-
-    async def _office_for_use(self) -> Office:
+    async def _link_in_use(self) -> Link:
         """As `_office`. What is permanent when the app starts is an outage when it runs: someone may mend it."""
-        office = self._offices.get(asyncio.get_running_loop())
-        if office is not None and self._checked:
-            return office
+        link = self._offices.get(asyncio.get_running_loop())
+        if link is not None and self._checked:
+            return link
         try:
-            return await self._office()
+            return await self._open_link()
         except ConfigurationError as error:
             raise StoreUnavailable(str(error)) from error
 
-    async def _office(self, *, check: bool = True) -> Office:
+    async def _open_link(self, *, check: bool = True) -> Link:
         """Return what the store has in this event loop, ready for use."""
-        office = self._loops.enter()
-        async with office.opening:
+        link = self._loops.enter()
+        async with link.opening:
             try:
                 if check and not self._checked:
-                    found = await fetch_once(office.connections, INSPECT, (self._quoted,))
+                    found = await fetch_once(link.connections, INSPECT, (self._quoted,))
                     self._examine(found[0] if found else None)
                     self._checked = True
             except Exception as error:
                 raise self._explain(error, opening=True) from error
-        return office
+        return link
 
-    def _new_office(self) -> Office:
-        return Office(self._connections(), self._load_one, self._load_many)
+    def _connect(self) -> Link:
+        return Link(self._connections(), self._load)
 
     def _connections(self) -> Connections:
         if self._target is not None:

@@ -28,7 +28,8 @@ from typing import Any
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.stores.loops import LoopRegistry
-from roomkey.stores.redis.errors import FOREIGN, READ_ONLY, explained, is_permanent
+from roomkey.stores.redis.errors import FOREIGN, READ_ONLY, is_permanent
+from roomkey.stores.redis.link import Link
 from roomkey.stores.redis.records import GENERATION_SIZE, MOMENT, NotARecord, decode, encode
 from roomkey.stores.redis.scripts import (
     Command,
@@ -41,7 +42,7 @@ from roomkey.stores.redis.scripts import (
     update_script,
 )
 from roomkey.stores.redis.servers import target_of
-from roomkey.stores.redis.sharing import IN_FLIGHT, Link
+from roomkey.stores.sharing import LANES
 
 __all__ = ["RedisStore"]
 
@@ -95,7 +96,7 @@ class RedisStore:
         self._records = prefix.encode() + b"s:"
         self._users = prefix.encode() + b"u:"
         self._epoch = prefix.encode() + b"epoch"
-        self._lanes = min(IN_FLIGHT, max_connections // 2)
+        self._lanes = min(LANES, max_connections // 2)
         self._clock = clock
         self._loops = LoopRegistry(self._connect)
         self._links = self._loops.by_loop
@@ -115,10 +116,13 @@ class RedisStore:
         # The script that changes nothing here shows that this user may call scripts on our keys. The other two may be
         # refused, as they are at hosted servers.
         probe = self._call(touch_script, [""], MOMENT.pack(0.0))
-        commands = [probe, Command((b"INFO",)), Command((b"CONFIG", b"GET", b"save"))]
-        answer, info, save = [await self._link().writes.get(command) for command in commands]
-        if isinstance(answer, Exception):
-            raise (ConfigurationError if is_permanent(answer) else StoreUnavailable)(explained(answer)) from answer
+        try:
+            await self._link().writes.ask(probe)
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, Exception) and is_permanent(error.__cause__):
+                raise ConfigurationError(str(error)) from error.__cause__
+            raise
+        info, save = await self._asked(b"INFO"), await self._asked(b"CONFIG", b"GET", b"save")
         self._judge(_info(info), _setting(save))
 
     async def close(self) -> None:
@@ -211,7 +215,14 @@ class RedisStore:
     def _connect(self) -> Link:
         return Link(self._target.connect(self._epoch), self._epoch, self._lanes)
 
-    # What `open` found
+    # What `open` finds
+
+    async def _asked(self, *args: bytes) -> Any:
+        """Return the answer to a command that may be refused; None where it is."""
+        try:
+            return await self._link().writes.ask(Command(args))
+        except StoreUnavailable:
+            return None
 
     def _judge(self, info: dict[str, str], save: str | None) -> None:
         version = info.get("redis_version", "")
