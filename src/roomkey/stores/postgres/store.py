@@ -37,7 +37,6 @@ from roomkey.stores.postgres.errors import GONE, WORDS, Refused, is_lost
 from roomkey.stores.postgres.link import Link
 from roomkey.stores.postgres.table import (
     COMMENT_FORM,
-    DEFAULT_TABLE,
     INSPECT,
     LOCK_CLASS,
     SCHEMA_VERSION,
@@ -48,6 +47,7 @@ from roomkey.stores.postgres.table import (
     to_row,
 )
 from roomkey.stores.postgres.urls import CONNECTIONS, Target, read_count, read_url
+from roomkey.stores.text import DEFAULT_TABLE
 
 __all__ = ["PostgresStore"]
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from roomkey.errors import ConfigurationError
 from roomkey.stores.base import Record
+from roomkey.stores.text import printable, split_name
 
 __all__ = [
     "COMMENT_FORM",
-    "DEFAULT_TABLE",
     "INSPECT",
     "LOCK_CLASS",
     "SCHEMA_VERSION",
@@ -27,9 +27,7 @@ __all__ = [
     "to_row",
 ]
 
-DEFAULT_TABLE = "roomkey_session"
 SCHEMA_VERSION = 1  # in the table's comment; counts up when the table changes
-_LONGEST_NAME = 50  # characters of a table's name: PostgreSQL cuts names at 63, and the indexes' are longer
 LOCK_CLASS = 0x526F6F6D  # "Room": the first half of our advisory locks; the second is the table
 
 # Columns in the order of Record's fields, after the key.
@@ -143,36 +141,22 @@ def to_row(record: Record) -> tuple[Any, ...]:
         user,
         record.successor,
         record.serve_until,
-        _printable(record.ip),
-        _printable(record.user_agent),
+        printable(record.ip),
+        printable(record.user_agent),
     )
-
-
-def _printable(text: str | None) -> str | None:
-    """What a client sent, for people to read, without the characters that PostgreSQL refuses."""
-    if text is None or (text.isascii() and "\0" not in text):
-        return text
-    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def quote(table: str) -> str:
     """Return a table's name in quotes.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is not `table` or `schema.table`.
     """
-    parts = table.split(".") if isinstance(table, str) else []
-    if not 1 <= len(parts) <= 2 or not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*", part) for part in parts):
-        raise ConfigurationError(
-            f"table: {table!r}; it takes 'table' or 'schema.table', of letters, digits and underscores"
-        )
-    if any(len(part) > _LONGEST_NAME for part in parts):
-        raise ConfigurationError(f"table: {table!r}; it takes names of at most {_LONGEST_NAME} characters")
-    return ".".join(f'"{part}"' for part in parts)
+    return ".".join(f'"{part}"' for part in split_name(table) if part is not None)
 
 
 def make_ddl(table: str, *, unlogged: bool) -> list[str]:
-    quoted, name = quote(table), table.split(".")[-1]
+    quoted, (_, name) = quote(table), split_name(table)
     columns = ",\n".join(f"    {column} {kind}" for column, kind in _COLUMNS.items())
     kind = "UNLOGGED TABLE" if unlogged else "TABLE"
     return [

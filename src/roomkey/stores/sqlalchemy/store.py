@@ -80,7 +80,6 @@ from roomkey.stores.sqlalchemy.operations import (
     use_connection,
 )
 from roomkey.stores.sqlalchemy.table import (
-    DEFAULT_TABLE,
     Statements,
     hash_user,
     indexes_of,
@@ -88,6 +87,7 @@ from roomkey.stores.sqlalchemy.table import (
     to_record,
     to_row,
 )
+from roomkey.stores.text import DEFAULT_TABLE
 
 __all__ = ["SQLAlchemyStore"]
 

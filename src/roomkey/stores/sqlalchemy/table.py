@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,12 +14,11 @@ from sqlalchemy.dialects import mssql, mysql, oracle, postgresql
 
 from roomkey.errors import ConfigurationError
 from roomkey.stores.base import Record
+from roomkey.stores.text import DEFAULT_TABLE, printable, split_name
 
-__all__ = ["DEFAULT_TABLE", "PREFIX", "Statements", "hash_user", "indexes_of", "session_table", "to_record", "to_row"]
+__all__ = ["PREFIX", "Statements", "hash_user", "indexes_of", "session_table", "to_record", "to_row"]
 
-DEFAULT_TABLE = "roomkey_session"
 PREFIX = "sqlalchemy+"  # of a store's URL, before SQLAlchemy's own
-_LONGEST_NAME = 50  # characters of a table's name: the indexes' names are longer, and PostgreSQL cuts them at 63
 
 
 def session_table(metadata: sa.MetaData, name: str = DEFAULT_TABLE) -> sa.Table:
@@ -38,7 +36,7 @@ def session_table(metadata: sa.MetaData, name: str = DEFAULT_TABLE) -> sa.Table:
         >>> session_table(MetaData()).name
         'roomkey_session'
     """
-    schema, table = _split(name)
+    schema, table = split_name(name)
     return sa.Table(
         table,
         metadata,
@@ -92,22 +90,6 @@ def _text() -> sa.types.TypeEngine[str]:
     """Any text, whatever the database's own character set."""
     utf8 = mysql.TEXT(charset="utf8mb4", collation="utf8mb4_bin")
     return sa.UnicodeText().with_variant(utf8, "mysql", "mariadb").with_variant(mssql.NVARCHAR(), "mssql")
-
-
-def _split(name: str) -> tuple[str | None, str]:
-    """Return the schema, None where there is none, and the name of a table.
-
-    Raises:
-        ConfigurationError: it is none.
-    """
-    parts = name.split(".") if isinstance(name, str) else []
-    if not 1 <= len(parts) <= 2 or not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*", part) for part in parts):
-        raise ConfigurationError(
-            f"table: {name!r}; it takes 'table' or 'schema.table', of letters, digits and underscores"
-        )
-    if any(len(part) > _LONGEST_NAME for part in parts):
-        raise ConfigurationError(f"table: {name!r}; it takes names of at most {_LONGEST_NAME} characters")
-    return (parts[0] if len(parts) == 2 else None), parts[-1]
 
 
 class Statements:
@@ -168,7 +150,7 @@ _FIELDS = (
 
 def to_row(record: Record) -> dict[str, Any]:
     user = record.user
-    if user is not None and _printable(user) != user:
+    if user is not None and printable(user) != user:
         raise ConfigurationError("user_key: the user's name has a NUL or half a character, which databases cannot keep")
     return {
         "data": record.data,
@@ -179,8 +161,8 @@ def to_row(record: Record) -> dict[str, Any]:
         "user_hash": None if user is None else hash_user(user),
         "successor": record.successor,
         "serve_until": record.serve_until,
-        "ip": _kept(_printable(record.ip)),
-        "user_agent": _kept(_printable(record.user_agent)),
+        "ip": _kept(printable(record.ip)),
+        "user_agent": _kept(printable(record.user_agent)),
     }
 
 
@@ -212,13 +194,6 @@ def _kept(text: str | None) -> str | None:
 def _given(text: str | None) -> str | None:
     """Return a text that was stored as it was given."""
     return text[:-1] if text is not None and not text.strip(" ") else text
-
-
-def _printable(text: str | None) -> str | None:
-    """What a client sent, for people to read, without the characters that databases refuse."""
-    if text is None or (text.isascii() and "\0" not in text):
-        return text
-    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def indexes_of(table: sa.Table) -> list[sa.Index]:
