@@ -1,13 +1,17 @@
-"""What PostgreSQL's errors mean."""
+"""What PostgreSQL's errors mean: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 
 from __future__ import annotations
 
 import asyncpg  # type: ignore[import-untyped]
 
-__all__ = ["GONE", "MAY_PASS", "WORDS", "Refused", "is_lost"]
+from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.stores.base import Conflict
+from roomkey.stores.postgres.table import creating_command, missing_rights
+
+__all__ = ["GONE", "MAY_PASS", "Refused", "code_of", "explain", "is_lost"]
 
 GONE = {"42P01", "42703", "42804"}  # table, column, type
-WORDS = {
+_WORDS = {
     "25006": "is read-only, a replica it seems: give the URL of the primary, or of all with "
     "target_session_attrs=read-write",
     "53100": "has no space left on its disk: free some",
@@ -43,3 +47,46 @@ def is_lost(error: Exception) -> bool:
 
 class Refused(Exception):
     """The server, or the driver, said no for good when connecting."""
+
+
+def code_of(error: Exception) -> str | None:
+    """Return the code by which the server names an error; None for any other error."""
+    return error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
+
+
+def explain(error: Exception, table: str, *, opening: bool) -> Exception:
+    """Return what to raise instead of a driver's error, without the server's words: they may hold keys and data.
+
+    Args:
+        error: the driver's, or ours, which is returned as it is.
+        table: the name of the table.
+        opening: whether a permanent fault is a ConfigurationError. (While the app runs, it is an outage: someone may
+            mend it.)
+    """
+    if isinstance(error, Conflict | StoreUnavailable | ConfigurationError):
+        return error
+    if isinstance(error, asyncpg.DivisionByZeroError):
+        return Conflict()  # see Statements.rotate
+    permanent = ConfigurationError if opening else StoreUnavailable
+    if isinstance(error, Refused):
+        return permanent(str(error))
+    code = code_of(error)
+    if code == "42P01":
+        return StoreUnavailable(f"PostgreSQL table {table!r} is gone: {creating_command(table)} makes it")
+    if code == "42501":
+        return permanent(missing_rights(table))
+    if code == "3F000":
+        return ConfigurationError(f"table: {table!r}: the database has no such schema: CREATE SCHEMA it")
+    if code is not None:
+        words = _WORDS.get(code, f"refused ({type(error).__name__}, {code}): its log says more")
+        return StoreUnavailable(f"PostgreSQL {words}")
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return StoreUnavailable("PostgreSQL: none of the hosts in the URL is what target_session_attrs asks for")
+    if isinstance(error, TimeoutError):
+        return StoreUnavailable("PostgreSQL did not answer in time: is it up, and the host in the URL right?")
+    if isinstance(error, OSError):
+        return StoreUnavailable(f"PostgreSQL cannot be reached ({type(error).__name__}): is it up, and the URL right?")
+    # InternalClientError: the driver had not noticed yet that the server hung up.
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError) and not isinstance(error, ValueError):
+        return StoreUnavailable("PostgreSQL's connection was lost, or its pool closed")
+    return error

@@ -33,16 +33,16 @@ from roomkey.stores.postgres.connections import (
     fetch_once,
     use_connection,
 )
-from roomkey.stores.postgres.errors import GONE, WORDS, Refused, is_lost
+from roomkey.stores.postgres.errors import GONE, code_of, explain, is_lost
 from roomkey.stores.postgres.link import Link
 from roomkey.stores.postgres.table import (
-    COMMENT_FORM,
     INSPECT,
     LOCK_CLASS,
-    SCHEMA_VERSION,
-    TYPES,
     Statements,
+    compare_logging,
+    examine,
     make_ddl,
+    missing_rights,
     quote,
     to_row,
 )
@@ -158,8 +158,8 @@ class PostgresStore:
                 await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, 0)")
                 found = await connection.fetchrow(INSPECT, self._quoted)
                 if found is not None:
-                    self._examine(found, rights=False)
-                    self._compare_logging(found, unlogged)
+                    examine(found, self._table, rights=False)
+                    compare_logging(found, self._table, unlogged=unlogged)
                 for statement in make_ddl(self._table, unlogged=unlogged):
                     await connection.execute(statement)
                 return found is None
@@ -240,7 +240,7 @@ class PostgresStore:
         try:
             await use_connection(link.connections, lambda connection: connection.execute(self._sql.wipe))
         except asyncpg.InsufficientPrivilegeError as error:
-            raise ConfigurationError(self._missing_rights()) from error  # the sessions are not down because of it
+            raise ConfigurationError(missing_rights(self._table)) from error  # the sessions are not down because of it
         except Exception as error:
             raise self._explain(error) from error
 
@@ -305,7 +305,7 @@ class PostgresStore:
             try:
                 if check and not self._checked:
                     found = await fetch_once(link.connections, INSPECT, (self._quoted,))
-                    self._examine(found[0] if found else None)
+                    examine(found[0] if found else None, self._table)
                     self._checked = True
             except Exception as error:
                 raise self._explain(error, opening=True) from error
@@ -320,87 +320,8 @@ class PostgresStore:
         assert self._pool is not None
         return BorrowedConnections(self._pool)
 
-    # The table
-
-    def _examine(self, found: Any | None, *, rights: bool = True) -> None:
-        """Raise ConfigurationError unless the table is ours, and as this version knows it."""
-        if found is None:
-            raise ConfigurationError(
-                f"PostgreSQL table {self._table!r} is not there: make it with {self._command()}, or correct the URL"
-            )
-        comment = COMMENT_FORM.fullmatch(found["comment"] or "")
-        if comment is None:
-            raise ConfigurationError(
-                f"PostgreSQL table {self._table!r} is not Roomkey's (its comment does not say so): "
-                "give sessions a table of their own, with table"
-            )
-        schema = int(comment[1])
-        if schema > SCHEMA_VERSION:
-            raise ConfigurationError(
-                f"PostgreSQL table {self._table!r} has schema {schema}, and this version of Roomkey knows "
-                f"{SCHEMA_VERSION}: run the version that made it or a newer one, or give another table"
-            )
-        wrong = {f"{name} {kind}" for name, kind in TYPES.items()} - set(found["columns"])
-        if wrong:
-            raise ConfigurationError(
-                f"PostgreSQL table {self._table!r} was changed by hand; it lacks {', '.join(sorted(wrong))}: "
-                f"drop it and make it with {self._command()}"
-            )
-        if rights and not found["allowed"]:
-            raise ConfigurationError(self._missing_rights())
-
-    def _compare_logging(self, found: Any, unlogged: bool) -> None:
-        if (found["persistence"] == "u") is unlogged:
-            return
-        there, wanted = ("logged", "UNLOGGED") if unlogged else ("unlogged", "LOGGED")
-        raise ConfigurationError(
-            f"PostgreSQL table {self._table!r} is there and is {there}: "
-            f"change it with ALTER TABLE {self._quoted} SET {wanted}"
-        )
-
-    def _command(self) -> str:
-        return "roomkey postgres create" + (f" --table {self._table}" if self._table != DEFAULT_TABLE else "")
-
-    def _missing_rights(self) -> str:
-        return (
-            f"PostgreSQL table {self._table!r}: the role has not the rights it needs: as the table's owner, "
-            f"GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON {self._quoted} TO it (and USAGE on its schema)"
-        )
-
-    # Errors: https://www.postgresql.org/docs/current/errcodes-appendix.html
-
     def _explain(self, error: Exception, *, opening: bool = False) -> Exception:
-        """Return what to raise instead of a driver's error. The server's words are kept to the chained one: they may
-        hold keys and data."""
-        if isinstance(error, Conflict | StoreUnavailable | ConfigurationError):
-            return error
-        if isinstance(error, asyncpg.DivisionByZeroError):
-            return Conflict()  # see Statements.rotate
-        if isinstance(error, Refused):
-            return (ConfigurationError if opening else StoreUnavailable)(str(error))
-        code = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
-        if code in GONE:
-            self._checked = False  # asked again by the next operation
-            if code == "42P01":
-                return StoreUnavailable(f"PostgreSQL table {self._table!r} is gone: {self._command()} makes it")
-        if code == "42501":
-            return (ConfigurationError if opening else StoreUnavailable)(self._missing_rights())
-        if code == "3F000":
-            return ConfigurationError(f"table: {self._table!r}: the database has no such schema: CREATE SCHEMA it")
-        if code is not None:
-            words = WORDS.get(code, f"refused ({type(error).__name__}, {code}): its log says more")
-            return StoreUnavailable(f"PostgreSQL {words}")
-        if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-            return StoreUnavailable("PostgreSQL: none of the hosts in the URL is what target_session_attrs asks for")
-        if isinstance(error, TimeoutError):
-            return StoreUnavailable("PostgreSQL did not answer in time: is it up, and the host in the URL right?")
-        if isinstance(error, OSError):
-            return StoreUnavailable(
-                f"PostgreSQL cannot be reached ({type(error).__name__}): is it up, and the URL right?"
-            )
-        # InternalClientError: the driver had not noticed yet that the server hung up.
-        if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError) and not isinstance(
-            error, ValueError
-        ):
-            return StoreUnavailable("PostgreSQL's connection was lost, or its pool closed")
-        return error
+        """Return what to raise instead of a driver's error."""
+        if code_of(error) in GONE:
+            self._checked = False  # the next operation looks at the table again
+        return explain(error, self._table, opening=opening)

@@ -13,21 +13,22 @@ from typing import Any
 
 from roomkey.errors import ConfigurationError
 from roomkey.stores.base import Record
-from roomkey.stores.text import printable, split_name
+from roomkey.stores.text import DEFAULT_TABLE, printable, split_name
 
 __all__ = [
-    "COMMENT_FORM",
     "INSPECT",
     "LOCK_CLASS",
-    "SCHEMA_VERSION",
-    "TYPES",
     "Statements",
+    "compare_logging",
+    "creating_command",
+    "examine",
     "make_ddl",
+    "missing_rights",
     "quote",
     "to_row",
 ]
 
-SCHEMA_VERSION = 1  # in the table's comment; counts up when the table changes
+_SCHEMA_VERSION = 1  # in the table's comment; counts up when the table changes
 LOCK_CLASS = 0x526F6F6D  # "Room": the first half of our advisory locks; the second is the table
 
 # Columns in the order of Record's fields, after the key.
@@ -44,8 +45,8 @@ _COLUMNS = {
     "user_agent": "text",
 }
 _FIELDS = [name for name in _COLUMNS if name != "key"]
-TYPES = {name: re.split(" NOT | COLLATE ", column)[0] for name, column in _COLUMNS.items()}
-COMMENT_FORM = re.compile(r"Roomkey sessions, schema (\d+)")
+_TYPES = {name: re.split(" NOT | COLLATE ", column)[0] for name, column in _COLUMNS.items()}
+_COMMENT_FORM = re.compile(r"Roomkey sessions, schema (\d+)")
 
 INSPECT = """
 SELECT
@@ -126,7 +127,7 @@ class Statements:
     @staticmethod
     def _typed(*, start: int) -> str:
         """The parameters of one row in a SELECT list, where PostgreSQL does not see what they are for."""
-        return ", ".join(f"${number}::{TYPES[field]}" for number, field in enumerate(_FIELDS, start))
+        return ", ".join(f"${number}::{_TYPES[field]}" for number, field in enumerate(_FIELDS, start))
 
 
 def to_row(record: Record) -> tuple[Any, ...]:
@@ -166,5 +167,62 @@ def make_ddl(table: str, *, unlogged: bool) -> list[str]:
         f'CREATE INDEX IF NOT EXISTS "{name}_expires_at" ON {quoted} (expires_at)',
         f'CREATE INDEX IF NOT EXISTS "{name}_user_id" ON {quoted} (user_id)\n'
         "    WHERE user_id IS NOT NULL AND successor IS NULL",
-        f"COMMENT ON TABLE {quoted} IS 'Roomkey sessions, schema {SCHEMA_VERSION}'",
+        f"COMMENT ON TABLE {quoted} IS 'Roomkey sessions, schema {_SCHEMA_VERSION}'",
     ]
+
+
+def examine(found: Any | None, table: str, *, rights: bool = True) -> None:
+    """Raise ConfigurationError unless the table is ours, and as this version knows it.
+
+    Args:
+        found: what `INSPECT` returned; None where there is no such table.
+        table: its name.
+        rights: whether the role has to have the rights that a session needs.
+    """
+    if found is None:
+        raise ConfigurationError(
+            f"PostgreSQL table {table!r} is not there: make it with {creating_command(table)}, or correct the URL"
+        )
+    comment = _COMMENT_FORM.fullmatch(found["comment"] or "")
+    if comment is None:
+        raise ConfigurationError(
+            f"PostgreSQL table {table!r} is not Roomkey's (its comment does not say so): "
+            "give sessions a table of their own, with table"
+        )
+    schema = int(comment[1])
+    if schema > _SCHEMA_VERSION:
+        raise ConfigurationError(
+            f"PostgreSQL table {table!r} has schema {schema}, and this version of Roomkey knows "
+            f"{_SCHEMA_VERSION}: run the version that made it or a newer one, or give another table"
+        )
+    wrong = {f"{name} {kind}" for name, kind in _TYPES.items()} - set(found["columns"])
+    if wrong:
+        raise ConfigurationError(
+            f"PostgreSQL table {table!r} was changed by hand; it lacks {', '.join(sorted(wrong))}: "
+            f"drop it and make it with {creating_command(table)}"
+        )
+    if rights and not found["allowed"]:
+        raise ConfigurationError(missing_rights(table))
+
+
+def compare_logging(found: Any, table: str, *, unlogged: bool) -> None:
+    """Raise ConfigurationError if the table is there and is logged otherwise than asked for."""
+    if (found["persistence"] == "u") is unlogged:
+        return
+    there, wanted = ("logged", "UNLOGGED") if unlogged else ("unlogged", "LOGGED")
+    raise ConfigurationError(
+        f"PostgreSQL table {table!r} is there and is {there}: change it with ALTER TABLE {quote(table)} SET {wanted}"
+    )
+
+
+def creating_command(table: str) -> str:
+    """Return the command that makes the table."""
+    return "roomkey postgres create" + (f" --table {table}" if table != DEFAULT_TABLE else "")
+
+
+def missing_rights(table: str) -> str:
+    """Say which rights the role needs."""
+    return (
+        f"PostgreSQL table {table!r}: the role has not the rights it needs: as the table's owner, "
+        f"GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON {quote(table)} TO it (and USAGE on its schema)"
+    )
