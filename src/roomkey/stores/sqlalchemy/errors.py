@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from sqlalchemy import exc
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict
+from roomkey.stores.sqlalchemy.table import missing_table
 
 __all__ = [
     "LOCKED",
-    "LOST",
     "MET_OTHERS",
-    "NAMES",
-    "NO_TABLE",
     "OURS",
     "READ_ONLY",
     "REFUSED",
-    "WORDS",
+    "Faults",
     "Taken",
     "Unsure",
-    "code_of",
     "is_lost",
     "is_not_sent",
 ]
@@ -36,7 +34,7 @@ class Unsure(Exception):
 OURS = (Conflict, ConfigurationError, StoreUnavailable, Taken, Unsure)
 
 
-def code_of(error: Exception) -> int | str | None:
+def _code_of(error: Exception) -> int | str | None:
     """Return the number or the letters by which a database names a fault; None where it has none."""
     said = getattr(error, "orig", None) or error
     first = said.args[0] if said.args else None
@@ -59,14 +57,14 @@ def is_not_sent(error: Exception) -> bool:
     """Whether the driver had noticed before it sent the statement."""
     said = getattr(error, "orig", None)
     if type(said).__module__.startswith("asyncmy"):
-        return code_of(error) == 2006  # 2013: afterwards
+        return _code_of(error) == 2006  # 2013: afterwards
     # asyncpg's words for a connection that was closed when it was asked.
     return isinstance(error, exc.InterfaceError) and "connection is closed" in str(said)
 
 
 _READ_ONLY = "is read-only, a replica it seems: give the URL of the primary"
-LOST = "was restarted, or the connection to it was lost"
-NAMES = {
+_LOST = "was restarted, or the connection to it was lost"
+_NAMES = {
     "mysql": "MySQL",
     "mariadb": "MariaDB",
     "postgresql": "PostgreSQL",
@@ -84,7 +82,7 @@ MET_OTHERS: dict[str, set[int | str]] = {
     "oracle": {60, 8177},
 }
 LOCKED: dict[str, set[int | str]] = {"sqlite": {5}}  # nothing was done
-NO_TABLE: dict[str, set[int | str]] = {
+_NO_TABLE: dict[str, set[int | str]] = {
     "mysql": {1146},
     "mariadb": {1146},
     "postgresql": {"42P01"},
@@ -117,7 +115,7 @@ _MYSQL_WORDS: dict[int | str, str] = {
     **dict.fromkeys(_MYSQL_READ_ONLY, _READ_ONLY),
     2003: "cannot be reached: is it up, and the URL right?",
 }
-WORDS: dict[str, dict[int | str, str]] = {
+_WORDS: dict[str, dict[int | str, str]] = {
     "mysql": _MYSQL_WORDS,
     "mariadb": _MYSQL_WORDS,
     "postgresql": {
@@ -136,3 +134,66 @@ WORDS: dict[str, dict[int | str, str]] = {
         26: "file is no database: give sessions another",
     },
 }
+
+
+class Faults:
+    """What the errors of one database mean.
+
+    Args:
+        dialect: the database's.
+        table: the name of the table of sessions.
+    """
+
+    def __init__(self, dialect: sa.Dialect, table: str) -> None:
+        self.database = _NAMES.get(dialect.name, dialect.name)  # for people
+        self._dialect = dialect
+        self._table = table
+
+    def is_one_of(self, error: Exception, codes: dict[str, set[int | str]]) -> bool:
+        """Whether the database names the error by one of these codes."""
+        return _code_of(error) in codes.get(self._dialect.name, set())
+
+    def explain(self, error: Exception, *, opening: bool) -> Exception:
+        """Return what to raise instead of a driver's error, without the driver's words: they may hold keys and data.
+
+        Args:
+            error: the driver's, or ours, which is returned as it is.
+            opening: whether a permanent fault is a ConfigurationError. (While the app runs, it is an outage: someone
+                may mend it.)
+        """
+        if isinstance(error, Unsure):
+            return StoreUnavailable(f"{self.database} {_LOST}")
+        if isinstance(error, OURS):
+            return error
+        if isinstance(error, exc.IntegrityError):
+            return Taken()
+        permanent = ConfigurationError if opening else StoreUnavailable
+        words = str(getattr(error, "orig", None) or error)
+        if self.is_one_of(error, _NO_TABLE) or "no such table" in words:
+            return permanent(missing_table(self.database, self._table))
+        if self.is_one_of(error, REFUSED):
+            return permanent(f"{self.database} {self._fault(error)}")
+        if isinstance(error, exc.DBAPIError | exc.TimeoutError | OSError):
+            return StoreUnavailable(f"{self.database} {self._fault(error)}")
+        if opening and isinstance(error, TypeError | ValueError):
+            return ConfigurationError(
+                f"server: the driver {self._dialect.driver} cannot use this URL ({type(error).__name__}): "
+                "are its options right?"
+            )
+        return error
+
+    def _fault(self, error: Exception) -> str:
+        code = _code_of(error)
+        known = _WORDS.get(self._dialect.name, {}).get(code) if code is not None else None
+        if known is not None:
+            return known
+        if self.is_one_of(error, REFUSED):
+            return f"refused ({code}): are user, password and database in the URL right, and may the user do this?"
+        if isinstance(error, exc.TimeoutError):
+            return "has all connections of the pool in use: is it slow, or the pool too small?"
+        if is_lost(error):
+            return _LOST
+        if isinstance(error, OSError):
+            return f"cannot be reached ({type(error).__name__}): is it up, and the URL right?"
+        shown = type(getattr(error, "orig", None) or error).__name__
+        return f"failed ({shown}{'' if code is None else f', {code}'})"

@@ -26,7 +26,7 @@ __all__ = [
     "BEGINS",
     "SQLITE_PATIENCE",
     "Answer",
-    "Office",
+    "Link",
     "Operation",
     "Work",
     "begun",
@@ -159,14 +159,14 @@ def changes_a_row(statement: sa.Executable, parameters: dict[str, Any], connecti
     return count_rows(statement, parameters, connection) == 1
 
 
-class Office:
+class Link:
     """What a store has in one event loop: an engine, and operations under way."""
 
     def __init__(self, engine: AsyncEngine, *, ours: bool) -> None:
         self.engine = engine
-        self.turn: AbstractAsyncContextManager[None] = nullcontext()
+        self.one_by_one: AbstractAsyncContextManager[None] = nullcontext()
         if engine.dialect.name == "sqlite":
-            self.turn = asyncio.Lock()
+            self.one_by_one = asyncio.Lock()
         self.renewal = Renewal(self._renew)
         self._generation = 0  # of connections: those of an earlier one are made anew before their next use
         if engine.dialect.name in READ_ONLY:

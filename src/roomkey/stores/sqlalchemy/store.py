@@ -33,7 +33,6 @@ from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import exc
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
@@ -51,17 +50,11 @@ from roomkey.stores.sqlalchemy.engines import (
 )
 from roomkey.stores.sqlalchemy.errors import (
     LOCKED,
-    LOST,
     MET_OTHERS,
-    NAMES,
-    NO_TABLE,
-    OURS,
     READ_ONLY,
     REFUSED,
-    WORDS,
+    Faults,
     Taken,
-    Unsure,
-    code_of,
     is_lost,
     is_not_sent,
 )
@@ -69,7 +62,7 @@ from roomkey.stores.sqlalchemy.operations import (
     BEGINS,
     SQLITE_PATIENCE,
     Answer,
-    Office,
+    Link,
     Operation,
     Work,
     begun,
@@ -81,6 +74,7 @@ from roomkey.stores.sqlalchemy.operations import (
 )
 from roomkey.stores.sqlalchemy.table import (
     Statements,
+    examine,
     hash_user,
     indexes_of,
     session_table,
@@ -136,8 +130,9 @@ class SQLAlchemyStore:
         self._name = DEFAULT_TABLE if table is None else table
         self.table = session_table(sa.MetaData(), self._name)
         self._sql = Statements(self.table)
+        self._faults = Faults(self._dialect, self._name)
         self._clock = clock
-        self._loops = LoopRegistry(self._new_office)
+        self._loops = LoopRegistry(self._connect)
         self._offices = self._loops.by_loop
 
     def __repr__(self) -> str:
@@ -275,11 +270,11 @@ class SQLAlchemyStore:
         try:
             await self._ask(end)
         except StoreUnavailable as error:
-            if not isinstance(error.__cause__, Exception) or not self._is_one_of(error.__cause__, REFUSED):
+            if not isinstance(error.__cause__, Exception) or not self._faults.is_one_of(error.__cause__, REFUSED):
                 raise
             raise ConfigurationError(  # the sessions are not down because of it
-                f"{self._database()} table {self._name!r}: the account may not empty it; it needs what TRUNCATE does "
-                "(MySQL: DROP, PostgreSQL: TRUNCATE, SQL Server: ALTER)"
+                f"{self._faults.database} table {self._name!r}: the account may not empty it; it needs what TRUNCATE "
+                "does (MySQL: DROP, PostgreSQL: TRUNCATE, SQL Server: ALTER)"
             ) from error
 
     # What is asked, with a connection
@@ -315,30 +310,13 @@ class SQLAlchemyStore:
             if await self._ask(lambda connection: connection.execute(self._sql.is_taken, taken).first(), again=True):
                 raise Conflict
             # It expired and was purged in between.
-        raise StoreUnavailable(f"{self._database()} refused a record: was its table {self._name!r} changed by hand?")
+        raise StoreUnavailable(
+            f"{self._faults.database} refused a record: was its table {self._name!r} changed by hand?"
+        )
 
     def _examine(self, connection: sa.Connection) -> None:
         """Raise ConfigurationError unless the table is there, as we know it."""
-        inspector = sa.inspect(connection)
-        try:
-            found = inspector.get_columns(self.table.name, schema=self.table.schema)
-        except exc.NoSuchTableError:
-            raise ConfigurationError(self._missing()) from None
-        lacks = {column.name for column in self.table.columns} - {column["name"] for column in found}
-        if lacks:
-            raise ConfigurationError(
-                f"{self._database()} table {self._name!r} lacks {', '.join(sorted(lacks))}: if it is Roomkey's, drop "
-                f"it and make it with {self._command()}; if not, give sessions a table of their own, with table"
-            )
-        if self._dialect.name not in ("mysql", "mariadb"):
-            return
-        options = inspector.get_table_options(self.table.name, schema=self.table.schema)
-        engine = options.get(f"{self._dialect.name}_engine", "InnoDB")
-        if engine != "InnoDB":
-            raise ConfigurationError(
-                f"{self._database()} table {self._name!r} has the engine {engine}, which knows no transactions: "
-                f"ALTER TABLE {self._name} ENGINE = InnoDB"
-            )
+        examine(connection, self.table, self._faults.database)
 
     # Asking
 
@@ -354,103 +332,41 @@ class SQLAlchemyStore:
             opening: whether a permanent fault is a ConfigurationError. (When the app runs, it is an outage: someone may
                 mend it.)
         """
-        office = self._offices.get(asyncio.get_running_loop()) or self._loops.enter()
+        link = self._offices.get(asyncio.get_running_loop()) or self._loops.enter()
         if write and self._url is None:
             work = partial(committed, work)  # ours commit by themselves
         operation = Operation()
-        return await office.run(operation, self._try(office, work, operation, again=again, opening=opening))
+        return await link.run(operation, self._try(link, work, operation, again=again, opening=opening))
 
-    async def _try(
-        self, office: Office, work: Work[Answer], operation: Operation, *, again: bool, opening: bool
-    ) -> Answer:
+    async def _try(self, link: Link, work: Work[Answer], operation: Operation, *, again: bool, opening: bool) -> Answer:
         lost = refused = False
         tries = 0
         while True:
             tries += 1
-            renewals = office.renewal.count
+            renewals = link.renewal.count
             operation.begins()
             try:
-                async with office.turn:
-                    return await greenlet_spawn(use_connection, office.engine.sync_engine, work, operation)
+                async with link.one_by_one:
+                    return await greenlet_spawn(use_connection, link.engine.sync_engine, work, operation)
             except Exception as error:
-                if tries < _TRIES and self._is_one_of(error, MET_OTHERS):
+                if tries < _TRIES and self._faults.is_one_of(error, MET_OTHERS):
                     pause = random.uniform(0, _PAUSE * tries)
-                elif self._is_one_of(error, LOCKED) and time.monotonic() - operation.since < SQLITE_PATIENCE:
+                elif self._faults.is_one_of(error, LOCKED) and time.monotonic() - operation.since < SQLITE_PATIENCE:
                     pause = random.uniform(0, _PAUSE)
-                elif not refused and self._is_one_of(error, READ_ONLY):
+                elif not refused and self._faults.is_one_of(error, READ_ONLY):
                     refused, pause = True, 0.0
-                    await office.renewal.after_refusal(renewals)
+                    await link.renewal.after_refusal(renewals)
                 elif not lost and is_lost(error) and (again or is_not_sent(error)):
                     lost, pause = True, 0.0
                 else:
-                    explained = self._explain(error, opening=opening)
+                    explained = self._faults.explain(error, opening=opening)
                     if explained is error:
                         raise
                     raise explained from error
             await asyncio.sleep(pause)
 
-    # Offices: what the store has in one event loop
-
-    def _new_office(self) -> Office:
+    def _connect(self) -> Link:
         if self._url is None:
             assert self._engine is not None
-            return Office(self._engine, ours=False)
-        return Office(make_engine(self._url), ours=True)
-
-    # Errors
-
-    def _database(self) -> str:
-        return NAMES.get(self._dialect.name, self._dialect.name)
-
-    def _command(self) -> str:
-        more = f" --table {self._name}" if self._name != DEFAULT_TABLE else ""
-        return f"roomkey sqlalchemy create URL{more}"
-
-    def _missing(self) -> str:
-        return (
-            f"{self._database()} table {self._name!r} is not there: make it with {self._command()}, or "
-            "await store.create_table(), or correct the URL"
-        )
-
-    def _is_one_of(self, error: Exception, codes: dict[str, set[int | str]]) -> bool:
-        return code_of(error) in codes.get(self._dialect.name, set())
-
-    def _explain(self, error: Exception, *, opening: bool) -> Exception:
-        """Return what to raise instead of a driver's error. Its words are kept to the chained one: they may hold keys
-        and data."""
-        if isinstance(error, Unsure):
-            return StoreUnavailable(f"{self._database()} {LOST}")
-        if isinstance(error, OURS):
-            return error
-        if isinstance(error, exc.IntegrityError):
-            return Taken()
-        permanent = ConfigurationError if opening else StoreUnavailable
-        code = code_of(error)
-        words = str(getattr(error, "orig", None) or error)
-        if self._is_one_of(error, NO_TABLE) or "no such table" in words:
-            return permanent(self._missing())
-        if self._is_one_of(error, REFUSED):
-            return permanent(f"{self._database()} {self._fault(error, code)}")
-        if isinstance(error, exc.DBAPIError | exc.TimeoutError | OSError):
-            return StoreUnavailable(f"{self._database()} {self._fault(error, code)}")
-        if opening and isinstance(error, TypeError | ValueError):
-            return ConfigurationError(
-                f"server: the driver {self._dialect.driver} cannot use this URL ({type(error).__name__}): "
-                "are its options right?"
-            )
-        return error
-
-    def _fault(self, error: Exception, code: int | str | None) -> str:
-        known = WORDS.get(self._dialect.name, {}).get(code) if code is not None else None
-        if known is not None:
-            return known
-        if self._is_one_of(error, REFUSED):
-            return f"refused ({code}): are user, password and database in the URL right, and may the user do this?"
-        if isinstance(error, exc.TimeoutError):
-            return "has all connections of the pool in use: is it slow, or the pool too small?"
-        if is_lost(error):
-            return LOST
-        if isinstance(error, OSError):
-            return f"cannot be reached ({type(error).__name__}): is it up, and the URL right?"
-        shown = type(getattr(error, "orig", None) or error).__name__
-        return f"failed ({shown}{'' if code is None else f', {code}'})"
+            return Link(self._engine, ours=False)
+        return Link(make_engine(self._url), ours=True)

@@ -10,13 +10,24 @@ import hashlib
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 from sqlalchemy.dialects import mssql, mysql, oracle, postgresql
 
 from roomkey.errors import ConfigurationError
 from roomkey.stores.base import Record
 from roomkey.stores.text import DEFAULT_TABLE, printable, split_name
 
-__all__ = ["PREFIX", "Statements", "hash_user", "indexes_of", "session_table", "to_record", "to_row"]
+__all__ = [
+    "PREFIX",
+    "Statements",
+    "examine",
+    "hash_user",
+    "indexes_of",
+    "missing_table",
+    "session_table",
+    "to_record",
+    "to_row",
+]
 
 PREFIX = "sqlalchemy+"  # of a store's URL, before SQLAlchemy's own
 
@@ -198,3 +209,46 @@ def _given(text: str | None) -> str | None:
 
 def indexes_of(table: sa.Table) -> list[sa.Index]:
     return sorted(table.indexes, key=lambda index: str(index.name))
+
+
+def examine(connection: sa.Connection, table: sa.Table, database: str) -> None:
+    """Raise ConfigurationError unless the table is there, as we know it.
+
+    Args:
+        connection: to the database.
+        table: the table of sessions.
+        database: which one it is, for people.
+    """
+    name = table.fullname
+    inspector = sa.inspect(connection)
+    try:
+        found = inspector.get_columns(table.name, schema=table.schema)
+    except exc.NoSuchTableError:
+        raise ConfigurationError(missing_table(database, name)) from None
+    lacks = {column.name for column in table.columns} - {column["name"] for column in found}
+    if lacks:
+        raise ConfigurationError(
+            f"{database} table {name!r} lacks {', '.join(sorted(lacks))}: if it is Roomkey's, drop it and make it with "
+            f"{_creating_command(name)}; if not, give sessions a table of their own, with table"
+        )
+    dialect = connection.dialect.name
+    if dialect not in ("mysql", "mariadb"):
+        return
+    engine = inspector.get_table_options(table.name, schema=table.schema).get(f"{dialect}_engine", "InnoDB")
+    if engine != "InnoDB":
+        raise ConfigurationError(
+            f"{database} table {name!r} has the engine {engine}, which knows no transactions: "
+            f"ALTER TABLE {name} ENGINE = InnoDB"
+        )
+
+
+def missing_table(database: str, table: str) -> str:
+    """Say that the table is not there, and how to make it."""
+    return (
+        f"{database} table {table!r} is not there: make it with {_creating_command(table)}, or "
+        "await store.create_table(), or correct the URL"
+    )
+
+
+def _creating_command(table: str) -> str:
+    return "roomkey sqlalchemy create URL" + (f" --table {table}" if table != DEFAULT_TABLE else "")
