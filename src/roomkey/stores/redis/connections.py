@@ -1,6 +1,6 @@
 """Connections to wherever the sessions are: a server of our own, a client of the app's, a node of a cluster.
 
-They are driven directly rather than through `Redis.execute_command`, which takes a quarter longer and does not say
+They are driven directly rather than through `Redis.execute_command`, which takes longer and does not say
 whether a command that failed had been sent. That matters. A write whose answer was lost may have been done; sent again
 it would be refused, and what is then laid over it would run `Session.change` functions twice. So a connection is
 checked to be alive before anything is sent, a write is sent once, and only a load is sent again.
@@ -15,7 +15,10 @@ import select
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-__all__ = ["Borrowed", "Clustered", "Connections", "NotSent", "Own"]
+from roomkey.stores.redis.errors import NotSent, SlotNotFound, is_elsewhere, is_named
+from roomkey.stores.redis.wire import Wire, take_over
+
+__all__ = ["Borrowed", "Clustered", "Connections", "Own"]
 
 _log = logging.getLogger("roomkey")
 _PATIENCE_CLOSING = 1.0  # seconds that a connection may take to say good-bye
@@ -36,12 +39,19 @@ class _Connection(Protocol):
 class Connections(Protocol):
     """Where connections come from."""
 
-    async def take(self) -> _Connection:
-        """Return a connection that is alive. Raises NotSent."""
-        ...
+    async def exchange(self, commands: bytes, count: int) -> list[Any]:
+        """Send commands in one round trip, over a connection that is alive.
 
-    async def give_back(self, connection: _Connection, *, failed: bool) -> None:
-        """Take a connection back. `failed`: it may lead to the wrong server."""
+        Args:
+            commands: packed, one after the other.
+            count: how many there are.
+
+        Returns:
+            The answers, in order. An exception in place of one stands for an error, or for an answer that was lost.
+
+        Raises:
+            NotSent: no connection could be had.
+        """
         ...
 
     async def follow(self) -> bool:
@@ -49,14 +59,6 @@ class Connections(Protocol):
         ...
 
     async def close(self) -> None: ...
-
-
-class NotSent(Exception):
-    """No connection could be had; the reason is the cause."""
-
-
-class SlotNotFound(Exception):
-    """The cluster did not say in time where our slot is."""
 
 
 async def _revive(connection: _Connection) -> None:
@@ -78,15 +80,75 @@ def _is_dead(connection: Any) -> bool:
     reader, writer = connection._reader, connection._writer
     if reader.at_eof() or reader.exception() is not None or writer.is_closing():
         return True
-    if _poll is None:
-        return False
-    poll = _poll()
-    poll.register(writer.get_extra_info("socket").fileno(), _HUNG_UP)
-    return bool(poll.poll(0))
+    poll = _poll_for(connection)
+    return poll is not None and bool(poll.poll(0))
 
 
-_poll = getattr(select, "poll", None)  # not on Windows
-_HUNG_UP = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere POLLHUP, which is always asked for, has to do
+def _poll_for(connection: Any) -> select.poll | None:
+    """Return what tells that a connection's server has closed it; None on Windows, which has no such thing."""
+    if not hasattr(select, "poll"):
+        return None
+    poll = select.poll()
+    # Linux has POLLRDHUP. Elsewhere POLLHUP, which is always asked for, has to do.
+    poll.register(connection._writer.get_extra_info("socket").fileno(), getattr(select, "POLLRDHUP", 0))
+    return poll
+
+
+async def _converse(connection: _Connection, commands: bytes, count: int) -> list[Any]:
+    """As `Connections.exchange`, by the driver's methods. When it is cancelled or fails, the driver has closed the
+    connection: no answer can meet the wrong question."""
+    answers: list[Any] = []
+    try:
+        await connection.send_packed_command(commands, check_health=False)
+        for _ in range(count):
+            try:
+                answers.append(await connection.read_response(disable_decoding=True))
+            except Exception as error:
+                if not is_named(error, "ResponseError"):
+                    raise
+                answers.append(error)
+    except Exception as error:
+        answers += [error] * (count - len(answers))
+    return answers
+
+
+def _is_spent(answers: list[Any]) -> bool:
+    """Whether the connection is of no more use: it broke, or may lead to the wrong server."""
+    return any(
+        isinstance(answer, Exception) and (not is_named(answer, "ResponseError") or is_elsewhere(answer))
+        for answer in answers
+    )
+
+
+class _Line:
+    """One connection of our own."""
+
+    __slots__ = ("_connection", "_poll", "_wire")
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._wire: Wire | None = None  # None: not connected, or the driver carries the round trips
+        self._poll: select.poll | None = None
+
+    def is_alive(self) -> bool:
+        """Whether it can be used at once. Costs a microsecond."""
+        return self._wire is not None and not self._wire.is_closing() and not (self._poll and self._poll.poll(0))
+
+    async def revive(self) -> None:
+        """Connect, where that is needed. Raises NotSent."""
+        connected = self._connection._writer
+        await _revive(self._connection)
+        if self._connection._writer is not connected:
+            self._wire = take_over(self._connection)
+            self._poll = _poll_for(self._connection)
+
+    def exchange(self, commands: bytes, count: int) -> Awaitable[list[Any]]:
+        if self._wire is not None:
+            return self._wire.exchange(commands, count)
+        return _converse(self._connection, commands, count)
+
+    async def disconnect(self, *, nowait: bool = False) -> None:
+        await self._connection.disconnect(nowait=nowait)
 
 
 class Own:
@@ -97,41 +159,71 @@ class Own:
 
     def __init__(self, make: Callable[[], Any], close: Callable[[], Awaitable[None]] | None = None) -> None:
         self._make = make
-        self._idle: list[_Connection] = []
-        self._all: set[_Connection] = set()
+        self._idle: list[_Line] = []
+        self._all: set[_Line] = set()
         self._closed = False
         self._close_more = close
 
-    async def take(self) -> _Connection:
+    async def exchange(self, commands: bytes, count: int) -> list[Any]:
+        """See `Connections`."""
         if self._closed:
             raise NotSent
-        connection: _Connection = self._idle.pop() if self._idle else self._make()
-        self._all.add(connection)
+        line = self._idle.pop() if self._idle else self._new_line()
+        failed = True
         try:
-            await _revive(connection)
-        except BaseException:
-            self._idle.append(connection)
-            raise
-        return connection
+            if not line.is_alive():
+                await line.revive()
+            answers = await line.exchange(commands, count)
+            failed = _is_spent(answers)
+        finally:
+            self._idle.append(line)
+            if failed or self._closed:
+                await line.disconnect(nowait=True)
+        return answers
 
-    async def give_back(self, connection: _Connection, *, failed: bool) -> None:
-        self._idle.append(connection)
-        if failed or self._closed:
-            await connection.disconnect(nowait=True)
+    def _new_line(self) -> _Line:
+        line = _Line(self._make())
+        self._all.add(line)
+        return line
 
     async def follow(self) -> bool:
+        """Return False: there is one server."""
         return False
 
     async def close(self) -> None:
+        """Close all connections, within reason."""
         self._closed = True
-        connections, self._all, self._idle = self._all, set(), []
-        await asyncio.gather(*(_part(connection.disconnect()) for connection in connections))
+        lines, self._all, self._idle = self._all, set(), []
+        await asyncio.gather(*(_part(line.disconnect()) for line in lines))
         if self._close_more is not None:
             await _part(self._close_more())
 
 
-class Borrowed:
-    """Connections of the app's own client: each goes back after its round trip."""
+class _Pooled:
+    """Connections of a pool of the driver's: each goes back after its round trip."""
+
+    async def exchange(self, commands: bytes, count: int) -> list[Any]:
+        """See `Connections`."""
+        connection = await self._take()
+        failed = True
+        try:
+            answers = await _converse(connection, commands, count)
+            failed = _is_spent(answers)
+        finally:
+            await self._give_back(connection, failed=failed)
+        return answers
+
+    async def _take(self) -> _Connection:
+        """Return a connection that is alive. Raises NotSent."""
+        raise NotImplementedError
+
+    async def _give_back(self, connection: _Connection, *, failed: bool) -> None:
+        """Take a connection back. `failed`: it is of no more use."""
+        raise NotImplementedError
+
+
+class Borrowed(_Pooled):
+    """Connections of the app's own client."""
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool
@@ -139,7 +231,7 @@ class Borrowed:
         name = inspect.signature(pool.get_connection).parameters.get("command_name")
         self._args = ("MGET",) if name is not None and name.default is name.empty else ()
 
-    async def take(self) -> _Connection:
+    async def _take(self) -> _Connection:
         try:
             connection: _Connection = await self._pool.get_connection(*self._args)
         except Exception as error:
@@ -151,7 +243,7 @@ class Borrowed:
             raise
         return connection
 
-    async def give_back(self, connection: _Connection, *, failed: bool) -> None:
+    async def _give_back(self, connection: _Connection, *, failed: bool) -> None:
         try:
             if failed:
                 await connection.disconnect(nowait=True)
@@ -165,7 +257,7 @@ class Borrowed:
         pass
 
 
-class Clustered:
+class Clustered(_Pooled):
     """Connections to the node of a cluster that has our slot.
 
     Finding that node is left to the driver, whose own command does it when a connection failed or a node refused.
@@ -179,7 +271,7 @@ class Clustered:
         self._closing: set[asyncio.Task[None]] = set()
         self._nodes: dict[int, Any] = {}  # of connections that are taken, by their id
 
-    async def take(self) -> _Connection:
+    async def _take(self) -> _Connection:
         client = self._client
         try:
             # A node that is silent must not use up the time in which another one would say where the slot is by now.
@@ -204,7 +296,7 @@ class Clustered:
         self._nodes[id(connection)] = node
         return connection
 
-    async def give_back(self, connection: _Connection, *, failed: bool) -> None:
+    async def _give_back(self, connection: _Connection, *, failed: bool) -> None:
         node = self._nodes.pop(id(connection))
         self._lost = self._lost or failed
         try:

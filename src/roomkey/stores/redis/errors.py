@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from roomkey.errors import StoreUnavailable
-from roomkey.stores.redis.connections import NotSent
 
 __all__ = [
     "BROKEN",
@@ -13,6 +12,8 @@ __all__ = [
     "FOREIGN",
     "NO_DATABASE",
     "READ_ONLY",
+    "NotSent",
+    "SlotNotFound",
     "explained",
     "is_elsewhere",
     "is_named",
@@ -60,6 +61,14 @@ _BY_WORD = {  # where the server says it inside a script's error
     "DB index is out of range": NO_DATABASE,
     "max number of clients": "the Redis server takes no more connections (maxclients)",
 }
+
+
+class NotSent(Exception):
+    """No connection could be had; the reason is the cause."""
+
+
+class SlotNotFound(Exception):
+    """The cluster did not say in time where our slot is."""
 
 
 def is_named(answer: object, *names: str) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from roomkey.stores.redis.connections import Connections, NotSent
-from roomkey.stores.redis.errors import BROKEN, is_elsewhere, is_named, unavailable
+from roomkey.stores.redis.connections import Connections
+from roomkey.stores.redis.errors import BROKEN, NotSent, is_named, unavailable
 from roomkey.stores.redis.scripts import Command, pack
 from roomkey.stores.sharing import RoundTrips
 
@@ -42,10 +42,11 @@ class Link:
     async def _fetch(self, keys: list[bytes]) -> list[_Loaded | Exception]:
         command = pack((b"MGET", *keys, self._epoch))
         (answer,) = await self._exchange([command])
-        if is_named(answer, *BROKEN) and not is_named(answer, "AuthenticationError", "BusyLoadingError"):
-            (answer,) = await self._exchange([command])  # reading twice harms nobody
         if isinstance(answer, Exception):
-            return [answer] * len(keys)
+            if is_named(answer, *BROKEN) and not is_named(answer, "AuthenticationError", "BusyLoadingError"):
+                (answer,) = await self._exchange([command])  # reading twice harms nobody
+            if isinstance(answer, Exception):
+                return [answer] * len(keys)
         epoch = answer.pop()
         return [(value, epoch) for value in answer]
 
@@ -79,24 +80,6 @@ class Link:
 
     async def _once(self, commands: list[bytes]) -> list[Any]:
         try:
-            connection = await self._connections.take()
+            return await self._connections.exchange(b"".join(commands), len(commands))
         except NotSent as error:
             return [error] * len(commands)
-        answers: list[Any] = []
-        failed = True
-        try:
-            # Cancelled or broken in here, the driver closes the connection: no answer can meet the wrong question.
-            await connection.send_packed_command(b"".join(commands), check_health=False)
-            for _ in commands:
-                try:
-                    answers.append(await connection.read_response(disable_decoding=True))
-                except Exception as error:
-                    if not is_named(error, "ResponseError"):
-                        raise
-                    answers.append(error)
-            failed = any(isinstance(answer, Exception) and is_elsewhere(answer) for answer in answers)
-        except Exception as error:
-            answers += [error] * (len(commands) - len(answers))
-        finally:
-            await self._connections.give_back(connection, failed=failed)
-        return answers
