@@ -38,6 +38,8 @@ from roomkey.stores.sqlite.worker import Job, Kind, Work, Worker, running
 
 __all__ = ["SQLiteStore"]
 
+_MOST_STEPS = 50  # of one purge, each over a few hundred records: bounds the time that one call takes
+
 
 class SQLiteStore:
     """Keep sessions in one SQLite file. Implements `Store`, `Lifespan`, `Purge`, `UserIndex` and `Wipe`.
@@ -139,8 +141,13 @@ class SQLiteStore:
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records; return how many went. Then give free pages back to the disk."""
-        count: int = await self._ask(Kind.PURGE, table.purge, limit)
-        return count
+        gone = 0
+        for _ in range(_MOST_STEPS):  # each a transaction of its own, so that writes get in between
+            count, more = await self._ask(Kind.PURGE, table.purge, limit - gone)
+            gone += count
+            if gone >= limit or not more:
+                break
+        return gone
 
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         """Return key and record of every live session of `user`."""
