@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-__all__ = ["BAD_VALUE", "advice", "is_lock", "is_permanent"]
+__all__ = ["BAD_VALUE", "advice", "is_lock", "is_permanent", "is_space"]
 
 # What SQLite says of a value that it cannot keep (a NaN, a set): the caller's fault, and the file is fine.
 BAD_VALUE = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
@@ -47,6 +47,11 @@ def is_permanent(error: sqlite3.Error) -> bool:
 
 def is_lock(error: Exception) -> bool:
     return isinstance(error, sqlite3.Error) and _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def is_space(error: Exception) -> bool:
+    """Whether the disk took no more. A quota shows as an I/O error. What is stored can still be read."""
+    return isinstance(error, sqlite3.Error) and _primary_code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 def advice(path: Path, error: sqlite3.Error | OSError) -> str:

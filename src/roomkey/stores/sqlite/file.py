@@ -82,12 +82,13 @@ def prepare(connection: sqlite3.Connection, path: Path, synchronous: str) -> Non
     # once, and another process may be making the table meanwhile.
     connection.execute("BEGIN")
     try:
-        is_ours()
+        is_new = not is_ours()
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
     pragma("trusted_schema = OFF")  # SQLite's advice for files that others might have written
-    pragma("auto_vacuum = INCREMENTAL")  # takes effect in an empty file only
+    if is_new:
+        pragma("auto_vacuum = INCREMENTAL")  # writes, and a file that is ready must open on a full disk too
     if pragma("journal_mode = WAL") != "wal":
         raise ConfigurationError(
             f"SQLite file {str(path)!r} is where write-ahead logging does not work (a network file system?): "
@@ -95,15 +96,18 @@ def prepare(connection: sqlite3.Connection, path: Path, synchronous: str) -> Non
         )
     pragma(f"synchronous = {synchronous}")
     pragma(f"journal_size_limit = {_LOG_LIMIT}")
-    # Also in a file that is ready: finds out now whether it can be written.
+    # Asked again: another process may have been faster.
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not is_ours():  # asked again: another process may have been faster
+        if not is_ours():
             for statement in CREATE:
                 connection.execute(statement)
             pragma(f"application_id = {_APPLICATION_ID}")
             pragma(f"user_version = {_SCHEMA}")
-        connection.execute("COMMIT")
+            connection.execute("COMMIT")
+        else:
+            # Find out now whether this process may write the file. It is rolled back: nothing is written.
+            pragma(f"application_id = {_APPLICATION_ID}")
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")

@@ -15,7 +15,7 @@ from typing import Any
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict
-from roomkey.stores.sqlite.errors import BAD_VALUE, advice, is_lock, is_permanent
+from roomkey.stores.sqlite.errors import BAD_VALUE, advice, is_lock, is_permanent, is_space
 from roomkey.stores.sqlite.file import close_connection, identity, make_file, open_connection, prepare
 
 __all__ = ["Job", "Kind", "Work", "Worker", "running"]
@@ -114,7 +114,19 @@ class Worker:
         return jobs
 
     def _serve(self, jobs: list[Job]) -> None:
-        """Do every job and deliver its outcome, or put it among those that wait."""
+        """Do every job and deliver its outcome, or put it among those that wait. Never raises."""
+        try:
+            self._do(jobs)
+        except BaseException as error:  # a clock that raises, no memory: the thread goes on, and holds no lock
+            if self._connection is not None:
+                self._roll_back(self._connection)
+            jobs = [job for job in jobs if job not in self._waiting]
+            for job in jobs:
+                job.error = StoreUnavailable(f"SQLite file {str(self._path)!r}: {type(error).__name__} in its thread")
+                job.error.__cause__ = error
+            self._deliver(jobs)  # those that have their answer already keep it
+
+    def _do(self, jobs: list[Job]) -> None:
         # Nobody waits for a cancelled one: under overload this is what lets the queue shrink.
         jobs = [job for job in jobs if not job.future.cancelled()]
         reads = [job for job in jobs if job.kind is Kind.READ or job.kind is Kind.OPEN]
@@ -152,8 +164,8 @@ class Worker:
         except sqlite3.Error as error:
             self._refuse(jobs, error)
             return
-        now = self._clock()  # after the wait for the lock
         try:
+            now = self._clock()  # after the wait for the lock
             for job in jobs:
                 try:
                     job.result = job.work(connection, now, *job.args)
@@ -188,7 +200,7 @@ class Worker:
         try:
             if connection.in_transaction:  # SQLite has rolled back itself after some errors
                 connection.execute("ROLLBACK")
-        except sqlite3.Error:
+        except Exception:
             self._disconnect()
 
     def _give_back(self, connection: sqlite3.Connection) -> None:
@@ -206,7 +218,9 @@ class Worker:
     def _refuse(self, jobs: list[Job], error: Exception, *, again: bool = True) -> None:
         """Say that the jobs failed; those that a lock was in the way of get another try, for a while."""
         if isinstance(error, sqlite3.Error) and not isinstance(error, BAD_VALUE) and not is_lock(error):
-            self._disconnect()  # the next one starts afresh: the fault may be mended by then
+            # The next one starts afresh: the fault may be mended by then. On a full disk that may not work, so what
+            # reads stays open.
+            self._disconnect(reader=not is_space(error) or any(job.kind is Kind.READ for job in jobs))
         refused: list[Job] = []
         for job in jobs:
             if again and is_lock(error):
@@ -252,8 +266,12 @@ class Worker:
         connection = open_connection(self._path, timeout=_BUSY_TIMEOUT)
         try:
             prepare(connection, self._path, self._synchronous)
-            self._file = identity(self._path)
-            reader = open_connection(self._path, timeout=0)
+            file = identity(self._path)
+            if self.reader is None or self._file != file:
+                reader = open_connection(self._path, timeout=0)
+                with self.reading:
+                    close_connection(self.reader)
+                    self.reader = reader
         except sqlite3.Error as error:
             connection.close()
             if is_permanent(error):
@@ -262,15 +280,14 @@ class Worker:
         except BaseException:
             connection.close()
             raise
-        self._connection = connection
-        with self.reading:
-            self.reader = reader
+        self._connection, self._file = connection, file
         return connection
 
-    def _disconnect(self) -> None:
-        with self.reading:
-            close_connection(self.reader)
-            self.reader = None
+    def _disconnect(self, *, reader: bool = True) -> None:
+        if reader:
+            with self.reading:
+                close_connection(self.reader)
+                self.reader = None
         connection, self._connection = self._connection, None
         close_connection(connection)
 
