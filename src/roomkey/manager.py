@@ -81,7 +81,7 @@ class SessionManager:
         if not (isinstance(session_class, type) and issubclass(session_class, Session)):
             raise ConfigurationError(f"session_class: got {session_class!r}; it takes a subclass of roomkey.Session")
         self.config = config
-        self._reporter = Reporter(config.on_event)
+        reporter = Reporter(config.on_event)
         self._committer: Committer
         self._loader: StoreLoader | CookieLoader
         self._writer: CookieWriter | ChunkWriter
@@ -90,32 +90,31 @@ class SessionManager:
             from roomkey.in_cookie.committer import CookieCommitter  # here, because it needs the package cryptography
             from roomkey.in_cookie.loader import CookieLoader
 
-            sealing = self._committer = CookieCommitter(config, self._reporter)
+            sealing = self._committer = CookieCommitter(config, reporter)
             self._loader, self._writer = CookieLoader(sealing, session_class), sealing.cards.writer
             self._find = find_chunked
         else:
-            swapping = self._committer = StoreCommitter(config, self._reporter)
+            swapping = self._committer = StoreCommitter(config, reporter)
             self._loader, self._writer = StoreLoader(swapping, session_class), CookieWriter(config)
             self._find = find_cookies
         self._move_in: MoveIn | None = None
         if config.legacy:
             from roomkey.legacy.move_in import MoveIn  # here, because few apps move in
 
-            self._move_in = MoveIn(config.legacy, config, self._reporter.refused)
+            self._move_in = MoveIn(config.legacy, config, reporter.refused)
         self._cookie_name = config.session_cookie.encode("ascii")
         keeps_headers = self._find is find_chunked or self._move_in is not None or config.record_client
         self._keeps_headers = keeps_headers  # for what a commit needs of the request
-        self._is_simple = not keeps_headers
         # As `load`, with raw headers; a coroutine only where the store waits. The scope has the client's address.
         self.begin: Callable[[RawHeaders, Mapping[str, Any]], Session | Coroutine[Any, Any, Session]] = self._begin
-        if self._is_simple and isinstance(self._loader, StoreLoader):
+        if not keeps_headers and isinstance(self._loader, StoreLoader):
             self.begin = self._loader.from_headers
         self._lifespan = Lifespan(self._committer)
         self.at_once = self._make_at_once()
 
     def _make_at_once(self) -> AtOnce | None:
         committer, writer, config = self._committer, self._writer, self.config
-        if not (self._is_simple and isinstance(committer, StoreCommitter) and isinstance(writer, CookieWriter)):
+        if self._keeps_headers or not (isinstance(committer, StoreCommitter) and isinstance(writer, CookieWriter)):
             return None
         if not committer.store.never_waits or config.seal or config.max_sessions_per_user is not None:
             return None
@@ -216,7 +215,7 @@ class SessionManager:
     @property
     def refused(self) -> Counter[str]:
         """How many cards and records were not what they should be, by reason."""
-        return self._reporter.refused
+        return self._committer.reporter.refused
 
     @property
     def registry(self) -> Registry:

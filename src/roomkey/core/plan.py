@@ -120,7 +120,13 @@ def plan(rules: Rules, case: Case) -> Plan:
     if not was.exists:
         return _begin(rules, case, draft, was)
     # Most writes are other content, and nothing else.
-    if case.fresh is was and draft.intents is NOTHING and draft.content and draft.encoded != was.encoded:
+    if (
+        case.fresh is was
+        and draft.intents is NOTHING
+        and not draft.mark
+        and draft.content
+        and draft.encoded != was.encoded
+    ):
         user = rules.user_of(draft.content)
         if user == was.user == was.record.user and not (case.moves_in or case.tried):
             return _plain_save(rules, case, was)

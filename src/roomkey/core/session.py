@@ -10,12 +10,13 @@ import copy
 import datetime as dt
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from roomkey.core.intents import CSRF, FLASHES, MISSING, NOTHING, Change
 from roomkey.core.loaded import NOWHERE, Loaded, completed
+from roomkey.core.ports import Origin, Transaction
 from roomkey.core.tracked import TrackedDict
-from roomkey.errors import LoginTooOld, SessionDataError, SessionEnded, StoreUnavailable
+from roomkey.errors import LoginTooOld, SessionDataError, SessionEnded
 from roomkey.wire import codec
 
 if TYPE_CHECKING:
@@ -25,43 +26,6 @@ __all__ = ["Session"]
 
 _LONGEST = 1e11  # seconds
 _ENCODED = 3  # which field of what was loaded it is
-
-
-class Transaction(Protocol):
-    """What a session asks of its transaction."""
-
-    @property
-    def handle(self) -> str: ...
-    @property
-    def created_at(self) -> float: ...  # Unix seconds
-    @property
-    def expires_at(self) -> float: ...  # Unix seconds
-    @property
-    def authenticated_at(self) -> float | None: ...  # Unix seconds
-    @property
-    def sessions(self) -> Sessions: ...
-    @property
-    def user_key(self) -> str | None: ...
-    @property
-    def tried(self) -> Sequence[object]: ...  # writes that the store never answered
-    @property
-    def is_calm(self) -> bool: ...  # nothing is under way, unsure, owed to the browser, or to be moved in
-    def now(self) -> float: ...  # Unix seconds
-    def is_modified(self) -> bool: ...
-    def note(self, error: StoreUnavailable | None) -> None: ...  # what became of the handler's last question
-    async def save(self) -> None: ...
-    async def refresh(self) -> None: ...
-
-
-class Origin(Protocol):
-    """What loaded a session."""
-
-    def open(self, session: Session) -> Transaction:
-        """Return a new transaction for a session."""
-        ...
-
-    @property
-    def clock(self) -> Callable[[], float]: ...  # returns Unix seconds
 
 
 class _Done:
@@ -319,15 +283,16 @@ class Session(TrackedDict):
 
     @modified.setter
     def modified(self, value: bool) -> None:
-        self._accessed = True
-        if value:
-            self._changed = True
-        if value != self._intents.marked:
-            self._intents = self._intents._replace(marked=bool(value))
+        self._mark(bool(value))
 
     def mark_modified(self) -> None:
         """Have the session saved, be it as it was or not."""
-        self.modified = True
+        self._mark(True)
+
+    def _mark(self, is_marked: bool) -> None:
+        self._accessed, self._changed = True, self._changed or is_marked
+        if is_marked is not self._intents.marked:
+            self._intents = self._intents._replace(marked=is_marked)
 
     def regenerate_id(self) -> Awaitable[None]:
         """As `rotate()`, under the name that other libraries have for it. It may be awaited, and need not be."""

@@ -1,8 +1,8 @@
 """Session data to bytes and back, every value with its exact type.
 
 The bytes start with one that names the format, so that what is stored never depends on what happens to be installed.
-Format 1 is MessagePack with extension types for what MessagePack has no type of its own; format 2 is the same with the
-session's `Facts` before it. In format 4 there are marks of the last writes among them. Plain data takes a fast path
+It is MessagePack, with the session's `Facts` before it, and with extension types for what MessagePack has no type of
+its own. Plain data takes a fast path
 inside ormsgpack. Whatever that refuses is tried once more by
 `_portable`, which knows the rarer cases (integers past 64 bits, lone surrogates, dictionaries whose keys are not text)
 and names the place of what nobody can store.
@@ -11,18 +11,27 @@ and names the place of what nobody can store.
 from __future__ import annotations
 
 import datetime as dt
-import math
-import struct
 from collections.abc import Callable, Collection
 from decimal import Decimal
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import ormsgpack
 
 from roomkey.errors import RoomkeyError, SessionDataError
+from roomkey.wire.facts import (
+    DATA_AT,
+    MARK_BYTES,
+    MOST_MARKS,
+    NO_FACTS,
+    NO_LIFETIME,
+    Facts,
+    body_at,
+    facts_in,
+    make_facts,
+    with_facts,
+)
 
 __all__ = [
     "EMPTY",
@@ -46,17 +55,7 @@ __all__ = [
     "with_facts",
 ]
 
-_FORMAT = b"\x01"
-_WITH_FACTS = b"\x02"
-_WITH_MARKS = b"\x04"  # 3 is the first byte of sealed data (`roomkey.wire.envelope`)
-_FACTS = struct.Struct(">dd")
-_MARKS_AT = 2 + _FACTS.size  # after the format, the facts, and one byte with the number of marks
-_DATA_AT = 1 + _FACTS.size  # in a session with facts and no marks
-_NONE = struct.pack(">d", math.nan)  # in the place of a moment or a lifetime: there is none
 _UNREADABLE = (ValueError, TypeError, ArithmeticError, LookupError, RecursionError, OSError)  # of damaged bytes
-MARK_BYTES = 6
-MOST_MARKS = 8  # that a session keeps, of its last writes that had one
-_LATEST = 1e12  # Unix seconds
 EMPTY = b"\x01\x80"  # what an empty session encodes to
 
 _OPTIONS = (
@@ -76,53 +75,6 @@ class DamagedData(RoomkeyError):
     """The stored bytes are not a session that this version can read."""
 
 
-class Facts(NamedTuple):
-    """What a session knows beside its data. Made by `make_facts`."""
-
-    authenticated_at: float | None = (
-        None  # Unix seconds of the last log-in; None: nobody logged in, or nobody knows when
-    )
-    lifetime: float | None = None  # seconds that it lives after it was last used; None: the configuration's max_age
-    head: bytes = _FORMAT  # what the encoded session begins with: all of this
-    marks: bytes = b""  # of the last writes that had one, the newest at the end
-
-    def has_mark(self, mark: bytes) -> bool:
-        """Whether `mark` is one of the marks."""
-        return mark in [self.marks[at : at + MARK_BYTES] for at in range(0, len(self.marks), MARK_BYTES)]
-
-    @property
-    def has_all_marks(self) -> bool:
-        """Whether no mark was dropped so far, for want of room."""
-        return len(self.marks) < MOST_MARKS * MARK_BYTES
-
-    def with_mark(self, mark: bytes) -> Facts:
-        """Return these facts with one mark more. The oldest of too many goes."""
-        return make_facts(self.authenticated_at, self.lifetime, (self.marks + mark)[-MOST_MARKS * MARK_BYTES :])
-
-
-NO_FACTS = Facts()
-
-
-def make_facts(authenticated_at: float | None, lifetime: float | None, marks: bytes = b"") -> Facts:
-    """Return these facts, with their encoding."""
-    if authenticated_at is None and lifetime is None and not marks:
-        return NO_FACTS
-    packed = _FACTS.pack(
-        math.nan if authenticated_at is None else authenticated_at, math.nan if lifetime is None else lifetime
-    )
-    if marks:
-        head = _WITH_MARKS + packed + bytes([len(marks) // MARK_BYTES]) + marks
-        return Facts(authenticated_at, lifetime, head, marks)
-    return Facts(authenticated_at, lifetime, _WITH_FACTS + packed)
-
-
-def with_facts(encoded: bytes, facts: Facts) -> bytes:
-    """Return an encoded session with other facts, without encoding it again."""
-    start = encoded[:1]
-    size = 1 if start == _FORMAT else _DATA_AT if start == _WITH_FACTS else _head_size(encoded)
-    return facts.head + encoded[size:]
-
-
 def encode(data: dict[str, Any], facts: Facts = NO_FACTS) -> bytes:
     """Return `data` as bytes; equal data of equal types in equal order, with equal facts, gives equal bytes.
 
@@ -138,38 +90,11 @@ def encode(data: dict[str, Any], facts: Facts = NO_FACTS) -> bytes:
 
 def encode_like(data: dict[str, Any], encoded: bytes) -> bytes:
     """Return `data` as bytes, with the facts of a session that is encoded already. Raises SessionDataError."""
-    start = encoded[: 1 if encoded[0] == 1 else _DATA_AT if encoded[0] == 2 else _head_size(encoded)]
+    start = encoded[: body_at(encoded)]
     try:
         return start + ormsgpack.packb(data, _default, _OPTIONS)
     except (TypeError, ValueError, RecursionError):
         return start + _pack(_portable_session(data))
-
-
-def facts_in(stored: bytes) -> Facts:
-    """Return the facts in what `encode` made; none in what cannot be read."""
-    start = stored[:1]
-    if start == _FORMAT or len(stored) <= _FACTS.size:
-        return NO_FACTS
-    if start == _WITH_FACTS:
-        return _facts_of(stored[:_DATA_AT])
-    return _facts_of(stored[: _head_size(stored)]) if start == _WITH_MARKS and len(stored) >= _MARKS_AT else NO_FACTS
-
-
-def _head_size(stored: bytes) -> int:
-    """Return how many bytes stand before the data, in a session with marks."""
-    return _MARKS_AT + stored[_MARKS_AT - 1] * MARK_BYTES
-
-
-@lru_cache  # the requests of one session, one after the other, bring the same
-def _facts_of(head: bytes) -> Facts:
-    authenticated_at, lifetime = _FACTS.unpack_from(head, 1)
-    # What is not a number says that there is none, and differs from itself; the other odd ones nobody writes.
-    return Facts(
-        authenticated_at if abs(authenticated_at) < _LATEST else None,
-        lifetime if 0 < lifetime < _LATEST else None,
-        head,
-        head[_MARKS_AT:],
-    )
 
 
 def verify(data: dict[str, Any], stored: bytes) -> None:
@@ -214,14 +139,8 @@ def decode(stored: bytes) -> dict[str, Any]:
         DamagedData: no session can be read from `stored`. No other error comes out, whatever the bytes. Bytes that
             follow a whole session are ignored; the next save drops them.
     """
-    start = stored[:1] if isinstance(stored, bytes) else b""
-    if start == _FORMAT:
-        begin = 1
-    elif start == _WITH_FACTS:
-        begin = _DATA_AT
-    elif start == _WITH_MARKS and len(stored) >= _MARKS_AT:
-        begin = _head_size(stored)
-    else:
+    begin = body_at(stored) if isinstance(stored, bytes) else 0
+    if not begin:
         raise DamagedData("the stored session has a format that this version of Roomkey does not know")
     try:
         # A copy: for most sessions that is faster than a view of it.
@@ -235,13 +154,13 @@ def decode(stored: bytes) -> dict[str, Any]:
 
 def decode_with_lifetime(stored: bytes) -> tuple[dict[str, Any], float | None]:
     """Return what `decode` returns, and the lifetime in the facts. For every request, in as few steps as possible."""
-    if type(stored) is bytes and len(stored) > _DATA_AT and stored[0] == 2:  # with facts and no marks
+    if type(stored) is bytes and len(stored) > DATA_AT and stored[0] == 2:  # with facts and no marks
         try:
-            data = ormsgpack.unpackb(stored[_DATA_AT:], ext_hook=_restore)
+            data = ormsgpack.unpackb(stored[DATA_AT:], ext_hook=_restore)
         except _UNREADABLE as error:
             raise DamagedData(f"the stored session cannot be read ({type(error).__name__})") from None
         if type(data) is dict:
-            return data, None if stored[9:_DATA_AT] == _NONE else facts_in(stored).lifetime
+            return data, None if stored[9:DATA_AT] == NO_LIFETIME else facts_in(stored).lifetime
     return decode(stored), facts_in(stored).lifetime
 
 

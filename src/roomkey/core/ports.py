@@ -1,0 +1,50 @@
+"""What a session needs of the rest, as protocols: so that nothing that it needs has to import it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from roomkey.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from roomkey.core.users import Sessions
+
+__all__ = ["Origin", "Transaction"]
+
+
+class Transaction(Protocol):
+    """What a session asks of its transaction."""
+
+    @property
+    def handle(self) -> str: ...
+    @property
+    def created_at(self) -> float: ...  # Unix seconds
+    @property
+    def expires_at(self) -> float: ...  # Unix seconds
+    @property
+    def authenticated_at(self) -> float | None: ...  # Unix seconds
+    @property
+    def sessions(self) -> Sessions: ...
+    @property
+    def user_key(self) -> str | None: ...
+    @property
+    def tried(self) -> Sequence[object]: ...  # writes that the store never answered
+    @property
+    def is_calm(self) -> bool: ...  # nothing is under way, unsure, owed to the browser, or to be moved in
+    def now(self) -> float: ...  # Unix seconds
+    def is_modified(self) -> bool: ...
+    def note(self, error: StoreUnavailable | None) -> None: ...  # what became of the handler's last question
+    async def save(self) -> None: ...
+    async def refresh(self) -> None: ...
+
+
+class Origin(Protocol):
+    """What loaded a session."""
+
+    def open(self, session: Any) -> Transaction:
+        """Return a new transaction for a session."""
+        ...
+
+    @property
+    def clock(self) -> Callable[[], float]: ...  # returns Unix seconds

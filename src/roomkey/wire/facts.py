@@ -1,0 +1,112 @@
+"""What a session knows beside its data: when its user logged in, how long it lives, and the marks of its last writes.
+
+Facts stand before the data in an encoded session. Its first byte says which there are: 1, none; 2, the moment of the
+log-in and the lifetime; 4, the marks too. (3 is the first byte of sealed data: `roomkey.wire.envelope`.)
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from functools import lru_cache
+from typing import NamedTuple
+
+__all__ = [
+    "DATA_AT",
+    "MARK_BYTES",
+    "MOST_MARKS",
+    "NO_FACTS",
+    "NO_LIFETIME",
+    "Facts",
+    "body_at",
+    "facts_in",
+    "make_facts",
+    "with_facts",
+]
+
+_FORMAT = b"\x01"
+_WITH_FACTS = b"\x02"
+_WITH_MARKS = b"\x04"
+_FACTS = struct.Struct(">dd")
+_MARKS_AT = 2 + _FACTS.size  # after the format, the facts, and one byte with the number of marks
+DATA_AT = 1 + _FACTS.size  # in a session with facts and no marks
+NO_LIFETIME = struct.pack(">d", math.nan)  # in the place of a moment or a lifetime: there is none
+MARK_BYTES = 6
+MOST_MARKS = 8  # that a session keeps, of its last writes that had one
+_LATEST = 1e12  # Unix seconds
+
+
+class Facts(NamedTuple):
+    """What a session knows beside its data. Made by `make_facts`."""
+
+    authenticated_at: float | None = None  # Unix seconds of the last log-in; None: there was none, or it is not known
+    lifetime: float | None = None  # seconds that it lives after it was last used; None: the configuration's max_age
+    head: bytes = _FORMAT  # what the encoded session begins with: all of this
+    marks: bytes = b""  # of the last writes that had one, the newest at the end
+
+    def has_mark(self, mark: bytes) -> bool:
+        """Whether `mark` is one of the marks."""
+        return mark in [self.marks[at : at + MARK_BYTES] for at in range(0, len(self.marks), MARK_BYTES)]
+
+    @property
+    def has_all_marks(self) -> bool:
+        """Whether no mark was dropped so far, for want of room."""
+        return len(self.marks) < MOST_MARKS * MARK_BYTES
+
+    def with_mark(self, mark: bytes) -> Facts:
+        """Return these facts with one mark more. The oldest of too many goes."""
+        return make_facts(self.authenticated_at, self.lifetime, (self.marks + mark)[-MOST_MARKS * MARK_BYTES :])
+
+
+NO_FACTS = Facts()
+
+
+def make_facts(authenticated_at: float | None, lifetime: float | None, marks: bytes = b"") -> Facts:
+    """Return these facts, with their encoding."""
+    if authenticated_at is None and lifetime is None and not marks:
+        return NO_FACTS
+    packed = _FACTS.pack(
+        math.nan if authenticated_at is None else authenticated_at, math.nan if lifetime is None else lifetime
+    )
+    if marks:
+        head = _WITH_MARKS + packed + bytes([len(marks) // MARK_BYTES]) + marks
+        return Facts(authenticated_at, lifetime, head, marks)
+    return Facts(authenticated_at, lifetime, _WITH_FACTS + packed)
+
+
+def with_facts(encoded: bytes, facts: Facts) -> bytes:
+    """Return an encoded session with other facts, without encoding it again."""
+    return facts.head + encoded[body_at(encoded) :]
+
+
+def facts_in(stored: bytes) -> Facts:
+    """Return the facts in what `encode` made; none in what cannot be read."""
+    start = stored[:1]
+    if start == _FORMAT or len(stored) <= _FACTS.size:
+        return NO_FACTS
+    if start == _WITH_FACTS:
+        return _facts_of(stored[:DATA_AT])
+    return _facts_of(stored[: body_at(stored)]) if start == _WITH_MARKS and len(stored) >= _MARKS_AT else NO_FACTS
+
+
+def body_at(stored: bytes) -> int:
+    """Return where the data begins in what `encode` made; 0: the format is none of these."""
+    start = stored[:1]
+    if start == _FORMAT:
+        return 1
+    if start == _WITH_FACTS:
+        return DATA_AT
+    is_marked = start == _WITH_MARKS and len(stored) >= _MARKS_AT
+    return _MARKS_AT + stored[_MARKS_AT - 1] * MARK_BYTES if is_marked else 0
+
+
+@lru_cache  # the requests of one session, one after the other, bring the same
+def _facts_of(head: bytes) -> Facts:
+    authenticated_at, lifetime = _FACTS.unpack_from(head, 1)
+    # What is not a number says that there is none, and differs from itself; the other odd ones nobody writes.
+    return Facts(
+        authenticated_at if abs(authenticated_at) < _LATEST else None,
+        lifetime if 0 < lifetime < _LATEST else None,
+        head,
+        head[_MARKS_AT:],
+    )
