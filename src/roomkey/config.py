@@ -24,7 +24,7 @@ __all__ = ["SessionConfig", "SessionOptions"]
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")  # RFC 6265 section 4.1.1: a cookie name is a token
 _PATH = re.compile(r"/[\x20-\x3a\x3c-\x7e]*")  # RFC 6265 section 4.1.1: no controls, no ";"
 _DOMAIN = re.compile(r"\.?[A-Za-z0-9]([A-Za-z0-9.\-]{0,251}[A-Za-z0-9])?")
-_LARGEST = 1e11  # seconds (3,000 years) or bytes; also says no to infinity, NaN and what no float can hold
+_LARGEST = 1e11  # seconds (3,000 years) or bytes. Infinity, NaN and numbers beyond a float are above it too
 _CALLED_ELSEWHERE = {  # what other libraries call it
     "secure": "https_only",
     "https": "https_only",
@@ -80,42 +80,44 @@ class SessionConfig:
     """How sessions work in one app. Frozen, and checked when made.
 
     Args:
-        secret_key: signs the cookie. `str`, `bytes`, or a `Secret`; a list rotates: the first signs, all verify. Under
-            32 bytes warns (`WeakSecretWarning`): who guesses it can forge cards, though not guess the ID inside.
+        secret_key: signs the cookie. `str`, `bytes`, or a `Secret`. A list rotates: the first signs, all verify. A key
+            under 32 bytes warns (`WeakSecretWarning`): somebody who guesses it can sign cookies, though not guess the
+            ID in them.
         session_cookie: the cookie's name, 1 to 256 characters of an RFC 6265 token.
-        max_age: seconds a session lives after it was last used; 4 hours (NIST SP 800-63B section 2.2.3 asks for
-            reauthentication within at most 1 hour of inactivity at AAL2: lower it where that applies). `None`, as
+        max_age: seconds a session lives after it was last used. 4 hours by default. (NIST SP 800-63B section 2.2.3 asks
+            for reauthentication within at most 1 hour of inactivity at AAL2: lower it where that applies.) `None`, as
             Starlette takes it, means `persistent=False` with the default.
-        same_site: `"lax"`, `"strict"` or `"none"`; `"none"` sends the cookie with other sites' requests and needs
+        same_site: `"lax"`, `"strict"` or `"none"`. `"none"` sends the cookie with other sites' requests and needs
             `https_only`.
-        https_only: the `Secure` attribute. Off by default, for development; turn it on wherever HTTPS is served.
-        persistent: `False`: the cookie goes with the browser; the server's clocks hold all the same.
+        https_only: the `Secure` attribute. Off by default, for development. Set it wherever HTTPS is served.
+        persistent: `False`: the cookie goes with the browser. The server's clocks hold all the same.
         path: the cookie's `Path`.
-        domain: the cookie's `Domain`; `None`: this host only, the safest.
-        partitioned: the `Partitioned` attribute (CHIPS); needs `https_only`.
+        domain: the cookie's `Domain`. `None`: this host only, which is the safest.
+        partitioned: the `Partitioned` attribute (CHIPS). It needs `https_only`.
         absolute_timeout: seconds a session lives at most, however busy (NIST SP 800-63B section 2.1.3: 30 days at
-            AAL1); never below `max_age`; `None` for no cap.
+            AAL1). It is never below `max_age`. `None`: no cap.
         store: a `Store` or a URL: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`, `redis://` and its
             kin, `postgresql://`, `sqlalchemy+...://`, `cookie://`.
         user_key: the session key that says whose session it is: when its value changes, the session ID rotates and
-            the session is filed under that user. `None` turns both off.
-        max_sessions_per_user: past it, the user's longest unused session ends; `None`: no limit. Needs `user_key`, and
-            a store that can find a user's sessions.
+            the session is filed under that user. `None` switches both off.
+        max_sessions_per_user: when a user has more sessions than this, the least recently used one ends. Last use is
+            known to within a tenth of `max_age`. `None`: no limit. It needs `user_key`, and a store that can find a
+            user's sessions.
         record_client: keep the IP address and the user agent of each log-in, for `Sessions`. Off by default: both are
             personal data. The address is the one that the server resolved (`scope["client"]`).
-        seal: encrypt the data at rest, under a key derived from `secret_key` and the session ID: a stolen database,
-            even with the secret key, says nothing. Needs `roomkey[crypto]`. Turning it on or off ends what sessions
-            there are. `cookie://` encrypts in any case.
+        seal: encrypt the data at rest, under a key derived from `secret_key` and the session ID. A stolen database says
+            nothing of the data, even with the secret key. It needs `roomkey[crypto]`. Switching it on or off ends the
+            sessions that there are. `cookie://` encrypts in any case.
         store_timeout: seconds one store operation may take before the answer is 503.
-        max_bytes: encoded size, in bytes, at which a session is refused.
+        max_bytes: the largest encoded size of a session, in bytes. A larger one is a `SessionDataError`.
         legacy: readers of another library's sessions (`roomkey.legacy`), which move in on first sight. Take them out
-            again once the old cookies have expired: until then, whoever knows the old key can make up sessions.
+            again once the old cookies have expired. Until then, anybody who knows the old key can make up sessions.
         on_event: is called with each event of `roomkey.events`, in the request's task: be quick. What it raises is
-            logged, and disturbs nobody.
-        clock: returns Unix seconds; tests move it.
+            logged, and affects no session.
+        clock: returns Unix seconds. Tests give one that they move.
 
     Raises:
-        ConfigurationError: an option is wrong; the message names it, what it got and what it takes.
+        ConfigurationError: an option is wrong. The message names it, what it got and what it takes.
     """
 
     secret_key: Any
@@ -147,13 +149,13 @@ class SessionConfig:
         self._check_numbers()
         self._check_cookie()
         if self.user_key is not None and (type(self.user_key) is not str or not self.user_key):
-            self._refuse("user_key", "it takes a session key (text), or None")
+            self._fail("user_key", "it takes a session key (text), or None")
         if not callable(self.clock):
-            self._refuse("clock", "it takes a function that returns Unix seconds")
+            self._fail("clock", "it takes a function that returns Unix seconds")
         if self.on_event is not None and not callable(self.on_event):
-            self._refuse("on_event", "it takes a function of one event, or None")
+            self._fail("on_event", "it takes a function of one event, or None")
         if inspect.iscoroutinefunction(self.on_event):
-            self._refuse("on_event", "it takes a plain function, for it is not awaited: start a task in it")
+            self._fail("on_event", "it takes a plain function, which is not awaited: start a task in it")
         if self.legacy != ():
             from roomkey.legacy.readers import checked_readers  # here, because few apps move in
 
@@ -166,11 +168,11 @@ class SessionConfig:
         if limit is None:
             return
         if type(limit) is not int or limit < 1:
-            self._refuse("max_sessions_per_user", "it takes a whole number above 0, or None")
+            self._fail("max_sessions_per_user", "it takes a whole number above 0, or None")
         if self.user_key is None:
-            self._refuse("max_sessions_per_user", "it needs a user_key, to know whose session it is")
+            self._fail("max_sessions_per_user", "it needs a user_key, to know whose session it is")
         if not isinstance(self.store, UserIndex):
-            self._refuse("max_sessions_per_user", f"{type(self.store).__name__} cannot find a user's sessions")
+            self._fail("max_sessions_per_user", f"{type(self.store).__name__} cannot find a user's sessions")
 
     def _check_numbers(self) -> None:
         for name in ("max_age", "store_timeout", "absolute_timeout", "max_bytes"):
@@ -179,33 +181,33 @@ class SessionConfig:
                 continue
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 < value < _LARGEST:
-                self._refuse(name, f"it takes a number of {'bytes' if name == 'max_bytes' else 'seconds'} above 0")
+                self._fail(name, f"it takes a number of {'bytes' if name == 'max_bytes' else 'seconds'} above 0")
         if self.absolute_timeout is not None and self.absolute_timeout < self.idle_timeout:
-            self._refuse("absolute_timeout", f"it is never below max_age ({self.max_age}): give a higher one, or None")
+            self._fail("absolute_timeout", f"it is never below max_age ({self.max_age}): give a higher one, or None")
 
     def _check_cookie(self) -> None:
         name = self.session_cookie
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            self._refuse("session_cookie", "it takes 1 to 256 letters, digits or any of !#$%&'*+-.^_`|~")
+            self._fail("session_cookie", "it takes 1 to 256 letters, digits or any of !#$%&'*+-.^_`|~")
         for option in ("https_only", "persistent", "partitioned", "record_client", "seal"):
             if type(getattr(self, option)) is not bool:
-                self._refuse(option, "it takes True or False")
+                self._fail(option, "it takes True or False")
         if self.same_site not in ("lax", "strict", "none"):
-            self._refuse("same_site", "it takes 'lax', 'strict' or 'none'")
+            self._fail("same_site", "it takes 'lax', 'strict' or 'none'")
         if not isinstance(self.path, str) or not _PATH.fullmatch(self.path):
-            self._refuse("path", "it takes a path that begins with '/' and holds no ';'")
+            self._fail("path", "it takes a path that begins with '/' and holds no ';'")
         if self.domain is not None and not (isinstance(self.domain, str) and _DOMAIN.fullmatch(self.domain)):
-            self._refuse("domain", "it takes a host name, or None")
+            self._fail("domain", "it takes a host name, or None")
         if self.same_site == "none" and not self.https_only:
-            self._refuse("same_site", "'none' needs https_only=True: browsers drop the cookie otherwise")
+            self._fail("same_site", "'none' needs https_only=True: browsers drop the cookie otherwise")
         if self.partitioned and not self.https_only:
-            self._refuse("partitioned", "it needs https_only=True: browsers drop the cookie otherwise")
-        # RFC 6265bis section 4.1.3; browsers compare the prefixes without case.
+            self._fail("partitioned", "it needs https_only=True: browsers drop the cookie otherwise")
+        # RFC 6265bis section 4.1.3. Browsers compare the prefixes without case.
         prefix = name.lower()
         if prefix.startswith(("__host-", "__secure-")) and not self.https_only:
-            self._refuse("session_cookie", "this prefix needs https_only=True")
+            self._fail("session_cookie", "this prefix needs https_only=True")
         if prefix.startswith("__host-") and (self.path != "/" or self.domain is not None):
-            self._refuse("session_cookie", "the prefix __Host- needs path='/' and no domain")
+            self._fail("session_cookie", "the prefix __Host- needs path='/' and no domain")
 
     @property
     def idle_timeout(self) -> float:
@@ -216,7 +218,7 @@ class SessionConfig:
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
-    def _refuse(self, option: str, takes: str) -> None:
+    def _fail(self, option: str, takes: str) -> None:
         raise ConfigurationError(f"{option}: got {getattr(self, option)!r}; {takes}")
 
     def model_dump(self, **_: Any) -> Any:

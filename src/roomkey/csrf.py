@@ -1,9 +1,10 @@
-"""Cross-site request forgery: a check of headers that needs no token, and tokens for those who need them.
+"""Cross-site request forgery: a check of headers that needs no token, and tokens for apps that need them.
 
-The check is the one that Go 1.25 (`net/http.CrossOriginProtection`) and datasette have settled on, and that OWASP's
-cheat sheet describes under "Fetch Metadata": browsers say with each request whether it comes from the same site, and
-scripts cannot alter what they say. Tokens are the older way: a secret in the session, masked anew each time it is
-shown, so that compression does not give it away (BREACH).
+The check is that of Go 1.25 (`net/http.CrossOriginProtection`) and of datasette. OWASP's cheat sheet describes it under
+"Fetch Metadata": browsers say with each request whether it comes from the same site, and scripts cannot alter that.
+
+Tokens are the older way. The session keeps a secret, which is masked anew each time it is shown, so that compression
+does not give it away (BREACH).
 """
 
 from __future__ import annotations
@@ -36,26 +37,26 @@ _SECRET_BYTES = 32
 _MOST_SECRETS = 10  # of one user in one session
 _SECRET = re.compile(r"[0-9a-f]{64}")
 _TEXT = re.compile(r"[A-Za-z0-9_\-]{86}")  # 64 bytes in base64url, without the padding
-_CROSS_SITE = b"This request was made by another site, and was refused.\n"
-_NO_TOKEN = b"This request brought no valid CSRF token, and was refused.\n"
+_CROSS_SITE = b"This request was made by another site, and is not allowed.\n"
+_NO_TOKEN = b"This request brought no valid CSRF token, and is not allowed.\n"
 
 
 class CSRFMiddleware:
-    """Refuse requests that another site's page had the browser make, with 403.
+    """Answers 403 to requests that another site's page had the browser make.
 
-    Requests with a safe method pass: let none of them change anything. A request that no browser made (neither
-    `Sec-Fetch-Site` nor `Origin`) passes: it carries nobody's cookies. WebSocket handshakes are checked as well.
+    Requests with a safe method pass: let none of them change anything. A request with neither `Sec-Fetch-Site` nor
+    `Origin` passes: no browser made it, so it carries nobody's cookies. WebSocket handshakes are checked as well.
 
     Args:
         app: the ASGI app to wrap.
         trusted_origins: origins that may make requests all the same, such as `"https://login.example.com"`.
-        exempt_paths: paths that are not checked, such as a webhook's; one that ends with `/` stands for everything
-            below it. Compared with `scope["path"]`, as it is.
-        tokens: unsafe requests have to bring a token besides, in the header `X-CSRF-Token`. Where tokens come in a form
+        exempt_paths: paths that are not checked, such as a webhook's. A path that ends with `/` stands for everything
+            below it. They are compared with `scope["path"]` as it is.
+        tokens: unsafe requests also have to bring a token, in the header `X-CSRF-Token`. Where tokens come in a form
             field, leave this off, and call `verify_csrf_token` in the handler.
 
     Raises:
-        ConfigurationError: an origin is none, or a path does not begin with `/`.
+        ConfigurationError: an origin is not valid, or a path does not begin with `/`.
     """
 
     def __init__(
@@ -77,15 +78,15 @@ class CSRFMiddleware:
         if scope["type"] in ("http", "websocket") and not self._is_exempt(scope):
             reason = self._cross_site(scope)
             if reason is not None:
-                _log.warning("refused a cross-site request to %r: %s", scope["path"][:200], reason)
-                await _refuse(scope, send, _CROSS_SITE)
+                _log.warning("answered 403 to a cross-site request to %r: %s", scope["path"][:200], reason)
+                await _forbid(scope, send, _CROSS_SITE)
                 return
             if self._tokens and scope["type"] == "http" and not self._has_token(scope):
                 _log.warning(
-                    "refused a request to %r: it has no token of csrf_token(session) in the header X-CSRF-Token",
+                    "answered 403 to a request to %r: its header X-CSRF-Token has no token of csrf_token(session)",
                     scope["path"][:200],
                 )
-                await _refuse(scope, send, _NO_TOKEN)
+                await _forbid(scope, send, _NO_TOKEN)
                 return
         await self.app(scope, receive, send)
 
@@ -112,7 +113,7 @@ class CSRFMiddleware:
         # An older browser. Only the host is compared: behind a proxy the server may not know the scheme. (Go does so.)
         hosts = [value for name, value in headers if name == b"host"]
         if origin is None or len(hosts) != 1:
-            return "the Origin is none, or there is no Host to compare it with"
+            return "the Origin is not valid, or there is no Host to compare it with"
         host = _parsed(f"{origin[0]}://{hosts[0].decode('latin-1')}")
         return None if host == origin else "the Origin is another host"
 
@@ -125,17 +126,18 @@ class CSRFMiddleware:
 
 
 def csrf_token(session: AnySession, *, user_key: str | None = None) -> str:
-    """Return a token for this session's forms or scripts; each call gives another text for the same secret.
+    """Return a token for this session's forms or scripts. Each call gives another text for the same secret.
 
-    A log-in, a log-out or a change of user makes a new secret: the tokens from before are worth nothing then.
+    A log-in, a log-out or a change of user makes a new secret. The tokens from before are worth nothing then.
 
     Args:
         session: `request.session`.
-        user_key: the session key that says whose session it is, where `session` is another library's; None:
-            `"user_id"`. For Roomkey's, `SessionConfig` says it.
+        user_key: the session key that says whose session it is, where `session` is another library's. None:
+            `"user_id"`. For Roomkey's sessions, `SessionConfig` says it.
 
     Raises:
-        ConfigurationError: it is Roomkey's, whose `user_key` is another one: the next log-in would drop the token.
+        ConfigurationError: the session is Roomkey's, and its `user_key` is another one. The next log-in would drop the
+            token.
     """
     its_key = _key_of(session, user_key)
     if user_key is not None and user_key != its_key:
@@ -177,14 +179,14 @@ def verify_csrf_token(session: AnySession, token: object, *, user_key: str | Non
 
 
 def _secrets_for(user: str | None, kept: object) -> list[bytes]:
-    """Return the secrets that were made for this user; `kept` is what the session has: the user, and the secrets."""
+    """Return the secrets that were made for this user. `kept`: what the session has, the user and the secrets."""
     if not isinstance(kept, list) or not kept or kept[0] != user:
         return []
     return [bytes.fromhex(each) for each in kept[1:] if isinstance(each, str) and _SECRET.fullmatch(each)]
 
 
 def _key_of(session: AnySession, user_key: str | None) -> str | None:
-    """Return which key says whose session it is: where it is Roomkey's, the configuration's."""
+    """Return which key says whose session it is. For Roomkey's sessions the configuration says it."""
     if isinstance(session, Session) and session._origin is not None:
         return session._attached().user_key
     return "user_id" if user_key is None else user_key
@@ -199,7 +201,7 @@ def _xor(one: bytes, other: bytes) -> bytes:
 
 
 def _parsed(origin: str) -> tuple[str, str, int] | None:
-    """Return scheme, host and port of an origin; None when it is none (`null`, or junk)."""
+    """Return scheme, host and port of an origin. None: it is not valid (`null`, or junk)."""
     try:
         parts = urlsplit(origin)
         port = parts.port
@@ -234,7 +236,7 @@ def _checked_path(path: object) -> str:
     return path
 
 
-async def _refuse(scope: Scope, send: Any, body: bytes) -> None:
+async def _forbid(scope: Scope, send: Any, body: bytes) -> None:
     kind = "http"
     if scope["type"] == "websocket":
         if "websocket.http.response" not in (scope.get("extensions") or {}):

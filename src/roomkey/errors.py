@@ -32,11 +32,11 @@ class RoomkeyError(Exception):
 
 
 class ConfigurationError(RoomkeyError, ValueError):
-    """An option is wrong; the message names the option, what it got and what it takes."""
+    """An option is wrong. The message names the option, what it got and what it takes."""
 
 
 class SessionDataError(RoomkeyError, TypeError):
-    """A value cannot be stored; the message names the key path and the type. Nothing was saved."""
+    """A value cannot be stored. The message names the key path and the type. Nothing was saved."""
 
 
 class SessionEnded(RoomkeyError):
@@ -44,7 +44,7 @@ class SessionEnded(RoomkeyError):
 
 
 class LoginTooOld(RoomkeyError):
-    """The last log-in is longer ago than this step allows, or there was none: ask for the password again."""
+    """The last log-in is longer ago than this step allows, or there was none. Ask for the password again."""
 
 
 class ResponseStarted(RoomkeyError):

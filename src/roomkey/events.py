@@ -1,7 +1,7 @@
 """What happens to sessions, as values: for `SessionConfig(on_event=...)`.
 
-No event holds a secret: `handle` is the public name of a session, good in logs and useless as a credential. Every
-event is also logged, on the logger `roomkey.events` at DEBUG, by its class's name and its fields.
+No event holds a secret. `handle` is the public name of a session, safe in logs and useless as a credential. Every event
+is also logged, on the logger `roomkey.events` at DEBUG, with its class's name and its fields.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Created(Event):
 
 @dataclass(frozen=True, slots=True)
 class LoadedWithOldKey(Event):
-    """A card signed with another than the first secret key was taken; it is signed anew when the session is used."""
+    """A card that another than the first secret key signed was taken. It is signed anew when the session is used."""
 
     handle: str
 
@@ -54,16 +54,16 @@ class Rotated(Event):
 
 @dataclass(frozen=True, slots=True)
 class Ended(Event):
-    """A session was ended before its time. (One that expires does so without a word.)"""
+    """A session was ended before its time. A session that expires causes no event."""
 
     handle: str
     user: str | None
-    reason: Literal["cleared", "revoked", "limit"]  # by the app's handler; by Sessions; by max_sessions_per_user
+    reason: Literal["cleared", "revoked", "limit"]  # by a handler, by `Sessions`, by max_sessions_per_user
 
 
 @dataclass(frozen=True, slots=True)
 class Refused(Event):
-    """What a browser sent was no session: the request went on as an anonymous one.
+    """The cookie that a browser sent led to no session. The request went on as an anonymous one.
 
     Reasons: `card` (not signed by our keys, or no card at all), `key` (names a secret key that we do not have),
     `unknown` (genuine, but expired, ended, or never saved), `rotated` (the ID from before a rotation), `damaged`
@@ -75,15 +75,15 @@ class Refused(Event):
 
 @dataclass(frozen=True, slots=True)
 class Merged(Event):
-    """Another request had saved first; what both changed was kept."""
+    """Another request had saved first. What both changed was kept."""
 
     handle: str
-    attempts: int  # how many swaps were tried again
+    attempts: int  # how often the swap was tried again
 
 
 @dataclass(frozen=True, slots=True)
 class OutageBegan(Event):
-    """The store stopped answering as it should. Said once for each outage."""
+    """The store stopped answering as it should. There is one such event for each outage."""
 
     store: str  # its class's name
     error: str

@@ -1,8 +1,8 @@
-"""Lilya: `request.set_session` and `request.clear_session` made to work; the middleware is the usual one.
+"""Lilya: `request.set_session` and `request.clear_session` made to work. The middleware is the usual one.
 
-Lilya (0.29) and Ravyn hand a handler a *copy* of the scope, so that assigning `scope["session"]`, as these two methods
-do, never reaches a middleware. Importing this module makes them change Roomkey's session in place. Sessions that are
-not Roomkey's are treated as before.
+Lilya (0.29) and Ravyn hand a handler a *copy* of the scope. These two methods assign `scope["session"]`, which so never
+reaches a middleware. Importing this module makes them change Roomkey's session in place. Other libraries' sessions are
+treated as before.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def session_telemetry(*, users: bool = False) -> Callable[[Event], None]:
     attributes, and adds one to the counter `roomkey.events`, by `event` and, where there is one, `reason`.
 
     Args:
-        users: whether spans name the user whose session it is; off by default: that is personal data.
+        users: whether spans name the user whose session it is. Off by default, because that is personal data.
     """
     counter = metrics.get_meter("roomkey").create_counter("roomkey.events", description="What happened to sessions.")
 

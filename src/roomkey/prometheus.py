@@ -26,12 +26,12 @@ def session_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[Event],
     `roomkey_store_down` (1 during an outage). No label grows with users or sessions.
 
     Args:
-        registry: where the metrics are registered; once each.
+        registry: where the metrics are registered. One registry takes them once.
     """
     events = Counter("roomkey_events_total", "What happened to sessions.", ["event"], registry=registry)
     ended = Counter("roomkey_ended_total", "Sessions that were ended, by reason.", ["reason"], registry=registry)
     refused = Counter(
-        "roomkey_refused_total", "Cookies that were no session, by reason.", ["reason"], registry=registry
+        "roomkey_refused_total", "Cookies that led to no session, by reason.", ["reason"], registry=registry
     )
     down = Gauge("roomkey_store_down", "Whether the session store is out of order.", registry=registry)
 

@@ -3,12 +3,12 @@
 Ravyn (0.4.3) calls `model_dump()` on the configuration and hands the result to the `SessionMiddleware` that it finds in
 `ravyn.middleware.sessions`. This module puts a subclass there that makes Roomkey's middleware when the options are
 Roomkey's, and Lilya's, as before, when they are not. Should a later Ravyn look elsewhere, Lilya's middleware gets an
-option that it does not know and refuses to start: no app ever runs with the wrong sessions.
+option that it does not know, and the app does not start. So no app ever runs with the wrong sessions.
 
-Ravyn serves the lifespan in its router, where no middleware sees it; there the store is opened and closed.
+Ravyn serves the lifespan in its router, where no middleware sees it. The store is opened and closed there.
 
 A settings class may annotate `session_config: SessionConfig = SessionConfig(...)`. `RavynSettings` has a property of
-that name, which would win over the annotated field; it is replaced by a descriptor that gives way.
+that name, which would win over the annotated field. It is replaced by a descriptor that gives way to the field.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OPTION = "roomkey_config"
 
 
 if TYPE_CHECKING:
-    # What Ravyn's parameters and settings ask for; when it runs, it takes whatever has a `model_dump`.
+    # Ravyn's parameters and settings are annotated with this class. At run time, anything with a `model_dump` will do.
     from ravyn.core.config.session import SessionConfig as _RavynSessionConfig
 else:
     _RavynSessionConfig = object
@@ -88,8 +88,8 @@ def _join_lifespan(app: Any, middleware: SessionMiddleware) -> None:
 class _GivesWay:
     """A read-only attribute of `RavynSettings` that a field of a subclass may replace.
 
-    A property would win over the field's value in the instance's `__dict__`; this, without `__set__`, does not. On the
-    class it is absent, for pydantic warns of fields that shadow an attribute.
+    A property would win over the field's value in the instance's `__dict__`. This descriptor has no `__set__`, and so
+    does not. It is absent on the class, because pydantic warns of fields that shadow an attribute.
     """
 
     def __init__(self, replaced: property) -> None:

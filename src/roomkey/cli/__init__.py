@@ -1,4 +1,4 @@
-"""The command `roomkey`, as far as it works without the package click; the rest is in `roomkey.cli.commands`."""
+"""The command `roomkey`, as far as it works without the package click. The rest is in `roomkey.cli.commands`."""
 
 from __future__ import annotations
 

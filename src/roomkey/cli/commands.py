@@ -1,8 +1,8 @@
-"""What the command `roomkey` does: what is done once, by hand or by a deployment, and not by the app.
+"""What the command `roomkey` does: the steps that a person or a deployment takes once, and not the app.
 
-Exit codes: 0 done; 1 it cannot be done now (the server is down); 2 it cannot be done so (a wrong URL or option, no
-right to do it). What went wrong is on the standard error output. The standard output is for people and empty when it
-is no terminal, but for `sql`, whose output is what it is for.
+Exit codes: 0 means done. 1: it cannot be done now (the server is down). 2: it cannot be done in this way (a wrong URL
+or option, or no right to do it). What went wrong is on the standard error output. The standard output is for people,
+and empty where it is no terminal. Only `sql` always writes its statements there.
 """
 
 from __future__ import annotations

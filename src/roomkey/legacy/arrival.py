@@ -1,9 +1,10 @@
-"""The arrival of an old session: it is saved as it is, once, however often and by whichever requests its cookie comes.
+"""The arrival of an old session: it is saved as it is, and once, however many requests bring its cookie.
 
-A tombstone under a hash of the old cookie, the mark, outlives that cookie. So requests that come together share one
-session, and a session that has ended does not come back with a copy of its cookie. Until a response has given Roomkey's
-own cookie, a request that brings the old one may be given it. Then the old one is served for a moment longer, and no
-more. What is genuine is the readers' to say.
+A tombstone under a hash of the old cookie outlives that cookie. It is called the note here. So requests that come
+together share one session, and a session that has ended does not come back with a copy of its cookie.
+
+Until a response has given Roomkey's own cookie, a request that brings the old cookie may be given it. Then the old
+cookie is served for a moment longer, and no more. Which cookies are genuine is for the readers to say.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["arrive_with", "facts_of", "refuse"]
 
-_NOT_FILED = 1  # the version of a session that has just moved in; who comes first files it under its user
-_LONGER = 24 * 60 * 60.0  # seconds that a mark outlives the cookie: other clocks differ, and some count whole seconds
+_NOT_FILED = 1  # the version of a session that has just moved in. The first request files it under its user
+_LONGER = 24 * 60 * 60.0  # seconds that a note outlives the cookie: other clocks differ, and some count whole seconds
 _OLD_COOKIE = 30 * 24 * 60 * 60.0  # seconds that an old cookie may be brought, where its reader does not know
 
 
@@ -40,16 +41,16 @@ async def arrive_with(loader: StoreLoader, old: Found) -> Session:
     Raises:
         StoreUnavailable: the store does not answer.
     """
-    mark_id = old.mark(loader.committer.config.session_cookie)
-    mark, secret = store_key(mark_id), loader.envelope.secret_of(mark_id)
-    tombstone = await loader.store.load(mark)
+    note_id = old.note_id(loader.committer.config.session_cookie)
+    note, secret = store_key(note_id), loader.envelope.secret_of(note_id)
+    tombstone = await loader.store.load(note)
     if tombstone is None:
         try:
-            stored = await _put(loader, old, mark, secret)
+            stored = await _put(loader, old, note, secret)
         except SessionDataError as error:
             return refuse(loader, error)
         except Conflict:  # another request was first
-            tombstone = await loader.store.load(mark)
+            tombstone = await loader.store.load(note)
         else:
             return await _moving(loader, old, stored)
     if tombstone is None or tombstone.successor is None:
@@ -115,12 +116,12 @@ def _user_at(loader: StoreLoader, stored: Stored) -> str | None:
         return None
 
 
-async def _put(loader: StoreLoader, old: Found, mark: str, mark_secret: bytes) -> Stored:
+async def _put(loader: StoreLoader, old: Found, note: str, note_secret: bytes) -> Stored:
     """Save an old session as it is, under no user yet: a limit must not count what other requests save of it.
 
     Raises:
-        Conflict: its mark is there.
-        SessionDataError: what it has under `user_key` is no ID, or it is too large.
+        Conflict: its note is there.
+        SessionDataError: its value of `user_key` is no ID, or it is too large.
     """
     now, envelope, store = loader.rules.clock(), loader.envelope, loader.store
     user = loader.rules.checked_user(old.session.data)
@@ -132,11 +133,11 @@ async def _put(loader: StoreLoader, old: Found, mark: str, mark_secret: bytes) -
     record = Record(envelope.close(stored, key, secret), _NOT_FILED, now, loader.rules.clocks.until(now, facts))
     until = now + (_OLD_COOKIE if old.session.expires_in is None else old.session.expires_in)
     until = max(until, record.expires_at) + _LONGER
-    way = bytes([Kind.MOVED]) + envelope.pass_on(mark_secret, key, secret)
-    # The session first: nobody must follow the mark to where nothing is yet.
+    way = bytes([Kind.MOVED]) + envelope.pass_on(note_secret, key, secret)
+    # The session first: no request may follow the note to where nothing is yet.
     await store.create(key, record)
     try:
-        await store.create(mark, Record(way, 1, now, until, successor=key, serve_until=until))
+        await store.create(note, Record(way, 1, now, until, successor=key, serve_until=until))
     except Conflict:
         await store.delete(key)
         raise

@@ -1,6 +1,6 @@
 """Asks the readers of one configuration, and says which cookies to take back.
 
-Leaves to others: when there is something to move in, and saving it (`roomkey.manager`).
+Leaves to others: when there is something to move in (`roomkey.manager`), and saving it (`roomkey.legacy.arrival`).
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ class Found:
         """Remove it from its server: it has moved in, or the user has logged out."""
         await self.by.forget(self)
 
-    def mark(self, session_cookie: str) -> bytes:
-        """Return where Roomkey keeps, in place of a session ID, that this cookie's session has moved in.
+    def note_id(self, session_cookie: str) -> bytes:
+        """Return what stands in the place of a session ID for the note that this cookie's session has moved in.
 
         Args:
-            session_cookie: Roomkey's own: two apps may share both the store and the old cookie.
+            session_cookie: the name of Roomkey's own cookie: two apps may share both the store and the old cookie.
         """
-        # Not of the old cookie's name: under another reader's it is the same session.
+        # Not made of the old cookie's name: under another reader's name it is the same session.
         return hashlib.sha256(b"roomkey: moved in\0" + session_cookie.encode() + b"\0" + self.value).digest()
 
 
 class MoveIn:
-    """The readers of one configuration; made once.
+    """The readers of one configuration. It is made once.
 
     Args:
-        readers: asked in this order; the first that finds a session counts.
-        config: says how long one reader may take (`store_timeout`), what fits (`max_bytes`), and which cookie is
-            Roomkey's own.
-        refused: where values that no reader took are counted, under `"legacy"`.
+        readers: they are asked in this order. The first that finds a session counts.
+        config: says how long one reader may take (`store_timeout`), how large a session may be (`max_bytes`), and which
+            cookie is Roomkey's own.
+        refused: counts the cookies that no reader took, under `"legacy"`.
 
     Raises:
-        ConfigurationError: no browser would let go of an old cookie (a `__Secure-` name without `https_only`).
+        ConfigurationError: no browser would drop an old cookie (a `__Secure-` name without `https_only`).
     """
 
     def __init__(self, readers: Iterable[LegacyReader], config: SessionConfig, refused: Counter[str]) -> None:
@@ -78,13 +78,13 @@ class MoveIn:
         ]
 
     async def find(self, cookies: Cookies) -> Found | None:
-        """Return the old session that a request without a genuine card brought; None: there is none.
+        """Return the old session that a request without a genuine card brought. None: there is none.
 
         Args:
             cookies: gives the values of the request's cookies of one name.
 
         Raises:
-            StoreUnavailable: a reader's server does not answer, so that nobody knows.
+            StoreUnavailable: a reader's server does not answer, so that it is not known whether there is a session.
         """
         for reader, name in self._readers:
             for value in cookies(name):
@@ -97,17 +97,17 @@ class MoveIn:
     async def forget(self, found: Found) -> None:
         """Remove the old session from its server, once the new one was saved or the user has logged out.
 
-        A server that does not answer is logged and raises nothing: the new session is what counts by now.
+        A server that does not answer is logged, and raises nothing, because the new session counts by now.
         """
         try:
             await self._within(found.reader, found.reader.forget(found.value))
         except StoreUnavailable:
-            _log.warning("an old session could not be removed from its server; it has moved in all the same")
+            _log.warning("an old session could not be removed from its server, but it has moved in all the same")
 
     def take_back(self, cookies: Cookies) -> list[tuple[bytes, bytes]]:
-        """Return the headers that take back the old cookies that a request brought, but for Roomkey's own name.
+        """Return the headers that take back the old cookies that a request brought, except one of Roomkey's own name.
 
-        They belong before the header that gives Roomkey's cookie: a browser may take the two for one cookie.
+        They go before the header that gives Roomkey's cookie, because a browser may take the two for one cookie.
         """
         return [header for name, header in self._take_back if cookies(name)]
 

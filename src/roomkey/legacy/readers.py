@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 DAY = 24 * 60 * 60  # seconds
-MOST_VALUE = 65536  # bytes of a cookie's value; browsers stop at 4096
+MOST_VALUE = 65536  # bytes of a cookie's value. Browsers stop at 4096
 _DEEPEST = 100  # levels of lists and dictionaries
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, zlib.error)
 
@@ -39,9 +39,9 @@ Cookies = Callable[[bytes], list[bytes]]
 class LegacySession:
     """What an old cookie stands for."""
 
-    data: dict[str, Any] = field(repr=False)  # never empty; every value is one that Roomkey stores
-    created_at: float | None = None  # Unix seconds at which the session began; None: the library does not say
-    expires_in: float | None = None  # seconds that the library would still take the cookie; None: it does not say
+    data: dict[str, Any] = field(repr=False)  # never empty, and every value is one that Roomkey stores
+    created_at: float | None = None  # Unix seconds at which the session began. None: the library does not say
+    expires_in: float | None = None  # seconds that the library would still take the cookie. None: it does not say
 
 
 class LegacyReader(Protocol):
@@ -54,27 +54,28 @@ class LegacyReader(Protocol):
 
     @property
     def path(self) -> str:
-        """The `Path` that the old cookie was set with: without it, a browser does not let go of the cookie."""
+        """The `Path` that the old cookie was set with. With another one, a browser does not drop the cookie."""
         ...
 
     @property
     def domain(self) -> str | None:
-        """The `Domain` that the old cookie was set with; None: it had none."""
+        """The `Domain` that the old cookie was set with. None: it had none."""
         ...
 
     async def read(self, value: bytes) -> LegacySession | None:
         """Return the session that a cookie's value stands for.
 
-        None when it is not genuine, has expired, cannot be read, or holds nothing. No value raises. Where the session
-        is kept on a server that does not answer, any exception: nobody can know then whether there is a session.
+        None: it is not genuine, has expired, cannot be read, or holds nothing. No value raises. Where the session is
+        kept on a server that does not answer, raise any exception, because it is not known then whether there is one.
         """
         ...
 
     async def forget(self, value: bytes) -> None:
         """Remove what the old library keeps of this session: it has moved in.
 
-        At once, or a few seconds later, so that requests that the browser sent together find it. Where all of it is in
-        the cookie there is nothing to remove. Roomkey remembers which cookies have moved in, but with `cookie://`.
+        Remove it at once, or a few seconds later, so that requests that the browser sent together find it. Where all
+        of it is in the cookie there is nothing to remove. Roomkey itself keeps a note of each cookie that has moved
+        in, except with `cookie://`.
         """
         ...
 
@@ -82,7 +83,7 @@ class LegacyReader(Protocol):
 def make_session(
     data: Any, *, created_at: float | None = None, expires_in: float | None = None
 ) -> LegacySession | None:
-    """Return `data` as a session; None unless it is a dictionary that holds something and that Roomkey can store."""
+    """Return `data` as a session. None: it is no dictionary, it is empty, or Roomkey cannot store it."""
     if type(data) is not dict or not data or not is_shallow(data) or size_of(data) is None:
         return None
     return LegacySession(data, created_at, expires_in)
@@ -97,7 +98,7 @@ def is_shallow(value: Any, levels: int = _DEEPEST) -> bool:
 
 
 def size_of(data: dict[str, Any]) -> int | None:
-    """Return how many bytes Roomkey takes for `data`; None when it cannot store it."""
+    """Return how many bytes Roomkey takes for `data`. None: it cannot store it."""
     try:
         stored = codec.encode(data)
         codec.verify(data, stored)

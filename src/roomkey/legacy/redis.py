@@ -14,7 +14,7 @@ from roomkey.legacy.signed import MOST_DATA, loaded
 
 __all__ = ["LitestarRedis", "StarsessionsRedis"]
 
-_LEAVE = 10  # seconds for which an entry stays after its session has moved in; as long as its cookie's mark serves
+_LEAVE = 10  # seconds for which an entry is kept after its session has moved in, as long as its old cookie is served
 # What the two libraries make IDs of. A client's own text must not reach into the rest of the database.
 _SERVER_ID = re.compile(rb"[0-9a-f]{16,512}")
 
@@ -39,7 +39,7 @@ class _RedisReader:
         check_cookie(self.cookie_name, self.path, self.domain)
 
     async def read(self, value: bytes) -> LegacySession | None:
-        """Return the session with the ID that is a cookie's value; None when there is none.
+        """Return the session whose ID is a cookie's value. None: there is none.
 
         Raises:
             Exception: the client's own, when the server does not answer.
@@ -64,7 +64,7 @@ class _RedisReader:
             return None
 
     async def forget(self, value: bytes) -> None:
-        """Have the server delete the session in 10 seconds: what the browser sent together finds it until then.
+        """Have the server delete the session in 10 seconds. Requests that the browser sent together find it until then.
 
         Raises:
             Exception: the client's own, when the server does not answer.
@@ -95,17 +95,17 @@ class StarsessionsRedis(_RedisReader):
     """The sessions of `starsessions.stores.redis.RedisStore`.
 
     Args:
-        client: an asyncio client of redis-py or valkey-py; or a starsessions store that keeps sessions under their IDs
-            (not its `CookieStore`). Opening and closing it is the app's.
-        prefix: the old store's: text, or a function from a session ID to its key. Not looked at when a store is given,
-            which knows its own.
+        client: an asyncio client of redis-py or valkey-py, or a starsessions store that keeps sessions under their IDs
+            (not its `CookieStore`). The app opens and closes it.
+        prefix: of the old store: text, or a function from a session ID to its key. A store that is given as `client`
+            knows its own, and this one is not looked at.
         loads: reads the session's bytes: the old serializer's `deserialize`.
         cookie_name: the cookie that the old app set.
         path: the `Path` of the old cookie.
-        domain: the `Domain` of the old cookie; `None`: it had none.
+        domain: the `Domain` of the old cookie. `None`: it had none.
 
     Raises:
-        ConfigurationError: an option is wrong; the message names it.
+        ConfigurationError: an option is wrong. The message names it.
     """
 
     _: KW_ONLY
@@ -151,15 +151,16 @@ class LitestarRedis(_RedisReader):
     """The sessions of Litestar's `ServerSideSessionConfig`, kept in its `RedisStore`.
 
     Args:
-        client: an asyncio client of redis-py or valkey-py; or a Litestar store, of any kind. Opening and closing it is
-            the app's.
-        namespace: the store's; `None`: it had none. Not looked at when a store is given, which knows its own.
+        client: an asyncio client of redis-py or valkey-py, or a Litestar store of any kind. The app opens and closes
+            it.
+        namespace: of the old store. `None`: it had none. A store that is given as `client` knows its own, and this one
+            is not looked at.
         cookie_name: the old `ServerSideSessionConfig.key`.
         path: the `Path` of the old cookie.
-        domain: the `Domain` of the old cookie; `None`: it had none.
+        domain: the `Domain` of the old cookie. `None`: it had none.
 
     Raises:
-        ConfigurationError: an option is wrong; the message names it.
+        ConfigurationError: an option is wrong. The message names it.
     """
 
     _: KW_ONLY
@@ -172,7 +173,7 @@ class LitestarRedis(_RedisReader):
 
     @property
     def _is_store(self) -> bool:
-        return hasattr(self.client, "delete_all")  # no client has this; every Litestar store does
+        return hasattr(self.client, "delete_all")  # every Litestar store has this, and no client
 
     @property
     def _operations(self) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ class _SignedCookie:
         object.__setattr__(self, "_keys", tuple(self._derive(key) for key in keys.values))
 
     async def read(self, value: bytes) -> LegacySession | None:
-        """Return the session in a cookie's value; None when there is none that is genuine and young enough."""
+        """Return the session in a cookie's value. None: the cookie is not genuine, or too old."""
         if len(value) > MOST_VALUE:
             return None
         try:
@@ -102,9 +102,9 @@ class _SignedCookie:
         return _django_concat(b"itsdangerous.Signer", secret, "sha1")
 
     def _age(self, stamp: bytes) -> float | None:
-        """Return how many seconds ago the cookie was signed; None when that is no moment to go by."""
+        """Return how many seconds ago the cookie was signed. None: the moment cannot be right."""
         age = int(self.clock()) - int.from_bytes(_unpadded(stamp), "big")
-        return None if age < 0 else age  # itsdangerous refuses what comes from the future
+        return None if age < 0 else age  # itsdangerous takes no cookie from the future either
 
     def _load(self, payload: bytes) -> Any:
         return json.loads(b64decode(payload))
@@ -114,16 +114,16 @@ class StarletteCookie(_SignedCookie):
     """The cookie of `starlette.middleware.sessions`, and so FastAPI's.
 
     Args:
-        secret_key: the old app's: `str`, `bytes`, a `Secret`, or a list of these, tried in turn.
+        secret_key: the old app's: `str`, `bytes`, a `Secret`, or a list of these, tried in this order.
         cookie_name: the cookie that the old app set.
-        max_age: seconds after its signing for which a cookie is taken; 14 days, as in the old library. Always a
-            number, also where the old app had `None`: a copy of an old cookie can move in until then.
+        max_age: seconds after its signing for which a cookie is taken. 14 days, as in the old library. It is always a
+            number, also where the old app had `None`, because a copy of an old cookie can move in until then.
         path: the `Path` of the old cookie.
-        domain: the `Domain` of the old cookie; `None`: it had none.
-        clock: returns Unix seconds; tests move it.
+        domain: the `Domain` of the old cookie. `None`: it had none.
+        clock: returns Unix seconds. Tests give one that they move.
 
     Raises:
-        ConfigurationError: an option is wrong; the message names it.
+        ConfigurationError: an option is wrong. The message names it.
     """
 
 
@@ -152,13 +152,13 @@ class RavynCookie(LilyaCookie):
 
 @dataclass(frozen=True)
 class FlaskCookie(_SignedCookie):
-    """Flask's session cookie. Its types come along: tuples, bytes, UUIDs, datetimes; Markup as text.
+    """Flask's session cookie. Its types come along: tuples, bytes, UUIDs and datetimes. Markup comes as text.
 
     Args:
         salt: the interface's `salt`.
         max_age: the old app's `PERMANENT_SESSION_LIFETIME`, in seconds.
         key_derivation: the interface's `key_derivation`.
-        digest: the interface's `digest_method`, by name. The rest is as for `StarletteCookie`; of `secret_key`, give
+        digest: the interface's `digest_method`, by name. The rest is as for `StarletteCookie`. For `secret_key`, give
             `SECRET_KEY_FALLBACKS` too, as a list.
     """
 
@@ -200,7 +200,7 @@ class DjangoCookie(_SignedCookie):
 
     Args:
         max_age: the old app's `SESSION_COOKIE_AGE`, in seconds.
-        salt: what Django's backend signs with. The rest is as for `StarletteCookie`; of `secret_key`, give
+        salt: the salt of Django's backend. The rest is as for `StarletteCookie`. For `secret_key`, give
             `SECRET_KEY_FALLBACKS` too, as a list.
     """
 
@@ -247,7 +247,7 @@ def _unpadded(text: bytes) -> bytes:
 
 
 def _maybe_compressed(payload: bytes) -> bytes:
-    """Decode what itsdangerous and Django put into a cookie; a leading dot says that it is compressed."""
+    """Decode what itsdangerous and Django put into a cookie. A leading dot says that it is compressed."""
     if not payload.startswith(b"."):
         return _unpadded(payload)
     inflate = zlib.decompressobj()
@@ -279,7 +279,7 @@ def _untagged(value: Any) -> Any:
 
 
 def _dict_like_a_tag(value: dict[str, Any]) -> dict[str, Any]:
-    key = [*value][0]  # noqa: RUF015  # `next` of nothing would raise StopIteration, which a coroutine turns around
+    key = [*value][0]  # noqa: RUF015  # `next` of nothing raises StopIteration, which no coroutine lets out
     return {key[:-2]: value[key]}
 
 

@@ -8,10 +8,10 @@ __all__ = ["Clock"]
 
 
 class Clock:
-    """Call it for the time; `advance` it. Pass it wherever Roomkey takes a `clock`.
+    """Call it for the time, and `advance` it. Pass it wherever Roomkey takes a `clock`.
 
     Args:
-        now: Unix time in seconds to start at; None: the real time, so that other clocks (a server's) agree.
+        now: Unix time in seconds to start at. None: the real time, so that other clocks (a server's) agree.
 
     Example:
         >>> clock = Clock(1000.0)

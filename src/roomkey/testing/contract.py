@@ -35,7 +35,7 @@ class _Bench:
 
     @property
     def short(self) -> float:
-        """A life that a test waits out, in seconds; with a real clock long enough for a slow server's answers."""
+        """A life in seconds that a test waits out. With a real clock it is long enough for a slow server's answers."""
         return 60.0 if self.clock_moves else 0.3
 
     def now(self) -> float:
@@ -59,7 +59,7 @@ class _Bench:
         return self.record(life=life, data=b"", version=2, successor=successor, serve_until=now + life / 2, **fields)
 
     async def moved(self, *, life: float = 3600.0, **fields: Any) -> tuple[str, str]:
-        """Create a record and rotate it; return the key of the tombstone, which lives for `life`, and the new key."""
+        """Create a record and rotate it. Return the key of the tombstone, which lives for `life`, and the new key."""
         key, new_key = _key(), _key()
         await self.store.create(key, self.record(**fields))
         new = self.record(version=2, **fields)
@@ -83,7 +83,7 @@ def _same(found: Record | None, expected: Record) -> None:
             assert got == want and type(got) is type(want), f"{field}: {got!r} instead of {want!r}"
 
 
-async def _refuses(operation: Awaitable[None]) -> None:
+async def _conflicts(operation: Awaitable[None]) -> None:
     try:
         await operation
     except Conflict:
@@ -92,7 +92,7 @@ async def _refuses(operation: Awaitable[None]) -> None:
 
 
 async def _winners(operations: list[Awaitable[None]]) -> list[int]:
-    """Run all at once; return which ones did not end in a Conflict. Any other exception goes on."""
+    """Run all at once. Return which ones did not end in a Conflict. Any other exception is raised."""
     outcomes = await asyncio.gather(*operations, return_exceptions=True)
     for outcome in outcomes:
         if outcome is not None and not isinstance(outcome, Conflict):
@@ -237,17 +237,17 @@ class StoreContract:
 
     @_test
     async def test_create_never_overwrites(self, bench: _Bench) -> None:
-        """A live record is refused and stays as it was."""
+        """Over a live record, `create` is a Conflict, and the record stays as it was."""
         key, record = _key(), bench.record(data=b"first")
         await bench.store.create(key, record)
-        await _refuses(bench.store.create(key, bench.record(data=b"second", user="42")))
+        await _conflicts(bench.store.create(key, bench.record(data=b"second", user="42")))
         _same(await bench.store.load(key), record)
 
     @_test
     async def test_create_never_overwrites_a_tombstone(self, bench: _Bench) -> None:
-        """A live tombstone is refused and stays as it was."""
+        """Over a live tombstone, `create` is a Conflict, and the tombstone stays as it was."""
         key, new_key = await bench.moved()
-        await _refuses(bench.store.create(key, bench.record()))
+        await _conflicts(bench.store.create(key, bench.record()))
         found = await bench.store.load(key)
         assert found is not None and found.successor == new_key
 
@@ -294,18 +294,18 @@ class StoreContract:
 
     @_test
     async def test_update_of_another_version(self, bench: _Bench) -> None:
-        """An earlier or later version is refused, and the record stays as it was."""
+        """An earlier or later version is a Conflict, and the record stays as it was."""
         key, record = _key(), bench.record(version=5)
         await bench.store.create(key, record)
         for version in (4, 6):
-            await _refuses(bench.store.update(key, bench.record(data=b"new", version=version + 1), version=version))
+            await _conflicts(bench.store.update(key, bench.record(data=b"new", version=version + 1), version=version))
         _same(await bench.store.load(key), record)
 
     @_test
     async def test_update_of_a_missing_record(self, bench: _Bench) -> None:
         """Where nothing is, nothing is put."""
         key = _key()
-        await _refuses(bench.store.update(key, bench.record(version=2), version=1))
+        await _conflicts(bench.store.update(key, bench.record(version=2), version=1))
         assert await bench.store.load(key) is None
 
     @_test
@@ -314,24 +314,24 @@ class StoreContract:
         key = _key()
         await bench.store.create(key, bench.record(user="42"))
         await bench.store.delete(key)
-        await _refuses(bench.store.update(key, bench.record(version=2, user="42"), version=1))
+        await _conflicts(bench.store.update(key, bench.record(version=2, user="42"), version=1))
         assert await bench.store.load(key) is None
 
     @_test
     async def test_update_of_an_expired_record(self, bench: _Bench) -> None:
-        """An expired record is refused and not revived."""
+        """An expired record is a Conflict, and is not revived."""
         key = _key()
         await bench.store.create(key, bench.record(life=bench.short))
         await bench.outlive_short()
-        await _refuses(bench.store.update(key, bench.record(version=2), version=1))
+        await _conflicts(bench.store.update(key, bench.record(version=2), version=1))
         assert await bench.store.load(key) is None
 
     @_test
     async def test_update_of_a_tombstone(self, bench: _Bench) -> None:
-        """A session that moved is refused at its old key, with the tombstone's own version too."""
+        """A session that moved is a Conflict at its old key, with the tombstone's own version too."""
         key, new_key = await bench.moved()
         for version in (1, 2):
-            await _refuses(bench.store.update(key, bench.record(version=version + 1), version=version))
+            await _conflicts(bench.store.update(key, bench.record(version=version + 1), version=version))
         found = await bench.store.load(key)
         assert found is not None and found.successor == new_key
 
@@ -343,7 +343,7 @@ class StoreContract:
         await bench.store.update(key, bench.record(life=-1.0, version=2), version=1)
         assert await bench.store.load(key) is None
         assert await bench.store.touch(key, bench.now() + 3600) is False
-        await _refuses(bench.store.update(key, bench.record(version=3), version=2))
+        await _conflicts(bench.store.update(key, bench.record(version=3), version=2))
 
     # rotate
 
@@ -360,12 +360,12 @@ class StoreContract:
 
     @_test
     async def test_rotate_of_another_version(self, bench: _Bench) -> None:
-        """Another version is refused, and both keys stay as they were."""
+        """Another version is a Conflict, and both keys stay as they were."""
         key, new_key = _key(), _key()
         record = bench.record(version=5)
         await bench.store.create(key, record)
         new, tombstone = bench.record(version=6), bench.tombstone(new_key)
-        await _refuses(bench.store.rotate(key, new_key, new, tombstone, version=4))
+        await _conflicts(bench.store.rotate(key, new_key, new, tombstone, version=4))
         _same(await bench.store.load(key), record)
         assert await bench.store.load(new_key) is None
 
@@ -374,18 +374,18 @@ class StoreContract:
         """Where nothing is, nothing is put under either key."""
         key, new_key = _key(), _key()
         new, tombstone = bench.record(version=2), bench.tombstone(new_key)
-        await _refuses(bench.store.rotate(key, new_key, new, tombstone, version=1))
+        await _conflicts(bench.store.rotate(key, new_key, new, tombstone, version=1))
         assert await bench.store.load(key) is None
         assert await bench.store.load(new_key) is None
 
     @_test
     async def test_rotate_of_an_expired_record(self, bench: _Bench) -> None:
-        """An expired record is refused, and nothing is put under either key."""
+        """An expired record is a Conflict, and nothing is put under either key."""
         key, new_key = _key(), _key()
         await bench.store.create(key, bench.record(life=bench.short))
         await bench.outlive_short()
         new, tombstone = bench.record(version=2), bench.tombstone(new_key)
-        await _refuses(bench.store.rotate(key, new_key, new, tombstone, version=1))
+        await _conflicts(bench.store.rotate(key, new_key, new, tombstone, version=1))
         assert await bench.store.load(key) is None
         assert await bench.store.load(new_key) is None
 
@@ -396,20 +396,20 @@ class StoreContract:
         new_key = _key()
         for version in (1, 2):
             new, tombstone = bench.record(version=version + 1), bench.tombstone(new_key)
-            await _refuses(bench.store.rotate(key, new_key, new, tombstone, version=version))
+            await _conflicts(bench.store.rotate(key, new_key, new, tombstone, version=version))
         found = await bench.store.load(key)
         assert found is not None and found.successor == successor
         assert await bench.store.load(new_key) is None
 
     @_test
     async def test_rotate_to_a_taken_key(self, bench: _Bench) -> None:
-        """A live record under the new key is refused, and both stay as they were."""
+        """A live record under the new key is a Conflict, and both records stay as they were."""
         key, new_key = _key(), _key()
         mine, theirs = bench.record(data=b"mine"), bench.record(data=b"theirs")
         await bench.store.create(key, mine)
         await bench.store.create(new_key, theirs)
         new, tombstone = bench.record(version=2), bench.tombstone(new_key)
-        await _refuses(bench.store.rotate(key, new_key, new, tombstone, version=1))
+        await _conflicts(bench.store.rotate(key, new_key, new, tombstone, version=1))
         _same(await bench.store.load(key), mine)
         _same(await bench.store.load(new_key), theirs)
 
@@ -428,7 +428,7 @@ class StoreContract:
 
     @_test
     async def test_touch_prolongs(self, bench: _Bench) -> None:
-        """A touched record outlives its first `expires_at`; its version and all else stay."""
+        """A touched record outlives its first `expires_at`. Its version and all other fields stay."""
         key, record = _key(), bench.record(life=bench.short, version=3, user="42", ip="192.0.2.1", user_agent="A")
         await bench.store.create(key, record)
         later = bench.now() + 3600
@@ -488,7 +488,7 @@ class StoreContract:
 
     @_test
     async def test_delete_removes_a_tombstone(self, bench: _Bench) -> None:
-        """A deleted tombstone is absent; its successor stays."""
+        """A deleted tombstone is absent, and its successor stays."""
         key, new_key = await bench.moved()
         await bench.store.delete(key)
         assert await bench.store.load(key) is None
@@ -581,7 +581,7 @@ class StoreContract:
 
     @_test
     async def test_many_at_once_get_their_own_answers(self, bench: _Bench) -> None:
-        """Many operations at once, some of them refused, each get their own outcome."""
+        """Many operations at once, some of them Conflicts, each get their own outcome."""
         taken, free = [_key() for _ in range(_AT_ONCE)], [_key() for _ in range(_AT_ONCE)]
         for key in taken:
             await bench.store.create(key, bench.record(data=key.encode()))
@@ -596,7 +596,7 @@ class StoreContract:
 
     @_test
     async def test_purge_removes_what_expired(self, bench: _Bench) -> None:
-        """Expired records and tombstones go, at most `limit` at a time and counted; live ones stay."""
+        """Expired records and tombstones go, at most `limit` at a time, and are counted. Live ones stay."""
         store = bench.store
         if not isinstance(store, Purge):
             raise SkipTest("the store is no Purge")
@@ -631,7 +631,7 @@ class StoreContract:
 
     @_test
     async def test_of_user_without_sessions(self, bench: _Bench) -> None:
-        """For a user without sessions the list is empty; others' and nobody's sessions are not in it."""
+        """For a user without sessions the list is empty. Others' and nobody's sessions are not in it."""
         store = _with_users(bench)
         await store.create(_key(), bench.record(user="42"))
         await store.create(_key(), bench.record())
@@ -715,9 +715,9 @@ class StoreContract:
         for key in [*keys, old, new]:
             assert await store.load(key) is None
         assert not await store.touch(keys[0], bench.now() + 7200)
-        await _refuses(store.update(keys[1], bench.record(version=2), version=1))
+        await _conflicts(store.update(keys[1], bench.record(version=2), version=1))
         new_key = _key()
-        await _refuses(store.rotate(keys[2], new_key, bench.record(version=2), bench.tombstone(new_key), version=1))
+        await _conflicts(store.rotate(keys[2], new_key, bench.record(version=2), bench.tombstone(new_key), version=1))
         for key in [*keys, new_key]:
             assert await store.load(key) is None
         if isinstance(store, UserIndex):

@@ -1,9 +1,10 @@
 """How a record's data lies in the store: as the codec made it, or sealed (`seal=True`).
 
-Sealed data opens only with the server's secret key *and* the session ID, which the server never stores: the one is
-useless without the other. It is bound to the store key, so that a record which turns up under another key does not
-open. Whoever holds the old ID must be able to follow a rotation (a request under way has its changes to lay over), so
-the tombstone carries the new secret, sealed under the old one.
+Sealed data opens only with the server's secret key *and* the session ID, which the server never stores. The one is
+useless without the other. Sealed data is bound to its store key, so that a record under another key does not open.
+
+A request that holds the old ID must be able to follow a rotation, because it may have changes to save. So the tombstone
+carries the new secret, sealed under the old one.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Envelope", "envelope_for", "lifetime_in"]
 
-_SEALED = b"\x03"  # the first byte of sealed data; 1 and 2 are the codec's
-_LIFETIME = struct.Struct(">d")  # in clear, for the list of a user's sessions; not a number: the configuration's
+_SEALED = b"\x03"  # the first byte of sealed data: 1, 2 and 4 are the codec's
+_LIFETIME = struct.Struct(">d")  # in clear, for the list of a user's sessions. NaN: the configuration's
 _HEAD = 1 + _LIFETIME.size
 
 
 class Envelope(Protocol):
-    """Both ways of keeping data. A secret is derived from the session ID; it is empty where nothing is sealed."""
+    """Both ways of keeping data. A secret is derived from the session ID. It is empty where nothing is sealed."""
 
     def secret_of(self, session_id: bytes) -> bytes: ...
     def close(self, stored: bytes, key: str, secret: bytes) -> bytes: ...
@@ -70,7 +71,7 @@ def envelope_for(config: Sealing) -> Envelope:
 
 
 def lifetime_in(data: bytes) -> float | None:
-    """Return the seconds for which this session lives after use, if it has its own; sealed or not."""
+    """Return for how many seconds this session lives after use, sealed or not. None: it has no time of its own."""
     if not isinstance(data, bytes):
         return None  # no session of ours
     if data[:1] != _SEALED or len(data) < _HEAD:
@@ -125,7 +126,7 @@ class _Sealed:
 
     def follow(self, tombstone: bytes, new_key: str, secret: bytes) -> bytes:
         if not secret:
-            return b""  # who only ends sessions (`Sessions`) follows without being able to read
+            return b""  # `Sessions` only ends sessions: it follows without a secret, and reads nothing
         if not isinstance(tombstone, bytes) or not isinstance(new_key, str):
             raise DamagedData("the way to the session that followed cannot be read")
         return self._open(tombstone, new_key.encode(), secret)

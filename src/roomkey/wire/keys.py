@@ -1,4 +1,4 @@
-"""Secret keys: from what the app gives, to keys for one purpose each; sign and verify.
+"""Secret keys: what the app gives becomes keys for one purpose each, which sign and verify.
 
 A card is what the cookie carries: 4 characters that name the key, 32 of a random session ID (192 bits) and 40 of a
 keyed BLAKE2b (RFC 7693, 160 bits) over that ID: 76 characters that need no quoting anywhere. Its key is derived from
@@ -33,12 +33,12 @@ _ADVICE = "make one with: python -c 'import secrets; print(secrets.token_urlsafe
 
 
 class SecretKeys:
-    """The app's secret keys, the first one signing and all of them verifying; never shown.
+    """The app's secret keys. The first one signs, all of them verify, and none is ever shown.
 
     Args:
         value: a `str`, `bytes`, an object with `get_secret_value()` (pydantic) or `get_secret()` (Litestar), or one
-            whose `str()` is the key and whose `repr()` hides it (Starlette's, Lilya's and Ravyn's `Secret`); or a list
-            of these, or another sequence.
+            whose `str()` is the key and whose `repr()` hides it (Starlette's, Lilya's and Ravyn's `Secret`). A list or
+            another sequence of these gives several keys.
 
     Raises:
         ConfigurationError: a key is empty, or is none of these.
@@ -110,8 +110,8 @@ def _secret_bytes(value: Any) -> bytes:
 def _hides_text(value: object) -> bool:
     """Whether `str()` is this value's secret: its class says what it is, and its `repr()` does not show it.
 
-    What shows it is a path, a number, a member of an enumeration; or it masks itself, and the mask, the same for
-    everybody, would be the key.
+    An object whose `repr()` shows its text is a path, a number or a member of an enumeration, and no secret. The text
+    of an object may also be a mask, such as `****`. It is the same for everybody, and must not become the key.
     """
     if isinstance(value, type) or not any("__str__" in kind.__dict__ for kind in type(value).__mro__[:-1]):
         return False
@@ -123,7 +123,7 @@ class Keyring:
     """The keys for one purpose and one cookie name, derived once.
 
     Args:
-        secret_keys: the app's secrets; the first signs, all verify.
+        secret_keys: the app's secrets. The first signs, all verify.
         purpose: what the signature is for.
         name: the cookie's name.
     """
@@ -143,7 +143,7 @@ class Keyring:
         return self.signing_name + session_id + _mac(self._signing_key, session_id)
 
     def verify(self, card: bytes) -> bytes | None:
-        """Return the session ID in `card`; None when it is not one that these keys signed."""
+        """Return the session ID in `card`. None: it is none that these keys signed."""
         if len(card) != _CARD_LENGTH:
             return None
         keys = self._by_name.get(card[:_KEY_NAME_LENGTH])

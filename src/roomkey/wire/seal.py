@@ -1,10 +1,10 @@
 """Authenticated encryption: AES-256-GCM, with a key of its own for each message.
 
 A sealed message is a format byte, 4 bytes that name the secret key, 16 random bytes of salt, and the ciphertext with
-its tag. The message's key and nonce are derived from the secret key, the salt and, where there is one, the session ID:
-there is no limit to the number of messages under one secret (NIST SP 800-38D section 8.3 sets one for random nonces).
-Cookie name, purpose and whatever else it is bound to are authenticated with it. Nothing is compressed: the length of
-compressed data tells about its content.
+its tag. The message's key and nonce are derived from the secret key, the salt and, where there is one, the session ID.
+So there is no limit to the number of messages under one secret (NIST SP 800-38D section 8.3 sets one for random
+nonces). Cookie name, purpose and whatever else it is bound to are authenticated with it. Nothing is compressed, because
+the length of compressed data tells about its content.
 
 Needs the package `cryptography` (`roomkey[crypto]`).
 """
@@ -33,7 +33,7 @@ OVERHEAD = _HEAD + _TAG  # bytes that sealing adds
 
 
 class Opened(NamedTuple):
-    """What came out, and whether it was sealed with the first secret key; if not, seal it anew when it is used."""
+    """What was sealed, and whether with the first secret key. If not, it is to be sealed anew when it is used."""
 
     data: bytes
     by_first_key: bool
@@ -43,7 +43,7 @@ class Opened(NamedTuple):
 
 
 class Sealer:
-    """Seals for one purpose and one cookie name; the first key seals, all of them open.
+    """Seals for one purpose and one cookie name. The first key seals, and all of them open.
 
     Args:
         secret_keys: the app's secrets.
@@ -67,7 +67,7 @@ class Sealer:
 
         Args:
             data: what to hide.
-            bound: has to be the same to open it; stays readable wherever it is kept.
+            bound: has to be the same to open it. It is authenticated, and not encrypted.
             session_id: a second secret, without which the secret key opens nothing.
         """
         name, root = self._first
@@ -80,11 +80,11 @@ class Sealer:
         return len(sealed) >= OVERHEAD and sealed[:1] == _FORMAT and sealed[1 : 1 + _NAME] not in self._by_name
 
     def is_by_first_key(self, sealed: bytes) -> bool:
-        """Whether this names the first secret key; says nothing about whether it is genuine."""
+        """Whether this names the first secret key. It says nothing about whether the message is genuine."""
         return sealed[1 : 1 + _NAME] == self._first[0]
 
     def open(self, sealed: bytes, *, bound: bytes = b"", session_id: bytes = b"") -> Opened | None:
-        """Return what was sealed; None when it is not genuine. No input raises."""
+        """Return what was sealed. None: it is not genuine. No input raises."""
         if len(sealed) < OVERHEAD or sealed[:1] != _FORMAT:
             return None
         head = sealed[:_HEAD]

@@ -16,7 +16,7 @@ _LONGEST = 1000  # bytes; an index of PostgreSQL's takes 2,700
 
 
 def text_of(user: object) -> str | None:
-    """Return a user's ID as text; None: nobody's, as with an empty text. Nothing raises: it may be a stored value."""
+    """Return a user's ID as text. None: nobody's, as for an empty text. No value raises: it may come from a store."""
     if user is None:
         return None
     kind = type(user)
@@ -24,19 +24,19 @@ def text_of(user: object) -> str | None:
         return NO_ID
     try:
         return str(user) or None
-    except ValueError:  # Python refuses to print huge integers
+    except ValueError:  # Python does not print huge integers
         return NO_ID
 
 
 def checked_text(key: str, user: object) -> str | None:
-    """Return a user's ID as text, and refuse what is none. Two users must never be the same text.
+    """Return a user's ID as text, and check that it is one. Two users must never be the same text.
 
     Args:
-        key: the session key that it is the value of, for the error.
-        user: the value; None is nobody.
+        key: the session key that has this value, for the error.
+        user: the value. None is nobody.
 
     Raises:
-        SessionDataError: it is none.
+        SessionDataError: the value is no user's ID.
     """
     if user is None:
         return None
