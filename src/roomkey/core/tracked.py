@@ -4,6 +4,9 @@
 `_changed`: a key was assigned or taken out since it was last saved.
 `_shared`: a value that can be changed in place was handed out or put in. That stays true for the rest of the request.
 While `_changed` and `_shared` are both false, the content is what was loaded, and nothing has to be encoded.
+
+Code that reads the dict past its methods, as C code may and as `dict.get(session, key)` does, is not noted. What it
+then changes in place is not seen, and it is not saved unless something else is.
 """
 
 from __future__ import annotations
