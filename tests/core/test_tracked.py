@@ -130,6 +130,14 @@ def changed(session):
     return held[0]
 
 
+def change_raised(session):
+    """The function keeps what it got, and fails."""
+    held = []
+    with pytest.raises(ZeroDivisionError):
+        session.change(CART, lambda cart: (held.append(cart), 1 / 0))
+    return held[0]
+
+
 def default_is_the_value(session):
     cart = session.get(CART)
     return session.get(CART, cart)
@@ -198,6 +206,7 @@ HANDS_OUT = {
     "zip": lambda s: dict(zip(s, s.values(), strict=True))[CART],
     "chain": lambda s: list(itertools.chain.from_iterable(s.items()))[1],
     "change": changed,
+    "change that raises": change_raised,
 }
 
 

@@ -113,7 +113,7 @@ class Session(TrackedDict):
         """
         self._accessed = self._changed = True
         if dict.__contains__(self, key):
-            value = dict.__getitem__(self, key)
+            value = TrackedDict.__getitem__(self, key)  # the function may keep it, and fail
             before = codec.fingerprint(value)
         else:
             value, before = copy.deepcopy(default), MISSING
