@@ -3,6 +3,7 @@
 Read it in this order:
 
 intents      what a handler asks of its session beside changing the content
+ports        what a session needs of the rest, as protocols
 tracked      a dict that notes how it was used
 session      Session: the dict that a handler holds
 loaded       what was read, what a commit takes, what was tried, as values
@@ -15,6 +16,7 @@ reply        what the response does with the cookie
 state        what one request knows of its session
 registry     the sessions in a store: found, listed, ended, purged
 committer    what carries plans out; swaps: in a store, by compare-and-swap
+at_once      the commits that most requests need, where nothing waits
 turns        requests of this process that change one session take turns
 transaction  one request's dealings with its session
 cards        signed cookie values that were verified lately

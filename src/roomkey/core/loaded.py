@@ -81,8 +81,8 @@ class Draft(NamedTuple):
     encoded: bytes  # with the facts that were loaded
     intents: Intents = NOTHING
     put: frozenset[str] | set[str] = frozenset()  # the keys that were assigned
-    only_put: bool = False  # whether no other key can have another value: nothing was handed out to be changed in place
     mark: bytes = b""  # names the write that this draft leads to; empty: to do it twice is to do it once
+    only_put: bool = False  # whether no other key can have another value: nothing was handed out to be changed in place
 
 
 NO_DRAFT = Draft({}, b"")  # of a task that holds the transaction, and saves nothing

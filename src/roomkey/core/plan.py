@@ -328,7 +328,7 @@ def _rotation(rules: Rules, case: Case, fresh: Loaded, user: str | None, *, pass
         return Kind.REAUTHENTICATED
     if user != was.user or is_login:
         return Kind.LOGIN
-    return Kind.MOVED if case.moves_in and not intents.needs_saving else Kind.CLOCK
+    return Kind.MOVED if case.moves_in and intents.rotate is None else Kind.CLOCK
 
 
 def _is_seen(case: Case, fresh: Loaded) -> bool:

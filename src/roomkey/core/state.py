@@ -30,12 +30,11 @@ class Moving(Protocol):
 
 
 class RequestState:
-    """One request's session, its response, and what was tried.
+    """One request's session, its response, and what was tried. A transaction is one."""
 
-    Args:
-        rules: of the configuration.
-        session: the request's.
-    """
+    rules: Rules  # of the configuration
+    session: Session
+    reply: Reply
 
     moving: Moving | None = None  # the old library's session that moves in; None: it has, or there is none
     # Whether a session may begin here that nobody is logged into. Not where the browser may have a newer cookie by now:
@@ -45,11 +44,6 @@ class RequestState:
     tried: tuple[Attempt, ...] = ()  # writes that the store never answered
     is_behind = False  # whether a swap was lost already, so that the first try can be left out
     under_way: Draft | None = None  # of the task that saves or refreshes; None: none does
-
-    def __init__(self, rules: Rules, session: Session) -> None:
-        self.rules = rules
-        self.session = session
-        self.reply = Reply()
 
     @property
     def at(self) -> Loaded:

@@ -176,7 +176,7 @@ class Transaction(RequestState):
                     raise
                 self.committer.reporter.refuse("damaged")  # nobody could save what the store holds: it is left alone
                 return None
-        draft = Draft(content, encoded, intents, session._put or frozenset(), not session._shared)
+        draft = Draft(content, encoded, intents, session._put or frozenset(), only_put=not session._shared)
         if self.tried or at is NOWHERE or encoded != at.encoded or not content:
             return draft
         if intents is not NOTHING and intents.needs_saving:

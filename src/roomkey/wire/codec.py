@@ -1,11 +1,11 @@
 """Session data to bytes and back, every value with its exact type.
 
-The bytes start with one that names the format, so that what is stored never depends on what happens to be installed.
-It is MessagePack, with the session's `Facts` before it, and with extension types for what MessagePack has no type of
-its own. Plain data takes a fast path
-inside ormsgpack. Whatever that refuses is tried once more by
-`_portable`, which knows the rarer cases (integers past 64 bits, lone surrogates, dictionaries whose keys are not text)
-and names the place of what nobody can store.
+The first byte names the format, so that what is stored never depends on what happens to be installed. It is
+MessagePack, with the session's `Facts` before it, and with extension types for what MessagePack has no type of its own.
+
+Plain data takes a fast path inside ormsgpack. A session that ormsgpack does not encode is tried once more by
+`_portable`. It knows the rarer cases: integers past 64 bits, lone surrogates, dictionaries whose keys are not text. It
+names the place of a value that no session keeps.
 """
 
 from __future__ import annotations
