@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Coroutine
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from roomkey.core.committer import Committer
 from roomkey.core.intents import NOTHING, drop_token
-from roomkey.core.loaded import CURRENT, Attempt, Draft, Loaded, Stale, Stored
-from roomkey.core.plan import Case, Plan, Step, is_for, plan, settled
+from roomkey.core.lines import Line, Lines, Member, can_wait, laid_over_each_other
+from roomkey.core.loaded import CURRENT, Draft, Loaded, Stale, Stored
+from roomkey.core.plan import Case, Step, is_for, plan, settled
 from roomkey.core.registry import unreadable
-from roomkey.core.reply import CLEAR, GIVE
+from roomkey.core.reply import GIVE
 from roomkey.core.state import RequestState
+from roomkey.core.steps import Steps
 from roomkey.core.turns import Turns
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.events import Created, Merged, Rotated
+from roomkey.events import Merged
 from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.wire import codec
-from roomkey.wire.keys import Keyring, new_session_id, store_key
 
 if TYPE_CHECKING:
     import asyncio  # at run time it is imported where it is used: it is half of the time that `import roomkey` takes
@@ -45,9 +45,10 @@ class StoreCommitter(Committer):
     def __init__(self, config: SessionConfig, reporter: Reporter) -> None:
         super().__init__(config, reporter)
         self.store, self.envelope = self.registry.store, self.registry.envelope
-        self.keyring = Keyring(config.secret_key, purpose="session cookie", name=config.session_cookie)
+        self.steps = Steps(config, self.registry, reporter)
+        self.keyring = self.steps.keyring
+        self.lines = Lines()
         self.turns = Turns()
-        self._seals = config.seal
         self.unfinished: set[asyncio.Future[bool]] = set()  # commits that go on though their requests were cancelled
 
     # --- what a transaction asks ----------------------------------------------------------------------------------
@@ -117,19 +118,12 @@ class StoreCommitter(Committer):
             return self.commit(state, draft)
         if step.step is _BEGIN:
             drop_token(state.session, step.record.user)
-        after, operation = self._prepare(state, case, step)
+        after, operation = self.steps.prepare(state, case, step)
         try:
-            rest = self.store.start_change(operation)
+            self._change_at_once(state, after, operation)
         except Conflict:
             return None if self._contend_at_once(state, case) else self.commit(state, draft)
-        except ConfigurationError:
-            raise
-        except BaseException:
-            self._remember(state, after)
-            raise
-        if rest is not None:
-            return self._rest(state, case, step, after, rest)
-        self._note(state, case, step, after)
+        self.steps.note(state, case, step, after)
         return self.registry.purge_when_due() if step.step is _BEGIN and self.registry.is_purge_due else None
 
     def _contend_at_once(self, state: RequestState, case: Case) -> bool:
@@ -145,27 +139,25 @@ class StoreCommitter(Committer):
             step = plan(self.rules, case)
             if step.step is not _SAVE or step.unseen or step.is_lost or step.then is not None:
                 return False
-            after, operation = self._prepare(state, case, step)
-            if self.store.start_change(operation) is not None:
-                raise RuntimeError("the store waits, and did not wait before")
+            after, operation = self.steps.prepare(state, case, step)
+            self._change_at_once(state, after, operation)
         except (Conflict, Unreadable, codec.DamagedData):
             return False
-        self._note(state, case, step, after)
+        self.steps.note(state, case, step, after)
         if step.content is not None:
             state.show(step.content)
         self.reporter.report(Merged(state.at.key, 1))
         return True
 
-    async def _rest(
-        self, state: RequestState, case: Case, step: Plan, after: Loaded, rest: Coroutine[Any, Any, None]
-    ) -> None:
-        """Go on with a swap that waits after all."""
+    def _change_at_once(self, state: RequestState, after: Loaded, operation: Coroutine[Any, Any, None]) -> None:
         try:
-            await self._attempt(state, after, rest)
-        except Conflict:
-            await self._contend(state, case)
-        else:
-            self._note(state, case, step, after)
+            rest = self.store.start_change(operation)
+        except (Conflict, ConfigurationError):
+            raise
+        except BaseException:
+            self.steps.remember(state, after)
+            raise
+        assert rest is None, "a store that says never_waits has waited"
 
     async def commit(self, state: RequestState, draft: Draft) -> None:
         was, case = state.at, state.case(draft)
@@ -184,14 +176,125 @@ class StoreCommitter(Committer):
     async def _decide(self, state: RequestState, case: Case, *, only_renews: bool) -> None:
         if case.tried:
             await self._contend(state, case)
-            return
+        elif can_wait(self.rules, case):
+            await self._save_in_line(state, case)
+        else:
+            await self._try(state, case, only_renews=only_renews)
+
+    async def _try(self, state: RequestState, case: Case, *, only_renews: bool = False) -> None:
         step = plan(self.rules, case)
         try:
-            await self._carry_out(state, case, step)
+            await self.steps.carry_out(state, case, step)
         except Conflict:
-            # A renewal that was refused: another request saved the session, and renewed it if that was due.
+            # A renewal that was not done: another request saved the session, and renewed it if that was due.
             if not (only_renews and state.reply.is_open):
                 await self._contend(state, case)
+
+    async def _save_in_line(self, state: RequestState, case: Case) -> None:
+        """Save; where another request of this process saves the same session, together with all that wait for it."""
+        key = case.was.key
+        line, is_first = self.lines.enter(key)
+        if not is_first:
+            await self._wait_in(line, state, case)
+            return
+        failure: StoreUnavailable | None = None
+        try:
+            await self._try(state, case)
+        except StoreUnavailable as error:
+            failure = error
+            raise
+        finally:
+            if failure is not None:
+                line.fail("the store failed while another request saved the same session")
+            self._hand_over(key, line)
+
+    async def _wait_in(self, line: Line, state: RequestState, case: Case) -> None:
+        import asyncio
+
+        # Apart: other tasks of the request may alter what is in it meanwhile.
+        case = case._replace(draft=case.draft._replace(content=codec.decode(case.draft.encoded)))
+        member = Member(case, asyncio.get_running_loop().create_future())
+        line.waiting.append(member)
+        try:
+            async with asyncio.timeout(self.config.store_timeout):
+                after = await member.done
+        except BaseException as error:
+            if member.batch is not None:
+                self.steps.remember(state, member.batch.after, mark=member.batch.mark)
+            if isinstance(error, TimeoutError):
+                raise StoreUnavailable(
+                    f"the session was not saved within {self.config.store_timeout:g} s (store_timeout): other requests "
+                    "save it too"
+                ) from error
+            raise
+        if after is None:
+            await self._contend(state, case)
+            return
+        assert member.step is not None
+        was = case.was
+        after = after._replace(session_id=was.session_id, stale=Stale.CARD if was.stale is not CURRENT else CURRENT)
+        self.steps.note(state, case, member.step, after)
+        state.show(codec.decode(after.encoded))
+        self.reporter.report(Merged(state.at.key, 1))
+
+    def _hand_over(self, key: str, line: Line) -> None:
+        """Have the requests that wait saved by a task of its own: if one of them is cut off, the others are not."""
+        import asyncio
+
+        if not line.waiting:
+            self.lines.leave(key)
+            return
+        task = asyncio.ensure_future(self._serve(key, line))
+        self.unfinished.add(task)
+        task.add_done_callback(self._ended)
+
+    async def _serve(self, key: str, line: Line) -> bool:
+        try:
+            while line.waiting:
+                members, line.waiting = line.waiting, []
+                try:
+                    await self._swap_together(members)
+                except BaseException as error:
+                    line.fail_all(members, error)
+                    raise
+        finally:
+            line.fail("the store failed while another request saved the same session")
+            self.lines.leave(key)
+        return False
+
+    async def _swap_together(self, members: list[Member]) -> None:
+        """Save what several requests changed, in one swap; again, where another process is first."""
+        import asyncio
+
+        start, attempts, refusals = members[0].case.was.stored, 0, 0
+        refused: Stored | None = None
+        while True:
+            attempts += 1
+            found = await self.registry.current(start)
+            if found is not None and refused is not None:
+                refusals = await self.registry.wait_for_progress(refused, found, refusals)
+            batch = None
+            if found is not None:
+                batch = laid_over_each_other(self.rules, members, self._opened(found), self.rules.clock())
+            if found is None or batch is None:
+                for member in members:
+                    member.save_alone()
+                return
+            over, record = batch.over, self.steps.closed(batch.after.record, batch.over.key, batch.over.secret)
+            batch = batch._replace(after=batch.after._replace(record=record))
+            for member in batch.members:
+                member.batch = batch
+            try:
+                await self.store.update(over.key, record, version=over.record.version)
+            except Conflict:
+                for member in batch.members:
+                    member.batch = None
+                refused = start = found
+                await asyncio.sleep(random.uniform(0, min(0.001 * attempts, 0.05)))
+                continue
+            for member in batch.members:
+                member.finish(batch.after)
+            return
 
     async def _contend(self, state: RequestState, case: Case) -> None:
         """Decide on what is stored now, and again as often as another request is first."""
@@ -219,7 +322,7 @@ class StoreCommitter(Committer):
                     case = case._replace(was=known.was, tried=known.tried)
                 step = plan(self.rules, known)
                 try:
-                    await self._carry_out(state, known, step)
+                    await self.steps.carry_out(state, known, step)
                 except Conflict:
                     refused = found
                     if found is not None and not case.tried:
@@ -235,7 +338,7 @@ class StoreCommitter(Committer):
         """Note that an earlier write was done, though it was not answered."""
         state.at, state.tried = known.was, known.tried
         if known.fresh is not None and known.fresh.key == known.was.key:
-            self._give(state)
+            self.steps.give(state)
 
     def _opened(self, stored: Stored) -> Loaded:
         try:
@@ -250,162 +353,3 @@ class StoreCommitter(Committer):
             await self.registry.keep_to_limit(at.user, limit)
             # Another log-in may have ended this session by now.
             state.reply.is_early = state.reply.cookie is GIVE
-
-    # --- single steps ---------------------------------------------------------------------------------------------
-
-    async def _carry_out(self, state: RequestState, case: Case, step: Plan) -> None:
-        """Do it in the store, and note what came of it. Raises Conflict."""
-        match step.step:
-            case Step.SAVE | Step.ROTATE:
-                await self._swap(state, case, step)
-            case Step.RENEW:
-                await self._renew(state, case, step)
-            case Step.BEGIN:
-                await self._begin(state, case, step)
-            case Step.END:
-                await self._end(state, step)
-            case Step.LOSE:
-                state.forget()
-                state.may_begin = False
-                # There is nothing on which the functions of other tasks could run.
-                state.session._intents = state.session._intents._replace(changes=())
-            case Step.NOTHING:
-                if step.over.exists:
-                    self._is_at(state, self._moved(state, step.over, case.was))
-        state.lost = step.is_lost
-        if step.then is not None:
-            state.forget()
-            await self._begin(state, case, step.then)
-        elif step.content is not None and step.step is not Step.BEGIN:
-            state.show({} if step.is_lost else step.content)
-
-    def _prepare(self, state: RequestState, case: Case, step: Plan) -> tuple[Loaded, Coroutine[Any, Any, None]]:
-        """Return the session as it is once the step is done, and the store's operation that does it."""
-        over = step.over
-        if step.step is _SAVE:
-            record, stale = step.record, case.was.stale
-            if self._seals:
-                record = self._closed(record, over.key, over.secret)
-                stale = Stale.CARD if stale is Stale.DATA else stale  # it is sealed anew
-            after = Loaded(
-                over.key, record, over.secret, step.record.data, step.facts, record.user, case.was.session_id, stale
-            )
-            return after, self.store.store.update(over.key, record, version=over.record.version)
-        # An attempt that was not answered may still arrive: under the same ID it is the same session.
-        known = case.tried[-1].after.session_id if case.tried and not case.was.exists else None
-        session_id = new_session_id() if known is None else known
-        key, secret = store_key(session_id), self.envelope.secret_of(session_id) if self._seals else b""
-        record = self._closed(step.record, key, secret)
-        after = Loaded(key, record, secret, step.record.data, step.facts, record.user, session_id)
-        if step.step is _BEGIN:
-            return after, self.store.store.create(key, record)
-        left = step.tombstone
-        assert left is not None
-        left = replace(left, data=left.data + self.envelope.pass_on(over.secret, key, secret), successor=key)
-        return after, self.store.store.rotate(over.key, key, record, left, version=over.record.version)
-
-    def _note(self, state: RequestState, case: Case, step: Plan, after: Loaded) -> None:
-        """Note that a step was done."""
-        was = case.was
-        if step.step is _SAVE:
-            if step.over.key != was.key:
-                after = self._moved(state, after, was)
-            if step.is_lost or step.then is not None:
-                state.forget()
-            elif step.unseen:
-                # The changes went along. What the session holds since the log-in is not for this request to see.
-                encoded = codec.encode(step.content or {}, was.facts)
-                state.at = was._replace(encoded=encoded, session_id=after.session_id)
-            else:
-                state.at = after
-                if step.cookie is GIVE:
-                    self._give(state)
-            return
-        self._is_at(state, after, gives=True)
-        if step.step is _BEGIN:
-            state.may_begin = True
-        if self.reporter.is_heard:
-            is_new = step.step is _BEGIN
-            created, rotated = Created(after.key, after.user), Rotated(step.over.key, after.key, after.user, was.user)
-            self.reporter.report(created if is_new else rotated)
-
-    async def _swap(self, state: RequestState, case: Case, step: Plan) -> None:
-        after, operation = self._prepare(state, case, step)
-        await self._attempt(state, after, self.store.run(operation))
-        self._note(state, case, step, after)
-
-    async def _begin(self, state: RequestState, case: Case, step: Plan) -> None:
-        if case.was.exists:
-            state.forget()
-            if case.fresh is None:
-                state.may_begin = False
-            if case.fresh is not case.was and step.content is not None:
-                state.show(step.content)  # sooner than it is saved: the session that it came from is out of reach
-        drop_token(state.session, step.record.user)
-        await self._swap(state, case, step)
-        await self.registry.purge_when_due()
-
-    async def _renew(self, state: RequestState, case: Case, step: Plan) -> None:
-        over, record = step.over, step.record
-        if record.version != over.record.version:
-            await self.store.update(over.key, record, version=over.record.version)
-        elif not await self.store.touch(over.key, record.expires_at):
-            raise Conflict
-        at = self._moved(state, over._replace(record=record), case.was)
-        self._is_at(state, at, gives=step.cookie is GIVE)
-
-    async def _end(self, state: RequestState, step: Plan) -> None:
-        after = step.over._replace(encoded=codec.EMPTY)
-        await self._attempt(state, after, self.registry.end_at(step.over.stored, "cleared"), ends=True)
-        # Only the request that ended it takes the cookie back: where it has ended already, somebody may have logged in.
-        state.forget()
-        if step.cookie is CLEAR:
-            state.reply.take_back()
-
-    async def _attempt(
-        self, state: RequestState, after: Loaded, swap: Coroutine[Any, Any, None], *, ends: bool = False
-    ) -> None:
-        """Swap. Where the store does not answer, or the request is cut off, remember what was tried."""
-        try:
-            await swap
-        except (Conflict, ConfigurationError):
-            raise
-        except BaseException:
-            self._remember(state, after, ends=ends)
-            raise
-
-    def _remember(self, state: RequestState, after: Loaded, *, ends: bool = False) -> None:
-        draft = state.under_way
-        assert draft is not None
-        state.tried = (*state.tried, Attempt(after, draft.intents, draft.put, draft.mark, ends))
-
-    # --- the session afterwards -----------------------------------------------------------------------------------
-
-    def _closed(self, record: Record, key: str, secret: bytes) -> Record:
-        """Return the record as the store keeps it: its data sealed, where the configuration says so."""
-        if not self._seals:
-            return record
-        return replace(record, data=self.envelope.close(record.data, key, secret))
-
-    def _moved(self, state: RequestState, at: Loaded, was: Loaded) -> Loaded:
-        """Return the session as it is now, with the session ID of `was` if it has not been rotated by another request.
-
-        The response of that other request carries the new cookie, and this one carries none.
-        """
-        if at.key == was.key:
-            return at._replace(session_id=was.session_id)
-        state.reply.withhold()
-        return at._replace(session_id=None)
-
-    def _is_at(self, state: RequestState, at: Loaded, *, gives: bool = False) -> None:
-        """Note where the session is now, and give its card where that is due and possible."""
-        state.at = at
-        if gives:
-            self._give(state)
-
-    def _give(self, state: RequestState) -> None:
-        at = state.at
-        if at.session_id is not None and state.reply.is_open:
-            state.reply.give(self.keyring.sign(at.session_id))
-            if at.stale is not CURRENT:
-                state.at = at._replace(stale=CURRENT)

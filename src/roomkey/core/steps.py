@@ -1,0 +1,202 @@
+"""What is done for each kind of plan: one swap in the store, and what the request then knows of its session."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from roomkey.core.intents import drop_token
+from roomkey.core.loaded import CURRENT, Attempt, Loaded, Stale
+from roomkey.core.plan import Case, Plan, Step
+from roomkey.core.registry import Registry
+from roomkey.core.reply import CLEAR, GIVE
+from roomkey.core.reporting import Reporter
+from roomkey.core.state import RequestState
+from roomkey.errors import ConfigurationError
+from roomkey.events import Created, Rotated
+from roomkey.stores.base import Conflict, Record
+from roomkey.wire import codec
+from roomkey.wire.keys import Keyring, new_session_id, store_key
+
+if TYPE_CHECKING:
+    from roomkey.config import SessionConfig
+
+__all__ = ["Steps"]
+
+_SAVE, _BEGIN = Step.SAVE, Step.BEGIN  # bound once: to look up a member of an enumeration takes longer than a call
+
+
+class Steps:
+    """The steps of one configuration.
+
+    Args:
+        config: the configuration.
+        registry: where the sessions are.
+        reporter: is told what happens.
+    """
+
+    def __init__(self, config: SessionConfig, registry: Registry, reporter: Reporter) -> None:
+        self.registry, self.reporter = registry, reporter
+        self.store, self.envelope = registry.store, registry.envelope
+        self.keyring = Keyring(config.secret_key, purpose="session cookie", name=config.session_cookie)
+        self._seals = config.seal
+
+    async def carry_out(self, state: RequestState, case: Case, step: Plan) -> None:
+        """Do it in the store, and note what came of it. Raises Conflict."""
+        match step.step:
+            case Step.SAVE | Step.ROTATE:
+                await self.swap(state, case, step)
+            case Step.RENEW:
+                await self._renew(state, case, step)
+            case Step.BEGIN:
+                await self._begin(state, case, step)
+            case Step.END:
+                await self._end(state, step)
+            case Step.LOSE:
+                state.forget()
+                state.may_begin = False
+                # There is nothing on which the functions of other tasks could run.
+                state.session._intents = state.session._intents._replace(changes=())
+            case Step.NOTHING:
+                if step.over.exists:
+                    self.is_at(state, self.moved(state, step.over, case.was))
+        state.lost = step.is_lost
+        if step.then is not None:
+            state.forget()
+            await self._begin(state, case, step.then)
+        elif step.content is not None and step.step is not Step.BEGIN:
+            state.show({} if step.is_lost else step.content)
+
+    def prepare(self, state: RequestState, case: Case, step: Plan) -> tuple[Loaded, Coroutine[Any, Any, None]]:
+        """Return the session as it is once the step is done, and the store's operation that does it."""
+        over = step.over
+        if step.step is _SAVE:
+            record, stale = step.record, case.was.stale
+            if self._seals:
+                record = self.closed(record, over.key, over.secret)
+                stale = Stale.CARD if stale is Stale.DATA else stale  # it is sealed anew
+            after = Loaded(
+                over.key, record, over.secret, step.record.data, step.facts, record.user, case.was.session_id, stale
+            )
+            return after, self.store.store.update(over.key, record, version=over.record.version)
+        # An attempt that was not answered may still arrive: under the same ID it is the same session.
+        known = case.tried[-1].after.session_id if case.tried and not case.was.exists else None
+        session_id = new_session_id() if known is None else known
+        key, secret = store_key(session_id), self.envelope.secret_of(session_id) if self._seals else b""
+        record = self.closed(step.record, key, secret)
+        after = Loaded(key, record, secret, step.record.data, step.facts, record.user, session_id)
+        if step.step is _BEGIN:
+            return after, self.store.store.create(key, record)
+        left = step.tombstone
+        assert left is not None
+        left = replace(left, data=left.data + self.envelope.pass_on(over.secret, key, secret), successor=key)
+        return after, self.store.store.rotate(over.key, key, record, left, version=over.record.version)
+
+    def note(self, state: RequestState, case: Case, step: Plan, after: Loaded) -> None:
+        """Note that a step was done."""
+        was = case.was
+        if step.step is _SAVE:
+            if step.over.key != was.key:
+                after = self.moved(state, after, was)
+            if step.is_lost or step.then is not None:
+                state.forget()
+            elif step.unseen:
+                # The changes went along. What the session holds since the log-in is not for this request to see.
+                encoded = codec.encode(step.content or {}, was.facts)
+                state.at = was._replace(encoded=encoded, session_id=after.session_id)
+            else:
+                state.at = after
+                if step.cookie is GIVE:
+                    self.give(state)
+            return
+        self.is_at(state, after, gives=True)
+        if step.step is _BEGIN:
+            state.may_begin = True
+        if self.reporter.is_heard:
+            is_new = step.step is _BEGIN
+            created, rotated = Created(after.key, after.user), Rotated(step.over.key, after.key, after.user, was.user)
+            self.reporter.report(created if is_new else rotated)
+
+    async def swap(self, state: RequestState, case: Case, step: Plan) -> None:
+        after, operation = self.prepare(state, case, step)
+        await self.attempt(state, after, self.store.run(operation))
+        self.note(state, case, step, after)
+
+    async def _begin(self, state: RequestState, case: Case, step: Plan) -> None:
+        if case.was.exists:
+            state.forget()
+            if case.fresh is None:
+                state.may_begin = False
+            if case.fresh is not case.was and step.content is not None:
+                state.show(step.content)  # sooner than it is saved: the session that it came from is out of reach
+        drop_token(state.session, step.record.user)
+        await self.swap(state, case, step)
+        await self.registry.purge_when_due()
+
+    async def _renew(self, state: RequestState, case: Case, step: Plan) -> None:
+        over, record = step.over, step.record
+        if record.version != over.record.version:
+            await self.store.update(over.key, record, version=over.record.version)
+        elif not await self.store.touch(over.key, record.expires_at):
+            raise Conflict
+        at = self.moved(state, over._replace(record=record), case.was)
+        self.is_at(state, at, gives=step.cookie is GIVE)
+
+    async def _end(self, state: RequestState, step: Plan) -> None:
+        after = step.over._replace(encoded=codec.EMPTY)
+        await self.attempt(state, after, self.registry.end_at(step.over.stored, "cleared"), ends=True)
+        # Only the request that ended it takes the cookie back: where it has ended already, somebody may have logged in.
+        state.forget()
+        if step.cookie is CLEAR:
+            state.reply.take_back()
+
+    async def attempt(
+        self, state: RequestState, after: Loaded, swap: Coroutine[Any, Any, None], *, ends: bool = False
+    ) -> None:
+        """Swap. Where the store does not answer, or the request is cut off, remember what was tried."""
+        try:
+            await swap
+        except (Conflict, ConfigurationError):
+            raise
+        except BaseException:
+            self.remember(state, after, ends=ends)
+            raise
+
+    def remember(self, state: RequestState, after: Loaded, *, ends: bool = False, mark: bytes | None = None) -> None:
+        """Remember a swap that was not answered. `mark`: what it was named by; None: by the draft's own."""
+        draft = state.under_way
+        assert draft is not None
+        name = draft.mark if mark is None else mark
+        state.tried = (*state.tried, Attempt(after, draft.intents, draft.put, name, ends))
+
+    # --- the session afterwards -----------------------------------------------------------------------------------
+
+    def closed(self, record: Record, key: str, secret: bytes) -> Record:
+        """Return the record as the store keeps it: its data sealed, where the configuration says so."""
+        if not self._seals:
+            return record
+        return replace(record, data=self.envelope.close(record.data, key, secret))
+
+    def moved(self, state: RequestState, at: Loaded, was: Loaded) -> Loaded:
+        """Return the session as it is now, with the session ID of `was` if it has not been rotated by another request.
+
+        The response of that other request carries the new cookie, and this one carries none.
+        """
+        if at.key == was.key:
+            return at._replace(session_id=was.session_id)
+        state.reply.withhold()
+        return at._replace(session_id=None)
+
+    def is_at(self, state: RequestState, at: Loaded, *, gives: bool = False) -> None:
+        """Note where the session is now, and give its card where that is due and possible."""
+        state.at = at
+        if gives:
+            self.give(state)
+
+    def give(self, state: RequestState) -> None:
+        at = state.at
+        if at.session_id is not None and state.reply.is_open:
+            state.reply.give(self.keyring.sign(at.session_id))
+            if at.stale is not CURRENT:
+                state.at = at._replace(stale=CURRENT)
