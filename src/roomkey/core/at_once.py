@@ -17,7 +17,7 @@ from roomkey.core.swaps import StoreCommitter
 from roomkey.core.transaction import Transaction
 from roomkey.errors import ConfigurationError, SessionDataError
 from roomkey.events import Created
-from roomkey.stores.base import Conflict
+from roomkey.stores.base import Conflict, Record
 from roomkey.wire import codec
 from roomkey.wire.codec import NO_FACTS
 from roomkey.wire.cookies import CookieWriter, Headers, protect_from_caches, vary_on_cookie
@@ -69,6 +69,9 @@ class AtOnce:
         key, old, secret, before, owner, session_id, stale = (*at[:4], *at[5:]) if type(at) is Loaded else at
         if not (rules.user_of(content) == owner == old.user) or rules.clock() >= session._fresh_until:
             return False
+        present = self._guard.load_now(key)
+        if type(present) is Record and present.version != old.version:
+            raise Conflict  # known before anything is encoded
         encoded = codec.encode_like(content, before)
         if encoded != before:
             record = saved_record(rules, old, content, encoded, old.expires_at)

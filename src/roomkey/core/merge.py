@@ -100,6 +100,8 @@ def doubt(base: dict[str, Any], tried: list[dict[str, Any]], mine: dict[str, Any
         tried: what was to be saved since, and may have been.
         mine: what is to be saved now.
     """
+    if not tried:
+        return base
     doubtful = {
         key
         for content in tried

@@ -67,6 +67,7 @@ class Case(NamedTuple):
     may_begin: bool = True  # whether a session may begin that nobody is logged into
     client: Client = (None, None)
     tried: tuple[Attempt, ...] = ()  # writes that may have been done, or not
+    theirs: dict[str, Any] | None = None  # what `fresh` holds, for one call of `plan`; None: it is decoded there
 
     @property
     def ends(self) -> bool:
@@ -293,7 +294,7 @@ def _laid_over(rules: Rules, case: Case, fresh: Loaded) -> Plan:
 def _merged(case: Case, fresh: Loaded, *, changes_user: bool, passed_on: bool) -> dict[str, Any]:
     """Return what the request did, over what others saved meanwhile."""
     was, draft = case.was, case.draft
-    theirs = codec.decode(fresh.encoded)
+    theirs = codec.decode(fresh.encoded) if case.theirs is None else case.theirs
     if changes_user and was.user is not None:  # what was written under the user before stays behind
         for change in draft.intents.changes:
             if change.key == FLASHES:

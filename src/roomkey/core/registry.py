@@ -6,7 +6,7 @@ import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from roomkey.core.loaded import Loaded, Stored
 from roomkey.core.rules import Rules
@@ -115,10 +115,14 @@ class Registry:
 
     def opened(self, stored: Stored) -> Loaded:
         """Return the session in `stored`. Raises DamagedData where it cannot be read."""
+        return self.opened_with_data(stored)[0]
+
+    def opened_with_data(self, stored: Stored) -> tuple[Loaded, dict[str, Any]]:
+        """As `opened`, with what the session holds."""
         key, record, secret = stored
         encoded = self.envelope.open(record.data, key, secret)
-        user = self.rules.user_of(codec.decode(encoded))
-        return Loaded(key, record, secret, encoded, codec.facts_in(encoded), user)
+        data = codec.decode(encoded)
+        return Loaded(key, record, secret, encoded, codec.facts_in(encoded), self.rules.user_of(data)), data
 
     async def wait_for_progress(self, refused: Stored, found: Stored, refusals: int) -> int:
         """Wait a moment where a swap was refused and nothing newer is found: what was read may come from a replica.

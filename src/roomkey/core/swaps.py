@@ -134,8 +134,8 @@ class StoreCommitter(Committer):
                 return False
             if self.rules.clocks.is_over(case.now, record) or not is_for(self.rules, case, record.user):
                 return False
-            fresh = self.registry.opened(Stored(case.was.key, record, case.was.secret))
-            case = case._replace(fresh=fresh)
+            fresh, theirs = self.registry.opened_with_data(Stored(case.was.key, record, case.was.secret))
+            case = case._replace(fresh=fresh, theirs=theirs)
             step = plan(self.rules, case)
             if step.step is not _SAVE or step.unseen or step.is_lost or step.then is not None:
                 return False
