@@ -24,8 +24,8 @@ __all__ = [
 FOREIGN = "a key holds something that is not a session; it was left alone (do two apps share a prefix?)"
 READ_ONLY = "the Redis server is a read-only replica: put the primary's address into the URL"
 FORBIDDEN = (
-    "the Redis user may not do what sessions need: give it GET, MGET, SET, SETRANGE, DEL, EXISTS, PEXPIRE, ZADD, "
-    "ZREM, ZRANGE, ZREMRANGEBYSCORE, EVAL and EVALSHA on the keys that begin with the prefix"
+    "the Redis user may not do what sessions need: give it GET, MGET, SET, SETRANGE, DEL, EXISTS, PTTL, PEXPIRE, "
+    "ZADD, ZREM, ZRANGE, ZREMRANGEBYSCORE, EVAL and EVALSHA on the keys that begin with the prefix"
 )
 NO_DATABASE = "the Redis server has no database of that number: correct it in the URL"
 _UNREACHABLE = "the Redis server cannot be reached"

@@ -6,7 +6,7 @@ import struct
 
 from roomkey.stores.base import Record
 
-__all__ = ["GENERATION_SIZE", "MOMENT", "NotARecord", "decode", "encode"]
+__all__ = ["GENERATION_SIZE", "MOMENT", "NotARecord", "decode", "encode", "live_marks"]
 
 # generation (16 bytes, put in front by the scripts) | mark, tombstone?, version, created_at, expires_at, serve_until,
 # sizes of user, successor, ip, user_agent and data | these five. Scripts read version, expiry and user in place.
@@ -33,6 +33,11 @@ def encode(record: Record) -> bytes:
         len(record.data),
     )
     return b"".join((head, *(text for text in raw if text is not None), record.data))
+
+
+def live_marks(version: int) -> bytes:
+    """Return how a record of that version begins that is no tombstone."""
+    return _MARK + b"-" + version.to_bytes(8, "big")
 
 
 class NotARecord(Exception):

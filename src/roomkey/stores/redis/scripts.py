@@ -18,9 +18,32 @@ __all__ = [
     "update_script",
 ]
 
-# KEYS[1] is the record and KEYS[2] the epoch; ARGV[1] is the time. They answer 1: done, 0: refused, -1: there is
-# something else under the key. What may raise (a key of another type, no memory) comes before the first change, and
-# the index before the record: a script that fails has changed nothing.
+# KEYS[1] is the record and KEYS[2] the epoch; ARGV[1] is the time. The answers are 1: done, 0: not done because of what
+# is there, -1: there is something else under the key. A script that fails has changed nothing: what may fail (a key of
+# another type, no memory) comes before the first change, or the change is undone.
+#
+# A script has two parts. The first one has the usual case, written out, and takes what can be worked out beforehand as
+# arguments: the definitions of the second part alone cost more than the commands of the first. The first part changes
+# nothing unless it is the usual case.
+
+
+def _list_usual(*, added: str, index: str, lives: str, expires: str, member: str) -> str:
+    """Return what lists a session that was just put under the key `added`.
+
+    An index is kept as long as the longest session that was in it. Expired members are removed when it is read, and by
+    one session in sixteen that are added: a user who only logs in must not fill it for ever.
+    """
+    return f"""
+    local listed = redis.pcall('ZADD', {index}, {expires}, {member})
+    if type(listed) == 'table' then
+      redis.call('DEL', {added})
+      return listed
+    end
+    if redis.call('PTTL', {index}) < tonumber({lives}) then redis.call('PEXPIRE', {index}, {lives}) end
+    if string.byte({member}, -1) == 48 then redis.call('ZREMRANGEBYSCORE', {index}, '-inf', ARGV[1] - 60) end
+"""
+
+
 _PRELUDE = """
 local now = tonumber(ARGV[1])
 local epoch = redis.call('GET', KEYS[2])
@@ -61,8 +84,20 @@ local function list(user, key, expires)
   local index = prefix .. 'u:' .. user
   redis.call('ZADD', index, expires, member(key))
   redis.call('ZREMRANGEBYSCORE', index, '-inf', now - 60)
-  local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')
-  if last[2] then redis.call('PEXPIRE', index, forget_in(tonumber(last[2]))) end
+  local lives = forget_in(expires)
+  if redis.call('PTTL', index) < tonumber(lives) then redis.call('PEXPIRE', index, lives) end
+end
+"""
+
+# A new session. ARGV: time, record, a generation, how long it lives (empty: it has expired already), and for the index
+# KEYS[3] its expiry and its name there.
+_USUAL_CREATE = f"""
+local epoch = redis.call('GET', KEYS[2])
+if epoch and #epoch == 16 and ARGV[4] ~= '' and redis.call('SET', KEYS[1], epoch .. ARGV[2], 'PX', ARGV[4], 'NX') then
+  if KEYS[3] then
+    {_list_usual(added="KEYS[1]", index="KEYS[3]", lives="ARGV[4]", expires="ARGV[5]", member="ARGV[6]")}
+  end
+  return 1
 end
 """
 
@@ -88,14 +123,28 @@ return 1
 _IS_AT_VERSION = """
 local old, foreign = read(KEYS[1])
 if foreign then return -1 end
-if not old or string.sub(old, 21, 21) == 'T' or string.sub(old, 22, 29) ~= ARGV[2] then return 0 end
+if not old or string.sub(old, 17, 29) ~= ARGV[2] then return 0 end
 local before = string.sub(old, 17)
 local was = owner(before)
 """
 
-# The usual update changes neither user nor expiry. It comes first: the index and the time to live stay as they are, and
-# none of the functions has to be made, which takes most of a script's time.
+# An update that changes neither user nor expiry: the index and the time to live stay as they are. ARGV: time, the marks
+# of the version that is expected, record.
 _USUAL_UPDATE = """
+local found = redis.call('MGET', KEYS[1], KEYS[2])
+local old, body = found[1], ARGV[3]
+if old and #old >= 73 and string.sub(old, 1, 16) == found[2] and string.sub(old, 17, 29) == ARGV[2]
+    and string.sub(old, 38, 45) == string.sub(body, 22, 29) and string.sub(old, 54, 57) == string.sub(body, 38, 41)
+    and struct.unpack('>d', old, 38) > tonumber(ARGV[1]) then
+  local size = struct.unpack('>I4', old, 54)
+  if size == 4294967295 or string.sub(old, 74, 73 + size) == string.sub(body, 58, 57 + size) then
+    redis.call('SET', KEYS[1], found[2] .. body, 'KEEPTTL')
+    return 1
+  end
+end
+"""
+
+_UPDATE = """
 local found = redis.call('MGET', KEYS[1], KEYS[2])
 local old, body = found[1], ARGV[3]
 if old and #old >= 73 and string.sub(old, 1, 16) == found[2] and string.sub(old, 17, 21) == 'RKR1-'
@@ -121,6 +170,29 @@ if user and (user ~= was or expires ~= expiry(before)) then list(user, KEYS[1], 
 if was and was ~= user then unlist(was, KEYS[1]) end
 put(KEYS[1], body)
 return 1
+"""
+
+# A rotation of a user's session, or one that is a log-in. ARGV: time, the marks of the version that is expected, the
+# record, the tombstone, how long each of the two lives (empty: it has expired already), and for the index KEYS[4] the
+# record's expiry, its new and its old name there.
+_USUAL_ROTATE = f"""
+local found = redis.call('MGET', KEYS[1], KEYS[2])
+local old, epoch, body = found[1], found[2], ARGV[3]
+if old and #old >= 73 and string.sub(old, 1, 16) == epoch and string.sub(old, 17, 29) == ARGV[2]
+    and struct.unpack('>d', old, 38) > tonumber(ARGV[1]) and ARGV[5] ~= '' and ARGV[6] ~= '' then
+  local size = struct.unpack('>I4', old, 54)
+  local was_listed = size ~= 4294967295
+  if (not was_listed or (string.sub(old, 54, 57) == string.sub(body, 38, 41)
+      and string.sub(old, 74, 73 + size) == string.sub(body, 58, 57 + size)))
+      and redis.call('SET', KEYS[3], epoch .. body, 'PX', ARGV[5], 'NX') then
+    if KEYS[4] then
+      {_list_usual(added="KEYS[3]", index="KEYS[4]", lives="ARGV[5]", expires="ARGV[7]", member="ARGV[8]")}
+      if was_listed then redis.call('ZREM', KEYS[4], ARGV[9]) end
+    end
+    redis.call('SET', KEYS[1], epoch .. ARGV[4], 'PX', ARGV[6])
+    return 1
+  end
+end
 """
 
 _ROTATE = """
@@ -167,16 +239,16 @@ return redis.call('ZRANGE', KEYS[1], 0, -1)
 
 
 class Script:
-    """A Lua script and the name that the server knows it by once it has seen it."""
+    """A Lua script, and how it is called by the name that the server knows it by once it has seen it."""
 
     def __init__(self, source: str) -> None:
         self.source = source.encode()
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
 
 
-create_script = Script(_PRELUDE + _CREATE)
+create_script = Script(_USUAL_CREATE + _PRELUDE + _CREATE)
 update_script = Script(_USUAL_UPDATE + _PRELUDE + _IS_AT_VERSION + _UPDATE)
-rotate_script = Script(_PRELUDE + _IS_AT_VERSION + _ROTATE)
+rotate_script = Script(_USUAL_ROTATE + _PRELUDE + _IS_AT_VERSION + _ROTATE)
 touch_script = Script(_PRELUDE + _TOUCH)
 delete_script = Script(_PRELUDE + _DELETE)
 list_script = Script(_LIST)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import secrets
 import time
@@ -30,7 +31,7 @@ from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.stores.loops import LoopRegistry
 from roomkey.stores.redis.errors import FOREIGN, READ_ONLY, is_permanent
 from roomkey.stores.redis.link import Link
-from roomkey.stores.redis.records import GENERATION_SIZE, MOMENT, NotARecord, decode, encode
+from roomkey.stores.redis.records import GENERATION_SIZE, MOMENT, NotARecord, decode, encode, live_marks
 from roomkey.stores.redis.scripts import (
     Command,
     Script,
@@ -47,6 +48,8 @@ from roomkey.stores.sharing import LANES
 __all__ = ["RedisStore"]
 
 _log = logging.getLogger("roomkey")
+
+_LONGEST = 253402300800.0  # seconds that the server can keep a key
 
 
 class RedisStore:
@@ -115,7 +118,7 @@ class RedisStore:
         """
         # The script that changes nothing here shows that this user may call scripts on our keys. The other two may be
         # refused, as they are at hosted servers.
-        probe = self._call(touch_script, [""], MOMENT.pack(0.0))
+        probe = self._call(touch_script, [""], (), self._clock(), MOMENT.pack(0.0))
         try:
             await self._link().writes.ask(probe)
         except StoreUnavailable as error:
@@ -135,25 +138,33 @@ class RedisStore:
 
     async def create(self, key: str, record: Record) -> None:
         """Put a new record under `key`. Raises `Conflict` when a live one is there."""
-        # The last argument: the generation, should this be the first session of all or after a wipe.
-        await self._swap(create_script, [key], encode(record), secrets.token_bytes(GENERATION_SIZE))
+        now, index = self._clock(), self._index(record)
+        # The generation is for the first session of all, and for the first one after a wipe.
+        args: tuple[bytes, ...] = (encode(record), secrets.token_bytes(GENERATION_SIZE), _lives(record, now))
+        if index:
+            args += (_moment(record.expires_at), key.encode())
+        await self._swap(create_script, [key], index, now, *args)
 
     async def update(self, key: str, record: Record, *, version: int) -> None:
         """Replace the live record under `key`. Raises `Conflict` when it is gone, moved on, or has another version."""
-        await self._swap(update_script, [key], version.to_bytes(8, "big"), encode(record))
+        await self._swap(update_script, [key], (), self._clock(), live_marks(version), encode(record))
 
     async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
         """Put `record` under `new_key` and `tombstone` under `key`. Raises `Conflict` and then changes nothing."""
-        body, left_behind = encode(record), encode(tombstone)
-        await self._swap(rotate_script, [key, new_key], version.to_bytes(8, "big"), body, left_behind)
+        now, index = self._clock(), self._index(record)
+        args: tuple[bytes, ...] = (live_marks(version), encode(record), encode(tombstone))
+        args += (_lives(record, now), _lives(tombstone, now))
+        if index:
+            args += (_moment(record.expires_at), new_key.encode(), key.encode())
+        await self._swap(rotate_script, [key, new_key], index, now, *args)
 
     async def touch(self, key: str, expires_at: float) -> bool:
         """Let the live record under `key` expire later; return whether there is one that is no tombstone."""
-        return bool(await self._run(touch_script, [key], MOMENT.pack(expires_at)))
+        return bool(await self._run(touch_script, [key], (), self._clock(), MOMENT.pack(expires_at)))
 
     async def delete(self, key: str) -> None:
         """Remove whatever is under `key`."""
-        await self._run(delete_script, [key])
+        await self._run(delete_script, [key], (), self._clock())
 
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         """Return key and record of every live session of `user`."""
@@ -161,7 +172,7 @@ class RedisStore:
         seen: set[str] = set()
         moved = True
         while moved:
-            command = Command((self._users + user.encode(), self._now()), list_script, keys=1)
+            command = Command((self._users + user.encode(), _moment(self._clock())), list_script, keys=1)
             keys = [key for raw in await self._link().writes.ask(command) if (key := raw.decode()) not in seen]
             seen.update(keys)
             # Each is one more of the loads that share round trips. What cannot be read is nobody's session, and must
@@ -192,22 +203,25 @@ class RedisStore:
             raise Unreadable(FOREIGN) from error
         return record if value[:GENERATION_SIZE] == epoch and record.expires_at > self._clock() else None
 
-    async def _swap(self, script: Script, keys: list[str], *args: bytes) -> None:
-        if not await self._run(script, keys, *args):
+    async def _swap(self, script: Script, keys: list[str], index: tuple[bytes, ...], now: float, *args: bytes) -> None:
+        if not await self._run(script, keys, index, now, *args):
             raise Conflict
 
-    async def _run(self, script: Script, keys: list[str], *args: bytes) -> int:
-        answer: int = await self._link().writes.ask(self._call(script, keys, *args))
+    async def _run(self, script: Script, keys: list[str], index: tuple[bytes, ...], now: float, *args: bytes) -> int:
+        answer: int = await self._link().writes.ask(self._call(script, keys, index, now, *args))
         if answer < 0:
             raise StoreUnavailable(FOREIGN)
         return answer
 
-    def _call(self, script: Script, keys: list[str], *args: bytes) -> Command:
+    def _call(self, script: Script, keys: list[str], index: tuple[bytes, ...], now: float, *args: bytes) -> Command:
         first, *others = [self._records + key.encode() for key in keys]
-        return Command((first, self._epoch, *others, self._now(), *args), script, keys=len(keys) + 1)
+        return Command(
+            (first, self._epoch, *others, *index, _moment(now), *args), script, keys=len(keys) + 1 + len(index)
+        )
 
-    def _now(self) -> bytes:
-        return repr(float(self._clock())).encode()
+    def _index(self, record: Record) -> tuple[bytes, ...]:
+        """Return the key of the index in which the record is listed. Empty: it is nobody's."""
+        return () if record.user is None else (self._users + record.user.encode(),)
 
     def _link(self) -> Link:
         return self._links.get(asyncio.get_running_loop()) or self._loops.enter()
@@ -248,6 +262,20 @@ class RedisStore:
         if message not in self._warned:
             self._warned.add(message)
             _log.warning("session store %s: %s", self._target.shown, message)
+
+
+def _moment(moment: float) -> bytes:
+    return repr(float(moment)).encode()
+
+
+def _lives(record: Record, now: float) -> bytes:
+    """Return for how many milliseconds the server keeps a record, a minute longer than it lives. Empty: it has expired.
+
+    Not until when: the server's clock may go differently from ours.
+    """
+    if record.expires_at <= now:
+        return b""
+    return b"%d" % math.ceil((min(record.expires_at - now, _LONGEST) + 60) * 1000)
 
 
 def _info(answer: Any) -> dict[str, str]:
