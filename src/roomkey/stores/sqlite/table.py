@@ -6,6 +6,7 @@ import sqlite3
 from typing import Any
 
 from roomkey.stores.base import Conflict, Record
+from roomkey.stores.rows import record_from
 
 __all__ = ["CREATE", "create", "delete", "load", "nothing", "of_user", "purge", "rotate", "touch", "update", "wipe"]
 
@@ -99,7 +100,7 @@ def nothing(connection: sqlite3.Connection, now: float) -> None:
 
 def load(connection: sqlite3.Connection | sqlite3.Cursor, now: float, key: str) -> Record | None:
     row = connection.execute(_LOAD, (key, now)).fetchone()
-    return None if row is None else Record(*row)
+    return None if row is None else record_from(row)
 
 
 def create(connection: sqlite3.Connection, now: float, key: str, record: Record) -> None:
@@ -161,7 +162,7 @@ def wipe(connection: sqlite3.Connection, now: float) -> None:
 
 
 def of_user(connection: sqlite3.Connection, now: float, user: str) -> list[tuple[str, Record]]:
-    return [(row[0], Record(*row[1:])) for row in connection.execute(_OF_USER, (user, now))]
+    return [(row[0], record_from(row[1:])) for row in connection.execute(_OF_USER, (user, now))]
 
 
 def _row(record: Record) -> tuple[Any, ...]:

@@ -1,0 +1,49 @@
+"""From a row of a table to a record, as fast as it goes: every request that loads a session waits for it.
+
+`Record(*row)` takes 0.7 µs, nearly all of it to go round its own `__setattr__`, which forbids assignments. Here the
+fields are assigned to an object of the same layout that allows them, and then it becomes a `Record`: 0.2 µs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from roomkey.stores.base import Record
+
+__all__ = ["record_from"]
+
+
+class _Open:
+    """A record that is being made. It has the same slots, in the same order, or Python would refuse the change."""
+
+    __slots__ = tuple(field.name for field in fields(Record))
+
+    def __init__(
+        self,
+        data: bytes,
+        version: int,
+        created_at: float,
+        expires_at: float,
+        user: str | None,
+        successor: str | None,
+        serve_until: float,
+        ip: str | None,
+        user_agent: str | None,
+    ) -> None:
+        self.data = data
+        self.version = version
+        self.created_at = created_at
+        self.expires_at = expires_at
+        self.user = user
+        self.successor = successor
+        self.serve_until = serve_until
+        self.ip = ip
+        self.user_agent = user_agent
+
+
+def record_from(row: tuple[Any, ...]) -> Record:
+    """Return the record whose fields are in `row`, in their order."""
+    record: Any = _Open(*row)
+    record.__class__ = Record
+    return record  # type: ignore[no-any-return]
