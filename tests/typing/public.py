@@ -169,7 +169,11 @@ def stores() -> None:
     own: Store = OwnStore()
     SessionConfig(secret_key="k", store=OwnStore())
     SessionConfig(secret_key="k", store=NoStore())  # type: ignore[arg-type]
-    memory, sqlite, redis = MemoryStore(), SQLiteStore("sessions.sqlite3"), RedisStore("redis://host", prefix="{app}:")
+    memory, sqlite, redis = (
+        MemoryStore(),
+        SQLiteStore("sessions.sqlite3", writes_in_thread=True),
+        RedisStore("redis://host", prefix="{app}:"),
+    )
     postgres = PostgresStore("postgresql://host/app", table="cards", max_connections=5)
     other = SQLAlchemyStore("mysql+asyncmy://host/app", table="cards")
     built_in: list[Store] = [memory, sqlite, redis, postgres, other, Migrating(redis, "memory://")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-__all__ = ["BAD_VALUE", "advice", "is_lock", "is_permanent", "is_space"]
+__all__ = ["BAD_VALUE", "advice", "is_full", "is_lock", "is_permanent", "is_space"]
 
 # What SQLite says of a value that it cannot keep (a NaN, a set): the caller's fault, and the file is fine.
 BAD_VALUE = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
@@ -47,6 +47,11 @@ def is_permanent(error: sqlite3.Error) -> bool:
 
 def is_lock(error: Exception) -> bool:
     return isinstance(error, sqlite3.Error) and _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def is_full(error: Exception) -> bool:
+    """Whether there was no room. Nothing was written."""
+    return isinstance(error, sqlite3.Error) and _primary_code(error) == sqlite3.SQLITE_FULL
 
 
 def is_space(error: Exception) -> bool:

@@ -13,11 +13,20 @@ from typing import Any
 from roomkey.errors import ConfigurationError
 from roomkey.stores.sqlite.table import CREATE
 
-__all__ = ["close_connection", "forget_locks", "identity", "make_file", "open_connection", "prepare"]
+__all__ = [
+    "close_connection",
+    "forget_locks",
+    "make_file",
+    "open_connection",
+    "prepare",
+    "prepare_in_loop",
+    "same_file",
+    "write_nothing",
+]
 
 _APPLICATION_ID = 0x526F6F6D  # "Room" in the file's header, where `file` and we recognise it
 _SCHEMA = 1  # PRAGMA user_version; counts up when the table changes
-_LOG_LIMIT = 4 * 1024 * 1024  # bytes of write-ahead log that stay when all of it was moved into the file
+_LOG_LIMIT = 8 * 1024 * 1024  # bytes of write-ahead log that stay when all of it was moved into the file
 
 _making = threading.Lock()  # held while a file is made
 
@@ -94,8 +103,7 @@ def prepare(connection: sqlite3.Connection, path: Path, synchronous: str) -> Non
             f"SQLite file {str(path)!r} is where write-ahead logging does not work (a network file system?): "
             "put it on a local disk"
         )
-    pragma(f"synchronous = {synchronous}")
-    pragma(f"journal_size_limit = {_LOG_LIMIT}")
+    _set_log(connection, synchronous)
     # Asked again: another process may have been faster.
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -107,18 +115,36 @@ def prepare(connection: sqlite3.Connection, path: Path, synchronous: str) -> Non
             connection.execute("COMMIT")
         else:
             # Find out now whether this process may write the file. It is rolled back: nothing is written.
-            pragma(f"application_id = {_APPLICATION_ID}")
+            write_nothing(connection)
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
 
 
-def identity(path: Path) -> tuple[int, int] | None:
+def prepare_in_loop(connection: sqlite3.Connection, synchronous: str) -> None:
+    """Set up the connection that the event loops use, in a file that is prepared."""
+    connection.execute("PRAGMA trusted_schema = OFF")
+    _set_log(connection, synchronous)
+
+
+def _set_log(connection: sqlite3.Connection, synchronous: str) -> None:
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    connection.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT}").fetchall()
+    connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()  # not in a write: `log.py` moves it
+
+
+def write_nothing(connection: sqlite3.Connection) -> None:
+    """Write what the file's header holds already."""
+    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+
+
+def same_file(path: Path, file: os.stat_result | None) -> bool:
+    """Whether `path` still leads to `file`. One that was deleted or replaced would swallow what is written to it."""
     try:
         found = os.stat(path)
     except OSError:
-        return None
-    return found.st_dev, found.st_ino
+        return False
+    return file is not None and found.st_ino == file.st_ino and found.st_dev == file.st_dev
 
 
 def open_connection(path: Path, *, timeout: float) -> sqlite3.Connection:

@@ -1,16 +1,13 @@
 """The store in an SQLite file: for one machine with one or several worker processes, with nothing to install.
 
-One thread of the store's own does all that may take long: it takes every operation that waits and runs the writes in
-one transaction, so that under load many requests share a commit, and a lone request waits for nobody. Only `load`, one
-row by its key, is read right in the event loop, from a second connection that never waits for a lock; whenever that
-does not work, the thread does it again.
+Two connections do the work. One belongs to the event loop: it loads, and does a write that nobody is in the way of
+(`in_loop`). The other belongs to a thread of the store's own (`worker`). The thread does everything that may take long
+or has to wait, runs the writes that wait in one transaction, and moves the write-ahead log into the file (`log`).
 
-Why `load` is in the event loop: the thread has to win the interpreter's lock several times per read from a loop that is
-busy. Measured with requests of 300 µs of computing each, one in five of which writes, in the loop and in the thread:
-a lone read 12 and 117 µs; at 1,500 requests a second a read's median 0.03 and 0.45 ms and its 99.9th percentile 0.35
-and 10 to 14 ms, the whole request's p99 2 and 3 to 11 ms; at most 2,750 and 2,200 requests a second. (Python 3.11,
-SQLite 3.40, 2 cores, 20,000 sessions of 300 bytes.) The price: where the file is larger than the free memory, a read
-may have to wait for the disk, and every request of the process with it. Use a server's store then.
+Why not everything is done in the thread: it has to win the interpreter's lock several times for each operation from a
+loop that is busy. A lone write takes 15 µs in the loop and 50 to 200 in the thread, a load 5 and over 100.
+(`python -m benchmarks.sqlite` measures it.) The price: where the disk is slow, or the file larger than the free memory,
+an operation may wait for the disk, and every request of the process with it.
 
 Durability: an operation returns once its commit is in the write-ahead log. A killed process loses nothing that was
 acknowledged; a power cut may lose the last moments, never the file's order. `synchronous="FULL"` keeps them too.
@@ -22,7 +19,6 @@ would take the parent's locks for its own. So connections are closed before `os.
 from __future__ import annotations
 
 import os
-import sqlite3
 import threading
 import time
 import weakref
@@ -34,10 +30,12 @@ from roomkey.errors import ConfigurationError
 from roomkey.stores.base import Record
 from roomkey.stores.sqlite import table
 from roomkey.stores.sqlite.file import forget_locks
-from roomkey.stores.sqlite.worker import Job, Kind, Work, Worker, running
+from roomkey.stores.sqlite.in_loop import NEXT_TICK, THREAD, Work, next_tick
+from roomkey.stores.sqlite.worker import Job, Kind, Worker, running
 
 __all__ = ["SQLiteStore"]
 
+_PAGE = 4096  # bytes
 _MOST_STEPS = 50  # of one purge, each over a few hundred records: bounds the time that one call takes
 
 
@@ -53,6 +51,11 @@ class SQLiteStore:
         clock: returns Unix time in seconds; default `time.time`. Also called in the store's thread.
         synchronous: "NORMAL" (default): what was acknowledged outlives a killed process, but a power cut may lose the
             last moments. "FULL": it outlives a power cut too, at the price of a disk flush per commit.
+        writes_in_thread: whether all writes are done in the store's thread. Default False: a write that nobody is in
+            the way of is done in the event loop, which is three to ten times as fast. One such write may hold the
+            event loop up for as long as the disk does, and `store_timeout` cannot cut it off. After a slow write all
+            go to the thread for fifty times as long as it took. Choose True where a disk may stall for longer than
+            your requests may. With `synchronous="FULL"` it makes no difference: every write is done in the thread.
 
     Raises:
         ConfigurationError: `path` names no file (":memory:", ""), or `synchronous` is neither of the two.
@@ -64,6 +67,7 @@ class SQLiteStore:
         *,
         clock: Callable[[], float] = time.time,
         synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
+        writes_in_thread: bool = False,
     ) -> None:
         name = os.fspath(path)
         if not isinstance(name, str) or not name or name == ":memory:" or name.startswith("file:"):
@@ -76,6 +80,7 @@ class SQLiteStore:
         self._path = Path(os.path.abspath(name))
         self._clock = clock
         self._synchronous = synchronous
+        self._writes_in_thread = writes_in_thread
         self._worker: Worker | None = None  # None: not used yet, or closed, or this is a fork's child
         self._lock = threading.Lock()  # held to hand a job to the worker: none may follow the one that closes it
         with _forking:
@@ -109,35 +114,33 @@ class SQLiteStore:
         """Return the live record under `key`, or None."""
         worker = self._worker
         if worker is not None:
-            with worker.reading:
-                if worker.reader is not None:
-                    try:
-                        return table.load(worker.reader, self._clock(), key)
-                    except sqlite3.Error:
-                        pass  # a lock, or a fault: the thread waits, opens the file anew, or says what is wrong
+            found = worker.in_loop.load(key)
+            if found is not THREAD:
+                return found
         record: Record | None = await self._ask(Kind.READ, table.load, key)
         return record
 
     async def create(self, key: str, record: Record) -> None:
         """Put a new record under `key`. Raises `Conflict` when a live one is there."""
-        await self._ask(Kind.WRITE, table.create, key, record)
+        await self._write(4 + len(record.data) // _PAGE, table.create, key, record)
 
     async def update(self, key: str, record: Record, *, version: int) -> None:
         """Replace the live record under `key`. Raises `Conflict` when it is gone, moved on, or has another version."""
-        await self._ask(Kind.WRITE, table.update, key, record, version)
+        await self._write(1 + len(record.data) // _PAGE, table.update, key, record, version)
 
     async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
         """Put `record` under `new_key` and `tombstone` under `key`. Raises `Conflict` and then changes nothing."""
-        await self._ask(Kind.WRITE, table.rotate, key, new_key, record, tombstone, version)
+        pages = 8 + (len(record.data) + len(tombstone.data)) // _PAGE
+        await self._write(pages, table.rotate, key, new_key, record, tombstone, version)
 
     async def touch(self, key: str, expires_at: float) -> bool:
         """Let the live record under `key` expire later; return whether there is one that is no tombstone."""
-        there: bool = await self._ask(Kind.WRITE, table.touch, key, expires_at)
+        there: bool = await self._write(1, table.touch, key, expires_at)
         return there
 
     async def delete(self, key: str) -> None:
         """Remove whatever is under `key`."""
-        await self._ask(Kind.WRITE, table.delete, key)
+        await self._write(4, table.delete, key)
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records; return how many went. Then give free pages back to the disk."""
@@ -158,12 +161,31 @@ class SQLiteStore:
         """End every session: all of them are put aside at once, and `purge` takes them away."""
         await self._ask(Kind.WRITE, table.wipe)
 
-    async def _ask(self, kind: Kind, work: Work, *args: Any) -> Any:
-        job = Job(kind, work, args)
+    async def _write(self, pages: int, work: Work, *args: Any) -> Any:
+        """Do what is one statement: in the event loop if nobody is in the way, otherwise in the thread.
+
+        Args:
+            pages: of the file that it changes, about.
+            work: does it.
+            args: `work`'s.
+        """
+        worker = self._worker
+        if worker is not None:
+            answer = worker.in_loop.write(pages, work, args)
+            if answer is NEXT_TICK:
+                await next_tick()
+                answer = worker.in_loop.write(pages, work, args, again=True)
+            if answer is not THREAD:
+                return answer
+        return await self._ask(Kind.WRITE, work, *args, pages=pages)
+
+    async def _ask(self, kind: Kind, work: Work, *args: Any, pages: int = 1) -> Any:
+        job = Job(kind, work, args, pages)
         with self._lock:
             if self._worker is None:
-                self._worker = Worker(self._path, self._clock, self._synchronous)
-            self._worker.jobs.put(job)
+                in_loop = not self._writes_in_thread and self._synchronous != "FULL"
+                self._worker = Worker(self._path, self._clock, self._synchronous, writes_in_loop=in_loop)
+            self._worker.put(job)
         return await job.future
 
     def __del__(self) -> None:

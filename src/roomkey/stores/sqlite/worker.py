@@ -1,8 +1,12 @@
-"""The store's thread: it takes every operation that waits, and runs the writes in one transaction."""
+"""The store's thread: it takes every operation that waits, and runs the writes in one transaction.
+
+What the event loops do themselves is in `in_loop`, and what happens to the write-ahead log in `log`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import sqlite3
 import threading
@@ -10,23 +14,33 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 from enum import Enum, auto
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict
 from roomkey.stores.sqlite.errors import BAD_VALUE, advice, is_lock, is_permanent, is_space
-from roomkey.stores.sqlite.file import close_connection, identity, make_file, open_connection, prepare
+from roomkey.stores.sqlite.file import (
+    close_connection,
+    make_file,
+    open_connection,
+    prepare,
+    prepare_in_loop,
+    same_file,
+)
+from roomkey.stores.sqlite.in_loop import InLoop, Work
+from roomkey.stores.sqlite.log import Log
 
-__all__ = ["Job", "Kind", "Work", "Worker", "running"]
+__all__ = ["Job", "Kind", "Worker", "running"]
 
 _MOST_AT_ONCE = 256  # operations in one batch: bounds how long the first of them waits for the others
 _PATIENCE = 1.0  # seconds for which an operation waits for another process's lock
-_BUSY_TIMEOUT = 0.05  # seconds of it that SQLite waits at a time: meanwhile nobody else's read is served
-_PAUSE = 0.005  # seconds between two tries
+_BUSY_TIMEOUT = 0.05  # seconds for which SQLite itself waits while the file is opened
+# Seconds between two tries. They begin short, for others' writes are. SQLite's own pauses are longer: beside a process
+# that writes without a gap in its event loop, it found the lock free a third as often.
+_PAUSE_LEAST, _PAUSE_MOST = 0.0002, 0.005
 _PAGES_BACK = 2000  # pages (8 MB) that one purge gives back at most: bounds how long it keeps the others waiting
-
-Work = Callable[..., Any]  # called with the connection, the time in Unix seconds, and the job's arguments
 
 
 class Kind(Enum):
@@ -36,14 +50,25 @@ class Kind(Enum):
     PURGE = auto()
     CLOSE = auto()
 
+    @property
+    def writes(self) -> bool:
+        return self is Kind.WRITE or self is Kind.PURGE
+
+
+class _Order(Enum):
+    """What the thread is told beside the jobs."""
+
+    SHORTEN = auto()  # the log
+
 
 class Job:
     """One operation on its way to the thread and back."""
 
-    __slots__ = ("args", "error", "future", "give_up", "kind", "loop", "result", "work")
+    __slots__ = ("args", "error", "future", "give_up", "kind", "loop", "pages", "result", "work")
 
-    def __init__(self, kind: Kind, work: Work, args: tuple[Any, ...]) -> None:
+    def __init__(self, kind: Kind, work: Work, args: tuple[Any, ...], pages: int = 1) -> None:
         self.kind = kind
+        self.pages = pages  # of the file that it changes, about
         self.work = work
         self.args = args
         self.loop = asyncio.get_running_loop()
@@ -59,21 +84,33 @@ class Worker:
     It knows the path and the clock, not the store: a store that nobody holds any longer can go.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float], synchronous: str) -> None:
-        self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()  # None: the store was dropped
-        self.reader: sqlite3.Connection | None = None  # for reads in the event loops; None: leave them to the thread
-        self.reading = threading.Lock()  # held while `reader` is used or closed: there may be several event loops
+    def __init__(self, path: Path, clock: Callable[[], float], synchronous: str, *, writes_in_loop: bool) -> None:
+        self.jobs: queue.SimpleQueue[Job | _Order | None] = queue.SimpleQueue()  # None: the store was dropped
+        self._log = Log(path, partial(self.jobs.put, _Order.SHORTEN))
+        self.in_loop = InLoop(path, clock, self._log, writes=writes_in_loop)
         self._path = path
         self._clock = clock
         self._synchronous = synchronous
         self._connection: sqlite3.Connection | None = None  # None: to be opened when next needed
-        self._file: tuple[int, int] | None = None  # device and inode of the opened file
+        self._file: os.stat_result | None = None  # of the opened file
         self._waiting: list[Job] = []  # a lock was in their way; to be tried again
+        self._pause = _PAUSE_LEAST  # seconds until then
         self._busy = threading.Lock()  # held while the thread works with the connection
         # A daemon: an app that forgets `close` can still exit. Whatever was acknowledged has been committed.
         self.thread = threading.Thread(target=self._run, name=f"roomkey-{path.name}", daemon=True)
         running.add(self)
         self.thread.start()
+
+    @property
+    def reader(self) -> sqlite3.Connection | None:
+        """The connection of the event loops. None: leave everything to the thread."""
+        return self.in_loop.connection
+
+    def put(self, job: Job) -> None:
+        """Give the thread a job. Under the store's lock."""
+        if job.kind.writes:
+            self.in_loop.asked += 1
+        self.jobs.put(job)
 
     def pause(self) -> None:
         """Let the thread finish its batch, hold it there, and close the connections."""
@@ -87,31 +124,38 @@ class Worker:
     def _run(self) -> None:
         closing: list[Job] = []
         dropped = False
+        taken = 0  # writes
         while not (dropped or closing) or self._waiting:
-            jobs = self._take()
-            closing += [job for job in jobs if job is not None and job.kind is Kind.CLOSE]
-            dropped = dropped or None in jobs
-            batch = [*self._waiting, *(job for job in jobs if job is not None and job.kind is not Kind.CLOSE)]
+            orders = self._take()
+            jobs = [job for job in orders if isinstance(job, Job)]
+            closing += [job for job in jobs if job.kind is Kind.CLOSE]
+            dropped = dropped or None in orders
+            taken += sum(job.kind.writes for job in jobs)
+            batch = [*self._waiting, *(job for job in jobs if job.kind is not Kind.CLOSE)]
             self._waiting = []
-            if batch:
-                with self._busy:
+            with self._busy:
+                if batch:
                     self._serve(batch)
-            del jobs, batch  # or they would keep their futures alive until the next batch
+                self._pause = min(2 * self._pause, _PAUSE_MOST) if self._waiting else _PAUSE_LEAST
+                # Those that were cancelled are done too, and none counts twice.
+                self.in_loop.finished = taken - sum(job.kind.writes for job in self._waiting)
+                if _Order.SHORTEN in orders:
+                    self._log.shorten(self._connection, self.in_loop.no_writes)
+            del orders, jobs, batch  # or they would keep their futures alive until the next batch
         with self._busy:
             self._disconnect()
         self._deliver(closing)
 
-    def _take(self) -> list[Job | None]:
-        """Return all jobs in the queue. Waits for one, unless some wait for another try."""
-        jobs: list[Job | None] = []
+    def _take(self) -> list[Job | _Order | None]:
+        """Return all that is in the queue. Waits for something, unless jobs wait for another try."""
+        orders: list[Job | _Order | None] = []
         try:
-            # The timeout: SQLite does not wait for every kind of lock, and the thread must not spin then.
-            jobs.append(self.jobs.get(timeout=_PAUSE if self._waiting else None))
-            while len(jobs) < _MOST_AT_ONCE:
-                jobs.append(self.jobs.get_nowait())
+            orders.append(self.jobs.get(timeout=self._pause if self._waiting else None))
+            while len(orders) < _MOST_AT_ONCE:
+                orders.append(self.jobs.get_nowait())
         except queue.Empty:
             pass
-        return jobs
+        return orders
 
     def _serve(self, jobs: list[Job]) -> None:
         """Do every job and deliver its outcome, or put it among those that wait. Never raises."""
@@ -130,9 +174,9 @@ class Worker:
         # Nobody waits for a cancelled one: under overload this is what lets the queue shrink.
         jobs = [job for job in jobs if not job.future.cancelled()]
         reads = [job for job in jobs if job.kind is Kind.READ or job.kind is Kind.OPEN]
-        writes = [job for job in jobs if job.kind is Kind.WRITE or job.kind is Kind.PURGE]
+        writes = [job for job in jobs if job.kind.writes]
         try:
-            connection = self._connect(writes=bool(writes))
+            connection = self._connect()
         except Exception as error:
             self._refuse(jobs, error)
             return
@@ -192,9 +236,12 @@ class Worker:
                 job.error = None
             self._refuse(jobs, error, again=False)  # part of it may be on the disk: no second try unasked
             return
-        self._deliver(jobs)
-        if any(job.kind is Kind.PURGE for job in jobs):
+        self._log.count(sum(job.pages for job in jobs))
+        purges = [job for job in jobs if job.kind is Kind.PURGE]
+        self._deliver([job for job in jobs if job.kind is not Kind.PURGE])
+        if purges:
             self._give_back(connection)
+            self._deliver(purges)
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         try:
@@ -209,9 +256,9 @@ class Worker:
             # Not `execute`: it makes one step of a statement without columns, and each page given back is a step.
             connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_BACK})")
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        except sqlite3.Error as error:
+        except Exception as error:
             if not is_lock(error):
-                self._disconnect()
+                self._disconnect(reader=not is_space(error))
 
     # Failures
 
@@ -222,6 +269,8 @@ class Worker:
             # reads stays open.
             self._disconnect(reader=not is_space(error) or any(job.kind is Kind.READ for job in jobs))
         refused: list[Job] = []
+        if is_lock(error):
+            self.in_loop.rest()
         for job in jobs:
             if again and is_lock(error):
                 job.give_up = job.give_up or time.monotonic() + _PATIENCE
@@ -245,6 +294,7 @@ class Worker:
 
     def _deliver(self, jobs: list[Job]) -> None:
         """Wake each event loop once, whatever the number of its jobs."""
+        self.in_loop.finished += sum(job.kind.writes for job in jobs)
         by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
         for job in jobs:
             by_loop.setdefault(job.loop, []).append(job)
@@ -256,22 +306,21 @@ class Worker:
 
     # The connection
 
-    def _connect(self, *, writes: bool) -> sqlite3.Connection:
+    def _connect(self) -> sqlite3.Connection:
         if self._connection is not None:
-            # A file that was deleted or replaced would swallow what is written to it. (1 µs; reads do not need it.)
-            if not writes or self._file == identity(self._path):
+            if same_file(self._path, self._file):
                 return self._connection
             self._disconnect()
         make_file(self._path)
         connection = open_connection(self._path, timeout=_BUSY_TIMEOUT)
         try:
             prepare(connection, self._path, self._synchronous)
-            file = identity(self._path)
-            if self.reader is None or self._file != file:
+            connection.execute("PRAGMA busy_timeout = 0")  # from here on we wait ourselves
+            file = os.stat(self._path)
+            if self.reader is None or not same_file(self._path, self._file):
                 reader = open_connection(self._path, timeout=0)
-                with self.reading:
-                    close_connection(self.reader)
-                    self.reader = reader
+                prepare_in_loop(reader, self._synchronous)
+                self.in_loop.open(reader, file)
         except sqlite3.Error as error:
             connection.close()
             if is_permanent(error):
@@ -285,9 +334,7 @@ class Worker:
 
     def _disconnect(self, *, reader: bool = True) -> None:
         if reader:
-            with self.reading:
-                close_connection(self.reader)
-                self.reader = None
+            self.in_loop.open(None, None)
         connection, self._connection = self._connection, None
         close_connection(connection)
 
