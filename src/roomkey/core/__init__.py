@@ -15,9 +15,12 @@ plan         what a commit does, decided by one pure function
 reply        what the response does with the cookie
 state        what one request knows of its session
 registry     the sessions in a store: found, listed, ended, purged
-committer    what carries plans out; swaps: in a store, by compare-and-swap
+committer    what carries plans out
+steps        what is done for each kind of plan: one swap in the store
+lines        requests of this process that change one session are saved together
+swaps        plans carried out in a store, and made anew where another request was first
 at_once      the commits that most requests need, where nothing waits
-turns        requests of this process that change one session take turns
+turns        requests of this process that lost a swap take turns
 transaction  one request's dealings with its session
 cards        signed cookie values that were verified lately
 loader       from a card to a session

@@ -32,6 +32,7 @@ from roomkey.core.rules import Rules, logs_in
 from roomkey.core.tombstones import Kind, tombstone
 from roomkey.errors import ResponseStarted, StoreUnavailable
 from roomkey.stores.base import Record
+from roomkey.stores.rows import record_from
 from roomkey.wire import codec
 from roomkey.wire.codec import NO_FACTS, Facts
 
@@ -231,13 +232,15 @@ def _save(rules: Rules, case: Case, fresh: Loaded) -> Plan:
 def saved_record(rules: Rules, old: Record, content: dict[str, Any], encoded: bytes, expires_at: float) -> Record:
     """Return the record of a save that changes the content, and nothing else. Raises SessionDataError."""
     rules.check(content, encoded)
-    return Record(encoded, old.version + 1, old.created_at, expires_at, old.user, None, 0.0, old.ip, old.user_agent)
+    return record_from(
+        (encoded, old.version + 1, old.created_at, expires_at, old.user, None, 0.0, old.ip, old.user_agent)
+    )
 
 
 def new_record(rules: Rules, now: float, encoded: bytes, facts: Facts, user: str | None, client: Client) -> Record:
     """Return the record of a new session."""
     ip, user_agent = client if user is not None else (None, None)
-    return Record(encoded, 1, now, rules.clocks.until(now, facts), user, None, 0.0, ip, user_agent)
+    return record_from((encoded, 1, now, rules.clocks.until(now, facts), user, None, 0.0, ip, user_agent))
 
 
 def _plain_save(rules: Rules, case: Case, fresh: Loaded) -> Plan:

@@ -6,6 +6,7 @@ it is now, and `roomkey.core.plan` decides again. What was ended stays ended.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
@@ -176,7 +177,7 @@ class StoreCommitter(Committer):
     async def _decide(self, state: RequestState, case: Case, *, only_renews: bool) -> None:
         if case.tried:
             await self._contend(state, case)
-        elif can_wait(self.rules, case):
+        elif self.store.waits and can_wait(self.rules, case):
             await self._save_in_line(state, case)
         else:
             await self._try(state, case, only_renews=only_renews)
@@ -303,7 +304,8 @@ class StoreCommitter(Committer):
         # Apart: other tasks of the request may alter what is in it meanwhile.
         case = case._replace(draft=case.draft._replace(content=codec.decode(case.draft.encoded)))
         start = case.was.stored if case.was.exists else case.tried[-1].after.stored
-        async with self.turns.at(start.key):
+        # Where nothing waits, nobody can be in between, and there may be no event loop.
+        async with self.turns.at(start.key) if self.store.waits else contextlib.nullcontext():
             refused: Stored | None = None if case.tried else start
             refusals, attempts = 0, 0
             while True:
@@ -327,8 +329,9 @@ class StoreCommitter(Committer):
                     refused = found
                     if found is not None and not case.tried:
                         start = found
-                    # Other processes take turns elsewhere: step aside for a moment, longer each time.
-                    await asyncio.sleep(random.uniform(0, min(0.001 * attempts, 0.05)))
+                    if self.store.waits:
+                        # Other processes take turns elsewhere: step aside for a moment, longer each time.
+                        await asyncio.sleep(random.uniform(0, min(0.001 * attempts, 0.05)))
                     continue
                 if step.step in (Step.SAVE, Step.ROTATE):
                     self.reporter.report(Merged(step.over.key if step.unseen else state.at.key, attempts))

@@ -7,7 +7,7 @@ store operations (`roomkey.stores.guard`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 __all__ = ["Conflict", "Immediate", "Lifespan", "Purge", "Record", "Store", "Unreadable", "UserIndex", "Wipe", "shown"]
 
@@ -37,35 +37,6 @@ class Record:
     serve_until: float = 0.0  # tombstones only: until then, requests that arrive with the old ID are served
     ip: str | None = None  # where the user logged in from; None: not recorded
     user_agent: str | None = None  # with what; None: not recorded
-
-
-def _fill(
-    self: Any,
-    data: bytes,
-    version: int,
-    created_at: float,
-    expires_at: float,
-    user: str | None = None,
-    successor: str | None = None,
-    serve_until: float = 0.0,
-    ip: str | None = None,
-    user_agent: str | None = None,
-) -> None:
-    self.data = data
-    self.version = version
-    self.created_at = created_at
-    self.expires_at = expires_at
-    self.user = user
-    self.successor = successor
-    self.serve_until = serve_until
-    self.ip = ip
-    self.user_agent = user_agent
-
-
-# A record is frozen to type checkers. Python's own way to keep it so makes one five times as slowly, and each load and
-# each save makes one.
-for _name, _method in (("__setattr__", None), ("__delattr__", None), ("__init__", _fill)):
-    delattr(Record, _name) if _method is None else setattr(Record, _name, _method)
 
 
 @runtime_checkable

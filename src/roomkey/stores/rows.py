@@ -1,4 +1,4 @@
-"""From a row of a table to a record, as fast as it goes: every request that loads a session waits for it.
+"""From the fields of a record to the record, as fast as it goes: each load from a table and each save makes one.
 
 `Record(*row)` takes 0.7 µs, nearly all of it to go round its own `__setattr__`, which forbids assignments. Here the
 fields are assigned to an object of the same layout that allows them, and then it becomes a `Record`: 0.2 µs.
@@ -43,7 +43,7 @@ class _Open:
 
 
 def record_from(row: tuple[Any, ...]) -> Record:
-    """Return the record whose fields are in `row`, in their order."""
+    """Return the record whose fields are in `row`, all of them and in their order."""
     record: Any = _Open(*row)
     record.__class__ = Record
     return record  # type: ignore[no-any-return]
