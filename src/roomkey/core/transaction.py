@@ -233,7 +233,7 @@ class Transaction(RequestState):
                 session._intents = NOTHING if intents == NOTHING else intents
             self._leave()
             return None
-        if draft.intents.changes and committer.marks:
+        if (draft.intents.changes or self.tried) and committer.marks:
             draft = draft._replace(mark=secrets.token_bytes(codec.MARK_BYTES))
         session._intents, session._put, session._changed = NOTHING, None, False
         self.under_way = draft
