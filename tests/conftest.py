@@ -1,6 +1,7 @@
 """What every test shares."""
 
 import asyncio
+import gc
 import inspect
 
 import pytest
@@ -52,3 +53,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 def patient(monkeypatch):
     """Let time limits last much longer than they say: servers that tests start are slow on a busy machine."""
     monkeypatch.setattr(WaitingLoop, "patience", 60.0)
+
+
+@pytest.fixture
+def tidy():
+    """Collect what the test has left: a socket that was not closed is a warning then, and an error of this test."""
+    yield
+    gc.collect()

@@ -33,7 +33,7 @@ SLOTS = 16384  # of a Redis cluster
 # The bus's port is 10,000 above the other one unless it is named, and that may be past the last.
 CLUSTERED = "--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port"
 
-pytestmark = pytest.mark.usefixtures("patient")
+pytestmark = pytest.mark.usefixtures("patient", "tidy")
 _numbers = itertools.count()
 
 

@@ -25,7 +25,7 @@ APP_PASSWORD = "app secret"
 WAL_SEGMENT = 16 * 1024 * 1024  # bytes of PostgreSQL's write-ahead log, which has to fit
 
 
-pytestmark = pytest.mark.usefixtures("patient")
+pytestmark = pytest.mark.usefixtures("patient", "tidy")
 
 
 @dataclass

@@ -26,6 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = Path(roomkey.__file__).resolve().parent.parent
 
 
+pytestmark = pytest.mark.usefixtures("tidy")
+
+
 class Server:
     """Two uvicorn workers in a process group of their own."""
 

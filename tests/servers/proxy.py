@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 __all__ = ["Proxy"]
 
@@ -21,7 +20,7 @@ class Proxy:
         self.delay = 0.0  # seconds before each piece of an answer
         self.cut_after: int | None = None  # bytes of an answer after which the connection is reset; None: never
         self.connections = 0  # open now
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Proxy:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -30,24 +29,27 @@ class Proxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         self.connections += 1
+        writers = [writer]
         try:
             there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:
-            writer.transport.abort()
-            self.connections -= 1
-            return
-        self._writers |= {writer, there_writer}
-        with contextlib.suppress(OSError, asyncio.CancelledError):
+            writers.append(there_writer)
             await asyncio.gather(self._ask(reader, there_writer), self._answer(there_reader, writer))
-        for each in (writer, there_writer):
-            each.transport.abort()
-            self._writers.discard(each)
-        self.connections -= 1
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            for each in writers:
+                each.transport.abort()
+            self.connections -= 1
+            self._tasks.discard(task)
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while piece := await reader.read(65536):

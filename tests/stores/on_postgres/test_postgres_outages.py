@@ -162,7 +162,7 @@ class _Network:
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = server
-        self._pipes: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
         self._state = {"": ""}  # shared by the connections of one age: what becomes of their data
         self.takes_new = asyncio.Event()  # while it is not set, new connections hang
         self.takes_new.set()
@@ -175,9 +175,9 @@ class _Network:
 
     async def __aexit__(self, *_: object) -> None:
         self._proxy.close()
-        for pipe in self._pipes:
-            pipe.cancel()
-        await asyncio.gather(*self._pipes, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._proxy.wait_closed()
 
     def reset(self) -> None:
@@ -192,12 +192,20 @@ class _Network:
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         state = self._state
-        await self.takes_new.wait()
-        there, here = await asyncio.open_connection("127.0.0.1", self._server.port)
-        for source, target in ((reader, here), (there, writer)):
-            pipe = asyncio.create_task(self._pipe(source, target, state))
-            pipe.add_done_callback(lambda _: (writer.transport.abort(), here.transport.abort()))
-            self._pipes.append(pipe)
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.append(task)
+        writers = [writer]
+        try:
+            await self.takes_new.wait()
+            there, here = await asyncio.open_connection("127.0.0.1", self._server.port)
+            writers.append(here)
+            pipes = [asyncio.create_task(self._pipe(*way, state)) for way in ((reader, here), (there, writer))]
+            self._tasks += pipes
+            await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in writers:
+                each.transport.abort()
 
     @staticmethod
     async def _pipe(source: asyncio.StreamReader, target: asyncio.StreamWriter, state: dict[str, str]) -> None:

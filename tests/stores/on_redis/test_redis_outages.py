@@ -159,7 +159,7 @@ class _Proxy:
         self.lose_answers = False
         self.commands = b""
         self.writers: list[asyncio.StreamWriter] = []
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.tasks: list[Any] = []
 
     async def __aenter__(self) -> _Proxy:
         self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -168,14 +168,17 @@ class _Proxy:
 
     async def __aexit__(self, *_: object) -> None:
         self.server.close()
-        for writer in self.writers:
-            writer.close()
+        for task in self.tasks:
+            task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        for writer in self.writers:
+            writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.tasks.add(asyncio.current_task())
+        self.tasks.append(asyncio.current_task())
+        self.writers.append(writer)
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        self.writers += [writer, up_writer]
+        self.writers.append(up_writer)
 
         async def back() -> None:
             while data := await up_reader.read(65536):
@@ -185,6 +188,7 @@ class _Proxy:
                 writer.write(data)
 
         task = asyncio.create_task(back())
+        self.tasks.append(task)
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
                 self.commands += data

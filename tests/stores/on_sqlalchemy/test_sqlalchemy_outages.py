@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,6 +85,7 @@ async def _cut(server: MariaDBServer, at: bytes, after: bytes) -> AsyncIterator[
     """A way to the server that is cut, once, when a client sends `at` after `after`. Yields its port."""
     cuts = 0
     writers: set[asyncio.StreamWriter] = set()
+    tasks: list[Any] = []
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
         nonlocal cuts
@@ -99,8 +101,10 @@ async def _cut(server: MariaDBServer, at: bytes, after: bytes) -> AsyncIterator[
         writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.current_task())
+        writers.add(writer)
         there, back = await asyncio.open_connection("127.0.0.1", server.port)
-        writers.update((writer, back))
+        writers.add(back)
         await asyncio.gather(pump(reader, back, up=True), pump(there, writer, up=False))
 
     listening = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -109,11 +113,11 @@ async def _cut(server: MariaDBServer, at: bytes, after: bytes) -> AsyncIterator[
         assert cuts == 1
     finally:
         listening.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for writer in writers:
-            writer.close()
-        for writer in writers:
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+            writer.transport.abort()
 
 
 @pytest.mark.parametrize(("at", "works"), [(b"INSERT", True), (b"COMMIT", False)])
