@@ -97,6 +97,10 @@ class Lines:
         line = self._lines[place] = Line()
         return line, True
 
+    def has(self, key: str) -> bool:
+        """Whether a request saves this session now, in any event loop."""
+        return any(each == key for _, each in self._lines)
+
     def leave(self, key: str) -> None:
         """Close the line: nobody waits in it any more."""
         import asyncio

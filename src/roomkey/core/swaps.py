@@ -15,7 +15,7 @@ from roomkey.core.committer import Committer
 from roomkey.core.intents import NOTHING, drop_token
 from roomkey.core.lines import Line, Lines, Member, can_wait, laid_over_each_other
 from roomkey.core.loaded import CURRENT, Draft, Loaded, Stale, Stored
-from roomkey.core.plan import Case, Step, is_for, plan, settled
+from roomkey.core.plan import Case, Plan, Step, is_for, plan, settled
 from roomkey.core.registry import unreadable
 from roomkey.core.reply import GIVE
 from roomkey.core.state import RequestState
@@ -102,18 +102,20 @@ class StoreCommitter(Committer):
 
     def start(self, state: RequestState, draft: Draft) -> Coroutine[Any, Any, None] | None:
         if (
-            not self.store.never_waits
+            not self.store.answers_at_once
             or self.store.is_patched
             or self.rules.limit is not None
             or state.tried
             or state.moving is not None
         ):
             return self.commit(state, draft)
-        # The store answers at once: no coroutine is made for what most commits are.
+        # The store answers at once, or mostly: no coroutine is made for what most commits are.
         case = state.case(draft)
         if state.is_behind:
             state.is_behind = False
             return None if self._contend_at_once(state, case) else self.commit(state, draft)
+        if not self.store.never_waits and self.lines.has(case.was.key):
+            return self.commit(state, draft)  # to stand in line
         step = plan(self.rules, case)
         if step.step not in _SWAPS or step.content is not None:
             return self.commit(state, draft)
@@ -121,9 +123,12 @@ class StoreCommitter(Committer):
             drop_token(state.session, step.record.user)
         after, operation = self.steps.prepare(state, case, step)
         try:
-            self._change_at_once(state, after, operation)
+            rest = self._change_at_once(state, after, operation)
         except Conflict:
-            return None if self._contend_at_once(state, case) else self.commit(state, draft)
+            may = self.store.never_waits and self._contend_at_once(state, case)
+            return None if may else self.commit(state, draft)
+        if rest is not None:
+            return self._rest(state, case, step, after, rest)
         self.steps.note(state, case, step, after)
         return self.registry.purge_when_due() if step.step is _BEGIN and self.registry.is_purge_due else None
 
@@ -141,7 +146,8 @@ class StoreCommitter(Committer):
             if step.step is not _SAVE or step.unseen or step.is_lost or step.then is not None:
                 return False
             after, operation = self.steps.prepare(state, case, step)
-            self._change_at_once(state, after, operation)
+            rest = self._change_at_once(state, after, operation)
+            assert rest is None, "a store that says never_waits has waited"
         except (Conflict, Unreadable, codec.DamagedData):
             return False
         self.steps.note(state, case, step, after)
@@ -150,15 +156,30 @@ class StoreCommitter(Committer):
         self.reporter.report(Merged(state.at.key, 1))
         return True
 
-    def _change_at_once(self, state: RequestState, after: Loaded, operation: Coroutine[Any, Any, None]) -> None:
+    def _change_at_once(
+        self, state: RequestState, after: Loaded, operation: Coroutine[Any, Any, None]
+    ) -> Coroutine[Any, Any, None] | None:
+        """Swap. None: it is done. A coroutine: the store waits, and this does the rest."""
         try:
-            rest = self.store.start_change(operation)
+            return self.store.start_change(operation)
         except (Conflict, ConfigurationError):
             raise
         except BaseException:
             self.steps.remember(state, after)
             raise
-        assert rest is None, "a store that says never_waits has waited"
+
+    async def _rest(
+        self, state: RequestState, case: Case, step: Plan, after: Loaded, rest: Coroutine[Any, Any, None]
+    ) -> None:
+        """Go on with a swap that waits after all."""
+        try:
+            await self.steps.attempt(state, after, rest)
+        except Conflict:
+            await self._contend(state, case)
+        else:
+            self.steps.note(state, case, step, after)
+            if step.step is _BEGIN:
+                await self.registry.purge_when_due()
 
     async def commit(self, state: RequestState, draft: Draft) -> None:
         was, case = state.at, state.case(draft)

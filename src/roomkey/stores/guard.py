@@ -55,7 +55,8 @@ class GuardedStore:
         self.waits = isinstance(store, Lifespan)  # or as soon as an operation did; one in memory never does
         self._load_now = _immediate(store)
         self._own_attributes = getattr(store, "__dict__", {})  # a method may be replaced in the store itself
-        self.never_waits = _never_waits(store)
+        self.never_waits = _says(store, "never_waits")
+        self.answers_at_once = self.never_waits or _says(store, "answers_at_once")
         self._tell = tell
         self._timeout = timeout
         self._down = False
@@ -281,11 +282,11 @@ class GuardedStore:
                 self._tell(OutageEnded(type(self.store).__name__))
 
 
-def _never_waits(store: Store) -> bool:
+def _says(store: Store, what: str) -> bool:
     """Whether the store says so itself; not where a subclass has another operation, and says nothing of it."""
     for kind in type(store).__mro__:
-        if "never_waits" in vars(kind):
-            return bool(vars(kind)["never_waits"])
+        if what in vars(kind):
+            return bool(vars(kind)[what])
         if not _OPERATIONS.isdisjoint(vars(kind)):
             return False
     return False

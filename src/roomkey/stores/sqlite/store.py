@@ -61,6 +61,8 @@ class SQLiteStore:
         ConfigurationError: `path` names no file (":memory:", ""), or `synchronous` is neither of the two.
     """
 
+    answers_at_once = True  # mostly; an operation that waits may be gone on with in another task
+
     def __init__(
         self,
         path: str | os.PathLike[str],
