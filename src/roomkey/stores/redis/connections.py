@@ -48,8 +48,6 @@ class Connections(Protocol):
 
         Returns:
             The answers, in order. An exception in place of one stands for an error, or for an answer that was lost.
-
-        Raises:
             NotSent: no connection could be had.
         """
         ...
@@ -114,10 +112,10 @@ async def _converse(connection: _Connection, commands: bytes, count: int) -> lis
 
 def _is_spent(answers: list[Any]) -> bool:
     """Whether the connection is of no more use: it broke, or may lead to the wrong server."""
-    return any(
-        isinstance(answer, Exception) and (not is_named(answer, "ResponseError") or is_elsewhere(answer))
-        for answer in answers
-    )
+    for answer in answers:
+        if isinstance(answer, Exception) and (not is_named(answer, "ResponseError") or is_elsewhere(answer)):
+            return True
+    return False
 
 
 class _Line:
@@ -167,7 +165,7 @@ class Own:
     async def exchange(self, commands: bytes, count: int) -> list[Any]:
         """See `Connections`."""
         if self._closed:
-            raise NotSent
+            return [NotSent()] * count
         line = self._idle.pop() if self._idle else self._new_line()
         failed = True
         try:
@@ -175,6 +173,8 @@ class Own:
                 await line.revive()
             answers = await line.exchange(commands, count)
             failed = _is_spent(answers)
+        except NotSent as error:
+            answers = [error] * count
         finally:
             self._idle.append(line)
             if failed or self._closed:
@@ -204,7 +204,10 @@ class _Pooled:
 
     async def exchange(self, commands: bytes, count: int) -> list[Any]:
         """See `Connections`."""
-        connection = await self._take()
+        try:
+            connection = await self._take()
+        except NotSent as error:
+            return [error] * count
         failed = True
         try:
             answers = await _converse(connection, commands, count)

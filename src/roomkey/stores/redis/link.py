@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from roomkey.stores.redis.connections import Connections
-from roomkey.stores.redis.errors import BROKEN, NotSent, is_named, unavailable
+from roomkey.stores.redis.errors import BROKEN, is_named, unavailable
 from roomkey.stores.redis.scripts import Command, pack
 from roomkey.stores.sharing import RoundTrips
 
@@ -41,45 +41,49 @@ class Link:
 
     async def _fetch(self, keys: list[bytes]) -> list[_Loaded | Exception]:
         command = pack((b"MGET", *keys, self._epoch))
-        (answer,) = await self._exchange([command])
-        if isinstance(answer, Exception):
-            if is_named(answer, *BROKEN) and not is_named(answer, "AuthenticationError", "BusyLoadingError"):
-                (answer,) = await self._exchange([command])  # reading twice harms nobody
-            if isinstance(answer, Exception):
-                return [answer] * len(keys)
-        epoch = answer.pop()
-        return [(value, epoch) for value in answer]
+        answers = await self._connections.exchange(command, 1)
+        if isinstance(answers[0], Exception):
+            answers = await self._fetch_again(command, answers)
+            if isinstance(answers[0], Exception):
+                return answers * len(keys)
+        values: list[bytes | None] = answers[0]
+        epoch = values.pop()
+        return [(value, epoch) for value in values]
+
+    async def _fetch_again(self, command: bytes, answers: list[Any]) -> list[Any]:
+        answers = await self._follow([command], answers)
+        if is_named(answers[0], *BROKEN) and not is_named(answers[0], "AuthenticationError", "BusyLoadingError"):
+            # To read twice harms nobody.
+            answers = await self._follow([command], await self._connections.exchange(command, 1))
+        return answers
 
     async def _do(self, commands: list[Command]) -> list[Any]:
-        answers = await self._exchange([command.packed() for command in commands])
+        packed = [command.packed() for command in commands]
+        answers = await self._connections.exchange(packed[0] if len(packed) == 1 else b"".join(packed), len(packed))
+        for answer in answers:
+            if isinstance(answer, Exception):
+                return await self._do_again(commands, packed, answers)
+        return answers
+
+    async def _do_again(self, commands: list[Command], packed: list[bytes], answers: list[Any]) -> list[Any]:
+        answers = await self._follow(packed, answers)
         # The server knows scripts by name until it restarts; one that it does not know was not run.
         unknown = [at for at, answer in enumerate(answers) if is_named(answer, "NoScriptError")]
         return await self._again(answers, unknown, lambda at: commands[at].packed(with_source=True))
 
-    async def _exchange(self, commands: list[bytes]) -> list[Any]:
-        """Send commands that the server answers in order.
-
-        Returns:
-            Of each the answer, or the exception that stands for an error or a lost answer.
-        """
-        answers = await self._once(commands)
+    async def _follow(self, packed: list[bytes], answers: list[Any]) -> list[Any]:
+        """Send those again that another node of the cluster has to do."""
         for _ in range(_REDIRECTIONS):
             astray = [at for at, answer in enumerate(answers) if is_named(answer, "MovedError")]
             if not astray or not await self._connections.follow():
                 break
-            answers = await self._again(answers, astray, commands.__getitem__)
+            answers = await self._again(answers, astray, packed.__getitem__)
         return answers
 
     async def _again(self, answers: list[Any], which: list[int], command: Callable[[int], bytes]) -> list[Any]:
         """Send once more those that were not run; the other answers stand, whatever happens to these."""
         if which:
-            again = await self._once([command(at) for at in which])
+            again = await self._connections.exchange(b"".join([command(at) for at in which]), len(which))
             for at, answer in zip(which, again, strict=True):
                 answers[at] = answer
         return answers
-
-    async def _once(self, commands: list[bytes]) -> list[Any]:
-        try:
-            return await self._connections.exchange(b"".join(commands), len(commands))
-        except NotSent as error:
-            return [error] * len(commands)

@@ -1,4 +1,7 @@
-"""A record as the bytes under a Redis key."""
+"""A record as the bytes under a Redis key.
+
+Written out field by field: it runs for every request, and loops over the fields take half as long again.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,10 @@ MOMENT = struct.Struct(">d")
 
 def encode(record: Record) -> bytes:
     """Return a record without its generation."""
-    texts = (record.user, record.successor, record.ip, record.user_agent)
-    raw = [None if text is None else text.encode() for text in texts]
+    user = b"" if record.user is None else record.user.encode()
+    successor = b"" if record.successor is None else record.successor.encode()
+    ip = b"" if record.ip is None else record.ip.encode()
+    user_agent = b"" if record.user_agent is None else record.user_agent.encode()
     head = _HEAD.pack(
         _MARK,
         b"-" if record.successor is None else b"T",
@@ -29,10 +34,13 @@ def encode(record: Record) -> bytes:
         record.created_at,
         record.expires_at,
         record.serve_until,
-        *(_NONE if text is None else len(text) for text in raw),
+        _NONE if record.user is None else len(user),
+        _NONE if record.successor is None else len(successor),
+        _NONE if record.ip is None else len(ip),
+        _NONE if record.user_agent is None else len(user_agent),
         len(record.data),
     )
-    return b"".join((head, *(text for text in raw if text is not None), record.data))
+    return b"".join((head, user, successor, ip, user_agent, record.data))
 
 
 def live_marks(version: int) -> bytes:
@@ -52,21 +60,38 @@ def decode(value: bytes) -> Record:
     """
     if len(value) < START:
         raise NotARecord
-    mark, kind, version, created_at, expires_at, serve_until, *sizes = _HEAD.unpack_from(value, GENERATION_SIZE)
+    (
+        mark,
+        kind,
+        version,
+        created_at,
+        expires_at,
+        serve_until,
+        user_size,
+        successor_size,
+        ip_size,
+        user_agent_size,
+        data_size,
+    ) = _HEAD.unpack_from(value, GENERATION_SIZE)
     if mark != _MARK:
         raise NotARecord
     at = START
-    texts: list[str | None] = []
-    for size in sizes[:4]:
-        if size == _NONE:
-            texts.append(None)
-            continue
-        try:
-            texts.append(value[at : at + size].decode())
-        except UnicodeDecodeError as error:
-            raise NotARecord from error
-        at += size
-    user, successor, ip, user_agent = texts
-    if len(value) - at != sizes[4] or (kind == b"T") is (successor is None):
+    user = successor = ip = user_agent = None
+    try:
+        if user_size != _NONE:
+            user = value[at : at + user_size].decode()
+            at += user_size
+        if successor_size != _NONE:
+            successor = value[at : at + successor_size].decode()
+            at += successor_size
+        if ip_size != _NONE:
+            ip = value[at : at + ip_size].decode()
+            at += ip_size
+        if user_agent_size != _NONE:
+            user_agent = value[at : at + user_agent_size].decode()
+            at += user_agent_size
+    except UnicodeDecodeError as error:
+        raise NotARecord from error
+    if len(value) - at != data_size or (kind == b"T") is (successor is None):
         raise NotARecord
     return Record(value[at:], version, created_at, expires_at, user, successor, serve_until, ip, user_agent)

@@ -244,6 +244,7 @@ class Script:
     def __init__(self, source: str) -> None:
         self.source = source.encode()
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+        self.call = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n" + self.sha + b"\r\n$1\r\n%d\r\n"  # up to the arguments
 
 
 create_script = Script(_USUAL_CREATE + _PRELUDE + _CREATE)
@@ -264,13 +265,15 @@ class Command(NamedTuple):
     def packed(self, *, with_source: bool = False) -> bytes:
         if self.script is None:
             return pack(self.args)
-        name = (b"EVAL", self.script.source) if with_source else (b"EVALSHA", self.script.sha)
-        return pack((*name, b"%d" % self.keys, *self.args))
+        if with_source:
+            return pack((b"EVAL", self.script.source, b"%d" % self.keys, *self.args))
+        return self.script.call % (3 + len(self.args), self.keys) + _pack_all(self.args)
 
 
 def pack(args: Sequence[bytes]) -> bytes:
     """Return a command in the server's protocol (https://redis.io/docs/latest/develop/reference/protocol-spec/)."""
-    pieces = [b"*%d\r\n" % len(args)]
-    for arg in args:
-        pieces += (b"$%d\r\n" % len(arg), arg, b"\r\n")
-    return b"".join(pieces)
+    return b"*%d\r\n" % len(args) + _pack_all(args)
+
+
+def _pack_all(args: Sequence[bytes]) -> bytes:
+    return b"".join([b"$%d\r\n%b\r\n" % (len(arg), arg) for arg in args])

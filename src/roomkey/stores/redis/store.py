@@ -116,9 +116,9 @@ class RedisStore:
                 that the URL does not name as one.
             StoreUnavailable: it cannot be reached, is still loading its data, or is a read-only replica.
         """
-        # The script that changes nothing here shows that this user may call scripts on our keys. The other two may be
-        # refused, as they are at hosted servers.
-        probe = self._call(touch_script, [""], (), self._clock(), MOMENT.pack(0.0))
+        # There is no such key. But the script shows that this user may call scripts on our keys. The other two commands
+        # may be forbidden, as they are at hosted servers.
+        probe = _call(touch_script, (self._records, self._epoch), self._clock(), (MOMENT.pack(0.0),))
         try:
             await self._link().writes.ask(probe)
         except StoreUnavailable as error:
@@ -138,33 +138,39 @@ class RedisStore:
 
     async def create(self, key: str, record: Record) -> None:
         """Put a new record under `key`. Raises `Conflict` when a live one is there."""
-        now, index = self._clock(), self._index(record)
+        now, name = self._clock(), key.encode()
+        keys: tuple[bytes, ...] = (self._records + name, self._epoch)
         # The generation is for the first session of all, and for the first one after a wipe.
         args: tuple[bytes, ...] = (encode(record), secrets.token_bytes(GENERATION_SIZE), _lives(record, now))
-        if index:
-            args += (_moment(record.expires_at), key.encode())
-        await self._swap(create_script, [key], index, now, *args)
+        if record.user is not None:
+            keys += (self._users + record.user.encode(),)
+            args += (_moment(record.expires_at), name)
+        await self._swap(create_script, keys, now, args)
 
     async def update(self, key: str, record: Record, *, version: int) -> None:
         """Replace the live record under `key`. Raises `Conflict` when it is gone, moved on, or has another version."""
-        await self._swap(update_script, [key], (), self._clock(), live_marks(version), encode(record))
+        keys = (self._records + key.encode(), self._epoch)
+        await self._swap(update_script, keys, self._clock(), (live_marks(version), encode(record)))
 
     async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
         """Put `record` under `new_key` and `tombstone` under `key`. Raises `Conflict` and then changes nothing."""
-        now, index = self._clock(), self._index(record)
+        now, name, new_name = self._clock(), key.encode(), new_key.encode()
+        keys: tuple[bytes, ...] = (self._records + name, self._epoch, self._records + new_name)
         args: tuple[bytes, ...] = (live_marks(version), encode(record), encode(tombstone))
         args += (_lives(record, now), _lives(tombstone, now))
-        if index:
-            args += (_moment(record.expires_at), new_key.encode(), key.encode())
-        await self._swap(rotate_script, [key, new_key], index, now, *args)
+        if record.user is not None:
+            keys += (self._users + record.user.encode(),)
+            args += (_moment(record.expires_at), new_name, name)
+        await self._swap(rotate_script, keys, now, args)
 
     async def touch(self, key: str, expires_at: float) -> bool:
         """Let the live record under `key` expire later; return whether there is one that is no tombstone."""
-        return bool(await self._run(touch_script, [key], (), self._clock(), MOMENT.pack(expires_at)))
+        keys = (self._records + key.encode(), self._epoch)
+        return bool(await self._run(touch_script, keys, self._clock(), (MOMENT.pack(expires_at),)))
 
     async def delete(self, key: str) -> None:
         """Remove whatever is under `key`."""
-        await self._run(delete_script, [key], (), self._clock())
+        await self._run(delete_script, (self._records + key.encode(), self._epoch), self._clock(), ())
 
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         """Return key and record of every live session of `user`."""
@@ -203,25 +209,15 @@ class RedisStore:
             raise Unreadable(FOREIGN) from error
         return record if value[:GENERATION_SIZE] == epoch and record.expires_at > self._clock() else None
 
-    async def _swap(self, script: Script, keys: list[str], index: tuple[bytes, ...], now: float, *args: bytes) -> None:
-        if not await self._run(script, keys, index, now, *args):
+    async def _swap(self, script: Script, keys: tuple[bytes, ...], now: float, args: tuple[bytes, ...]) -> None:
+        if not await self._run(script, keys, now, args):
             raise Conflict
 
-    async def _run(self, script: Script, keys: list[str], index: tuple[bytes, ...], now: float, *args: bytes) -> int:
-        answer: int = await self._link().writes.ask(self._call(script, keys, index, now, *args))
+    async def _run(self, script: Script, keys: tuple[bytes, ...], now: float, args: tuple[bytes, ...]) -> int:
+        answer: int = await self._link().writes.ask(_call(script, keys, now, args))
         if answer < 0:
             raise StoreUnavailable(FOREIGN)
         return answer
-
-    def _call(self, script: Script, keys: list[str], index: tuple[bytes, ...], now: float, *args: bytes) -> Command:
-        first, *others = [self._records + key.encode() for key in keys]
-        return Command(
-            (first, self._epoch, *others, *index, _moment(now), *args), script, keys=len(keys) + 1 + len(index)
-        )
-
-    def _index(self, record: Record) -> tuple[bytes, ...]:
-        """Return the key of the index in which the record is listed. Empty: it is nobody's."""
-        return () if record.user is None else (self._users + record.user.encode(),)
 
     def _link(self) -> Link:
         return self._links.get(asyncio.get_running_loop()) or self._loops.enter()
@@ -262,6 +258,10 @@ class RedisStore:
         if message not in self._warned:
             self._warned.add(message)
             _log.warning("session store %s: %s", self._target.shown, message)
+
+
+def _call(script: Script, keys: tuple[bytes, ...], now: float, args: tuple[bytes, ...]) -> Command:
+    return Command((*keys, _moment(now), *args), script, len(keys))
 
 
 def _moment(moment: float) -> bytes:
