@@ -230,3 +230,18 @@ def test_closed_while_a_round_trip_is_under_way():
             own.resume()
 
     asyncio.run(main())
+
+
+def test_a_connection_that_cannot_be_written_to(server, monkeypatch):
+    """uvloop raises where a transport is closed. A write is then StoreUnavailable, and the next one works."""
+
+    async def main():
+        store = RedisStore(server.url, prefix=f"{{{secrets.token_hex(4)}}}:")
+        await store.delete("a" * 64)
+        with monkeypatch.context() as patched, pytest.raises(StoreUnavailable, match="cannot be reached"):
+            patched.setattr(Wire, "exchange", lambda *_: (_ for _ in ()).throw(RuntimeError("the handler is closed")))
+            await store.delete("a" * 64)
+        await use(store)
+        await store.close()
+
+    asyncio.run(main())

@@ -173,7 +173,7 @@ class Own:
                 await line.revive()
             answers = await line.exchange(commands, count)
             failed = _is_spent(answers)
-        except NotSent as error:
+        except Exception as error:
             answers = [error] * count
         finally:
             self._idle.append(line)
