@@ -591,7 +591,6 @@ async def test_no_write_gets_in_while_the_log_is_finished(path: Path, monkeypatc
 
     monkeypatch.setattr(log, "write_nothing", hold)
     monkeypatch.setattr(log, "_DUE", 1)
-    monkeypatch.setattr(log, "_SHORT", 1)
     async with _opened(path) as store:
         assert await asyncio.to_thread(reached.wait, 30)
         write = asyncio.ensure_future(store.touch(KEY, 0))
@@ -614,7 +613,7 @@ async def test_a_reader_that_stays_in_a_transaction(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It cannot keep anybody from writing. That the log grows is said once; it is emptied when the reader has gone."""
-    monkeypatch.setattr(log, "_HUGE", 2000)
+    monkeypatch.setattr(log, "_HUGE", 4000)
     with caplog.at_level(logging.WARNING, logger="roomkey"):
         async with _opened(path) as store:
             version = 1

@@ -77,7 +77,6 @@ async def test_the_thread_outlives_what_is_raised_beside_a_transaction(
 ) -> None:
     """A fault while the thread tidies up costs nobody their answer."""
     monkeypatch.setattr(log, "_DUE", 1)
-    monkeypatch.setattr(log, "_SHORT", 1)
     store = SQLiteStore(path)
     await store.create(KEY, record(expires_at=time.time() - 1))
     with faults.raising(MemoryError, statement) as met:

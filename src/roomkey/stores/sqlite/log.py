@@ -1,8 +1,8 @@
 """The write-ahead log: the store's thread moves it into the file, so that no write has to, and keeps it short.
 
 SQLite starts the log over when a write finds that all of it was moved and that nobody reads from it. Where somebody
-writes all the time that moment never comes by itself. So the event loops are kept out for a last short piece, and the
-thread makes the first write of the new log, which waits for the disk.
+writes all the time that moment never comes by itself. So now and then the event loops are kept out for a last short
+piece. The thread makes the first write of a new log, because it waits for the disk.
 """
 
 from __future__ import annotations
@@ -22,13 +22,11 @@ _log = logging.getLogger("roomkey")
 
 # Pages, of 4 KiB:
 _DUE = 750  # that this process wrote, after which the log is moved
-_SHORT = 250  # of a log that another process has just started over
-_CALM_UNTIL = 1200  # up to which a busy disk is left in peace
-_FULL = 1800  # from which on the event loops wait, with everybody else, until it was moved
-_LONG = 1500  # from which on other processes are kept from writing too
+_START_OVER = 1500  # in a log, from which on it is started over though the event loops write
+_FULL = 2000  # from which on the event loops wait for that with everybody else
+_LONG = 2000  # from which on other processes are kept from writing too
 _HUGE = 16_384  # from which on people are told
 
-_CALM = 0.02  # seconds: where moving the log takes longer, the disk is busy
 _PATIENCE = 0.005  # seconds to wait for other processes' locks, while the event loops are kept out
 _PAUSE = 0.1  # seconds between two times that other processes are kept from writing
 
@@ -76,15 +74,14 @@ class Log:
             self._asked = False
 
     def _shorten(self, connection: sqlite3.Connection, no_writes: _NoWrites) -> None:
-        began = time.monotonic()
         written, self._written = self._written, 0
         pages, moved = _move(connection, "PASSIVE")
         self._left = pages
         self._due_at = min(max(_DUE * written // max(pages, 1), _DUE // 4), _DUE)
-        self._tell(pages)
-        if pages < _SHORT or moved < pages:  # or somebody reads from it, or another process is at it
+        self._tell(pages, moved)
+        if moved < pages or pages < 0:  # somebody reads from it, or another process is at it
             return
-        if time.monotonic() - began > _CALM and pages < _CALM_UNTIL:
+        if self._written and pages < _START_OVER:
             return
         with no_writes():
             if self._written:  # meanwhile
@@ -100,10 +97,10 @@ class Log:
                 write_nothing(connection)
                 self._left = self._written = 0
 
-    def _tell(self, pages: int) -> None:
+    def _tell(self, pages: int, moved: int) -> None:
         if pages < _HUGE:
             self._told = False
-        elif not self._told:
+        elif moved < pages and not self._told:
             self._told = True
             _log.warning(
                 "SQLite file %s-wal has grown to %d MB and cannot be emptied: a process stays in a read transaction on "
