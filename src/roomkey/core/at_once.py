@@ -110,7 +110,11 @@ class AtOnce:
         except BaseException:
             # Whether it was done is not known. The transaction finds out, if anything else is saved.
             unsure = Transaction(self._committer, session)
-            unsure.tried = (Attempt(completed(after), NOTHING, session._put or frozenset(), b""),)
+            unsure.tried = (self._attempt(session, completed(after)),)
             raise
         assert rest is None, "a store that says never_waits has waited"
         session._loaded, session._changed, session._put = after, False, None
+
+    def _attempt(self, session: Session, after: Loaded) -> Attempt:
+        over = session._at.stored if session._at.exists else None
+        return Attempt(after, NOTHING, session._put or frozenset(), b"", False, over, after.encoded)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from roomkey.core.intents import NOTHING, Intents
 from roomkey.stores.base import Record
+from roomkey.wire import codec
 from roomkey.wire.codec import NO_FACTS, Facts, facts_in
 
 __all__ = ["CURRENT", "NOWHERE", "NO_DRAFT", "Attempt", "Draft", "Loaded", "Stale", "Stored", "completed", "unfiled"]
@@ -89,13 +90,28 @@ NO_DRAFT = Draft({}, b"")  # of a task that holds the transaction, and saves not
 
 
 class Attempt(NamedTuple):
-    """A write that the store did not answer: whether it was done is not known.
-
-    It was done if `after.key` is where the session is now, or if `mark` is among the marks of what is stored.
-    """
+    """A write that the store did not answer: whether it was done is not known."""
 
     after: Loaded  # the session, if it was done
     intents: Intents  # what was asked since the attempt before it
     put: frozenset[str] | set[str]
-    mark: bytes
+    mark: bytes  # among the marks of what is stored, if it was done; empty: it has none
     ends: bool = False  # it was to end the session
+    over: Stored | None = None  # what it was to replace; None: nothing was there
+    saw: bytes = b""  # the session as the request saw it meanwhile, encoded; empty: as it was to be saved
+    unseen: bool = False  # it was to save into the session of somebody who had logged in
+
+    @property
+    def gives_key(self) -> bool:
+        """Whether it was to move the session to a new key."""
+        return self.over is not None and not self.ends and self.over.key != self.after.key
+
+    @property
+    def seen(self) -> Loaded:
+        """Return `after` with the content that the request saw. What others saved is no change of this request's."""
+        return self.after._replace(encoded=codec.with_facts(self.saw or self.after.encoded, self.after.facts))
+
+    def may_come(self, latest: Loaded) -> bool:
+        """Whether it can still be done, where this is stored now. It replaces one version only."""
+        over = self.over
+        return over is not None and over.key == latest.key and over.record.version == latest.record.version

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from roomkey.core.intents import MISSING, Change, Intents, drop_token
-from roomkey.core.loaded import Draft
+from roomkey.core.loaded import Attempt, Draft
 from roomkey.wire import codec
 
 __all__ = ["Merged", "below_the_pending", "doubt", "left_for", "merge", "own", "same_objects"]
@@ -90,21 +90,22 @@ def _run(calls: list[Change], fresh: dict[str, Any]) -> tuple[Any, list[Change]]
     return value, again
 
 
-def doubt(base: dict[str, Any], tried: list[dict[str, Any]], mine: dict[str, Any]) -> dict[str, Any]:
+def doubt(base: dict[str, Any], tried: Sequence[Attempt], mine: dict[str, Any]) -> dict[str, Any]:
     """Return what `mine` is to be compared with, where nobody knows which of several contents was stored.
 
     What differs between them counts as changed by this request: assigned where it is in `mine`, or else deleted.
 
     Args:
         base: what was loaded.
-        tried: what was to be saved since, and may have been.
+        tried: what was to be saved since. One with a mark was not done; of the others nobody knows.
         mine: what is to be saved now.
     """
     if not tried:
         return base
+    contents = [codec.decode(each.seen.encoded) for each in tried if not each.mark]
     doubtful = {
         key
-        for content in tried
+        for content in contents
         for key in base.keys() | content.keys()
         if key not in base or key not in content or not codec.is_same(base[key], content[key])
     }

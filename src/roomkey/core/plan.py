@@ -150,6 +150,8 @@ def _begin(rules: Rules, case: Case, draft: Draft, was: Loaded = NOWHERE) -> Pla
     user = rules.checked_user(draft.content)
     content = draft.content
     facts = rules.facts_after(case.now, was.facts, was.user, user, draft.intents)
+    if case.tried:  # to know it from an earlier attempt to begin it
+        facts = facts.with_mark(draft.mark)
     if was is NOWHERE and content is case.draft.content and CSRF not in content:
         encoded = codec.with_facts(draft.encoded, facts)
     else:
@@ -303,9 +305,7 @@ def _merged(case: Case, fresh: Loaded, *, changes_user: bool, passed_on: bool) -
             if change.key == FLASHES:
                 change.function(theirs.get(FLASHES, []))  # messages that others have shown are not shown again
         return draft.content
-    # A write with a mark was not done, where its mark is missing. Of the others nobody knows.
-    tried = [codec.decode(each.after.encoded) for each in case.tried if not each.mark]
-    base = doubt(codec.decode(was.encoded), tried, draft.content)
+    base = doubt(codec.decode(was.encoded), case.tried, draft.content)
     only = draft.put if draft.only_put and not case.tried else None
     merged = merge(theirs, base, draft.content, draft.intents.changes, only=only).data
     if passed_on and CSRF in theirs:
@@ -362,9 +362,12 @@ def settled(case: Case, way: Collection[str]) -> Case:
     for index in reversed(range(len(case.tried))):
         attempt = case.tried[index]
         if _was_done(case, attempt, way):
-            was = NOWHERE if attempt.ends else attempt.after
             later = case.tried[index + 1 :]
-            return case._replace(was=was, draft=_with(later, case.draft), tried=later)
+            was = _after(case, attempt)
+            draft = _with(later, case.draft)
+            return case._replace(
+                was=was, draft=draft._replace(encoded=codec.with_facts(draft.encoded, was.facts)), tried=later
+            )
         facts = NO_FACTS if case.fresh is None else case.fresh.facts
         if attempt.intents.changes and case.fresh is not None and not facts.has_all_marks:
             others = case.fresh.record.version - attempt.after.record.version + 1
@@ -379,11 +382,23 @@ def settled(case: Case, way: Collection[str]) -> Case:
 def _was_done(case: Case, attempt: Attempt, way: Collection[str]) -> bool:
     if attempt.ends:
         return case.fresh is None
-    if not case.was.exists:
-        return case.fresh is not None
-    if attempt.after.key != case.was.key:
+    if attempt.gives_key:
         return attempt.after.key in way
-    return attempt.mark != b"" and case.fresh is not None and case.fresh.facts.has_mark(attempt.mark)
+    if case.fresh is None:
+        return False
+    if attempt.mark:
+        return case.fresh.facts.has_mark(attempt.mark)
+    # Attempts to begin a session use one key, and each of them but the first has a mark.
+    return attempt.over is None and not case.was.exists
+
+
+def _after(case: Case, attempt: Attempt) -> Loaded:
+    """Return the session of this request after an attempt that was done."""
+    if attempt.ends:
+        return NOWHERE
+    if attempt.unseen:
+        return case.was._replace(encoded=codec.with_facts(attempt.saw, case.was.facts), session_id=None)
+    return attempt.seen
 
 
 def _with(parts: Sequence[Attempt], draft: Draft) -> Draft:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from roomkey.core.intents import drop_token
+from roomkey.core.lines import Batch
 from roomkey.core.loaded import CURRENT, Attempt, Loaded, Stale
 from roomkey.core.plan import Case, Plan, Step
 from roomkey.core.registry import Registry
@@ -76,9 +77,8 @@ class Steps:
             if self._seals:
                 record = self.closed(record, over.key, over.secret)
                 stale = Stale.CARD if stale is Stale.DATA else stale  # it is sealed anew
-            after = Loaded(
-                over.key, record, over.secret, step.record.data, step.facts, record.user, case.was.session_id, stale
-            )
+            session_id = case.was.session_id if over.key == case.was.key else None
+            after = Loaded(over.key, record, over.secret, step.record.data, step.facts, record.user, session_id, stale)
             return after, self.store.store.update(over.key, record, version=over.record.version)
         # An attempt that was not answered may still arrive: under the same ID it is the same session.
         known = case.tried[-1].after.session_id if case.tried and not case.was.exists else None
@@ -120,7 +120,7 @@ class Steps:
 
     async def swap(self, state: RequestState, case: Case, step: Plan) -> None:
         after, operation = self.prepare(state, case, step)
-        await self.attempt(state, after, self.store.run(operation))
+        await self.attempt(state, step, after, self.store.run(operation))
         self.note(state, case, step, after)
 
     async def _begin(self, state: RequestState, case: Case, step: Plan) -> None:
@@ -145,30 +145,34 @@ class Steps:
 
     async def _end(self, state: RequestState, step: Plan) -> None:
         after = step.over._replace(encoded=codec.EMPTY)
-        await self.attempt(state, after, self.registry.end_at(step.over.stored, "cleared"), ends=True)
+        await self.attempt(state, step, after, self.registry.end_at(step.over.stored, "cleared"))
         # Only the request that ended it takes the cookie back: where it has ended already, somebody may have logged in.
         state.forget()
         if step.cookie is CLEAR:
             state.reply.take_back()
 
-    async def attempt(
-        self, state: RequestState, after: Loaded, swap: Coroutine[Any, Any, None], *, ends: bool = False
-    ) -> None:
+    async def attempt(self, state: RequestState, step: Plan, after: Loaded, swap: Coroutine[Any, Any, None]) -> None:
         """Swap. Where the store does not answer, or the request is cut off, remember what was tried."""
         try:
             await swap
         except (Conflict, ConfigurationError):
             raise
         except BaseException:
-            self.remember(state, after, ends=ends)
+            self.remember(state, step, after)
             raise
 
-    def remember(self, state: RequestState, after: Loaded, *, ends: bool = False, mark: bytes | None = None) -> None:
-        """Remember a swap that was not answered. `mark`: what it was named by; None: by the draft's own."""
+    def remember(self, state: RequestState, step: Plan | None, after: Loaded, *, batch: Batch | None = None) -> None:
+        """Remember a swap that was not answered. `batch`: where it was for several requests."""
         draft = state.under_way
-        assert draft is not None
-        name = draft.mark if mark is None else mark
-        state.tried = (*state.tried, Attempt(after, draft.intents, draft.put, name, ends))
+        assert draft is not None and step is not None
+        over = step.over.stored if step.over.exists else None
+        name = draft.mark if batch is None else batch.mark
+        mark = name if after.facts.has_mark(name) else b""
+        if batch is not None:
+            over = batch.over.stored
+        ends = step.step is Step.END
+        attempt = Attempt(after, draft.intents, draft.put, mark, ends, over, draft.encoded, step.unseen)
+        state.tried = (*state.tried, attempt)
 
     # --- the session afterwards -----------------------------------------------------------------------------------
 

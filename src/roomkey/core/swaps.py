@@ -6,7 +6,6 @@ it is now, and `roomkey.core.plan` decides again. What was ended stays ended.
 
 from __future__ import annotations
 
-import contextlib
 import random
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from roomkey.core.registry import unreadable
 from roomkey.core.reply import GIVE
 from roomkey.core.state import RequestState
 from roomkey.core.steps import Steps
-from roomkey.core.turns import Turns
+from roomkey.core.turns import Turns, pause
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.events import Merged
 from roomkey.stores.base import Conflict, Record, Unreadable
@@ -86,8 +85,8 @@ class StoreCommitter(Committer):
 
             await asyncio.wait(self.unfinished, timeout=self.config.store_timeout)
 
-    async def latest(self, at: Loaded) -> Loaded | None:
-        found = await self.registry.current(at.stored)
+    async def latest(self, at: Loaded, way: set[str] | None = None) -> Loaded | None:
+        found = await self.registry.current_of(at.key, at.record.user, at.secret, way)
         return None if found is None else self._opened(found)
 
     async def confirm(self, state: RequestState) -> None:
@@ -123,7 +122,7 @@ class StoreCommitter(Committer):
             drop_token(state.session, step.record.user)
         after, operation = self.steps.prepare(state, case, step)
         try:
-            rest = self._change_at_once(state, after, operation)
+            rest = self._change_at_once(state, step, after, operation)
         except Conflict:
             may = self.store.never_waits and self._contend_at_once(state, case)
             return None if may else self.commit(state, draft)
@@ -146,7 +145,7 @@ class StoreCommitter(Committer):
             if step.step is not _SAVE or step.unseen or step.is_lost or step.then is not None:
                 return False
             after, operation = self.steps.prepare(state, case, step)
-            rest = self._change_at_once(state, after, operation)
+            rest = self._change_at_once(state, step, after, operation)
             assert rest is None, "a store that says never_waits has waited"
         except (Conflict, Unreadable, codec.DamagedData):
             return False
@@ -157,7 +156,7 @@ class StoreCommitter(Committer):
         return True
 
     def _change_at_once(
-        self, state: RequestState, after: Loaded, operation: Coroutine[Any, Any, None]
+        self, state: RequestState, step: Plan, after: Loaded, operation: Coroutine[Any, Any, None]
     ) -> Coroutine[Any, Any, None] | None:
         """Swap. None: it is done. A coroutine: the store waits, and this does the rest."""
         try:
@@ -165,7 +164,7 @@ class StoreCommitter(Committer):
         except (Conflict, ConfigurationError):
             raise
         except BaseException:
-            self.steps.remember(state, after)
+            self.steps.remember(state, step, after)
             raise
 
     async def _rest(
@@ -173,7 +172,7 @@ class StoreCommitter(Committer):
     ) -> None:
         """Go on with a swap that waits after all."""
         try:
-            await self.steps.attempt(state, after, rest)
+            await self.steps.attempt(state, step, after, rest)
         except Conflict:
             await self._contend(state, case)
         else:
@@ -242,7 +241,7 @@ class StoreCommitter(Committer):
                 after = await member.done
         except BaseException as error:
             if member.batch is not None:
-                self.steps.remember(state, member.batch.after, mark=member.batch.mark)
+                self.steps.remember(state, member.step, member.batch.after, batch=member.batch)
             if isinstance(error, TimeoutError):
                 raise StoreUnavailable(
                     f"the session was not saved within {self.config.store_timeout:g} s (store_timeout): other requests "
@@ -286,8 +285,6 @@ class StoreCommitter(Committer):
 
     async def _swap_together(self, members: list[Member]) -> None:
         """Save what several requests changed, in one swap; again, where another process is first."""
-        import asyncio
-
         start, attempts, refusals = members[0].case.was.stored, 0, 0
         refused: Stored | None = None
         while True:
@@ -312,7 +309,7 @@ class StoreCommitter(Committer):
                 for member in batch.members:
                     member.batch = None
                 refused = start = found
-                await asyncio.sleep(random.uniform(0, min(0.001 * attempts, 0.05)))
+                await pause(random.uniform(0, min(0.001 * attempts, 0.05)))
                 continue
             for member in batch.members:
                 member.finish(batch.after)
@@ -320,39 +317,43 @@ class StoreCommitter(Committer):
 
     async def _contend(self, state: RequestState, case: Case) -> None:
         """Decide on what is stored now, and again as often as another request is first."""
-        import asyncio
-
         # Apart: other tasks of the request may alter what is in it meanwhile.
         case = case._replace(draft=case.draft._replace(content=codec.decode(case.draft.encoded)))
         start = case.was.stored if case.was.exists else case.tried[-1].after.stored
-        # Where nothing waits, nobody can be in between, and there may be no event loop.
-        async with self.turns.at(start.key) if self.store.waits else contextlib.nullcontext():
-            refused: Stored | None = None if case.tried else start
-            refusals, attempts = 0, 0
+        user = case.was.record.user  # what was begun here may have become anybody's whom this request named
+        async with self.turns.at(start.key):
+            refused: Stored | None = start
+            is_refused = not case.tried
+            refusals, attempts, noted = 0, 0, case.was
             while True:
                 attempts += 1
                 way = set[str]()
-                found = await self.registry.current_of(start.key, start.record.user, start.secret, way)
-                if found is not None and not is_for(self.rules, case, found.record.user):
-                    found = None
-                if found is not None and refused is not None:
+                found = await self.registry.current_of(start.key, user, start.secret, way)
+                if is_refused:
                     refusals = await self.registry.wait_for_progress(refused, found, refusals)
                 fresh = None if found is None else self._opened(found)
                 case = case._replace(fresh=fresh, now=self.rules.clock())
                 known = settled(case, way) if case.tried else case
                 if known.was is not case.was:
+                    draft = case.draft._replace(encoded=known.draft.encoded)
+                    case = case._replace(was=known.was, tried=known.tried, draft=draft)
+                    if found is None and known.was.exists:  # it gave the session to another user
+                        start, user = known.was.stored, known.was.record.user
+                        continue
+                if known.was is not noted:
+                    noted = known.was
                     self._note_done(state, known)
-                    case = case._replace(was=known.was, tried=known.tried)
+                if found is not None and not is_for(self.rules, known, found.record.user):
+                    known = known._replace(fresh=None)
                 step = plan(self.rules, known)
                 try:
                     await self.steps.carry_out(state, known, step)
                 except Conflict:
-                    refused = found
+                    refused, is_refused = found, True
                     if found is not None and not case.tried:
-                        start = found
-                    if self.store.waits:
-                        # Other processes take turns elsewhere: step aside for a moment, longer each time.
-                        await asyncio.sleep(random.uniform(0, min(0.001 * attempts, 0.05)))
+                        start, user = found, found.record.user
+                    # Other processes take turns elsewhere: step aside for a moment, longer each time.
+                    await pause(random.uniform(0, min(0.001 * attempts, 0.05)))
                     continue
                 if step.step in (Step.SAVE, Step.ROTATE):
                     self.reporter.report(Merged(step.over.key if step.unseen else state.at.key, attempts))
@@ -361,6 +362,8 @@ class StoreCommitter(Committer):
     def _note_done(self, state: RequestState, known: Case) -> None:
         """Note that an earlier write was done, though it was not answered."""
         state.at, state.tried = known.was, known.tried
+        if known.was.session_id is None:
+            state.reply.withhold()  # another request has rotated it
         if known.fresh is not None and known.fresh.key == known.was.key:
             self.steps.give(state)
 
