@@ -2,10 +2,11 @@
 
 import pytest
 
-from roomkey import ResponseStarted, SessionDataError, SessionEnded, Sessions
+from roomkey import ResponseStarted, SessionDataError, SessionEnded, SessionManager, Sessions
 from roomkey.core.loaded import Stale
 from roomkey.core.reply import Cookie
 from roomkey.csrf import csrf_token
+from roomkey.stores.memory import MemoryStore
 from tests.world import MAX_AGE, START, World
 
 # --- cookies ----------------------------------------------------------------------------------------------------------
@@ -95,6 +96,20 @@ async def test_a_late_response_under_an_old_key_gives_no_dead_card():
     await late.commit()
     assert late.cookie is Cookie.KEEP
     assert await world.data(other.card) == {"x": 1, "y": 1, "z": 1}
+
+
+@pytest.mark.parametrize("store", ["memory://", "cookie://"])
+async def test_an_old_card_is_signed_anew_after_refresh(store):
+    """The request read its session, and `refresh` finds nothing new: the response gives a card of the first key."""
+    store = MemoryStore() if store == "memory://" else store
+    old = SessionManager(secret_key="k" * 32, store=store)
+    new = SessionManager(secret_key=["n" * 32, "k" * 32], store=store)
+    session = await old.load()
+    session["x"] = 1
+    card = dict(await old.commit(session))["set-cookie"].partition(";")[0]
+    session = await new.load(card)
+    await session.refresh()
+    assert "set-cookie" in dict(await new.commit(session))
 
 
 async def test_a_request_from_before_the_log_in_begins_no_session():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, Protocol
 
 from roomkey.core.intents import NOTHING
-from roomkey.core.loaded import NOWHERE, Attempt, Draft, Loaded
+from roomkey.core.loaded import Attempt, CURRENT, Draft, Loaded, NOWHERE
 from roomkey.core.merge import Merged, below_the_pending, merge, same_objects
 from roomkey.core.plan import Case, Client
 from roomkey.core.reply import NONE, Reply
@@ -54,7 +55,8 @@ class RequestState:
     def at(self, at: Loaded) -> None:
         self.session._at = at
         if at is not NOWHERE:
-            self.session._fresh_until = self.rules.clocks.fresh_until(at.record, at.facts)
+            fresh_until = self.rules.clocks.fresh_until(at.record, at.facts)
+            self.session._fresh_until = fresh_until if at.stale is CURRENT else -inf  # its card is to be signed anew
 
     def present_user(self) -> str | None:
         """Return whose session it would be if it were saved now."""
