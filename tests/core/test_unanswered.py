@@ -194,3 +194,59 @@ async def test_a_session_that_begins_with_a_change(done):
         await visit.session.save()
     assert await world.data(visit.card) == {"n": 2} == dict(visit.session)
     assert world.live() == [{"n": 2}]
+
+
+@pytest.mark.parametrize("done", [False, True])
+async def test_refresh_after_a_change(done):
+    """What others saved meanwhile is shown, and the change counts once."""
+    world = World()
+    card = await world.begin(n=0)
+    visit, other = await world.two(card)
+    visit.session.change("n", lambda n: n + 1)
+    visit.session["mine"] = 1
+    unanswered(world.store, "update", done=done)
+    await save_in_vain(visit)
+    other.session.change("n", lambda n: n + 10)
+    other.session["theirs"] = 1
+    await other.commit()
+    await visit.session.refresh()
+    expected = {"n": 11, "mine": 1, "theirs": 1}
+    assert dict(visit.session) == expected
+    await visit.session.save()
+    assert await world.data(card) == expected == dict(visit.session)
+
+
+async def test_refresh_before_a_change_arrives_after_all():
+    """The store did what it was asked later than it should have. The change counts once."""
+    world = World()
+    card = await world.begin(n=0)
+    visit, attempts = await world.arrive(card), []
+    inner = world.store.update
+
+    async def update(*args, **options):
+        attempts.append(lambda: inner(*args, **options))
+        raise OSError
+
+    world.store.update = update
+    visit.session.change("n", lambda n: n + 1)
+    await save_in_vain(visit)
+    world.store.update = inner
+    await visit.session.refresh()
+    await attempts[0]()
+    await visit.session.save()
+    assert await world.data(card) == {"n": 1} == dict(visit.session)
+
+
+@pytest.mark.parametrize("begun", [{"cart": 1}, {"user_id": 7, "secret": "s"}])
+async def test_refresh_after_a_log_in(begun):
+    """The log-in was saved, and the response gives its card."""
+    world = World()
+    visit = await world.arrive(await world.begin(**begun))
+    visit.session["user_id"] = 8
+    unanswered(world.store, "rotate", done=True)
+    await save_in_vain(visit)
+    await visit.session.refresh()
+    expected = {"cart": 1, "user_id": 8} if "cart" in begun else {"user_id": 8}
+    assert dict(visit.session) == expected
+    assert await visit.answer() is Cookie.GIVE
+    assert await world.data(visit.card) == expected

@@ -53,8 +53,11 @@ class Committer(ABC):
         return self.commit(state, draft)
 
     @abstractmethod
-    async def latest(self, at: Loaded) -> Loaded | None:
-        """Return a session as it is now; None: it has ended, or is out of reach."""
+    async def latest(self, at: Loaded, way: set[str] | None = None) -> Loaded | None:
+        """Return a session as it is now; None: it has ended, or is out of reach.
+
+        `way` takes the keys that lead there.
+        """
 
     @abstractmethod
     async def confirm(self, state: RequestState) -> None:

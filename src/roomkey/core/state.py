@@ -6,8 +6,8 @@ from math import inf
 from typing import Any, Protocol
 
 from roomkey.core.intents import NOTHING
-from roomkey.core.loaded import Attempt, CURRENT, Draft, Loaded, NOWHERE
-from roomkey.core.merge import Merged, below_the_pending, merge, same_objects
+from roomkey.core.loaded import Attempt, CURRENT, Draft, Loaded, NOWHERE, Stale
+from roomkey.core.merge import Merged, below_the_pending, doubt, merge, same_objects
 from roomkey.core.plan import Case, Client
 from roomkey.core.reply import NONE, Reply
 from roomkey.core.rules import Rules
@@ -79,26 +79,37 @@ class RequestState:
             None if agent is None else agent.decode("latin-1")[:_LONGEST_AGENT],
         )
 
-    def take_in(self, latest: Loaded | None) -> None:
-        """Lay what this request did over `latest`, what is stored now. Raises SessionEnded where that is not for it."""
-        at, session = self.at, self.session
+    def unsaved_over(self, latest: Loaded | None) -> Case:
+        """Return what this request has not saved, as a case, with what is stored now."""
+        session = self.session
+        draft = Draft(session._plain(), self.at.encoded, session._intents, session._put or frozenset())
+        return self.case(draft)._replace(fresh=latest)
+
+    def take_in(self, case: Case) -> None:
+        """Lay what this request did over what is stored now. Raises SessionEnded where that is not for it."""
+        at, latest, draft, session = case.was, case.fresh, case.draft, self.session
         if latest is None:
             raise SessionEnded("the session was ended while this request ran")
         if latest.record.user not in (None, self.present_user(), at.user):
             raise SessionEnded("the session became another user's while this request ran")
-        intents = session._intents
+        if any(attempt.may_come(latest) for attempt in case.tried):
+            return  # it replaces just this; the next save finds out whether it did
+        intents = draft.intents
         if intents.cleared:  # a log-out that is not saved yet: nothing comes back
-            merged = Merged(session._plain(), intents.changes)
+            merged = Merged(draft.content, intents.changes)
         else:
-            merged = merge(codec.decode(latest.encoded), codec.decode(at.encoded), session._plain(), intents.changes)
+            base = doubt(codec.decode(at.encoded), case.tried, draft.content)
+            merged = merge(codec.decode(latest.encoded), base, draft.content, intents.changes)
         if latest.key != at.key:
             self.reply.withhold()
             self.moving = None  # moved in by another request, whose response carries the card
             self.at = latest
         else:
-            self.at = latest._replace(session_id=at.session_id, stale=at.stale)
-        if intents.changes:
-            session._intents = intents._replace(changes=merged.changes)
+            stale = at.stale if at.key == self.at.key else Stale.CARD  # a new ID, whose card is still to be given
+            self.at = latest._replace(session_id=at.session_id, stale=stale)
+        self.tried = ()
+        session._intents = intents._replace(changes=merged.changes) if intents.changes else intents
+        session._put = {*draft.put} or None
         self.show(merged.data)
 
     def show(self, data: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from roomkey.core.committer import Committer
 from roomkey.core.intents import NOTHING, Intents
 from roomkey.core.loaded import CURRENT, NO_DRAFT, NOWHERE, Draft
+from roomkey.core.plan import Case, settled
 from roomkey.core.reply import GIVE, KEEP, Reply
 from roomkey.core.session import Session
 from roomkey.core.state import RequestState
@@ -139,7 +140,7 @@ class Transaction(RequestState):
         await self._enter()
         try:
             if self.at.exists:
-                self.take_in(await self.committer.latest(self.at))
+                self.take_in(await self._latest())
             elif not self.may_begin:
                 raise SessionEnded("the session was ended while this request ran")
             self.note(None)
@@ -148,6 +149,17 @@ class Transaction(RequestState):
             raise
         finally:
             self._leave()
+
+    async def _latest(self) -> Case:
+        """Return what is not saved, and what is stored now. By then it is known which unanswered write was done."""
+        at, way = self.at, set[str]()
+        case = self.unsaved_over(await self.committer.latest(at, way))
+        if not self.tried:
+            return case
+        known = settled(case, way)
+        if known.fresh is None and known.was.exists and known.was is not at:  # it gave the session to another user
+            known = known._replace(fresh=await self.committer.latest(known.was))
+        return known
 
     # --- committing -----------------------------------------------------------------------------------------------
 

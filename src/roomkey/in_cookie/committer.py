@@ -39,7 +39,7 @@ class CookieCommitter(Committer):
         carries = state.reply.carries
         return carries is not NONE and not (carries is Carries.ONE and self.cards.count(encoded) > 1)
 
-    async def latest(self, at: Loaded) -> Loaded | None:
+    async def latest(self, at: Loaded, way: set[str] | None = None) -> Loaded | None:
         return at  # a server that keeps nothing knows of nothing newer
 
     async def confirm(self, state: RequestState) -> None:
