@@ -250,3 +250,23 @@ async def test_refresh_after_a_log_in(begun):
     assert dict(visit.session) == expected
     assert await visit.answer() is Cookie.GIVE
     assert await world.data(visit.card) == expected
+
+
+async def test_a_new_session_that_a_replica_does_not_show():
+    """It was made, and what answers to loads does not have it yet: that holds no request for ever."""
+    world = World()
+    visit = world.life.anonymous()
+    visit.session["x"] = 1
+    unanswered(world.store, "create", done=True)
+    await save_in_vain(visit)
+    inner = world.store.load
+
+    async def load(key):
+        return None
+
+    world.store.load = load
+    async with asyncio.timeout(20):
+        await save_in_vain(visit)
+    world.store.load = inner
+    await visit.session.save()
+    assert await world.data(visit.card) == {"x": 1}

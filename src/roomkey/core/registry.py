@@ -124,15 +124,24 @@ class Registry:
         data = codec.decode(encoded)
         return Loaded(key, record, secret, encoded, codec.facts_in(encoded), self.rules.user_of(data)), data
 
-    async def wait_for_progress(self, refused: Stored, found: Stored, refusals: int) -> int:
+    async def wait_for_progress(self, refused: Stored | None, found: Stored | None, refusals: int) -> int:
         """Wait a moment where a swap was refused and nothing newer is found: what was read may come from a replica.
 
-        Returns how often in a row that was so.
+        Args:
+            refused: what was found before the swap; None: nothing.
+            found: what is found now.
+            refusals: how often in a row that was so.
+
+        Returns how often it was so by now.
 
         Raises:
             StoreUnavailable: it was so too often. Without this, a store that errs would hold requests for ever.
         """
-        if refused.key != found.key or refused.record.version != found.record.version:
+        if refused is not None and found is not None:
+            is_newer = refused.key != found.key or refused.record.version != found.record.version
+        else:
+            is_newer = refused is not found
+        if is_newer:
             return 0
         if refusals == _MOST_REFUSALS:
             raise StoreUnavailable("the store refuses to save over the version that it answers with: is it a replica?")
