@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from roomkey.core.session import Session
+from roomkey.core.turns import blocking
 from roomkey.request import Request
 from roomkey.stores.forks import forgets_after_fork
 
@@ -46,6 +47,8 @@ class SyncManager:
     def __init__(self, manager: SessionManager) -> None:
         self._manager = manager
         self._loop = _LoopInThread()
+        # Old sessions are asked of another library's store, which may wait.
+        self._in_place = manager.registry.store.never_waits and not manager.config.legacy
 
     def load(self, request: Request | str | bytes | None = None) -> Session:
         """As `SessionManager.load`."""
@@ -72,7 +75,7 @@ class SyncManager:
         Raises:
             whatever the work raises.
         """
-        if self._manager.registry.store.never_waits:
+        if self._in_place:
             return _in_place(work)
         return self._loop.run(work)
 
@@ -83,7 +86,8 @@ class SyncManager:
 
 def _in_place(work: Coroutine[Any, Any, _Answer]) -> _Answer:
     try:
-        work.send(None)
+        with blocking():
+            work.send(None)
     except StopIteration as stop:
         answer: _Answer = stop.value
         return answer

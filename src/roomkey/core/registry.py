@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from roomkey.core.loaded import Loaded, Stored
 from roomkey.core.rules import Rules
 from roomkey.core.tombstones import passed_on
+from roomkey.core.turns import pause
 from roomkey.errors import StoreUnavailable
 from roomkey.events import Ended, Event
 from roomkey.stores.base import Conflict, Record, Store, Unreadable
@@ -145,9 +146,7 @@ class Registry:
             return 0
         if refusals == _MOST_REFUSALS:
             raise StoreUnavailable("the store refuses to save over the version that it answers with: is it a replica?")
-        import asyncio
-
-        await asyncio.sleep(_REFUSED_WAIT)
+        await pause(_REFUSED_WAIT)
         return refusals + 1
 
     # --- ended ----------------------------------------------------------------------------------------------------
