@@ -519,3 +519,31 @@ async def test_a_list_that_the_handler_holds_stays_the_sessions(how):
     found = await world.data(card)
     assert found["cart"] == [1, 2, 3] and found["deep"] == {"list": ["x"]}
     assert found.get("other") == (None if how == "save without a conflict" else 1)
+
+
+async def test_a_task_that_goes_on_after_its_request():
+    """The session ended while the request ran: the task is told so, and not that it saves too late."""
+    world = World()
+    card = await world.begin(x=1)
+    held = []
+
+    async def app(scope, receive, send):
+        other = await world.arrive(card)
+        other.session.invalidate()
+        await other.commit()
+        scope["session"]["y"] = 1
+        held.append(scope["session"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def send(message):
+        pass
+
+    middleware = SessionMiddleware(app, world.life.config)
+    await middleware({"type": "http", "headers": [(b"cookie", b"session=" + card)]}, None, send)
+    session = held[0]
+    with pytest.raises(SessionEnded):
+        await session.refresh()
+    session["z"] = 1
+    with pytest.raises(SessionEnded):
+        await session.save()

@@ -332,7 +332,8 @@ class SessionManager:
         A task that goes on after the request gets another transaction when it needs one.
         """
         transaction = session._transaction
-        if transaction is not None and transaction.is_calm:
+        # Kept where the session has ended: the task is to hear of that.
+        if isinstance(transaction, Transaction) and transaction.is_calm and transaction.may_begin:
             session._transaction = None
 
     def doubt(self, session: Session) -> None:
