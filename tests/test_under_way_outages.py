@@ -127,6 +127,32 @@ async def test_a_response_that_is_cut_off_while_it_saves(what):
     assert await world.data(cookie or card) == {**expected, "late": 1}
 
 
+@pytest.mark.parametrize("what", ["change", "log in", "log out"])
+async def test_a_response_that_is_cut_off_before_its_first_step(what):
+    """The task that was to send it is cancelled at once: nothing has begun, and the next one saves."""
+    world = World()
+    card = await world.begin(n=0)
+
+    async def app(scope, receive, send):
+        session, start = scope["session"], {"type": "http.response.start", "status": 200, "headers": []}
+        {
+            "change": lambda: session.update(n=1),
+            "log in": lambda: session.update(user_id=7),
+            "log out": session.clear,
+        }[what]()
+        starting = asyncio.create_task(send(start))
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        async with asyncio.timeout(5):
+            await send(start)
+        await send({"type": "http.response.body", "body": b""})
+
+    cookie = await set_cookie(world, app, card)
+    expected = {"change": {"n": 1}, "log in": {"n": 0, "user_id": 7}, "log out": None}[what]
+    assert await world.data(cookie or card) == expected
+
+
 async def test_an_answer_in_the_place_of_a_503_that_was_cut_off():
     """The store hangs, and the app's own time limit ends the wait for a 503: its answer goes out, with the card."""
     world = World(store_timeout=0.05)

@@ -224,6 +224,11 @@ class SessionManager:
 
     # --- for Roomkey's own adaptors -------------------------------------------------------------------------------
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether a commit may wait for its store."""
+        return self._committer.may_wait
+
     def _begin(
         self, headers: RawHeaders, scope: Mapping[str, Any] = _NO_SCOPE
     ) -> Session | Coroutine[Any, Any, Session]:

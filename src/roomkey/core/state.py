@@ -6,7 +6,7 @@ from math import inf
 from typing import Any, Protocol
 
 from roomkey.core.intents import NOTHING
-from roomkey.core.loaded import Attempt, CURRENT, Draft, Loaded, NOWHERE, Stale
+from roomkey.core.loaded import CURRENT, NOWHERE, Attempt, Draft, Loaded, Stale
 from roomkey.core.merge import Merged, below_the_pending, doubt, merge, same_objects
 from roomkey.core.plan import Case, Client
 from roomkey.core.reply import NONE, Reply

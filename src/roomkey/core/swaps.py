@@ -6,6 +6,7 @@ it is now, and `roomkey.core.plan` decides again. What was ended stays ended.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
@@ -321,7 +322,8 @@ class StoreCommitter(Committer):
         case = case._replace(draft=case.draft._replace(content=codec.decode(case.draft.encoded)))
         start = case.was.stored if case.was.exists else case.tried[-1].after.stored
         user = case.was.record.user  # what was begun here may have become anybody's whom this request named
-        async with self.turns.at(start.key):
+        # Where nothing waits, nobody can be in between, and there may be no event loop.
+        async with self.turns.at(start.key) if self.store.waits else contextlib.nullcontext():
             refused: Stored | None = start
             is_refused = not case.tried
             refusals, attempts, noted = 0, 0, case.was
@@ -352,8 +354,9 @@ class StoreCommitter(Committer):
                     refused, is_refused = found, True
                     if found is not None and not case.tried:
                         start, user = found, found.record.user
-                    # Other processes take turns elsewhere: step aside for a moment, longer each time.
-                    await pause(random.uniform(0, min(0.001 * attempts, 0.05)))
+                    if self.store.waits:
+                        # Other processes take turns elsewhere: step aside for a moment, longer each time.
+                        await pause(random.uniform(0, min(0.001 * attempts, 0.05)))
                     continue
                 if step.step in (Step.SAVE, Step.ROTATE):
                     self.reporter.report(Merged(step.over.key if step.unseen else state.at.key, attempts))

@@ -57,7 +57,8 @@ class Response:
             if kind != "http.response.start" or self._scope.get("session") is not session:
                 return self._send_first(message)
             if not session._is_quiet():
-                return self._save_and_send(message)
+                save = self._save_when_awaited if self._manager.may_wait else self._save_and_send
+                return save(message)
             self._stage = _STARTED
             session._has_started = True
             if session._transaction is not None:
@@ -73,6 +74,10 @@ class Response:
         if transaction is not None and transaction.tried and is_error(message):
             self._manager.doubt(session)
         return self._send(message)
+
+    async def _save_when_awaited(self, message: Message) -> None:
+        """As `_save_and_send`. A task that is cancelled before its first step has begun nothing."""
+        await self._save_and_send(message)
 
     def _save_and_send(self, message: Message) -> Awaitable[None]:
         """Save, and send the start of the response; without a coroutine, where the store answers at once."""
