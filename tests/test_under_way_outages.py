@@ -364,6 +364,32 @@ async def test_a_503_carries_the_card_of_an_early_save(who):
     assert await world.data(cookie) == {"cart": 1, "user_id": 7}
 
 
+@pytest.mark.parametrize("where", ["load", "update"])
+async def test_a_503_of_an_adaptor(where):
+    """The response that goes out in the place of the app's is committed too, and asks nothing of the store."""
+    world = World()
+    card = await world.begin(n=0)
+    session = await world.life.manager.load(b"session=" + card)
+    other = await world.arrive(card)
+    other.session["theirs"] = 1
+    await other.commit()
+
+    async def fails(*args, **options):
+        raise OSError
+
+    real = getattr(world.store, where)
+    session["mine"] = 1
+    setattr(world.store, where, fails)
+    with pytest.raises(StoreUnavailable):
+        await world.life.manager.commit(session)
+    assert await world.life.manager.commit(session, status=503, headers=[("retry-after", "5")]) == [
+        ("retry-after", "5"),
+        ("vary", "Cookie"),
+    ]
+    setattr(world.store, where, real)
+    assert await world.data(card) == {"n": 0, "theirs": 1}
+
+
 async def test_a_503_takes_the_cookie_back_after_an_early_log_out():
     """The session has ended, whatever failed later."""
     world = World()

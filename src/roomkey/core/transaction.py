@@ -40,6 +40,7 @@ class Transaction(RequestState):
     """
 
     trouble: StoreUnavailable | None = None  # what the handler was told last, when it asked for something itself
+    has_failed = False  # whether a response could not save: the 503 that goes out instead saves nothing
     waiting: deque[asyncio.Future[None]] | None = None  # tasks that wait until another has saved, in this order
 
     def __init__(self, committer: Committer, session: Session) -> None:
@@ -305,8 +306,9 @@ class Transaction(RequestState):
         reply = self.reply
         if self.trouble is not None and status == 500:
             raise self.trouble
-        if self.tried and is_error:
+        if is_error and (self.tried or self.has_failed):
             reply.saves = False
+        self.has_failed = False
         if self.under_way is not None or reply.cookie is not KEEP:
             return self._respond()
         if not reply.saves:
@@ -315,6 +317,7 @@ class Transaction(RequestState):
             draft = self.unsaved()
             work = None if draft is None else self._start(draft)
         except StoreUnavailable:
+            self.has_failed = True
             raise
         except BaseException:
             reply.saves = False
@@ -337,6 +340,7 @@ class Transaction(RequestState):
             if reply.is_early:
                 await self.confirm()
         except StoreUnavailable:
+            self.has_failed = True
             raise
         except BaseException:
             reply.saves = False
