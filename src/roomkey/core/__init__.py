@@ -12,6 +12,7 @@ rules        whose a session is, and how large it may be
 tombstones   what a rotation leaves under the old ID
 merge        what several requests did to one session, key by key
 plan         what a commit does, decided by one pure function
+unanswered   writes that the store never answered: which of them was done
 reply        what the response does with the cookie
 state        what one request knows of its session
 registry     the sessions in a store: found, listed, ended, purged

@@ -21,7 +21,6 @@ and it is shown nothing of that session.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from roomkey.core.intents import CSRF, FLASHES, NOTHING
@@ -30,13 +29,13 @@ from roomkey.core.merge import doubt, left_for, merge, own
 from roomkey.core.reply import CLEAR, GIVE, KEEP, Cookie
 from roomkey.core.rules import Rules, logs_in
 from roomkey.core.tombstones import Kind, tombstone
-from roomkey.errors import ResponseStarted, StoreUnavailable
+from roomkey.errors import ResponseStarted
 from roomkey.stores.base import Record
 from roomkey.stores.rows import record_from
 from roomkey.wire import codec
 from roomkey.wire.codec import NO_FACTS, Facts
 
-__all__ = ["Case", "Client", "Plan", "Step", "is_for", "need_cookie", "new_record", "plan", "saved_record", "settled"]
+__all__ = ["Case", "Client", "Plan", "Step", "is_for", "need_cookie", "new_record", "plan", "saved_record"]
 
 Client = tuple[str | None, str | None]  # IP address and user agent of a log-in; None: not recorded
 
@@ -347,62 +346,3 @@ def need_cookie(case: Case, what: str) -> None:
             # Short: some frameworks make it the reason of a WebSocket's close, which has room for 123 bytes.
             f"{what} needs a cookie, but the response has started; nothing was saved: await session.save() sooner"
         )
-
-
-def settled(case: Case, way: Collection[str]) -> Case:
-    """Return the case once it is known which of the writes that were never answered was done.
-
-    Args:
-        case: with what is stored now as `fresh`.
-        way: the keys that led there.
-
-    Raises:
-        StoreUnavailable: that cannot be known any more, and functions of `Session.change` would count twice.
-    """
-    for index in reversed(range(len(case.tried))):
-        attempt = case.tried[index]
-        if _was_done(case, attempt, way):
-            later = case.tried[index + 1 :]
-            was = _after(case, attempt)
-            draft = _with(later, case.draft)
-            return case._replace(
-                was=was, draft=draft._replace(encoded=codec.with_facts(draft.encoded, was.facts)), tried=later
-            )
-        facts = NO_FACTS if case.fresh is None else case.fresh.facts
-        if attempt.intents.changes and case.fresh is not None and not facts.has_all_marks:
-            others = case.fresh.record.version - attempt.after.record.version + 1
-            if others > codec.MOST_MARKS:
-                raise StoreUnavailable(
-                    "an earlier save was not answered, and too many others came since to know whether it was done; "
-                    "nothing was saved"
-                )
-    return case._replace(draft=_with(case.tried, case.draft))
-
-
-def _was_done(case: Case, attempt: Attempt, way: Collection[str]) -> bool:
-    if attempt.ends:
-        return case.fresh is None
-    if attempt.gives_key:
-        return attempt.after.key in way
-    if case.fresh is None:
-        return False
-    if attempt.mark:
-        return case.fresh.facts.has_mark(attempt.mark)
-    # Attempts to begin a session use one key, and each of them but the first has a mark.
-    return attempt.over is None and not case.was.exists
-
-
-def _after(case: Case, attempt: Attempt) -> Loaded:
-    """Return the session of this request after an attempt that was done."""
-    if attempt.ends:
-        return NOWHERE
-    if attempt.unseen:
-        return case.was._replace(encoded=codec.with_facts(attempt.saw, case.was.facts), session_id=None)
-    return attempt.seen
-
-
-def _with(parts: Sequence[Attempt], draft: Draft) -> Draft:
-    """Return the draft, with what earlier attempts were to save before it."""
-    for part in reversed(parts):
-        draft = draft._replace(intents=part.intents.then(draft.intents), put=draft.put | part.put)
-    return draft

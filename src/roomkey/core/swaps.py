@@ -15,12 +15,13 @@ from roomkey.core.committer import Committer
 from roomkey.core.intents import NOTHING, drop_token
 from roomkey.core.lines import Line, Lines, Member, can_wait, laid_over_each_other
 from roomkey.core.loaded import CURRENT, Draft, Loaded, Stale, Stored
-from roomkey.core.plan import Case, Plan, Step, is_for, plan, settled
+from roomkey.core.plan import Case, Plan, Step, is_for, plan
 from roomkey.core.registry import unreadable
 from roomkey.core.reply import GIVE
 from roomkey.core.state import RequestState
 from roomkey.core.steps import Steps
 from roomkey.core.turns import Turns, pause
+from roomkey.core.unanswered import settled
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.events import Merged
 from roomkey.stores.base import Conflict, Record, Unreadable

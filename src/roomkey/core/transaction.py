@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from roomkey.core.committer import Committer
 from roomkey.core.intents import NOTHING, Intents
 from roomkey.core.loaded import CURRENT, NO_DRAFT, NOWHERE, Draft
-from roomkey.core.plan import Case, settled
+from roomkey.core.plan import Case
 from roomkey.core.reply import GIVE, KEEP, Reply
 from roomkey.core.session import Session
 from roomkey.core.state import RequestState
+from roomkey.core.unanswered import settled
 from roomkey.core.users import Sessions
 from roomkey.errors import SessionDataError, SessionEnded, StoreUnavailable
 from roomkey.wire import codec

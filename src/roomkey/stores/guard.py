@@ -11,6 +11,7 @@ import logging
 import os.path
 import time
 from collections.abc import Callable, Coroutine, Generator
+from functools import cached_property
 from types import CoroutineType, coroutine
 from typing import Any, TypeVar, cast
 
@@ -55,8 +56,6 @@ class GuardedStore:
         self.waits = isinstance(store, Lifespan)  # or as soon as an operation did; one in memory never does
         self._load_now = _immediate(store)
         self._own_attributes = getattr(store, "__dict__", {})  # a method may be replaced in the store itself
-        self.never_waits = _says(store, "never_waits")
-        self.answers_at_once = self.never_waits or _says(store, "answers_at_once")
         self._tell = tell
         self._timeout = timeout
         self._down = False
@@ -114,6 +113,16 @@ class GuardedStore:
         """Close the store where it can be closed. Takes as long as it takes: writes may still be under way."""
         if isinstance(self.store, Lifespan):
             await self.store.close()
+
+    @cached_property
+    def never_waits(self) -> bool:
+        """Whether the store answers without waiting, whatever it is asked."""
+        return _says(self.store, "never_waits")
+
+    @cached_property
+    def answers_at_once(self) -> bool:
+        """Whether the store mostly does."""
+        return self.never_waits or _says(self.store, "answers_at_once")
 
     @property
     def is_patched(self) -> bool:
