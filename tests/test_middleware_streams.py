@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from roomkey import ConfigurationError, ResponseStarted, SessionMiddleware, StoreUnavailable
+from roomkey import ConfigurationError, ResponseStarted, SessionManager, SessionMiddleware, StoreUnavailable
 from tests.asgi import (
     HELLO,
     SECRET,
@@ -300,6 +300,25 @@ async def test_a_store_that_is_down_does_not_stop_the_startup(error):
     store.open_error = error
     sent = await _lifespan(SessionMiddleware(_with_lifespan([]), secret_key=SECRET, store=store))
     assert sent[0]["type"] == "lifespan.startup.complete"
+
+
+async def test_two_that_enter_one_manager_at_once():
+    """One loop purges for both, and the last that leaves ends it and closes the store."""
+
+    class Store(SpyStore):
+        async def open(self):
+            await asyncio.sleep(0)
+            await super().open()
+
+    store = Store()
+    manager = SessionManager(secret_key=SECRET, store=store)
+    await asyncio.gather(manager.__aenter__(), manager.__aenter__())
+    assert [task.get_name() for task in asyncio.all_tasks() - {asyncio.current_task()}] == ["roomkey: purge"]
+    await manager.__aexit__(None, None, None)
+    assert "close" not in store.events
+    await manager.__aexit__(None, None, None)
+    assert store.events.count("close") == 1
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_an_app_without_lifespan_support_leaves_no_task():

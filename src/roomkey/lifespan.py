@@ -34,9 +34,9 @@ class Lifespan:
         if self._entered == 0:
             with contextlib.suppress(StoreUnavailable):  # logged; requests are answered 503 until it is back
                 await registry.store.open()
-            if registry.is_purged:
-                self._purging = asyncio.create_task(registry.keep_purging(), name="roomkey: purge")
         self._entered += 1
+        if self._entered == 1 and registry.is_purged:  # another one may have entered meanwhile
+            self._purging = asyncio.create_task(registry.keep_purging(), name="roomkey: purge")
 
     async def leave(self) -> None:
         """Close the store, once commits that go on without their requests have come to their end."""
