@@ -15,6 +15,7 @@ from roomkey.wire.keys import Keyring, store_key
 
 __all__ = ["Card", "Cards"]
 
+_LONGEST_HEADER = 1024  # bytes
 _MOST = 4096  # cards in each of two generations; one takes about 400 bytes
 
 
@@ -44,6 +45,7 @@ class Cards:
         # Two generations: when the young one is full, it becomes the old one, and the cards of that go.
         self.young: dict[bytes, Card] = {}
         self._old: dict[bytes, Card] = {}
+        self.by_header: dict[bytes, Card] = {}  # by the `Cookie` header that they came in
         forgets_after_fork(self)
 
     def verify(self, value: bytes) -> Card | None:
@@ -63,6 +65,13 @@ class Cards:
         self.young[value] = card
         return card
 
+    def remember(self, sent: bytes, card: Card) -> None:
+        """Remember which card a whole `Cookie` header holds: a browser sends the same one again and again."""
+        if 0 < len(sent) <= _LONGEST_HEADER:
+            if len(self.by_header) >= _MOST:
+                self.by_header = {}
+            self.by_header[sent] = card
+
     def forget(self) -> None:
         """Forget all of them."""
-        self.young, self._old = {}, {}
+        self.young, self._old, self.by_header = {}, {}, {}

@@ -116,25 +116,45 @@ class StoreLoader(Loader):
 
     def from_headers(self, headers: Headers, _: object = None) -> Session | Coroutine[Any, Any, Session]:
         """As `load`, from the raw headers of a request, where nothing can move in: in as few steps as possible."""
+        sent = b""
+        for name, value in headers:
+            if name == b"cookie":
+                if sent:  # several headers: HTTP/2 may split them
+                    return self._from_cookies(headers, b"")
+                sent = value
+        if not sent:
+            session = self.session_class()
+            session._origin = self
+            return session
+        card = self.cards.by_header.get(sent)
+        if card is None:
+            return self._from_cookies(headers, sent)
+        try:
+            answer = self._load_now(card.key)
+        except Unreadable:
+            return self.refuse("damaged")
+        if type(answer) is Record and answer.successor is None:
+            return self._opened(card.key, answer, card.secret, card)
+        return self._look_for(card, answer)
+
+    def _from_cookies(self, headers: Headers, sent: bytes) -> Session | Coroutine[Any, Any, Session]:
+        """As `from_headers`, for a `Cookie` header that was not seen before."""
         value = find_one(headers, self._cookie_name, self._cookie_start)
-        if value:
-            card = self.cards.young.get(value) or self.cards.verify(value)
-            if card is None:
-                if value.strip(b' \t"') == value:
-                    return self.strangers([value])
-                return self.load(find_cookies(headers, self._cookie_name))
-            try:
-                answer = self._load_now(card.key)
-            except Unreadable:
-                return self.refuse("damaged")
-            if type(answer) is Record and answer.successor is None:
-                return self._opened(card.key, answer, card.secret, card)
-            return self._look_for(card, answer)
-        if value is None:  # several, or written in an odd way
-            return self.load(find_cookies(headers, self._cookie_name))
-        session = self.session_class()
-        session._origin = self
-        return session
+        if value == b"":
+            return self.anonymous()
+        card = None if value is None else self.cards.verify(value)
+        if value is None or card is None:
+            if value is not None and value.strip(b' \t"') == value:
+                return self.strangers([value])
+            return self.load(find_cookies(headers, self._cookie_name))  # several, or written in another way
+        self.cards.remember(sent, card)
+        try:
+            answer = self._load_now(card.key)
+        except Unreadable:
+            return self.refuse("damaged")
+        if type(answer) is Record and answer.successor is None:
+            return self._opened(card.key, answer, card.secret, card)
+        return self._look_for(card, answer)
 
     async def _look_for(self, card: Card, answer: Record | CoroutineType[Any, Any, Record | None] | None) -> Session:
         """Load the session of the only card, which the store has begun to look for."""
