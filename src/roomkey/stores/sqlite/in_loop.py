@@ -30,7 +30,7 @@ __all__ = ["NEXT_TICK", "THREAD", "InLoop", "Work", "next_tick"]
 
 Work = Callable[..., Any]  # called with a connection, the time in Unix seconds, and the operation's arguments
 
-_MOST_PAGES = 17  # of the file that one write may change here: 64 KiB of data, which is 0.1 ms
+_MOST_PAGES = 27  # of the file that one write may change here: 64 KiB of data, which is 0.2 ms
 _MOST_A_TICK = 4  # writes in one tick of the event loop: those who are ready would all run, one after the other
 _ARMED_AT = 2  # of them, from which on the end of the tick is waited for, which costs a microsecond
 _LOOK_EVERY = 1.0  # seconds between two looks, by loads, whether the file is still there

@@ -36,6 +36,7 @@ from roomkey.stores.sqlite.worker import Job, Kind, Worker, running
 __all__ = ["SQLiteStore"]
 
 _PAGE = 4096  # bytes
+_IN_A_ROW = 3500  # bytes of data, from which on a row needs pages of its own
 _MOST_STEPS = 50  # of one purge, each over a few hundred records: bounds the time that one call takes
 
 
@@ -124,16 +125,15 @@ class SQLiteStore:
 
     async def create(self, key: str, record: Record) -> None:
         """Put a new record under `key`. Raises `Conflict` when a live one is there."""
-        await self._write(4 + len(record.data) // _PAGE, table.create, key, record)
+        await self._write(4 + _overflow(record), table.create, key, record)
 
     async def update(self, key: str, record: Record, *, version: int) -> None:
         """Replace the live record under `key`. Raises `Conflict` when it is gone, moved on, or has another version."""
-        await self._write(1 + len(record.data) // _PAGE, table.update, key, record, version)
+        await self._write(1 + _overflow(record), table.update, key, record, version)
 
     async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
         """Put `record` under `new_key` and `tombstone` under `key`. Raises `Conflict` and then changes nothing."""
-        pages = 8 + (len(record.data) + len(tombstone.data)) // _PAGE
-        await self._write(pages, table.rotate, key, new_key, record, tombstone, version)
+        await self._write(8 + _overflow(record), table.rotate, key, new_key, record, tombstone, version)
 
     async def touch(self, key: str, expires_at: float) -> bool:
         """Let the live record under `key` expire later; return whether there is one that is no tombstone."""
@@ -202,6 +202,11 @@ class SQLiteStore:
         """In the child: the thread was not forked, and its locks may be held for ever."""
         self._worker = None
         self._lock = threading.Lock()
+
+
+def _overflow(record: Record) -> int:
+    """How many more pages a write changes, about, because the data is so long."""
+    return 0 if len(record.data) < _IN_A_ROW else 3 + len(record.data) // _PAGE
 
 
 # Around os.fork. Some servers fork in C and call the last of these hooks only: it relies on nothing before it.

@@ -44,45 +44,41 @@ def _create(suffix: str) -> tuple[str, ...]:
 
 CREATE = _create("")
 
+# Placeholders have no numbers: Python 3.12 warned of those.
 _LOAD = f"SELECT {_FIELDS} FROM session WHERE key = ? AND expires_at > ?"
-_ROW = "?{0}, ?{1}, ?{2}, ?{3}, ?{4}, ?{5}, ?{6}, ?{7}, ?{8}, ?{9}, ?{4}"  # the key, the fields, and `purge_at`
+_ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # the key, the fields, and `purge_at`
 _REPLACE = ", ".join(f"{name} = excluded.{name}" for name in (*_FIELDS.split(", "), "purge_at"))
 # An expired record is absent: an insert that meets one replaces it, and otherwise changes no row.
 _INSERT = f"""
-INSERT INTO session (key, {_FIELDS}, purge_at) VALUES ({_ROW.format(*range(1, 11))})
-ON CONFLICT (key) DO UPDATE SET {_REPLACE} WHERE session.expires_at <= ?11
+INSERT INTO session (key, {_FIELDS}, purge_at) VALUES {_ROW}
+ON CONFLICT (key) DO UPDATE SET {_REPLACE} WHERE session.expires_at <= ?
 """
 # What nearly every write is: no tombstone, of the same user, that does not expire before the moment of the next look.
 # No index changes.
 _UPDATE = """
-UPDATE session SET data = ?1, version = ?2, created_at = ?3, expires_at = ?4, serve_until = ?7, ip = ?8, user_agent = ?9
-WHERE key = ?10 AND version = ?11 AND successor IS NULL AND expires_at > ?12 AND purge_at <= ?4 AND user IS ?5
-AND ?6 IS NULL
+UPDATE session SET data = ?, version = ?, created_at = ?, expires_at = ?, serve_until = ?, ip = ?, user_agent = ?
+WHERE key = ? AND version = ? AND successor IS NULL AND expires_at > ? AND purge_at <= ? AND user IS ?
 """
 # Any other change.
-_REFILE = """
-UPDATE session SET
-    data = ?1, version = ?2, created_at = ?3, expires_at = ?4, user = ?5, successor = ?6, serve_until = ?7, ip = ?8,
-    user_agent = ?9, purge_at = ?4
-WHERE key = ?10 AND version = ?11 AND successor IS NULL AND expires_at > ?12
+_REFILE = f"""
+UPDATE session SET ({_FIELDS}, purge_at) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+WHERE key = ? AND version = ? AND successor IS NULL AND expires_at > ?
 """
 # Both rows or none, in one statement: what is one statement needs no transaction around it.
 _ROTATE = f"""
 INSERT INTO session (key, {_FIELDS}, purge_at)
-SELECT * FROM (VALUES ({_ROW.format(*range(1, 11))}), ({_ROW.format(*range(11, 21))}))
-WHERE EXISTS (SELECT 1 FROM session WHERE key = ?11 AND version = ?21 AND successor IS NULL AND expires_at > ?22)
-AND NOT EXISTS (SELECT 1 FROM session WHERE key = ?1 AND expires_at > ?22)
+SELECT * FROM (VALUES {_ROW}, {_ROW})
+WHERE EXISTS (SELECT 1 FROM session WHERE key = ? AND version = ? AND successor IS NULL AND expires_at > ?)
+AND NOT EXISTS (SELECT 1 FROM session WHERE key = ? AND expires_at > ?)
 ON CONFLICT (key) DO UPDATE SET {_REPLACE}
 """
 _TOUCH = """
 UPDATE session SET expires_at = max(expires_at, ?) WHERE key = ? AND successor IS NULL AND expires_at > ?
 """
 _DELETE = "DELETE FROM session WHERE key = ?"
-_DUE = "SELECT rowid, expires_at FROM session WHERE purge_at <= ?1 ORDER BY purge_at LIMIT ?2"
-_PURGE = f"DELETE FROM session WHERE rowid IN (SELECT rowid FROM ({_DUE}) WHERE expires_at <= ?1 LIMIT ?3)"
-_PUT_OFF = f"""
-UPDATE session SET purge_at = expires_at WHERE rowid IN (SELECT rowid FROM ({_DUE}) WHERE expires_at > ?1)
-"""
+_DUE = "SELECT rowid, expires_at FROM session WHERE purge_at <= ? ORDER BY purge_at LIMIT ?"
+_PURGE = f"DELETE FROM session WHERE rowid IN (SELECT rowid FROM ({_DUE}) WHERE expires_at <= ? LIMIT ?)"
+_PUT_OFF = f"UPDATE session SET purge_at = expires_at WHERE rowid IN (SELECT rowid FROM ({_DUE}) WHERE expires_at > ?)"
 _LOOKED_AT = 200  # records that one step of a purge looks at, at least
 # A table that was wiped is emptied by purges, a batch at a time: to drop it whole takes as long as it is large.
 _INDEX = "SELECT name FROM sqlite_master WHERE tbl_name = 'session' AND name LIKE 'session\\_purge\\_at%' ESCAPE '\\'"
@@ -109,8 +105,25 @@ def create(connection: sqlite3.Connection, now: float, key: str, record: Record)
 
 
 def update(connection: sqlite3.Connection, now: float, key: str, record: Record, version: int) -> None:
-    values = (*_row(record), key, version, now)
-    if connection.execute(_UPDATE, values).rowcount != 1 and connection.execute(_REFILE, values).rowcount != 1:
+    expires_at = record.expires_at
+    if record.successor is None:
+        values = (
+            record.data,
+            record.version,
+            record.created_at,
+            expires_at,
+            record.serve_until,
+            record.ip,
+            record.user_agent,
+            key,
+            version,
+            now,
+            expires_at,
+            record.user,
+        )
+        if connection.execute(_UPDATE, values).rowcount == 1:
+            return
+    if connection.execute(_REFILE, (*_row(record), key, version, now)).rowcount != 1:
         raise Conflict
 
 
@@ -123,7 +136,7 @@ def rotate(
     tombstone: Record,
     version: int,
 ) -> None:
-    values = (new_key, *_row(record), key, *_row(tombstone), version, now)
+    values = (new_key, *_row(record), key, *_row(tombstone), key, version, now, new_key, now)
     if connection.execute(_ROTATE, values).rowcount != 2:
         raise Conflict
 
@@ -139,8 +152,8 @@ def delete(connection: sqlite3.Connection, now: float, key: str) -> None:
 def purge(connection: sqlite3.Connection, now: float, limit: int) -> tuple[int, bool]:
     """Do one step of a purge. Return how many records went, and whether more may be due."""
     look_at = max(limit, _LOOKED_AT)
-    gone = connection.execute(_PURGE, (now, look_at, limit)).rowcount
-    more = gone + connection.execute(_PUT_OFF, (now, look_at)).rowcount >= look_at
+    gone = connection.execute(_PURGE, (now, look_at, now, limit)).rowcount
+    more = gone + connection.execute(_PUT_OFF, (now, look_at, now)).rowcount >= look_at
     if gone < limit and not more:
         wiped = connection.execute(_WIPED).fetchone()
         if wiped is not None:
@@ -166,6 +179,7 @@ def of_user(connection: sqlite3.Connection, now: float, user: str) -> list[tuple
 
 
 def _row(record: Record) -> tuple[Any, ...]:
+    """The fields, and `purge_at`."""
     return (
         record.data,
         record.version,
@@ -176,4 +190,5 @@ def _row(record: Record) -> tuple[Any, ...]:
         record.serve_until,
         record.ip,
         record.user_agent,
+        record.expires_at,
     )
