@@ -82,7 +82,7 @@ async def test_those_that_come_meanwhile_go_together():
 
 @run
 async def test_the_second_one_waits_for_others():
-    """With fewer lone ones than lanes, all that come in one turn of the event loop share the second lane."""
+    """With fewer lone ones than lanes, all that come in one iteration of the event loop share the second lane."""
     server = Server(lanes=2, alone=1)
     tasks = [asyncio.create_task(server.trips.ask(number)) for number in range(5)]
     await settle()
@@ -213,9 +213,9 @@ async def test_a_cancelled_lone_one_frees_its_lane():
     assert await second == 4
 
 
-@pytest.mark.parametrize("turns", range(12))
-def test_cancelled_at_any_moment(turns):
-    """However many turns of the event loop after it was sent: nobody gets another's answer, and no lane is lost."""
+@pytest.mark.parametrize("iterations", range(12))
+def test_cancelled_at_any_moment(iterations):
+    """Whenever operations are cancelled, nobody gets another's answer, and no lane is lost."""
 
     async def main():
         server = Server(lanes=2, alone=1)
@@ -230,9 +230,9 @@ def test_cancelled_at_any_moment(turns):
                         gate.set_result(None)
 
         answering = asyncio.create_task(answer_all())
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0)
-        for task in tasks[turns % 2 :: 2] if turns % 3 else tasks:
+        for task in tasks[iterations % 2 :: 2] if iterations % 3 else tasks:
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         for number, outcome in enumerate(outcomes):

@@ -59,7 +59,8 @@ class RoundTrips(Generic[_Item, _Answer]):
             would collect the tracebacks of all who wait.)
         lanes: how many round trips may be under way at once.
         alone: how many of them may be lone operations that are sent at once. With fewer than `lanes`, an operation that
-            finds another one under way is sent at the end of the event loop's turn, with all that join it until then.
+            finds that many under way waits for the next iteration of the event loop, and goes with all that come until
+            then.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class RoundTrips(Generic[_Item, _Answer]):
         self._free = lanes
         self._reserved = max(lanes - alone, 0)  # lanes that lone operations leave free
         self._waiting: deque[_Waiter[_Item, _Answer]] = deque()
-        self._due = False  # whether `_send` will be called at the end of this turn of the event loop
+        self._due = False  # whether `_send` will be called in the next iteration of the event loop
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(self, item: _Item) -> _Answer:

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 import asyncpg  # type: ignore[import-untyped]
 
-from roomkey.stores.postgres.errors import MAY_PASS, Refused
+from roomkey.stores.postgres.errors import MAY_PASS, CannotConnect
 from roomkey.stores.postgres.urls import TAKES, Target
 
 __all__ = ["BorrowedConnections", "Connection", "Connections", "OwnConnections", "Rows", "fetch_once", "use_connection"]
@@ -96,7 +96,7 @@ async def use_connection(connections: Connections, work: Callable[[Connection], 
     return answer
 
 
-# An answer of the server's, or a value that was refused before anything was sent.
+# An answer of the server's, or a value that the driver did not take, before anything was sent.
 _LEAVES_IT_IDLE = (asyncpg.PostgresError, asyncpg.DataError)
 
 
@@ -206,18 +206,18 @@ class OwnConnections:
             if error.sqlstate[:2] in MAY_PASS:
                 raise
             # Its first line names user, database or host, never a password.
-            raise Refused(f"PostgreSQL refused the connection: {error.args[0]}") from error
+            raise CannotConnect(f"PostgreSQL refused the connection: {error.args[0]}") from error
         except ConnectionError as error:
             if "rejected SSL" not in str(error):
                 raise
-            raise Refused("PostgreSQL does not offer TLS: switch it on there, or correct sslmode") from error
+            raise CannotConnect("PostgreSQL does not offer TLS: switch it on there, or correct sslmode") from error
         except ssl.SSLCertVerificationError as error:
-            raise Refused(
+            raise CannotConnect(
                 f"PostgreSQL's certificate is not trusted ({error.verify_message}): correct sslmode or sslrootcert"
             ) from error
         except (asyncpg.ClientConfigurationError, ValueError) as error:
             # From nothing: the driver's words may hold a part of the URL.
-            raise Refused(f"server: the driver cannot use this URL ({type(error).__name__}); {TAKES}") from None
+            raise CannotConnect(f"server: the driver cannot use this URL ({type(error).__name__}); {TAKES}") from None
         except BaseException:
             # Cancelled, perhaps, for the first host was silent until nobody wanted to wait any longer.
             if self._dsns[0] is dsn:

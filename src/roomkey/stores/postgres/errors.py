@@ -8,7 +8,7 @@ from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict
 from roomkey.stores.postgres.table import creating_command, missing_rights
 
-__all__ = ["GONE", "MAY_PASS", "Refused", "code_of", "explain", "is_lost"]
+__all__ = ["GONE", "MAY_PASS", "CannotConnect", "code_of", "explain", "is_lost"]
 
 GONE = {"42P01", "42703", "42804"}  # table, column, type
 _WORDS = {
@@ -45,8 +45,8 @@ def is_lost(error: Exception) -> bool:
     return isinstance(error, _LOST) or type(error) is asyncpg.InterfaceError
 
 
-class Refused(Exception):
-    """The server, or the driver, said no for good when connecting."""
+class CannotConnect(Exception):
+    """No connection can be made until someone mends the server or the configuration."""
 
 
 def code_of(error: Exception) -> str | None:
@@ -68,7 +68,7 @@ def explain(error: Exception, table: str, *, opening: bool) -> Exception:
     if isinstance(error, asyncpg.DivisionByZeroError):
         return Conflict()  # see Statements.rotate
     permanent = ConfigurationError if opening else StoreUnavailable
-    if isinstance(error, Refused):
+    if isinstance(error, CannotConnect):
         return permanent(str(error))
     code = code_of(error)
     if code == "42P01":

@@ -256,16 +256,16 @@ class PostgresStore:
             link: whose connections to use; None: the running loop's.
         """
         link = link or await self._link_in_use()
-        tries, refused = 0, False
+        tries, was_read_only = 0, False
         while True:
             tries += 1
             renewals = link.renewal.count
             try:
                 return await fetch_once(link.connections, statement, args)
             except asyncpg.ReadOnlySQLTransactionError as error:  # nothing of it was done
-                if refused:
+                if was_read_only:
                     raise self._explain(error) from error
-                refused = True
+                was_read_only = True
                 await link.renewal.after_refusal(renewals)
             except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
                 # Nothing of it was done. On a server that isolates more strictly by default, this is how a lost

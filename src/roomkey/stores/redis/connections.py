@@ -1,9 +1,9 @@
 """Connections to wherever the sessions are: a server of our own, a client of the app's, a node of a cluster.
 
-They are driven directly rather than through `Redis.execute_command`, which takes longer and does not say
-whether a command that failed had been sent. That matters. A write whose answer was lost may have been done; sent again
-it would be refused, and what is then laid over it would run `Session.change` functions twice. So a connection is
-checked to be alive before anything is sent, a write is sent once, and only a load is sent again.
+They are not used through `Redis.execute_command`. It takes longer, and does not say whether a command that failed had
+been sent. A write whose answer was lost may have been done. If it were sent again, it would conflict with itself, and
+the retry would run the functions of `Session.change` twice. So a connection is checked to be alive before anything is
+sent, a write is sent once, and only a load is sent again.
 """
 
 from __future__ import annotations
@@ -263,7 +263,8 @@ class Borrowed(_Pooled):
 class Clustered(_Pooled):
     """Connections to the node of a cluster that has our slot.
 
-    Finding that node is left to the driver, whose own command does it when a connection failed or a node refused.
+    Finding that node is left to the driver. When a connection failed, or a node said that the slot is elsewhere, one
+    of the driver's own commands finds it.
     """
 
     def __init__(self, client: Any, key: bytes, make: Callable[[], Any] | None = None) -> None:

@@ -228,7 +228,7 @@ class RedisStore:
     # What `open` finds
 
     async def _asked(self, *args: bytes) -> Any:
-        """Return the answer to a command that may be refused; None where it is."""
+        """Return the answer to a command that may be forbidden; None where it is."""
         try:
             return await self._link().writes.ask(Command(args))
         except StoreUnavailable:
@@ -279,7 +279,7 @@ def _lives(record: Record, now: float) -> bytes:
 
 
 def _info(answer: Any) -> dict[str, str]:
-    """Return what INFO said; nothing where it is refused."""
+    """Return what INFO said; nothing where it is forbidden."""
     if not isinstance(answer, bytes):
         return {}
     lines = (line.partition(":") for line in answer.decode(errors="replace").splitlines())
@@ -287,7 +287,7 @@ def _info(answer: Any) -> dict[str, str]:
 
 
 def _setting(answer: Any) -> str | None:
-    """Return what CONFIG GET said of one setting; None where it is refused, as at hosted servers."""
+    """Return what CONFIG GET said of one setting; None where it is forbidden, as at hosted servers."""
     if isinstance(answer, dict):  # in the newer protocol, which a client of the app's own may speak
         answer = [piece for pair in answer.items() for piece in pair]
     if isinstance(answer, list) and len(answer) == 2 and isinstance(answer[1], bytes):

@@ -10,11 +10,11 @@ from roomkey.stores.base import Conflict
 from roomkey.stores.sqlalchemy.table import missing_table
 
 __all__ = [
+    "FORBIDDEN",
     "LOCKED",
     "MET_OTHERS",
     "OURS",
     "READ_ONLY",
-    "REFUSED",
     "Faults",
     "Taken",
     "Unsure",
@@ -95,10 +95,10 @@ READ_ONLY: dict[str, set[int | str]] = {  # nothing was done
     "mariadb": _MYSQL_READ_ONLY,
     "postgresql": {"25006"},
 }
-_MYSQL_REFUSED: set[int | str] = {1044, 1045, 1049, 1142, 1143, 1227, 1698}
-REFUSED: dict[str, set[int | str]] = {
-    "mysql": _MYSQL_REFUSED,
-    "mariadb": _MYSQL_REFUSED,
+_MYSQL_FORBIDDEN: set[int | str] = {1044, 1045, 1049, 1142, 1143, 1227, 1698}
+FORBIDDEN: dict[str, set[int | str]] = {
+    "mysql": _MYSQL_FORBIDDEN,
+    "mariadb": _MYSQL_FORBIDDEN,
     "postgresql": {"28P01", "28000", "3D000", "3F000", "42501"},
     "sqlite": {8, 14, 26},
     "mssql": {"28000"},
@@ -171,7 +171,7 @@ class Faults:
         words = str(getattr(error, "orig", None) or error)
         if self.is_one_of(error, _NO_TABLE) or "no such table" in words:
             return permanent(missing_table(self.database, self._table))
-        if self.is_one_of(error, REFUSED):
+        if self.is_one_of(error, FORBIDDEN):
             return permanent(f"{self.database} {self._fault(error)}")
         if isinstance(error, exc.DBAPIError | exc.TimeoutError | OSError):
             return StoreUnavailable(f"{self.database} {self._fault(error)}")
@@ -187,7 +187,7 @@ class Faults:
         known = _WORDS.get(self._dialect.name, {}).get(code) if code is not None else None
         if known is not None:
             return known
-        if self.is_one_of(error, REFUSED):
+        if self.is_one_of(error, FORBIDDEN):
             return f"refused ({code}): are user, password and database in the URL right, and may the user do this?"
         if isinstance(error, exc.TimeoutError):
             return "has all connections of the pool in use: is it slow, or the pool too small?"

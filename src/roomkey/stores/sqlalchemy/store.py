@@ -18,8 +18,8 @@ to its winner. It is StoreUnavailable. Not SQLAlchemy's `pool_pre_ping`: a round
 load from MariaDB, or the 135 from PostgreSQL. Engines of ours have it only with drivers that do not notice a closed
 connection by themselves.
 
-SQLite lets one write at a time, and whoever waits may be passed by for ever: so operations take turns in an event loop,
-and one that found another process's lock tries again.
+SQLite lets one write at a time, and another one that waits may never get its chance. So in one event
+loop operations go one by one, and one that finds another process's lock tries again.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ from roomkey.stores.sqlalchemy.engines import (
     without_password,
 )
 from roomkey.stores.sqlalchemy.errors import (
+    FORBIDDEN,
     LOCKED,
     MET_OTHERS,
     READ_ONLY,
-    REFUSED,
     Faults,
     Taken,
     is_lost,
@@ -270,7 +270,7 @@ class SQLAlchemyStore:
         try:
             await self._ask(end)
         except StoreUnavailable as error:
-            if not isinstance(error.__cause__, Exception) or not self._faults.is_one_of(error.__cause__, REFUSED):
+            if not isinstance(error.__cause__, Exception) or not self._faults.is_one_of(error.__cause__, FORBIDDEN):
                 raise
             raise ConfigurationError(  # the sessions are not down because of it
                 f"{self._faults.database} table {self._name!r}: the account may not empty it; it needs what TRUNCATE "
@@ -339,7 +339,7 @@ class SQLAlchemyStore:
         return await link.run(operation, self._try(link, work, operation, again=again, opening=opening))
 
     async def _try(self, link: Link, work: Work[Answer], operation: Operation, *, again: bool, opening: bool) -> Answer:
-        lost = refused = False
+        lost = was_read_only = False
         tries = 0
         while True:
             tries += 1
@@ -353,8 +353,8 @@ class SQLAlchemyStore:
                     pause = random.uniform(0, _PAUSE * tries)
                 elif self._faults.is_one_of(error, LOCKED) and time.monotonic() - operation.since < SQLITE_PATIENCE:
                     pause = random.uniform(0, _PAUSE)
-                elif not refused and self._faults.is_one_of(error, READ_ONLY):
-                    refused, pause = True, 0.0
+                elif not was_read_only and self._faults.is_one_of(error, READ_ONLY):
+                    was_read_only, pause = True, 0.0
                     await link.renewal.after_refusal(renewals)
                 elif not lost and is_lost(error) and (again or is_not_sent(error)):
                     lost, pause = True, 0.0
