@@ -25,7 +25,8 @@ class Record:
     """One session as a store keeps it. All moments are Unix time in float seconds.
 
     A record is *live* while `expires_at` lies ahead; past it, every store operation treats it as absent.
-    A *tombstone* is a record with a `successor`: the session moved there. Its `data` says why, and holds no session.
+    A *tombstone* is a record with a `successor`: the session moved there. Its `data` is a few bytes: why it moved, and
+    how to open it there.
     """
 
     data: bytes = field(repr=False)  # not to be shown: without `seal` it is in clear

@@ -56,7 +56,8 @@ class _Bench:
     def tombstone(self, successor: str, *, life: float = 3600.0, **fields: Any) -> Record:
         """What `rotate` leaves behind for `life` seconds."""
         now = self.now()
-        return self.record(life=life, data=b"", version=2, successor=successor, serve_until=now + life / 2, **fields)
+        until = now + life / 2
+        return self.record(life=life, data=b"\x02way", version=2, successor=successor, serve_until=until, **fields)
 
     async def moved(self, *, life: float = 3600.0, **fields: Any) -> tuple[str, str]:
         """Create a record and rotate it. Return the key of the tombstone, which lives for `life`, and the new key."""
