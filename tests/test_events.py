@@ -162,6 +162,24 @@ async def test_outages_are_told_once_each():
     assert began.store == "Flaky" and began.error.startswith("Flaky failed: OSError in load, line ")
 
 
+async def test_a_save_that_is_repeated_is_no_merge():
+    """The store did not answer the first one, and nobody else had saved."""
+
+    class Failing(MemoryStore):
+        async def update(self, *args, **options):
+            del type(self).update
+            raise OSError
+
+    world = World(store=Failing())
+    visit = await world.log_in()
+    visit.session["x"] = 1
+    with pytest.raises(StoreUnavailable):
+        await visit.session.save()
+    world.told.clear()
+    await visit.session.save()
+    assert world.told == []
+
+
 async def test_a_subscriber_that_raises_disturbs_nobody(caplog):
     """What `on_event` raises is logged, and the session is saved all the same."""
 

@@ -359,8 +359,10 @@ class StoreCommitter(Committer):
                         # Other processes take turns elsewhere: step aside for a moment, longer each time.
                         await pause(random.uniform(0, min(0.001 * attempts, 0.05)))
                     continue
-                if step.step in (Step.SAVE, Step.ROTATE):
-                    self.reporter.report(Merged(step.over.key if step.unseen else state.at.key, attempts))
+                was, over = known.was, step.over
+                is_newer = over.key != was.key or over.record.version != was.record.version
+                if is_newer and step.step in (Step.SAVE, Step.ROTATE):
+                    self.reporter.report(Merged(over.key if step.unseen else state.at.key, attempts))
                 return
 
     def _note_done(self, state: RequestState, known: Case) -> None:
