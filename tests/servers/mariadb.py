@@ -174,7 +174,9 @@ class MariaDBServer(Running):
                 f"--datadir={data}",
                 *_SMALL,
             ]
-        made = subprocess.run(command, cwd="/", capture_output=True, text=True, **nobody())
+        # Temporary files of its own: a server that starts removes those of others.
+        environment = {**os.environ, "TMPDIR": str(self.directory)}
+        made = subprocess.run(command, cwd="/", capture_output=True, text=True, env=environment, **nobody())
         if made.returncode != 0:
             raise RuntimeError(f"MariaDB's files could not be made: {(made.stdout + made.stderr)[-2000:]}")
         # Run at each start, before anyone is let in.

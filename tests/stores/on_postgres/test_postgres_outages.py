@@ -49,7 +49,7 @@ async def test_cancelled_operations_disturb_nobody(server: PostgresServer) -> No
                 assert outcome is None or (task in victims and isinstance(outcome, asyncio.CancelledError))
         office = store._offices[asyncio.get_running_loop()]
         connections: Any = office.connections
-        await asyncio.gather(*connections._ending)
+        await until(lambda: not connections._ending and not connections._making)
         assert not connections._busy and connections._slots == len(connections._idle) <= 3
         await load(keys[0])
 
@@ -203,6 +203,8 @@ class _Network:
             pipes = [asyncio.create_task(self._pipe(*way, state)) for way in ((reader, here), (there, writer))]
             self._tasks += pipes
             await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            pass  # asyncio would log it
         finally:
             for each in writers:
                 each.transport.abort()

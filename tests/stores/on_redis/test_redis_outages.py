@@ -189,12 +189,12 @@ class _Proxy:
 
         task = asyncio.create_task(back())
         self.tasks.append(task)
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             while data := await reader.read(65536):
                 self.commands += data
                 up_writer.write(data)
         up_writer.close()
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             await task
         writer.close()
 

@@ -103,9 +103,10 @@ async def _cut(server: MariaDBServer, at: bytes, after: bytes) -> AsyncIterator[
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.append(asyncio.current_task())
         writers.add(writer)
-        there, back = await asyncio.open_connection("127.0.0.1", server.port)
-        writers.add(back)
-        await asyncio.gather(pump(reader, back, up=True), pump(there, writer, up=False))
+        with contextlib.suppress(asyncio.CancelledError):  # asyncio would log it
+            there, back = await asyncio.open_connection("127.0.0.1", server.port)
+            writers.add(back)
+            await asyncio.gather(pump(reader, back, up=True), pump(there, writer, up=False))
 
     listening = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
