@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import inspect
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,6 +31,16 @@ def pytest_report_header() -> list[str]:
     if left_out():
         lines.append(f"WITHOUT {', '.join(left_out())}: the tests that need them are skipped (apt-get install them)")
     return lines
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_logging_of_the_apps():
+    """Keep the log configuration of Ravyn, Lilya and Litestar away: it would be that of all tests that follow.
+
+    Their handlers write every request of every test client, to a stream that is pytest's and closed in the end.
+    """
+    with mock.patch("logging.config.dictConfig"):
+        yield
 
 
 @pytest.fixture
