@@ -56,7 +56,7 @@ class Calls:
 
 
 class CountedStore(MemoryStore):
-    """A store in memory that counts what it is asked."""
+    """A store in memory that counts what it is asked. It does not say that it never waits."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -89,3 +89,9 @@ class CountedStore(MemoryStore):
     async def delete(self, key):
         self.asked["delete"] += 1
         await super().delete(key)
+
+
+class CountedAtOnce(CountedStore):
+    """The same, and it says so, as the store in memory does."""
+
+    never_waits = True
