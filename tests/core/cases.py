@@ -56,7 +56,7 @@ def draft(was, act, mark=b""):
     session = Session(codec.decode(was.encoded) if was.encoded else {})
     act(session)
     content = session._plain()
-    return Draft(content, codec.encode(content, was.facts), session._intents, frozenset(session._put or ()), mark)
+    return Draft(content, codec.encode(content, was.facts), session._intents, frozenset(session._put or ()), mark=mark)
 
 
 def case(was, act, *, mark=b"", **more):
