@@ -15,7 +15,15 @@ from ravyn import get as ravyn_get
 from ravyn.requests import Request as RavynRequest
 from ravyn.testclient import RavynTestClient
 
-from roomkey import LoginTooOld, ResponseStarted, SessionConfig, SessionMiddleware, Sessions, StoreUnavailable
+from roomkey import (
+    LoginTooOld,
+    ResponseStarted,
+    SessionConfig,
+    SessionManager,
+    SessionMiddleware,
+    Sessions,
+    StoreUnavailable,
+)
 from roomkey.legacy import LegacySession, LitestarRedis, RavynCookie, StarletteCookie, StarsessionsRedis
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing.clock import Clock
@@ -178,6 +186,15 @@ async def test_an_old_cookie_is_served_for_a_moment_after_its_session_has_moved_
     assert late.set_cookies == []
     clock.advance(2)
     assert await late.visit("/read") == {}
+
+
+async def test_a_first_request_that_marks_its_session_as_modified():
+    """Frameworks do that. What the browser sent together with it is served all the same."""
+    manager = SessionManager(secret_key=SECRET, store=MemoryStore(), legacy=[OwnReader()])
+    session = await manager.load("own=a")
+    session.modified = True
+    await manager.commit(session)
+    assert await manager.load("own=a") == {"user_id": "a"}
 
 
 async def test_an_old_cookie_from_before_the_log_in_opens_nothing_after_it():
