@@ -277,13 +277,11 @@ class SessionManager:
 
     def transaction(self, session: Session) -> Transaction:
         """Return the transaction of a session that this manager loaded."""
-        transaction = session._transaction
-        if isinstance(transaction, Transaction):
-            return transaction
         if session._origin is not self._loader:
             session._attached()  # raises where it belongs to no request
             raise ConfigurationError("the session was loaded by another SessionManager: commit it there")
-        return self._loader.open(session)
+        transaction = session._transaction
+        return transaction if isinstance(transaction, Transaction) else self._loader.open(session)
 
     def is_own(self, session: object) -> bool:
         """Whether `session` came from a manager with the same cookie: of an outer middleware, say."""
