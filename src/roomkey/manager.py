@@ -8,6 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
+from roomkey.arguments import check_session, checked_config
 from roomkey.config import SessionConfig, SessionOptions
 from roomkey.core.at_once import AtOnce
 from roomkey.core.loader import Loader, StoreLoader
@@ -18,9 +19,9 @@ from roomkey.core.session import Session
 from roomkey.core.swaps import StoreCommitter
 from roomkey.core.transaction import Transaction
 from roomkey.core.users import Sessions
-from roomkey.errors import ConfigurationError, SessionDataError
+from roomkey.errors import ConfigurationError, SessionDataError, StoreUnavailable
 from roomkey.lifespan import Lifespan
-from roomkey.request import Request, raw_headers
+from roomkey.request import Request, raw_headers, raw_pairs, text_pairs
 from roomkey.stores.base import Unreadable
 from roomkey.stores.cookie import CookieStore
 from roomkey.wire.cookies import (
@@ -129,7 +130,8 @@ class SessionManager:
             request: the request, or the value of its `Cookie` header alone; None: it has none.
 
         Raises:
-            StoreUnavailable: whether there is a session cannot be known. Answer with a 503.
+            StoreUnavailable: whether there is a session cannot be known. Answer with a 503; there is nothing to commit.
+            TypeError: it is another framework's request, say.
         """
         scope = {"client": request.client} if isinstance(request, Request) else _NO_SCOPE
         answer = self.begin(raw_headers(request), scope)
@@ -142,10 +144,13 @@ class SessionManager:
         status: int = 200,
         headers: Iterable[tuple[_Text, _Text]] = (),
         can_set_cookie: bool | None = None,
+        raw: bool | None = None,
     ) -> list[tuple[_Text, _Text]]:
         """Save a session, and return the headers that the response is to have. Call it before the response starts.
 
-        Called again, after a stream or a background task, it saves what has changed since.
+        Called again, after a stream or a background task, it saves what has changed since. Where it has raised, the
+        response says that the request failed. Call it for that response too: it saves nothing more, and raises nothing
+        more, but an earlier `session.save()` may have made a cookie that has to go out.
 
         Args:
             session: what `load` returned.
@@ -154,6 +159,8 @@ class SessionManager:
             headers: all headers of the response, as pairs of `str` or of `bytes`.
             can_set_cookie: whether a cookie can still go out; None: with the first call that succeeds, and with none
                 after it.
+            raw: whether the headers are pairs of `bytes`; None: as the first of them is. Say it where there may be
+                none at all.
 
         Returns:
             All headers that are to go out, of the type that was given. `Set-Cookie` and `Vary` are added where they
@@ -161,21 +168,23 @@ class SessionManager:
 
         Raises:
             StoreUnavailable: the store did not acknowledge. Answer with a 503; `retry_after` says after how many
-                seconds to try again. Call `commit` for that response too: it may carry the cookie of an early save.
+                seconds to try again.
             SessionDataError: a value cannot be stored. Nothing was saved.
             ResponseStarted: it needs a cookie that can no longer be sent. Nothing was saved.
+            TypeError: it is no session, or the headers are no pairs.
         """
-        given = list(headers)
-        is_raw = bool(given) and isinstance(given[0][0], bytes)
-        raw: RawHeaders = given if is_raw else [(_latin(name), _latin(value)) for name, value in given]  # type: ignore
-        if can_set_cookie is None:
-            can_set_cookie = not session._has_started
-        await self.respond(session, raw, status, SEVERAL if can_set_cookie else NONE)
-        return raw if is_raw else [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]  # type: ignore
+        pairs, raw = raw_pairs(headers, raw)
+        work = self.commit_now(session, pairs, status, can_set_cookie)
+        if work is not None:
+            await work
+        return pairs if raw else text_pairs(pairs)  # type: ignore[return-value]
 
     def abandon(self, session: Session) -> None:
         """Note that the request failed: nothing more of its session is saved. What was saved early stays saved."""
-        self.transaction(session).reply.saves = False
+        check_session(session, self._loader, "abandon")
+        transaction = self.transaction(session)
+        transaction.reply.saves = False
+        transaction.note(None)
 
     @property
     def sessions(self) -> Sessions:
@@ -189,11 +198,12 @@ class SessionManager:
     @property
     def sync(self) -> SyncManager:
         """The same, blocking, for frameworks that are not asynchronous: `manager.sync.load(request)`."""
-        if self._sync is None:
-            from roomkey.sync import SyncManager
+        sync = self._sync
+        if sync is None:
+            from roomkey.sync import SyncManager  # here, because it needs asyncio, and few apps need it
 
-            self._sync = SyncManager(self)
-        return self._sync
+            sync = self.__dict__.setdefault("_sync", SyncManager(self))  # of two threads, both get the first one's
+        return sync
 
     _sync: SyncManager | None = None
 
@@ -228,6 +238,28 @@ class SessionManager:
     def may_wait(self) -> bool:
         """Whether a commit may wait for its store."""
         return self._committer.may_wait
+
+    def commit_now(
+        self, session: Session, headers: RawHeaders, status: int, can_set_cookie: bool | None
+    ) -> Coroutine[Any, Any, None] | None:
+        """As `commit`, in place. None: there was nothing to ask of the store. A coroutine: it does all of it."""
+        check_session(session, self._loader, "commit")
+        if can_set_cookie is None:
+            can_set_cookie = not session._has_started
+        carries = SEVERAL if can_set_cookie else NONE
+        if not session._is_quiet():
+            return self._commit(session, headers, status, carries)
+        self._go_out(session, headers, carries)
+        return None
+
+    async def _commit(self, session: Session, headers: RawHeaders, status: int, carries: Carries) -> None:
+        if status > 500 and self.transaction(session).trouble is not None:
+            self.abandon(session)  # the handler was told that the store is unavailable, and this is the answer to that
+        try:
+            await self.respond(session, headers, status, carries)
+        except StoreUnavailable:
+            self.abandon(session)
+            raise
 
     def _begin(
         self, headers: RawHeaders, scope: Mapping[str, Any] = _NO_SCOPE
@@ -368,19 +400,3 @@ class SessionManager:
         remembered = transaction.at.facts.lifetime is not None
         headers += self._writer.write(card, seconds, sent, remembered=remembered)
         reply.cookie = KEEP
-
-
-def checked_config(config: object, options: dict[str, Any]) -> SessionConfig:
-    """Return the configuration that was given, or the one that the options make. Raises ConfigurationError."""
-    if config is None:
-        return SessionConfig.from_options(options)
-    if options:
-        raise ConfigurationError(f"give a config or options, not both (got a config and {', '.join(options)})")
-    if not isinstance(config, SessionConfig):
-        hint = "; give the key as secret_key=..." if isinstance(config, str | bytes) else ""
-        raise ConfigurationError(f"config: got {type(config).__name__}; it takes a roomkey.SessionConfig{hint}")
-    return config
-
-
-def _latin(text: str | bytes) -> bytes:
-    return text if isinstance(text, bytes) else text.encode("latin-1")
