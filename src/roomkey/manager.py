@@ -115,11 +115,10 @@ class SessionManager:
 
     def _make_at_once(self) -> AtOnce | None:
         committer, writer, config = self._committer, self._writer, self.config
-        if self._keeps_headers or not (isinstance(committer, StoreCommitter) and isinstance(writer, CookieWriter)):
+        more = self._keeps_headers or config.seal or config.max_sessions_per_user is not None
+        if more or not (isinstance(committer, StoreCommitter) and isinstance(writer, CookieWriter)):
             return None
-        if not committer.store.never_waits or config.seal or config.max_sessions_per_user is not None:
-            return None
-        return AtOnce(committer, writer)
+        return AtOnce(committer, writer) if committer.store.never_waits else None
 
     # --- for adaptors ---------------------------------------------------------------------------------------------
 
@@ -235,8 +234,7 @@ class SessionManager:
     # --- for Roomkey's own adaptors -------------------------------------------------------------------------------
 
     @property
-    def may_wait(self) -> bool:
-        """Whether a commit may wait for its store."""
+    def may_wait(self) -> bool:  # a commit, for its store
         return self._committer.may_wait
 
     def commit_now(

@@ -1,14 +1,7 @@
-"""Turns: requests of this process that lost a swap for one session do not race each other again and again.
-
-Where no event loop serves a request (`roomkey.sync`), it takes no turn, and a pause blocks its thread.
-"""
+"""Turns: requests of this process that lost a swap for one session do not race each other again and again."""
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterator
-from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -18,26 +11,11 @@ from roomkey.errors import StoreUnavailable
 if TYPE_CHECKING:
     import asyncio  # at run time it is imported where it is used: it is half of the time that `import roomkey` takes
 
-__all__ = ["Turns", "blocking", "pause"]
-
-_blocks: ContextVar[bool] = ContextVar("roomkey: no event loop serves this request", default=False)
-
-
-@contextlib.contextmanager
-def blocking() -> Iterator[None]:
-    """Let what runs inside do without an event loop."""
-    token = _blocks.set(True)
-    try:
-        yield
-    finally:
-        _blocks.reset(token)
+__all__ = ["Turns", "pause"]
 
 
 async def pause(seconds: float) -> None:
     """Wait a moment."""
-    if _blocks.get():
-        time.sleep(seconds)  # noqa: ASYNC251  # there is no event loop to hold up
-        return
     import asyncio
 
     await asyncio.sleep(seconds)
@@ -71,10 +49,8 @@ class Turns:
     def __init__(self) -> None:
         self._turns: WeakValueDictionary[tuple[int, str], _Turn] = WeakValueDictionary()
 
-    def at(self, key: str) -> _Turn | contextlib.nullcontext[None]:
+    def at(self, key: str) -> _Turn:
         """Return the turn for the session under `key`, in this event loop."""
-        if _blocks.get():
-            return contextlib.nullcontext()
         import asyncio
 
         place = (id(asyncio.get_running_loop()), key)

@@ -12,7 +12,7 @@ from typing import Any, Self
 import gevent
 from gevent.event import Event
 
-from roomkey.sync.threads import make_lock
+from roomkey.sync.originals import make_lock
 
 __all__ = ["GreenletLoop", "GreenletWaiter", "may_wait", "take_down"]
 

@@ -17,7 +17,8 @@ from typing import Any, Generic, TypeVar
 
 from roomkey.errors import StoreUnavailable
 from roomkey.stores.forks import abandon, forgets_after_fork
-from roomkey.sync.threads import ThreadWaiter, Waiter, is_patched, make_lock, original, waiter_here
+from roomkey.sync.originals import is_patched, make_lock, original
+from roomkey.sync.threads import ThreadWaiter, Waiter, waiter_here
 
 __all__ = ["LoopThread"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from roomkey.core.session import Session
 from roomkey.core.users import Asking, SessionInfo, Sessions, User, Whose
@@ -12,13 +12,32 @@ from roomkey.sync.in_place import run_in_place
 from roomkey.sync.loop_thread import LoopThread
 
 if TYPE_CHECKING:
+    from roomkey.config import SessionConfig
     from roomkey.core.committer import Committer
-    from roomkey.manager import SessionManager
+    from roomkey.core.registry import Registry
 
 __all__ = ["SyncManager", "SyncSessions"]
 
 _Answer = TypeVar("_Answer")
 _Text = TypeVar("_Text", str, bytes)
+
+
+class Asynchronous(Protocol):
+    """The session manager whose calls these are."""
+
+    config: SessionConfig
+    begin: Callable[[list[tuple[bytes, bytes]], Mapping[str, Any]], Session | Coroutine[Any, Any, Session]]
+    _committer: Committer
+
+    @property
+    def registry(self) -> Registry: ...
+    @property
+    def sessions(self) -> Sessions: ...
+    async def load(self, request: Request | str | bytes | None = None) -> Session: ...
+    def commit_now(
+        self, session: Session, headers: list[tuple[bytes, bytes]], status: int, can_set_cookie: bool | None
+    ) -> Coroutine[Any, Any, None] | None: ...
+    def abandon(self, session: Session) -> None: ...
 
 
 class SyncManager:
@@ -38,7 +57,7 @@ class SyncManager:
         ['vary', 'cache-control', 'set-cookie']
     """
 
-    def __init__(self, manager: SessionManager) -> None:
+    def __init__(self, manager: Asynchronous) -> None:
         self._manager = manager
         self._is_in_place = _never_waits(manager.registry.store.store) and not manager.config.legacy
         self._loop = LoopThread(_closing(manager._committer), manager.config.store_timeout)
