@@ -15,8 +15,9 @@ LAYERS = [
     ["core"],
     ["legacy.move_in"],
     ["legacy.arrival", "in_cookie"],
-    ["request", "lifespan"],
-    ["manager|sync"],  # the session manager, and its blocking calls
+    ["request", "lifespan", "arguments"],
+    ["sync"],  # the blocking calls of the session manager
+    ["manager"],
     ["web"],
     ["lilya"],
     ["ravyn"],

@@ -314,7 +314,7 @@ async def test_an_early_save_gives_its_cookie_to_the_commit(manager):
 
 
 @pytest.mark.parametrize("method", ["commit", "abandon"])
-@pytest.mark.parametrize("wrong", [None, {}, "session", object()], ids=repr)
+@pytest.mark.parametrize("wrong", [None, {}, "session", object()], ids=lambda value: type(value).__name__)
 async def test_what_is_no_session_is_refused(method, wrong):
     """The error says what is taken: what `load` returned, and not a copy of it."""
     with pytest.raises(TypeError, match=rf"{method}: got \w+; it takes the session that `load` returned"):
