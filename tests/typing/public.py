@@ -8,6 +8,7 @@ from uuid import UUID
 from roomkey import (
     ConfigurationError,
     LoginTooOld,
+    Request,
     ResponseStarted,
     RoomkeyError,
     Session,
@@ -15,6 +16,7 @@ from roomkey import (
     SessionDataError,
     SessionEnded,
     SessionInfo,
+    SessionManager,
     SessionMiddleware,
     Sessions,
     StoreUnavailable,
@@ -32,6 +34,7 @@ from roomkey.stores.postgres import PostgresStore
 from roomkey.stores.redis import RedisStore
 from roomkey.stores.sqlalchemy import SQLAlchemyStore
 from roomkey.stores.sqlite import SQLiteStore
+from roomkey.sync import SyncManager, SyncSessions
 from roomkey.testing import Clock, StoreContract
 
 
@@ -123,6 +126,66 @@ async def middleware(app: SessionMiddleware) -> None:
     SessionMiddleware(app, SessionConfig(secret_key="k"))
     SessionMiddleware(app, secret_key="k", https_only=True)
     assert_type(app.config, SessionConfig)
+
+
+class OwnSession(Session):
+    """A framework's own class."""
+
+
+async def manager(app: SessionMiddleware) -> None:
+    made = SessionManager(SessionConfig(secret_key="k"), session_class=OwnSession)
+    SessionManager(secret_key="k", store="memory://")
+    SessionManager("k")  # type: ignore[arg-type]
+    SessionManager(secret_key="k", max_ages=5)  # type: ignore[call-arg]
+    SessionManager(secret_key="k", session_class=dict)  # type: ignore[arg-type]
+    SessionMiddleware(app, made)
+    assert_type(app.manager, SessionManager)
+    assert_type(made.config, SessionConfig)
+    async with made as entered:
+        assert_type(entered, SessionManager)
+    for request in (None, "session=...", b"session=...", Request(), Request(client=("192.0.2.7", 1234))):
+        assert_type(await made.load(request), Session)
+    Request(kind="websocket", scheme="wss", path="/chat", headers=[("cookie", "session=...")])
+    Request(headers={b"cookie": b"session=..."}.items())
+    Request("http")  # type: ignore[call-arg]  # keywords only
+    Request(headers={"cookie": "session=..."})  # type: ignore[arg-type]
+    await made.load({"cookie": "session=..."})  # type: ignore[arg-type]
+    session = await made.load()
+    assert_type(await made.commit(session, headers=[("vary", "Accept")]), list[tuple[str, str]])
+    assert_type(await made.commit(session, headers={b"vary": b"Accept"}.items()), list[tuple[bytes, bytes]])
+    headers: list[tuple[bytes, bytes]] = []
+    assert_type(await made.commit(session, status=404, headers=headers, raw=True), list[tuple[bytes, bytes]])
+    assert_type(await made.commit(session, can_set_cookie=False), list[tuple[str, str]])
+    await made.commit(session, headers=[("vary", b"Accept")])  # type: ignore[type-var]
+    await made.commit({})  # type: ignore[arg-type]
+    assert_type(made.abandon(session), None)
+    assert_type(made.sessions, Sessions)
+    assert_type(made.sync, SyncManager)
+    session.accessed = True
+    session.modified = True
+    assert_type(session.mark_modified(), None)
+    assert_type(await session.regenerate_id(), None)
+
+
+def sync(sync: SyncManager, session: Session) -> None:
+    assert_type(sync.load(b"session=..."), Session)
+    assert_type(sync.load(Request(headers=[("cookie", "session=...")])), Session)
+    assert_type(sync.commit(session, status=404, headers=[("vary", "Accept")]), list[tuple[str, str]])
+    assert_type(sync.commit(session, headers=[(b"vary", b"Accept")]), list[tuple[bytes, bytes]])
+    assert_type(sync.abandon(session), None)
+    assert_type(sync.save(session), None)
+    assert_type(sync.refresh(session), None)
+    assert_type(sync.flashes(session), list[tuple[str, Any]])
+    assert_type(sync.run(session.flashes()), list[tuple[str, Any]])
+    assert_type(sync.run(session.regenerate_id()), None)
+    sync.run(session.flashes)  # type: ignore[arg-type]
+    assert_type(sync.sessions, SyncSessions)
+    assert_type(sync.sessions.of(7, current=session), list[SessionInfo])
+    assert_type(sync.sessions.revoke("handle", user=7), bool)
+    assert_type(sync.sessions.revoke_all(7, keep=session), int)
+    assert_type(sync.sessions.end_all(), None)
+    assert_type(sync.close(), None)
+    sync.load(5)  # type: ignore[arg-type]
 
 
 def errors(error: StoreUnavailable) -> None:
