@@ -162,6 +162,40 @@ async def test_outages_are_told_once_each():
     assert began.store == "Flaky" and began.error.startswith("Flaky failed: OSError in load, line ")
 
 
+@pytest.mark.parametrize("card", [False, True])
+async def test_what_was_done_without_an_answer_is_told(card):
+    """The next save finds the session under its new ID."""
+
+    class Silent(MemoryStore):
+        async def create(self, *args, **options):
+            await super().create(*args, **options)
+            if silent:
+                raise OSError
+
+        async def rotate(self, *args, **options):
+            await super().rotate(*args, **options)
+            raise OSError
+
+    silent = False
+    world = World(store=Silent())
+    visit = world.life.anonymous()
+    if card:
+        visit.session["x"] = 1
+        await visit.commit()
+        visit = await world.life.arrive([visit.card])
+    silent = True
+    before = visit.session.handle
+    world.told.clear()
+    visit.session["user_id"] = 42
+    with pytest.raises(StoreUnavailable):
+        await visit.session.save()
+    await visit.session.save()
+    after = visit.session.handle
+    outage = [events.OutageBegan, events.OutageEnded]
+    told = [event for event in world.told if type(event) not in outage]
+    assert told == [events.Rotated(before, after, "42", None) if card else events.Created(after, "42")]
+
+
 async def test_a_save_that_is_repeated_is_no_merge():
     """The store did not answer the first one, and nobody else had saved."""
 

@@ -23,7 +23,7 @@ from roomkey.core.steps import Steps
 from roomkey.core.turns import Turns, pause
 from roomkey.core.unanswered import settled
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.events import Merged
+from roomkey.events import Created, Merged, Rotated
 from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.wire import codec
 
@@ -367,7 +367,11 @@ class StoreCommitter(Committer):
 
     def _note_done(self, state: RequestState, known: Case) -> None:
         """Note that an earlier write was done, though it was not answered."""
-        state.at, state.tried = known.was, known.tried
+        before, at = state.at, known.was
+        state.at, state.tried = at, known.tried
+        if at.session_id is not None and at.key != before.key:
+            rotated = Rotated(before.key, at.key, at.user, before.user)
+            self.reporter.report(rotated if before.exists else Created(at.key, at.user))
         if known.was.session_id is None:
             state.reply.withhold()  # another request has rotated it
         if known.fresh is not None and known.fresh.key == known.was.key:
