@@ -87,6 +87,28 @@ async def test_the_thread_outlives_what_is_raised_beside_a_transaction(
     assert met and is_free(path)
 
 
+async def test_what_was_answered_before_a_fault_stays_answered(path: Path, faults: Faults) -> None:
+    """Of a group that meets a fault half-way, those who were served before it hear what they asked for."""
+    store = SQLiteStore(path)
+    await store.create(KEY, record(user="ann"))
+    worker = store._worker
+    assert worker is not None
+    for _ in range(20):
+        with faults.raising(KeyboardInterrupt, "BEGIN IMMEDIATE"):
+            with worker._busy:
+                first = asyncio.ensure_future(store.of_user("ann"))
+                await asyncio.sleep(0)
+                while not worker.jobs.empty():
+                    await asyncio.sleep(0)
+                group = [asyncio.ensure_future(operation) for operation in (store.of_user("ann"), store.wipe())]
+                await asyncio.sleep(0)
+            lists = await asyncio.gather(first, group[0])
+            assert [len(found) for found in lists] == [1, 1]
+            with pytest.raises(StoreUnavailable):
+                await group[1]
+    await store.close()
+
+
 async def test_a_lost_rollback_leaves_no_lock(path: Path, faults: Faults) -> None:
     """Where not even the rollback works, the connection is closed."""
     store = SQLiteStore(path)

@@ -64,7 +64,7 @@ class _Order(Enum):
 class Job:
     """One operation on its way to the thread and back."""
 
-    __slots__ = ("args", "error", "future", "give_up", "kind", "loop", "pages", "result", "work")
+    __slots__ = ("args", "delivered", "error", "future", "give_up", "kind", "loop", "pages", "result", "work")
 
     def __init__(self, kind: Kind, work: Work, args: tuple[Any, ...], pages: int = 1) -> None:
         self.kind = kind
@@ -76,6 +76,7 @@ class Job:
         self.result: Any = None
         self.error: BaseException | None = None
         self.give_up: float | None = None  # on time.monotonic; None: no lock was in its way yet
+        self.delivered = False  # its result and error are final
 
 
 class Worker:
@@ -164,11 +165,11 @@ class Worker:
         except BaseException as error:  # a clock that raises, no memory: the thread goes on, and holds no lock
             if self._connection is not None:
                 self._roll_back(self._connection)
-            jobs = [job for job in jobs if job not in self._waiting]
+            jobs = [job for job in jobs if not job.delivered and job not in self._waiting]
             for job in jobs:
                 job.error = StoreUnavailable(f"SQLite file {str(self._path)!r}: {type(error).__name__} in its thread")
                 job.error.__cause__ = error
-            self._deliver(jobs)  # those that have their answer already keep it
+            self._deliver(jobs)
 
     def _do(self, jobs: list[Job]) -> None:
         # Nobody waits for a cancelled one: under overload this is what lets the queue shrink.
@@ -297,6 +298,7 @@ class Worker:
         self.in_loop.finished += sum(job.kind.writes for job in jobs)
         by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
         for job in jobs:
+            job.delivered = True
             by_loop.setdefault(job.loop, []).append(job)
         for loop, theirs in by_loop.items():
             try:
