@@ -80,7 +80,7 @@ class Loader(ABC):
         """Return the session of a request none of whose cards is genuine; warn where that is for want of a key."""
         if not cards:
             return self.anonymous()
-        if not any(self.is_stranger(card) for card in cards):
+        if not any(map(self.is_stranger, cards)):
             return self.refuse("card")
         self.reporter.warn_once(
             "strangers",

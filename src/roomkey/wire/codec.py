@@ -11,11 +11,11 @@ names the place of a value that no session keeps.
 from __future__ import annotations
 
 import datetime as dt
+import sys
 from collections.abc import Callable, Collection
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import ormsgpack
 
@@ -203,8 +203,9 @@ def _default(value: Any) -> ormsgpack.Ext:
 
 def _zone(value: dt.datetime | dt.time) -> str | int | None:
     """Return the name of a named zone (it is more than its offset of the moment), or the offset in microseconds."""
-    if isinstance(value.tzinfo, ZoneInfo) and value.tzinfo.key:
-        return value.tzinfo.key
+    zoneinfo = sys.modules.get("zoneinfo")  # not imported here: it takes longer than the rest of this module
+    if zoneinfo is not None and isinstance(value.tzinfo, zoneinfo.ZoneInfo) and value.tzinfo.key:
+        return str(value.tzinfo.key)
     offset = value.utcoffset()
     return None if offset is None else offset // dt.timedelta(microseconds=1)
 
@@ -333,6 +334,8 @@ def _read_moment(kind: Any) -> Callable[[bytes], Any]:
         if zone is None:
             return moment
         if isinstance(zone, str):
+            from zoneinfo import ZoneInfo
+
             return moment.replace(tzinfo=ZoneInfo(zone))
         return moment.replace(tzinfo=dt.timezone(dt.timedelta(microseconds=zone)) if zone else dt.UTC)
 
