@@ -47,7 +47,7 @@ async def test_load_in_the_thread(path: Path) -> None:
 
 async def test_a_cancelled_task(path: Path, watched: None) -> None:
     """A task that stops waiting disturbs no other operation of its group."""
-    store = SQLiteStore(path)
+    store = SQLiteStore(path, writes_in_thread=True)  # where there is something to cancel
     await store.open()
     with hold_lock(path):
         operations = [asyncio.ensure_future(store.create(number_key(number), make_record())) for number in range(3)]
