@@ -85,7 +85,11 @@ class StoreCommitter(Committer):
         if self.unfinished:
             import asyncio
 
-            await asyncio.wait(self.unfinished, timeout=self.config.store_timeout)
+            loop = asyncio.get_running_loop()
+            # Those of another event loop cannot be awaited here, and after a fork there are the parent's.
+            here = [commit for commit in list(self.unfinished) if commit.get_loop() is loop]
+            if here:
+                await asyncio.wait(here, timeout=self.config.store_timeout)
 
     async def latest(self, at: Loaded, way: set[str] | None = None) -> Loaded | None:
         found = await self.registry.current_of(at.key, at.record.user, at.secret, way)

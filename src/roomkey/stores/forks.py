@@ -22,7 +22,7 @@ _abandoned: list[object] = []
 
 
 def forgets_after_fork(store: Forgetful) -> None:
-    """Have `store` forget its connections in every child of this process."""
+    """Have `store` start anew in every child of this process."""
     _stores.add(store)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from roomkey.stores.base import Conflict, Record
+from roomkey.stores.forks import forgets_after_fork
 
 __all__ = ["MemoryStore"]
 
@@ -36,6 +37,16 @@ class MemoryStore:
         self._wiped: list[OrderedDict[str, Record]] = []  # to be taken apart by purges: at once, it takes long
         self._of_user: dict[str, set[str]] = {}  # exactly the keys in `_records` whose record has that user
         # One event loop needs no lock; a test client or a second server in a thread has its own loop.
+        self._lock = threading.Lock()
+        forgets_after_fork(self)
+
+    def forget(self) -> None:
+        """In the child of a fork: take a new lock. Another thread of the parent's may have held the old one."""
+        if self._lock.locked():  # that thread may have been between the record and the index
+            self._of_user = {}
+            for key, record in self._records.items():
+                if record.user is not None:
+                    self._of_user.setdefault(record.user, set()).add(key)
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
