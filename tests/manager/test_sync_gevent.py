@@ -173,14 +173,14 @@ def test_a_timeout_of_gevents_cancels_the_call():
     """As gunicorn's and the app's own do. The next call is served, and the late answer reaches nobody."""
     said = run(
         """
-gone = []
+begun, ended = [], []
 
 async def never():
+    begun.append(True)
     try:
         await asyncio.Event().wait()
-    except asyncio.CancelledError:
-        gone.append("cancelled")
-        raise
+    finally:
+        ended.append(True)
 
 manager = make(WaitingStore(), store_timeout=60)
 cookie = begin(manager, user_id=7)
@@ -193,10 +193,12 @@ for _ in range(3):
 killed = gevent.spawn(manager.sync.run, never())
 gevent.sleep(0.01)
 killed.kill()
-print(manager.sync.load(cookie)["user_id"], gone)
+print(manager.sync.load(cookie)["user_id"])
+while len(begun) != len(ended):
+    gevent.sleep(0.001)
 """
     )
-    assert said == f"7 {['cancelled'] * 4}\n"
+    assert said == "7\n"
 
 
 def test_errors_come_out_as_they_are():

@@ -13,12 +13,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 __all__ = ["run_in_place"]
 
 _log = logging.getLogger("roomkey")
 _Answer = TypeVar("_Answer")
+_NOT_HERE = "the store says that it never waits, and it waits for what only an event loop can bring about"
 
 
 def run_in_place(work: Awaitable[_Answer]) -> _Answer:
@@ -75,7 +76,7 @@ class _Loop:
             if future.done():
                 break
             if not self._later:
-                raise RuntimeError("the work waits for something that only another event loop can bring about")
+                raise RuntimeError(_NOT_HERE)
             timer = heapq.heappop(self._later)
             # Under gevent, others get their turn here: no event loop of ours may seem to run meanwhile.
             time.sleep(max(0.0, timer.when() - time.monotonic()))
@@ -116,6 +117,9 @@ class _Loop:
 
     def get_debug(self) -> bool:
         return False
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise RuntimeError(f"{_NOT_HERE} ({name})")
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         _log.error("%s", context.get("message"), exc_info=context.get("exception"))
