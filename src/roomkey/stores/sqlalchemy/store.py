@@ -85,8 +85,12 @@ from roomkey.stores.text import DEFAULT_TABLE
 
 __all__ = ["SQLAlchemyStore"]
 
-_TRIES = 8  # of a transaction that met others
+_TRIES = 8  # to put a record where others put, expire and purge theirs
+# Seconds for which a transaction is run again that met others. A slow server would soon use up a number of tries.
+# `store_timeout` ends it sooner.
+_PATIENCE = 10.0
 _PAUSE = 0.005  # seconds at most before its second try, and more before each further one
+_LONGEST_PAUSE = 0.1  # seconds
 _KEYS_AT_ONCE = 500  # in one statement: Oracle takes 1,000, SQL Server 2,100
 
 
@@ -349,9 +353,10 @@ class SQLAlchemyStore:
                 async with link.one_by_one:
                     return await greenlet_spawn(use_connection, link.engine.sync_engine, work, operation)
             except Exception as error:
-                if tries < _TRIES and self._faults.is_one_of(error, MET_OTHERS):
-                    pause = random.uniform(0, _PAUSE * tries)
-                elif self._faults.is_one_of(error, LOCKED) and time.monotonic() - operation.since < SQLITE_PATIENCE:
+                waited = time.monotonic() - operation.since
+                if waited < _PATIENCE and self._faults.is_one_of(error, MET_OTHERS):
+                    pause = random.uniform(0, min(_PAUSE * tries, _LONGEST_PAUSE))
+                elif waited < SQLITE_PATIENCE and self._faults.is_one_of(error, LOCKED):
                     pause = random.uniform(0, _PAUSE)
                 elif not was_read_only and self._faults.is_one_of(error, READ_ONLY):
                     was_read_only, pause = True, 0.0
