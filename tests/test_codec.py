@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from roomkey.errors import SessionDataError
-from roomkey.wire.codec import EMPTY, DamagedData, decode, encode, verify
+from roomkey.wire.codec import EMPTY, NO_FACTS, DamagedData, decode, decode_with_lifetime, encode, make_facts, verify
 
 _ZONES = [ZoneInfo(name) for name in ("UTC", "Europe/Paris", "America/New_York", "Asia/Kolkata")]
 _OFFSETS = st.timedeltas(dt.timedelta(hours=-23), dt.timedelta(hours=23)).map(dt.timezone)
@@ -253,6 +253,16 @@ def test_mutated_encodings_raise_only_damaged_data(data, draws):
         end = min(len(stored), start + draws.draw(st.integers(0, 3)))
         stored[start:end] = draws.draw(st.binary(max_size=3))
     _try_decode(bytes(stored))
+
+
+@pytest.mark.parametrize("facts", [NO_FACTS, make_facts(1.0, None)], ids=["no facts", "facts"])
+def test_a_dictionary_with_other_keys_is_no_session(facts):
+    """`encode` writes such a dictionary as a value in a session, and never as the session itself."""
+    stored = facts.head + encode({"": {None: 1}})[3:]
+    with pytest.raises(DamagedData):
+        decode(stored)
+    with pytest.raises(DamagedData):
+        decode_with_lifetime(stored)
 
 
 _MSGPACK_LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats() | _VALID_TEXT | st.binary()

@@ -55,6 +55,7 @@ __all__ = [
     "with_facts",
 ]
 
+_EXTENSIONS = frozenset({0xC7, 0xC8, 0xC9, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8})  # first bytes of MessagePack's extensions
 _UNREADABLE = (ValueError, TypeError, ArithmeticError, LookupError, RecursionError, OSError)  # of damaged bytes
 EMPTY = b"\x01\x80"  # what an empty session encodes to
 
@@ -147,7 +148,8 @@ def decode(stored: bytes) -> dict[str, Any]:
         data = ormsgpack.unpackb(stored[begin:], ext_hook=_restore)
     except _UNREADABLE as error:
         raise DamagedData(f"the stored session cannot be read ({type(error).__name__})") from None
-    if type(data) is not dict:  # its keys are text: ormsgpack takes no others
+    # A map's keys are text: ormsgpack takes no others. A dictionary with other keys is an extension, and no session.
+    if type(data) is not dict or stored[begin] in _EXTENSIONS:
         raise DamagedData("the stored session is not a dictionary")
     return data
 
@@ -159,7 +161,7 @@ def decode_with_lifetime(stored: bytes) -> tuple[dict[str, Any], float | None]:
             data = ormsgpack.unpackb(stored[DATA_AT:], ext_hook=_restore)
         except _UNREADABLE as error:
             raise DamagedData(f"the stored session cannot be read ({type(error).__name__})") from None
-        if type(data) is dict:
+        if type(data) is dict and stored[DATA_AT] not in _EXTENSIONS:
             return data, None if stored[9:DATA_AT] == NO_LIFETIME else facts_in(stored).lifetime
     return decode(stored), facts_in(stored).lifetime
 
