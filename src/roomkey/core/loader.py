@@ -22,7 +22,7 @@ from roomkey.core.transaction import Transaction
 from roomkey.events import LoadedWithOldKey
 from roomkey.stores.base import Record, Unreadable
 from roomkey.wire import codec
-from roomkey.wire.cookies import Headers, find_cookies, find_one
+from roomkey.wire.cookies import AROUND, Headers, find_cookies, find_one
 from roomkey.wire.user_ids import text_of
 
 __all__ = ["Loader", "Otherwise", "StoreLoader"]
@@ -120,7 +120,7 @@ class StoreLoader(Loader):
         for name, value in headers:
             if name == b"cookie":
                 if sent:  # several headers: HTTP/2 may split them
-                    return self._from_cookies(headers, b"")
+                    return self.load(find_cookies(headers, self._cookie_name))
                 sent = value
         if not sent:
             session = self.session_class()
@@ -139,14 +139,16 @@ class StoreLoader(Loader):
 
     def _from_cookies(self, headers: Headers, sent: bytes) -> Session | Coroutine[Any, Any, Session]:
         """As `from_headers`, for a `Cookie` header that was not seen before."""
-        value = find_one(headers, self._cookie_name, self._cookie_start)
-        if value == b"":
+        value = find_one(sent, self._cookie_name, self._cookie_start)
+        if value is None:  # several, or written in another way
+            return self.load(find_cookies(headers, self._cookie_name))
+        if not value:
             return self.anonymous()
-        card = None if value is None else self.cards.verify(value)
-        if value is None or card is None:
-            if value is not None and value.strip(b' \t"') == value:
-                return self.strangers([value])
-            return self.load(find_cookies(headers, self._cookie_name))  # several, or written in another way
+        card = self.cards.verify(value)
+        if card is None:
+            if value.strip(AROUND) != value:
+                return self.load(find_cookies(headers, self._cookie_name))
+            return self.strangers([value]) if self.keyring.is_stranger(value) else self.refuse("card")
         self.cards.remember(sent, card)
         try:
             answer = self._load_now(card.key)

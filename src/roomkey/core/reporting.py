@@ -42,7 +42,7 @@ class Reporter:
     def refuse(self, reason: Reason) -> None:
         """Count what was no session."""
         self.refused[reason] += 1
-        if self.is_heard:
+        if self._on_event is not None or _event_log.isEnabledFor(logging.DEBUG):
             self.report(Refused(reason))
 
     def warn_once(self, what: str, message: str, *args: object) -> None:

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 from roomkey.errors import ConfigurationError
 
 __all__ = [
+    "AROUND",
     "ChunkWriter",
     "CookieWriter",
     "find_chunked",
@@ -29,7 +30,7 @@ Headers = list[tuple[bytes, bytes]]
 
 _MOST_COPIES = 8  # cookies of one name that are looked at; a browser sends as many as there are paths and domains
 _SPACE = b" \t"
-_AROUND = b' \t"'  # what is taken off a value
+AROUND = b' \t"'  # what is taken off a value
 _MOST_CHUNKS = 8  # cookies that one card is split over
 _TAG = slice(8, 16)  # what marks the chunks of one card: 48 bits of its salt
 _TAG_LENGTH = 8
@@ -47,11 +48,11 @@ _TO_CACHES = frozenset({b"cache-control", b"expires", b"x-accel-expires", b"surr
 _TO_CDNS = (b"cdn-cache-control", b"akamai-cache-control", b"surrogate-cache-control")
 
 
-def find_one(headers: Iterable[tuple[bytes, bytes]], name: bytes, start: bytes) -> bytes | None:
+def find_one(sent: bytes, name: bytes, start: bytes) -> bytes | None:
     """Return the value of the cookie of a name, where it is the only one and written as browsers write it.
 
     Args:
-        headers: of the request.
+        sent: the value of the request's only `Cookie` header.
         name: of the cookie.
         start: what stands before its value where another cookie precedes it: `; `, the name and `=`.
 
@@ -59,18 +60,17 @@ def find_one(headers: Iterable[tuple[bytes, bytes]], name: bytes, start: bytes) 
         The value, with whatever stands around it; empty where there is no such cookie. None: there may be several, or
         it is written in another way: `find_cookies` knows.
     """
-    found = b""
-    for header, value in headers:
-        if header == b"cookie" and name in value:
-            at = value.find(start)
-            if at < 0 and value.startswith(start[2:]):
-                at = -2
-            if at == -1 or found or value.count(name) != 1:
-                return None
-            begin = at + len(start)
-            end = value.find(b";", begin)
-            found = value[begin:end] if end >= 0 else value[begin:]
-    return found
+    if sent.startswith(start[2:]):
+        begin = len(start) - 2
+    else:
+        at = sent.find(start)
+        if at < 0:
+            return None if name in sent else b""
+        begin = at + len(start)
+    if sent.count(name) != 1:
+        return None
+    end = sent.find(b";", begin)
+    return sent[begin:end] if end >= 0 else sent[begin:]
 
 
 def find_cookies(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
