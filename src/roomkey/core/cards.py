@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from roomkey.stores.forks import forgets_after_fork
+from roomkey.stores.forks import at_fork
 from roomkey.wire.envelope import Envelope
 from roomkey.wire.keys import Keyring, store_key
 
@@ -46,7 +46,7 @@ class Cards:
         self.young: dict[bytes, Card] = {}
         self._old: dict[bytes, Card] = {}
         self.by_header: dict[bytes, Card] = {}  # by the `Cookie` header that they came in
-        forgets_after_fork(self)
+        at_fork(self)
 
     def verify(self, value: bytes) -> Card | None:
         """Return the card that `value` is; None when it is not one that these keys signed."""
@@ -72,6 +72,6 @@ class Cards:
                 self.by_header = {}
             self.by_header[sent] = card
 
-    def forget(self) -> None:
-        """Forget all of them."""
+    def after_fork(self) -> None:
+        """In the child of a fork: begin with none."""
         self.young, self._old, self.by_header = {}, {}, {}

@@ -124,7 +124,7 @@ class RequestState:
         dict.clear(session)
         dict.update(session, data)
 
-    def forget(self) -> None:
+    def detach(self) -> None:
         """Note that there is no session any more, or that it is out of reach."""
         self.reply.withhold()
         self.at = NOWHERE

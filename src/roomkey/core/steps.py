@@ -55,7 +55,7 @@ class Steps:
             case Step.END:
                 await self._end(state, step)
             case Step.LOSE:
-                state.forget()
+                state.detach()
                 state.may_begin = False
                 # There is nothing on which the functions of other tasks could run.
                 state.session._intents = state.session._intents._replace(changes=())
@@ -64,7 +64,7 @@ class Steps:
                     self.is_at(state, self.moved(state, step.over, case.was))
         state.lost = step.is_lost
         if step.then is not None:
-            state.forget()
+            state.detach()
             await self._begin(state, case, step.then)
         elif step.content is not None and step.step is not Step.BEGIN:
             state.show({} if step.is_lost else step.content)
@@ -100,7 +100,7 @@ class Steps:
             if step.over.key != was.key:
                 after = self.moved(state, after, was)
             if step.is_lost or step.then is not None:
-                state.forget()
+                state.detach()
             elif step.unseen:
                 # The changes went along. What the session holds since the log-in is not for this request to see.
                 encoded = codec.encode(step.content or {}, was.facts)
@@ -125,7 +125,7 @@ class Steps:
 
     async def _begin(self, state: RequestState, case: Case, step: Plan) -> None:
         if case.was.exists:
-            state.forget()
+            state.detach()
             if case.fresh is None:
                 state.may_begin = False
             if case.fresh is not case.was and step.content is not None:
@@ -147,7 +147,7 @@ class Steps:
         after = step.over._replace(encoded=codec.EMPTY)
         await self.attempt(state, step, after, self.registry.end_at(step.over.stored, "cleared"))
         # Only the request that ended it takes the cookie back: where it has ended already, somebody may have logged in.
-        state.forget()
+        state.detach()
         if step.cookie is CLEAR:
             state.reply.take_back()
 

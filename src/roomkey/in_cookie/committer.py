@@ -73,7 +73,7 @@ class CookieCommitter(Committer):
 
     def _end(self, state: RequestState, case: Case) -> Ended:
         need_cookie(case, "the end of a cookie:// session")
-        state.forget()
+        state.detach()
         state.reply.take_back()
         return Ended(case.was.key, case.was.user, "cleared")
 

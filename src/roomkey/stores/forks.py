@@ -6,22 +6,22 @@ import os
 import weakref
 from typing import Protocol
 
-__all__ = ["abandon", "forgets_after_fork"]
+__all__ = ["abandon", "at_fork"]
 
 
-class Forgetful(Protocol):
+class ForkAware(Protocol):
     """A store that can start anew."""
 
-    def forget(self) -> None:
+    def after_fork(self) -> None:
         """In the child of a fork: let go of what is the parent's, by way of `abandon`."""
         ...
 
 
-_stores: weakref.WeakSet[Forgetful] = weakref.WeakSet()
+_stores: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 _abandoned: list[object] = []
 
 
-def forgets_after_fork(store: Forgetful) -> None:
+def at_fork(store: ForkAware) -> None:
     """Have `store` start anew in every child of this process."""
     _stores.add(store)
 
@@ -33,7 +33,7 @@ def abandon(connections: object) -> None:
 
 def _after_fork_in_child() -> None:
     for store in list(_stores):
-        store.forget()
+        store.after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

@@ -60,7 +60,7 @@ class GuardedStore:
         self._timeout = timeout
         self._down = False
         self._down_since = 0.0  # on time.monotonic
-        self._turn = 0  # how many outages began or ended so far
+        self._phase = 0  # how many outages began or ended so far
         self._only_changes = False  # whether this outage has refused nothing but changes so far
         self._change_refused = 0.0  # when the last one was, on time.monotonic
 
@@ -135,7 +135,7 @@ class GuardedStore:
             try:
                 return self._load_now(key)
             except Exception as error:
-                judged = self._judged(error, _ANSWERED, _Kind.READ, self._turn, was_down=False)
+                judged = self._judged(error, _ANSWERED, _Kind.READ, self._phase, was_down=False)
                 if judged is error:
                     raise
                 raise judged from error
@@ -147,14 +147,14 @@ class GuardedStore:
         except StopIteration as stop:
             return cast("Record | None", stop.value)
         except Exception as error:
-            judged = self._judged(error, operation, _Kind.READ, self._turn, was_down=False)
+            judged = self._judged(error, operation, _Kind.READ, self._phase, was_down=False)
             if judged is error:
                 raise
             raise judged from error
         self.waits = True
         return cast(
             "CoroutineType[Any, Any, Record | None]",
-            self._rest(operation, waiting_for, _Kind.READ, self._turn, was_down=False),
+            self._rest(operation, waiting_for, _Kind.READ, self._phase, was_down=False),
         )
 
     def start_change(self, operation: Coroutine[Any, Any, None]) -> CoroutineType[Any, Any, None] | None:
@@ -166,14 +166,14 @@ class GuardedStore:
         except StopIteration:
             return None
         except Exception as error:
-            judged = self._judged(error, operation, _Kind.CHANGE, self._turn, was_down=False)
+            judged = self._judged(error, operation, _Kind.CHANGE, self._phase, was_down=False)
             if judged is error:
                 raise
             raise judged from error
         self.waits = True
         return cast(
             "CoroutineType[Any, Any, None]",
-            self._rest(operation, waiting_for, _Kind.CHANGE, self._turn, was_down=False),
+            self._rest(operation, waiting_for, _Kind.CHANGE, self._phase, was_down=False),
         )
 
     async def run(self, operation: Coroutine[Any, Any, None]) -> None:
@@ -190,7 +190,7 @@ class GuardedStore:
         # An outage begins and ends by what was asked since the last time that one did: older questions are still
         # answered, or time out, after it. And it does not end at once: a server that shuts down answers on the
         # connections that it has not closed yet.
-        turn = self._turn
+        phase = self._phase
         was_down = self._down and time.monotonic() - self._down_since >= SETTLING
         try:
             # A timer costs more than a whole operation in memory: run up to the first wait without one.
@@ -198,20 +198,20 @@ class GuardedStore:
         except StopIteration as stop:
             answer: _Answer = stop.value
             if was_down:
-                self._is_up(turn, changed=kind is _Kind.CHANGE and answer is not False)
+                self._is_up(phase, changed=kind is _Kind.CHANGE and answer is not False)
             return answer
         except Exception as error:
-            judged = self._judged(error, operation, kind, turn, was_down=was_down)
+            judged = self._judged(error, operation, kind, phase, was_down=was_down)
             if judged is error:
                 raise
             raise judged from error
         self.waits = True
         return cast(
-            "CoroutineType[Any, Any, _Answer]", self._rest(operation, waiting_for, kind, turn, was_down=was_down)
+            "CoroutineType[Any, Any, _Answer]", self._rest(operation, waiting_for, kind, phase, was_down=was_down)
         )
 
     async def _rest(
-        self, operation: Coroutine[Any, Any, _Answer], waiting_for: Any, kind: _Kind, turn: int, *, was_down: bool
+        self, operation: Coroutine[Any, Any, _Answer], waiting_for: Any, kind: _Kind, phase: int, *, was_down: bool
     ) -> _Answer:
         """Go on with an operation that waits, within the time limit."""
         import asyncio  # here, because it is half of the time that `import roomkey` would take
@@ -220,28 +220,30 @@ class GuardedStore:
             async with asyncio.timeout(self._timeout):
                 answer: _Answer = await _resume(operation, waiting_for)
         except Exception as error:
-            judged = self._judged(error, operation, kind, turn, was_down=was_down)
+            judged = self._judged(error, operation, kind, phase, was_down=was_down)
             if judged is error:
                 raise
             raise judged from error
         if was_down:
-            self._is_up(turn, changed=kind is _Kind.CHANGE and answer is not False)  # False: nothing was there to touch
+            self._is_up(
+                phase, changed=kind is _Kind.CHANGE and answer is not False
+            )  # False: nothing was there to touch
         return answer
 
-    def _judged(self, error: Exception, operation: object, kind: _Kind, turn: int, *, was_down: bool) -> Exception:
+    def _judged(self, error: Exception, operation: object, kind: _Kind, phase: int, *, was_down: bool) -> Exception:
         """Return the error that the core is to see, and note what it says of the store."""
         if isinstance(error, Conflict | Unreadable):
             if was_down:
-                self._is_up(turn)  # it said no, but it answered
+                self._is_up(phase)  # it said no, but it answered
             return error
         if isinstance(error, StoreUnavailable):
-            self._is_down(error, turn, kind)
+            self._is_down(error, phase, kind)
             return error
         if isinstance(error, TimeoutError):
             late = StoreUnavailable(
                 f"{type(self.store).__name__} did not answer within {self._timeout:g} s (store_timeout)"
             )
-            self._is_down(late, turn, kind)
+            self._is_down(late, phase, kind)
             return late
         if isinstance(error, ConfigurationError):
             return error
@@ -251,9 +253,9 @@ class GuardedStore:
                 f"store: an operation of {type(self.store).__name__} returned {type(operation).__name__}; it has "
                 "to be an `async def` (see roomkey.stores.base.Store)"
             )
-        return self._failed(error, turn, kind)
+        return self._failed(error, phase, kind)
 
-    def _failed(self, error: Exception, turn: int, kind: _Kind) -> StoreUnavailable:
+    def _failed(self, error: Exception, phase: int, kind: _Kind) -> StoreUnavailable:
         # The driver's own words may hold a password or a key: they stay in the chained error.
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
@@ -263,29 +265,29 @@ class GuardedStore:
             code = trace.tb_frame.f_code
             where = f" in {code.co_name}, line {trace.tb_lineno} of {os.path.basename(code.co_filename)}"
         unavailable = StoreUnavailable(f"{type(self.store).__name__} failed: {type(error).__name__}{where}")
-        self._is_down(unavailable, turn, kind)
+        self._is_down(unavailable, phase, kind)
         return unavailable
 
-    def _is_down(self, error: StoreUnavailable, turn: int, kind: _Kind) -> None:
+    def _is_down(self, error: StoreUnavailable, phase: int, kind: _Kind) -> None:
         changes = kind is not _Kind.READ
         if changes:
             self._change_refused = time.monotonic()
         elif self._down:
             self._only_changes = False
-        if not self._down and turn == self._turn:
-            self._down, self._down_since, self._turn = True, time.monotonic(), turn + 1
+        if not self._down and phase == self._phase:
+            self._down, self._down_since, self._phase = True, time.monotonic(), phase + 1
             self._only_changes = changes
             _log.error("session store %s unavailable, answering 503 until it is back: %s", shown(self.store), error)
             if self._tell is not None:
                 self._tell(OutageBegan(type(self.store).__name__, str(error)))
 
-    def _is_up(self, turn: int, *, changed: bool = False) -> None:
+    def _is_up(self, phase: int, *, changed: bool = False) -> None:
         # A store that is read-only, or full, goes on answering reads: they say nothing of when it takes changes again.
         # And a full one takes some: what finds room just when another session has ended.
         calm = SETTLING if changed else _CHANGES_AGAIN
         refuses = self._only_changes and time.monotonic() - self._change_refused < calm
-        if self._down and turn == self._turn and not refuses:
-            self._down, self._turn = False, turn + 1
+        if self._down and phase == self._phase and not refuses:
+            self._down, self._phase = False, phase + 1
             _log.warning("session store %s available again", shown(self.store))
             if self._tell is not None:
                 self._tell(OutageEnded(type(self.store).__name__))

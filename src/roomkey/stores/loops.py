@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
-from roomkey.stores.forks import abandon, forgets_after_fork
+from roomkey.stores.forks import abandon, at_fork
 
 __all__ = ["LoopRegistry", "LoopResources"]
 
@@ -47,7 +47,7 @@ class LoopRegistry(Generic[_Resources]):
         self._make = make
         self._endings: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
         self._lock = threading.Lock()  # held while the two dicts change
-        forgets_after_fork(self)
+        at_fork(self)
 
     def enter(self) -> _Resources:
         """Return the running loop's resources. They are made if there are none."""
@@ -72,7 +72,7 @@ class LoopRegistry(Generic[_Resources]):
         if ending is not None:
             await ending.aclose()
 
-    def forget(self) -> None:
+    def after_fork(self) -> None:
         """In the child of a fork: everything belongs to the parent."""
         self._lock = threading.Lock()
         abandon((self.by_loop.copy(), self._endings))

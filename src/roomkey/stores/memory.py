@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from roomkey.stores.base import Conflict, Record
-from roomkey.stores.forks import forgets_after_fork
+from roomkey.stores.forks import at_fork
 
 __all__ = ["MemoryStore"]
 
@@ -38,9 +38,9 @@ class MemoryStore:
         self._of_user: dict[str, set[str]] = {}  # exactly the keys in `_records` whose record has that user
         # One event loop needs no lock; a test client or a second server in a thread has its own loop.
         self._lock = threading.Lock()
-        forgets_after_fork(self)
+        at_fork(self)
 
-    def forget(self) -> None:
+    def after_fork(self) -> None:
         """In the child of a fork: take a new lock. Another thread of the parent's may have held the old one."""
         if self._lock.locked():  # that thread may have been between the record and the index
             self._of_user = {}
@@ -67,22 +67,22 @@ class MemoryStore:
         with self._lock:
             now = self._clock()
             if key in self._records:
-                self._refuse_taken(key, now)
+                self._check_free(key, now)
             self._put(key, record)
             self._look_around(now)
 
     async def update(self, key: str, record: Record, *, version: int) -> None:
         """Replace the live record under `key`. Raises `Conflict` when it is gone, moved on, or has another version."""
         with self._lock:
-            self._refuse_changed(key, version, self._clock())
+            self._check_unchanged(key, version, self._clock())
             self._put(key, record)
 
     async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
         """Put `record` under `new_key` and `tombstone` under `key`. Raises `Conflict` and then changes nothing."""
         with self._lock:
             now = self._clock()
-            self._refuse_changed(key, version, now)
-            self._refuse_taken(new_key, now)
+            self._check_unchanged(key, version, now)
+            self._check_free(new_key, now)
             self._put(key, tombstone)
             self._put(new_key, record)
             self._look_around(now)
@@ -137,12 +137,12 @@ class MemoryStore:
             self._wiped.append(self._records)
             self._records, self._of_user = OrderedDict(), {}
 
-    def _refuse_taken(self, key: str, now: float) -> None:
+    def _check_free(self, key: str, now: float) -> None:
         record = self._records.get(key)
         if record is not None and record.expires_at > now:
             raise Conflict
 
-    def _refuse_changed(self, key: str, version: int, now: float) -> None:
+    def _check_unchanged(self, key: str, version: int, now: float) -> None:
         record = self._records.get(key)
         if record is None or record.version != version or record.successor is not None or record.expires_at <= now:
             raise Conflict

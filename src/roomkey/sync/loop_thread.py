@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from roomkey.errors import StoreUnavailable
-from roomkey.stores.forks import abandon, forgets_after_fork
+from roomkey.stores.forks import abandon, at_fork
 from roomkey.sync.originals import is_patched, make_lock, original
 from roomkey.sync.threads import ThreadWaiter, Waiter, waiter_here
 
@@ -39,7 +39,7 @@ class LoopThread:
         self._lock = make_lock()  # held while the thread is started, given work, or let go
         self._thread: _Thread | None = None
         self._dropped: weakref.finalize[..., Any] | None = None  # ends the thread when nobody holds this any longer
-        forgets_after_fork(self)
+        at_fork(self)
 
     def run(self, work: Awaitable[_Answer]) -> _Answer:
         """Run there what can be awaited, wait for it, and return what it returns.
@@ -92,7 +92,7 @@ class LoopThread:
             thread.stop(waiter)
             waiter.wait(4 * self._patience)
 
-    def forget(self) -> None:
+    def after_fork(self) -> None:
         """In the child of a fork: the lock may be held by a thread that is not there."""
         self._lock = make_lock()
         self._forget_parents()

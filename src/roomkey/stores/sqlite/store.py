@@ -198,7 +198,7 @@ class SQLiteStore:
 
     # Around os.fork
 
-    def _forget(self) -> None:
+    def _after_fork(self) -> None:
         """In the child: the thread was not forked, and its locks may be held for ever."""
         self._worker = None
         self._lock = threading.Lock()
@@ -247,7 +247,7 @@ def _after_fork_in_child() -> None:
     _paused.clear()
     _held.clear()
     for store in list(_stores):
-        store._forget()
+        store._after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
