@@ -4,7 +4,10 @@ import django
 import pytest
 from django.conf import settings as django_settings
 
+from roomkey.legacy import redis as redis_readers
 from tests.legacy.cookies import OTHER
+
+HALF_AN_HOUR = 1800  # seconds: less than the old libraries keep an entry in these tests
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -22,3 +25,14 @@ def redis_url():
 
     with RedisServer() as server:
         yield server.url
+
+
+@pytest.fixture
+def leaves(monkeypatch):
+    """Let servers keep what a reader has forgotten for half an hour: after its 10 seconds a slow test finds it gone.
+
+    Returns whether an entry with so many seconds left is one that a reader has forgotten.
+    """
+    assert redis_readers._LEAVE == 10
+    monkeypatch.setattr(redis_readers, "_LEAVE", HALF_AN_HOUR)
+    return lambda seconds: 0 < seconds <= HALF_AN_HOUR
