@@ -8,7 +8,8 @@ from unittest import mock
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.loop_clock import WaitingLoop
+from roomkey.stores.sqlite import worker
+from tests.loop_clock import HANGS, WaitingLoop
 from tests.servers import left_out
 from tests.servers.mariadb import mariadb_binary
 from tests.servers.postgres import postgres_programs
@@ -40,6 +41,23 @@ def _no_logging_of_the_apps():
     Their handlers write every request of every test client, to a stream that is pytest's and closed in the end.
     """
     with mock.patch("logging.config.dictConfig"):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _waiting_loops():
+    """Let the loops of `asyncio.run`, of test clients and of `manager.sync` be such as `async def` tests run in."""
+    with (
+        mock.patch.object(asyncio, "new_event_loop", WaitingLoop),
+        mock.patch.object(asyncio.events, "new_event_loop", WaitingLoop),
+    ):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _patient_sqlite():
+    """Let operations wait long for a lock of SQLite's: on a busy machine whoever holds it takes its time."""
+    with mock.patch.object(worker, "_PATIENCE", HANGS):
         yield
 
 

@@ -1,4 +1,4 @@
-"""The event loop that `async def` tests run in: what happens in it does not depend on how busy the machine is."""
+"""The event loop of all tests: what happens in it does not depend on how busy the machine is."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ __all__ = ["HANGS", "WaitingLoop", "loop_time", "patience", "until"]
 HANGS = 120  # seconds after which what a test waits for does not come any more
 # How asyncio, asyncpg and our own store in SQL databases call what ends a time limit.
 _LIMITS = {"_on_timeout", "_release_waiter", "_give_up"}
+_LONG = 1.0  # seconds: a limit from here on only guards against hanging. Tests that wait for one to expire set less.
+_PATIENCE = 60.0  # how many times longer such a limit lasts than it says
 
 
 class _Selector(selectors.DefaultSelector):
@@ -39,7 +41,8 @@ class WaitingLoop(asyncio.SelectorEventLoop):
     this process is slow, timers go off in the order of their times, and `time()` measures what was waited for.
     """
 
-    patience = 1.0  # how many times longer a time limit lasts than it says: a server may be slow as well
+    # How many times longer a time limit lasts than it says: a server, or a thread, may be slow as well.
+    patience: float | None = None  # None: limits that only guard against hanging last longer
 
     def __init__(self) -> None:
         self._waiting = _Selector()
@@ -53,7 +56,8 @@ class WaitingLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.TimerHandle:
         if getattr(callback, "__name__", "") in _LIMITS:
             span = when - self.time()
-            when = self.time() + max(span, min(span * self.patience, HANGS))
+            times = self.patience or (_PATIENCE if span >= _LONG else 1.0)
+            when = self.time() + max(span, min(span * times, HANGS))
         return super().call_at(when, callback, *args, context=context)
 
 

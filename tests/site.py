@@ -57,7 +57,7 @@ class Site:
             caplog: what the app logs.
             silent: whether a server may be left that does not answer. Then patience begins small, and grows.
         """
-        times = 1.0 if silent else asyncio.get_running_loop().patience
+        times = 1.0 if silent else asyncio.get_running_loop().patience or 1.0
         refused = 0
         while True:
             with patience(times):

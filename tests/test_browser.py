@@ -110,7 +110,7 @@ def test_a_stay_from_log_in_to_log_out(shop: ShopProcess, context: "BrowserConte
     assert response is not None
     assert response.status == 401
     assert cart_count(page) == "0"
-    stolen = httpx.get(f"{shop.address}/profile", headers={"cookie": f"session={copied['value']}"})
+    stolen = httpx.get(f"{shop.address}/profile", headers={"cookie": f"session={copied['value']}"}, timeout=HANGS)
     assert stolen.status_code == 401
 
 
@@ -144,6 +144,7 @@ def test_logging_out_in_one_tab_is_seen_in_the_other(context: "BrowserContext", 
 def test_pages_fit_the_screen_and_obey_their_policy(browser: "Browser", shop: ShopProcess, width: int) -> None:
     """No page is wider than a phone or a desktop, asks another host for anything, or breaks its own policy."""
     context = browser.new_context(base_url=shop.address, viewport={"width": width, "height": 800})
+    context.set_default_timeout(HANGS * 1000)  # milliseconds
     page = context.new_page()
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))

@@ -65,7 +65,7 @@ def test_cookie_of_before_log_in_is_dead(client: httpx.Client, shop: ShopProcess
     client.post("/cart/add", data={"item": "lamp"})
     before = client.cookies["session"]
     log_in(client)
-    old = httpx.get(f"{shop.address}/profile", headers={"cookie": f"session={before}"})
+    old = httpx.get(f"{shop.address}/profile", headers={"cookie": f"session={before}"}, timeout=HANGS)
     assert old.status_code == 401
     assert cart_count(old.text) == 0
 
@@ -74,11 +74,11 @@ def test_copied_cookie_is_refused_after_log_out(client: httpx.Client, shop: Shop
     """After logging out, a copy of the old cookie opens nothing."""
     log_in(client)
     copied = {"cookie": f"session={client.cookies['session']}"}
-    assert httpx.get(f"{shop.address}/profile", headers=copied).status_code == 200
+    assert httpx.get(f"{shop.address}/profile", headers=copied, timeout=HANGS).status_code == 200
     page = client.post("/logout")
     assert page.url.path == "/goodbye"
     assert "session" not in client.cookies
-    assert httpx.get(f"{shop.address}/profile", headers=copied).status_code == 401
+    assert httpx.get(f"{shop.address}/profile", headers=copied, timeout=HANGS).status_code == 401
 
 
 def test_profile_wants_a_guest(client: httpx.Client) -> None:
@@ -142,5 +142,5 @@ def test_taken_port_falls_forward(shop: ShopProcess, tmp_path: Path) -> None:
     second = ShopProcess(tmp_path / "data", port=shop.port)
     second.start()
     assert second.port != shop.port
-    assert httpx.get(second.address).status_code == 200
+    assert httpx.get(second.address, timeout=HANGS).status_code == 200
     assert "Traceback" not in second.stop()

@@ -10,6 +10,8 @@ from pathlib import Path
 import roomkey
 from roomkey import SessionManager
 from roomkey.stores.memory import MemoryStore
+from roomkey.stores.sqlite import worker
+from tests.loop_clock import HANGS
 
 SECRET = "a secret that is long enough for every test here"
 SOURCE = Path(roomkey.__file__).resolve().parent.parent
@@ -61,8 +63,13 @@ class WaitingStore(MemoryStore):
 
 
 def make(store=None, **options):
-    """Return a manager; its store is in memory if nothing else is said."""
-    return SessionManager(secret_key=SECRET, store=MemoryStore() if store is None else store, **options)
+    """Return a manager; its store is in memory if nothing else is said.
+
+    On a busy machine a store that answers late has not failed, and whoever holds SQLite's lock takes its time.
+    """
+    worker._PATIENCE = HANGS
+    options = {"store": MemoryStore() if store is None else store, "store_timeout": HANGS, **options}
+    return SessionManager(secret_key=SECRET, **options)
 
 
 def values(headers, name):
@@ -93,7 +100,7 @@ async def content(manager, cookie):
     return (await manager.load(cookie)).copy()
 
 
-def run_script(code, *args, gevent=False, timeout=120):
+def run_script(code, *args, gevent=False, timeout=HANGS):
     """Run Python code in a process of its own; return what it printed. It must end well and say nothing else."""
     code = textwrap.dedent(code)
     if gevent:

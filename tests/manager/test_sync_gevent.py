@@ -68,7 +68,7 @@ def test_the_apps_own_asyncio_run_works(url):
     """Before, between and after calls, and with calls inside it."""
     said = run(
         """
-manager = make(sys.argv[1], store_timeout=60)
+manager = make(sys.argv[1])
 
 async def app(cookie):
     await asyncio.sleep(0)
@@ -99,7 +99,7 @@ class Slow(WaitingStore):
             await asyncio.sleep(0.001)
         return await super().load(key)
 
-manager = make(Slow(), store_timeout=60)
+manager = make(Slow())
 cookie = begin(manager, user_id=7)
 asking = [gevent.spawn(manager.sync.load, cookie) for _ in range(3)]
 gevent.sleep(0.01)
@@ -134,7 +134,7 @@ def test_a_counter_under_many_greenlets_loses_nothing(url):
     """They take turns between load and commit, so that the commits meet."""
     said = run(
         """
-manager = make(sys.argv[1], store_timeout=60)
+manager = make(sys.argv[1])
 cookie = begin(manager, user_id=7)
 
 def work():
@@ -156,7 +156,7 @@ def test_real_threads_beside_the_greenlets():
     """gevent's own pool has some, each with a hub of its own."""
     said = run(
         """
-manager = make(WaitingStore(), store_timeout=60)
+manager = make(WaitingStore())
 cookie = begin(manager, user_id=7)
 pool = gevent.get_hub().threadpool
 threads = [pool.spawn(count, manager, cookie, 5) for _ in range(4)]
@@ -182,7 +182,7 @@ async def never():
     finally:
         ended.append(True)
 
-manager = make(WaitingStore(), store_timeout=60)
+manager = make(WaitingStore())
 cookie = begin(manager, user_id=7)
 for _ in range(3):
     try:
@@ -205,7 +205,7 @@ def test_errors_come_out_as_they_are():
     """Also those that would end an event loop, or a greenlet."""
     said = run(
         """
-manager = make(WaitingStore(), store_timeout=60)
+manager = make(WaitingStore())
 
 async def fail(error):
     raise error
@@ -228,7 +228,7 @@ import asyncio.futures
 def chained(*_):
     raise AssertionError("asyncio's executor was used")
 asyncio.futures._chain_future = chained
-manager = make(sys.argv[1].replace("127.0.0.1", "localhost"), store_timeout=60)
+manager = make(sys.argv[1].replace("127.0.0.1", "localhost"))
 cookie = begin(manager, user_id=7)
 print(manager.sync.load(cookie)["user_id"])
 
@@ -249,7 +249,7 @@ def test_closing_and_the_end(url):
     """A thread that has ended leaves no descriptor behind; another begins with the next call; the process ends well."""
     said = run(
         """
-manager = make(sys.argv[1], store_timeout=60)
+manager = make(sys.argv[1])
 cookie = begin(manager, user_id=7)
 manager.sync.close()
 count(manager, cookie)
@@ -278,7 +278,7 @@ class Slow(WaitingStore):
             await asyncio.sleep(0.001)
         return await super().load(key)
 
-manager = make(Slow(), store_timeout=60)
+manager = make(Slow())
 cookie = begin(manager, user_id=7)
 asking = gevent.spawn(manager.sync.load, cookie)
 gevent.sleep(0.01)
@@ -299,7 +299,7 @@ def test_gunicorns_gevent_worker_with_a_preloaded_app(tmp_path, warm):
         import asyncio, os, sys
         from tests.manager.parts import cookie_of, make
 
-        manager = make(sys.argv[1], store_timeout=60)
+        manager = make(sys.argv[1])
 
         def begin():
             session = manager.sync.load()
@@ -337,7 +337,7 @@ def test_a_fork_while_greenlets_wait(tmp_path):
     """They are there in the child too, where nobody answers them. The child is served all the same."""
     said = run(
         """
-manager = make(sys.argv[1], store_timeout=60)
+manager = make(sys.argv[1])
 cookie = begin(manager, user_id=7)
 stopping, done = [], [0] * 4
 

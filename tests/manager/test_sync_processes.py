@@ -56,7 +56,7 @@ def test_a_fork_before_the_first_use(url):
     """The manager is made in the parent, as with a preloaded app, and each process has a thread of its own."""
     said = run(
         """
-manager = make(sys.argv[1], store_timeout=60)
+manager = make(sys.argv[1])
 manager.sync
 reading, writing = os.pipe()
 child = os.fork()
@@ -77,7 +77,7 @@ def test_a_fork_after_the_first_use(url):
     """The child makes a thread of its own, and the parent keeps its thread and its connections."""
     said = run(
         """
-manager = make(sys.argv[1], store_timeout=60)
+manager = make(sys.argv[1])
 cookie = begin(manager, user_id=7)
 for _ in range(3):
     child = os.fork()
@@ -98,7 +98,7 @@ def test_a_fork_of_a_fork(url):
     """And a child that closes, or never asks for anything."""
     said = run(
         """
-manager = make(sys.argv[1], store_timeout=60)
+manager = make(sys.argv[1])
 cookie = begin(manager, user_id=7)
 child = os.fork()
 if child == 0:
@@ -129,7 +129,7 @@ def test_forks_while_other_threads_are_served(url):
     """Whatever a thread of the parent's holds in the moment of the fork, the child can work."""
     said = run(
         """
-manager = make(sys.argv[1], store_timeout=60)
+manager = make(sys.argv[1])
 cookie = begin(manager, user_id=7)
 done, stopping = [0] * 4, threading.Event()
 
@@ -173,7 +173,7 @@ class Slow(WaitingStore):
             await asyncio.sleep(0.001)
         return await super().load(key)
 
-manager = make(Slow(), store_timeout=60)
+manager = make(Slow())
 cookie = begin(manager, user_id=7)
 got = []
 asking = threading.Thread(target=lambda: got.append(manager.sync.load(cookie)["user_id"]))
@@ -198,7 +198,7 @@ def test_workers_of_a_preloading_server(url):
     """As gunicorn does: the app is loaded once, workers are forked from it and serve several threads each."""
     said = run(
         """
-manager = make(sys.argv[1], store_timeout=60)
+manager = make(sys.argv[1])
 cookie = begin(manager, user_id=7)  # while the app is loaded
 workers = []
 for _ in range(2):
@@ -225,7 +225,7 @@ def test_a_fork_of_which_python_hears_nothing(redis_server):
     said = run(
         """
 import ctypes
-manager = make(sys.argv[1], store_timeout=60)
+manager = make(sys.argv[1])
 cookie = begin(manager, user_id=7)
 child = ctypes.PyDLL(None).fork()
 if child == 0:
@@ -274,8 +274,8 @@ class Saying(WaitingStore):
 
 def test_the_store_is_closed_when_the_process_ends(url):
     """Nobody has called `close`, and nothing is said on stderr."""
-    assert run("manager = make(sys.argv[1], store_timeout=60); begin(manager, user_id=7)", url) == ""
-    assert run(SAYING + "manager = make(Saying(), store_timeout=60); begin(manager, user_id=7)") == "closed\n"
+    assert run("manager = make(sys.argv[1]); begin(manager, user_id=7)", url) == ""
+    assert run(SAYING + "manager = make(Saying()); begin(manager, user_id=7)") == "closed\n"
     assert run(SAYING + "manager = make(Saying()); begin(manager, user_id=7); manager.sync.close()") == "closed\n"
     assert run(SAYING + "manager = make(Saying()); manager.sync") == ""
 
@@ -294,7 +294,7 @@ class Slow(Saying):
         await super().update(key, record, version=version)
         print("saved", flush=True)
 
-manager = make(Slow(), store_timeout=60)
+manager = make(Slow())
 cookie = begin(manager, user_id=7)
 threading.Thread(target=count, args=(manager, cookie), daemon=True).start()
 reached.wait()
@@ -320,7 +320,7 @@ def ask():
     except StoreUnavailable:
         pass
 
-manager = make(WaitingStore(), store_timeout=0.1)
+manager = make(WaitingStore(), store_timeout=1)
 threading.Thread(target=ask, daemon=True).start()
 reached.wait()
 print("the end")
@@ -341,7 +341,7 @@ class Bad(WaitingStore):
     async def close(self):
         {ending}
 
-manager = make(Bad(), store_timeout=0.1)
+manager = make(Bad(), store_timeout=1)
 manager.sync.run(asyncio.sleep(0))
 print("the end")
 """
@@ -354,7 +354,7 @@ def test_threads_that_outlive_the_main_one_are_served():
     said = run(
         SAYING
         + """
-manager = make(Saying(), store_timeout=60)
+manager = make(Saying())
 cookie = begin(manager, user_id=7)
 
 def late():

@@ -43,7 +43,7 @@ def manager(request, tmp_path):
         store = request.getfixturevalue(f"{kind}_server").url
     else:
         store = {"memory": MemoryStore, "waiting": WaitingStore}.get(kind, lambda: SQLiteStore(tmp_path / "s.db"))()
-    made = make(store, store_timeout=60)
+    made = make(store)
     yield made
     made.sync.close()
 

@@ -107,7 +107,7 @@ def client(url):
 
 def test_log_in_count_and_log_out(store):
     """One browser in many tabs: every count arrives, nobody is logged out by the way, and the log-out is final."""
-    with serving(make(store, store_timeout=60)) as url, client(url) as browser:
+    with serving(make(store)) as url, client(url) as browser:
         answer = browser.get("/login")
         assert answer.headers["vary"] == "Cookie" and answer.headers["cache-control"] == "no-store"
         cookie = browser.cookies["session"]
@@ -137,7 +137,7 @@ def test_log_in_count_and_log_out(store):
 
 def test_messages_are_shown_once(store):
     """Two pages at once: one of them shows the message."""
-    with serving(make(store, store_timeout=60)) as url, client(url) as browser:
+    with serving(make(store)) as url, client(url) as browser:
         browser.get("/flash")
         cookie, shown = browser.cookies["session"], []
 
@@ -155,7 +155,7 @@ def test_messages_are_shown_once(store):
 
 def test_a_request_that_fails_saves_nothing(store):
     """The page after it shows the session as it was."""
-    with serving(make(store, store_timeout=60)) as url, client(url) as browser:
+    with serving(make(store)) as url, client(url) as browser:
         browser.get("/count")
         assert browser.get("/fail").status_code == 500
         assert browser.get("/").text == str({"n": 1})
@@ -164,7 +164,7 @@ def test_a_request_that_fails_saves_nothing(store):
 def test_an_outage_is_a_503(settled):
     """With Retry-After, for reads and for writes; and the session is there again afterwards."""
     store = WaitingStore()
-    with serving(make(store, store_timeout=60)) as url, client(url) as browser:
+    with serving(make(store)) as url, client(url) as browser:
         browser.get("/count")
         for failing, path in (("load", "/"), ("update", "/count")):
             store.failing.add(failing)

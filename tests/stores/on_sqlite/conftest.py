@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from roomkey.stores.sqlite import worker
 from tests.loop_clock import HANGS
 from tests.stores.on_sqlite.parts import WatchedConnection, store_threads
 
@@ -18,12 +17,6 @@ from tests.stores.on_sqlite.parts import WatchedConnection, store_threads
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "sessions.sqlite3"
-
-
-@pytest.fixture(autouse=True)
-def _patient_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let operations wait long for a lock: on a busy machine whoever holds it takes its time."""
-    monkeypatch.setattr(worker, "_PATIENCE", HANGS)
 
 
 @pytest.fixture
