@@ -160,6 +160,8 @@ def test_an_interrupted_call_is_cancelled():
         import asyncio, os, signal, threading
         from tests.manager.parts import WaitingStore, cookie_of, make
 
+        # A test run that a shell started in the background ignores Ctrl-C, and its children inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         manager = make(WaitingStore())
         session = manager.sync.load()
         session["user_id"] = 7
