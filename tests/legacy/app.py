@@ -6,6 +6,7 @@ import json
 from roomkey import SessionMiddleware
 from roomkey.legacy import LegacySession
 from roomkey.stores.memory import MemoryStore
+from roomkey.testing import Clock
 from tests.legacy.cookies import SECRET
 
 
@@ -89,5 +90,8 @@ class Browser:
 
 
 def roomkey_with(*readers, **options):
-    store = MemoryStore()
-    return store, SessionMiddleware(shop_app, secret_key=SECRET, store=store, legacy=list(readers), **options)
+    """Return a store and an app, whose clock stands still: an old cookie is served for ten seconds of it."""
+    clock = Clock()
+    store = MemoryStore(clock=clock)
+    options = {"store": store, "clock": clock, "legacy": list(readers), **options}
+    return store, SessionMiddleware(shop_app, secret_key=SECRET, **options)

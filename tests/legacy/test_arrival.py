@@ -190,7 +190,8 @@ async def test_an_old_cookie_is_served_for_a_moment_after_its_session_has_moved_
 
 async def test_a_first_request_that_marks_its_session_as_modified():
     """Frameworks do that. What the browser sent together with it is served all the same."""
-    manager = SessionManager(secret_key=SECRET, store=MemoryStore(), legacy=[OwnReader()])
+    clock = Clock()
+    manager = SessionManager(secret_key=SECRET, store=MemoryStore(clock=clock), legacy=[OwnReader()], clock=clock)
     session = await manager.load("own=a")
     session.modified = True
     await manager.commit(session)
@@ -415,9 +416,10 @@ async def test_a_copy_of_a_logged_out_cookie_in_the_last_second_of_its_life():
 
 async def test_two_apps_with_one_store_and_one_old_cookie():
     """A session that moved in to the one is not the other's, whose cookie and keys are its own."""
-    store = MemoryStore()
+    clock = Clock()
+    options = {"store": MemoryStore(clock=clock), "clock": clock}
     shop, admin = (
-        SessionMiddleware(shop_app, secret_key=key, session_cookie=name, store=store, legacy=[OwnReader()])
+        SessionMiddleware(shop_app, secret_key=key, session_cookie=name, legacy=[OwnReader()], **options)
         for key, name in ((SECRET, "shop"), (OTHER, "admin"))
     )
 
