@@ -26,7 +26,7 @@ from roomkey.csrf import CSRFMiddleware, csrf_token, verify_csrf_token
 from roomkey.events import Created, Ended, Event, Refused
 from roomkey.legacy import DjangoCookie, FlaskCookie, LegacyReader, StarletteCookie
 from roomkey.prometheus import session_metrics
-from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex, Wipe
+from roomkey.stores.base import Conflict, Discard, Lifespan, Purge, Record, Store, UserIndex, Wipe
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.memory import MemoryStore
 from roomkey.stores.migrating import Migrating
@@ -243,9 +243,10 @@ def stores() -> None:
     purging: list[Purge] = [memory, sqlite, postgres, other]
     listing: list[UserIndex] = [memory, sqlite, redis, postgres, other]
     wiping: list[Wipe] = [memory, sqlite, redis, postgres, other]
+    discarding: list[Discard] = [sqlite, redis, postgres, other]
     opening: list[Lifespan] = [sqlite, redis, postgres, other]
     SessionConfig(secret_key="k", store=CookieStore(max_size=8192))
-    del own, built_in, purging, listing, wiping, opening
+    del own, built_in, purging, listing, wiping, discarding, opening
 
 
 def testing(clock: Clock) -> None:

@@ -190,6 +190,12 @@ class Registry:
             if record.user == user and record.successor is None and not self.clocks.is_over(self.rules.clock(), record)
         ]
 
+    async def discard_unreadable(self, user: str | None) -> int:
+        """Remove those of a user's records that cannot be read. Returns how many."""
+        if user is None or not user_ids.can_be_filed(user):
+            return 0
+        return await self.store.discard_unreadable(user)
+
     async def keep_to_limit(self, user: str, limit: int) -> None:
         """End a user's longest unused sessions, past the limit.
 

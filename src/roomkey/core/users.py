@@ -179,7 +179,8 @@ class Sessions:
         spared = set[str]()
         await self._find(handle, spared)
         theirs = [Stored(key, record, b"") for key, record in live if key not in spared]
-        return sum([await self._registry.end(stored, "revoked") for stored in theirs])
+        ended = sum([await self._registry.end(stored, "revoked") for stored in theirs])
+        return ended + await self._registry.discard_unreadable(user=text_of(user))
 
     @_notes_outages
     async def end_all(self) -> None:

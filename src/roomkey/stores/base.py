@@ -9,7 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Conflict", "Immediate", "Lifespan", "Purge", "Record", "Store", "Unreadable", "UserIndex", "Wipe", "shown"]
+__all__ = [
+    "Conflict",
+    "Discard",
+    "Immediate",
+    "Lifespan",
+    "Purge",
+    "Record",
+    "Store",
+    "Unreadable",
+    "UserIndex",
+    "Wipe",
+    "shown",
+]
 
 
 class Conflict(Exception):
@@ -147,7 +159,19 @@ class UserIndex(Protocol):
     """A store that can find a user's records."""
 
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
-        """Return key and record of every live session (no tombstones) of `user`; an empty list when there is none."""
+        """Return key and record of every live session (no tombstones) of `user`; an empty list when there is none.
+
+        What is `Unreadable` is left out.
+        """
+        ...
+
+
+@runtime_checkable
+class Discard(Protocol):
+    """A store that knows whose a record is, also where the rest of it cannot be read."""
+
+    async def discard_unreadable(self, user: str) -> int:
+        """Remove the records of `user` that `of_user` leaves out because they cannot be read. Return how many went."""
         ...
 
 

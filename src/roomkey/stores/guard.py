@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.events import Event, OutageBegan, OutageEnded
-from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, Unreadable, UserIndex, Wipe, shown
+from roomkey.stores.base import Conflict, Discard, Lifespan, Purge, Record, Store, Unreadable, UserIndex, Wipe, shown
 
 __all__ = ["SETTLING", "GuardedStore"]
 
@@ -89,6 +89,12 @@ class GuardedStore:
         if not isinstance(self.store, UserIndex):
             raise ConfigurationError(f"store: {type(self.store).__name__} cannot find a user's sessions (no of_user)")
         return self._within(self.store.of_user(user))
+
+    async def discard_unreadable(self, user: str) -> int:
+        """Remove those of a user's records that cannot be read; 0 where the store cannot tell."""
+        if not isinstance(self.store, Discard):
+            return 0
+        return await self._within(self.store.discard_unreadable(user), _Kind.REMOVAL)
 
     def wipe(self) -> _Asked[None]:
         if not isinstance(self.store, Wipe):

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex, Wipe, shown
+from roomkey.stores.base import Conflict, Discard, Lifespan, Purge, Record, Store, UserIndex, Wipe, shown
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.urls import store_from
 
@@ -159,6 +159,11 @@ class Migrating:
             if isinstance(store, Purge) and gone < limit:
                 gone += await store.purge(limit - gone)
         return gone
+
+    async def discard_unreadable(self, user: str) -> int:
+        """Remove those of a user's records that cannot be read, in both stores; return how many went."""
+        stores = (self._old, self._new)
+        return sum([await store.discard_unreadable(user) for store in stores if isinstance(store, Discard)])
 
     async def _of_user(self, user: str) -> list[tuple[str, Record]]:
         """Return key and record of every live session of `user`, in both stores."""

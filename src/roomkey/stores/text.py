@@ -6,9 +6,10 @@ import re
 
 from roomkey.errors import ConfigurationError
 
-__all__ = ["DEFAULT_TABLE", "printable", "split_name"]
+__all__ = ["DAMAGED", "DEFAULT_TABLE", "printable", "split_name"]
 
 DEFAULT_TABLE = "roomkey_session"
+DAMAGED = "a row holds text that is no UTF-8: it is damaged, and was left alone"
 _LONGEST_NAME = 50  # characters of a table's name: PostgreSQL cuts names at 63, and those of the indexes are longer
 
 

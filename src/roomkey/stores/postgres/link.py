@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.stores.base import Record
+from roomkey.stores.base import Record, Unreadable
 from roomkey.stores.postgres.connections import Connections
 from roomkey.stores.renewal import Renewal
 from roomkey.stores.sharing import RoundTrips
@@ -20,13 +20,13 @@ class Link:
 
     Args:
         connections: where connections come from.
-        load: loads the records under some keys; None for a key without one.
+        load: loads the records under some keys; None for a key without one, an exception for one that failed.
     """
 
     def __init__(
         self,
         connections: Connections,
-        load: Callable[[Link, list[str]], Awaitable[list[Record | None]]],
+        load: Callable[[Link, list[str]], Awaitable[Sequence[Record | Exception | None]]],
     ) -> None:
         self.connections = connections
         # A lone load may be one only: a second connection is made for two loads or more.
@@ -44,6 +44,6 @@ class Link:
 
 
 def _anew(error: Exception) -> Exception:
-    if isinstance(error, StoreUnavailable | ConfigurationError):
+    if isinstance(error, StoreUnavailable | ConfigurationError | Unreadable):
         return type(error)(str(error))
     return StoreUnavailable(type(error).__name__)

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.stores.base import Conflict, Record
+from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.stores.loops import LoopRegistry
 from roomkey.stores.postgres.connections import (
     BorrowedConnections,
@@ -44,10 +44,11 @@ from roomkey.stores.postgres.table import (
     make_ddl,
     missing_rights,
     quote,
+    readable,
     to_row,
 )
 from roomkey.stores.postgres.urls import CONNECTIONS, Target, read_count, read_url
-from roomkey.stores.text import DEFAULT_TABLE
+from roomkey.stores.text import DAMAGED, DEFAULT_TABLE
 
 __all__ = ["PostgresStore"]
 
@@ -231,8 +232,23 @@ class PostgresStore:
         """Return key and record of every live session of `user`."""
         if "\0" in user:
             return []  # PostgreSQL keeps no such text, so there is none
-        rows = await self._ask(self._sql.of_user, self._clock(), user, again=True)
+        try:
+            rows = await self._ask(self._sql.of_user, self._clock(), user, again=True)
+        except Unreadable:
+            rows = [row for row in map(readable, await self._raw_rows_of(user)) if row is not None]
         return [(row[0], Record(*row[1:])) for row in rows]
+
+    async def discard_unreadable(self, user: str) -> int:
+        """Remove those of a user's records that cannot be read; return how many went."""
+        if "\0" in user:
+            return 0
+        lost = [row[0] for row in await self._raw_rows_of(user) if readable(row) is None]
+        if lost:
+            await self._ask(self._sql.discard, self._clock(), user, lost, again=True)
+        return len(lost)
+
+    async def _raw_rows_of(self, user: str) -> Rows:
+        return await self._ask(self._sql.of_user_raw, self._clock(), user, again=True)
 
     async def wipe(self) -> None:
         """End every session, with TRUNCATE. Gives up after a second when a transaction elsewhere holds the table."""
@@ -272,17 +288,24 @@ class PostgresStore:
                 # compare-and-swap looks; the next try sees what won, and says Conflict.
                 if tries == _TRIES:
                     raise self._explain(error) from error
+            except UnicodeDecodeError:
+                raise Unreadable(DAMAGED) from None  # the driver's error shows the text
             except Exception as error:
                 if not again or not is_lost(error):
                     raise self._explain(error) from error
                 again = False
                 link.connections.distrust()
 
-    async def _load(self, link: Link, keys: list[str]) -> list[Record | None]:
-        if len(keys) == 1:
-            rows = await self._ask(self._sql.load, self._clock(), keys[0], again=True, link=link)
-            return [Record(*rows[0]) if rows else None]
-        rows = await self._ask(self._sql.load_many, self._clock(), keys, again=True, link=link)
+    async def _load(self, link: Link, keys: list[str]) -> Sequence[Record | Exception | None]:
+        try:
+            if len(keys) == 1:
+                rows = await self._ask(self._sql.load, self._clock(), keys[0], again=True, link=link)
+                return [Record(*rows[0]) if rows else None]
+            rows = await self._ask(self._sql.load_many, self._clock(), keys, again=True, link=link)
+        except Unreadable as error:
+            if len(keys) == 1:
+                return [error]
+            return [answer for key in keys for answer in await self._load(link, [key])]  # the others can be read
         found = {row[0]: Record(*row[1:]) for row in rows}
         return [found.get(key) for key in keys]
 

@@ -25,6 +25,7 @@ __all__ = [
     "make_ddl",
     "missing_rights",
     "quote",
+    "readable",
     "to_row",
 ]
 
@@ -119,7 +120,12 @@ class Statements:
             )
             SELECT count(*) FROM gone
         """
-        self.of_user = f"SELECT key, {fields} FROM {table} WHERE user_id = $2 AND {live} $1"
+        whose = f"FROM {table} WHERE user_id = $2 AND {live} $1"
+        self.of_user = f"SELECT key, {fields} {whose}"
+        # The texts as bytes, of which some may be no text. `textsend` says what is there, and checks nothing.
+        raw = ", ".join(f"textsend({field})" if _TYPES[field] == "text" else field for field in ("key", *_FIELDS))
+        self.of_user_raw = f"SELECT {raw} {whose}"
+        self.discard = f"DELETE {whose} AND textsend(key) = ANY ($3::bytea[])"
         # TRUNCATE waits for everybody who uses the table, and meanwhile all others wait for it: not for long.
         # Sent as one message, the two are one transaction.
         self.wipe = f"SET LOCAL lock_timeout = '1s'; TRUNCATE {table}"
@@ -145,6 +151,17 @@ def to_row(record: Record) -> tuple[Any, ...]:
         printable(record.ip),
         printable(record.user_agent),
     )
+
+
+def readable(raw: Any) -> tuple[Any, ...] | None:
+    """Return a row whose texts came as bytes; None where one of them is no text."""
+    try:
+        return tuple(
+            value.decode() if value is not None and _TYPES[name] == "text" else value
+            for name, value in zip(("key", *_FIELDS), raw, strict=True)
+        )
+    except UnicodeDecodeError:
+        return None
 
 
 def quote(table: str) -> str:

@@ -53,7 +53,8 @@ _LONGEST = 253402300800.0  # seconds that the server can keep a key
 
 
 class RedisStore:
-    """Keep sessions in Redis 6.2 or newer, or Valkey. Implements `Store`, `Lifespan`, `UserIndex` and `Wipe`.
+    """Keep sessions in Redis 6.2 or newer, or Valkey. Implements `Store`, `Lifespan`, `UserIndex`,
+    `Discard` and `Wipe`.
 
     Args:
         server: a URL, or the app's own client (`redis.asyncio.Redis`, `redis.asyncio.RedisCluster` or valkey-py's),
@@ -174,7 +175,24 @@ class RedisStore:
 
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         """Return key and record of every live session of `user`."""
+        return (await self._look_up(user))[0]
+
+    async def discard_unreadable(self, user: str) -> int:
+        """Remove those of a user's records that cannot be read; return how many went."""
+        _, lost = await self._look_up(user)
+        for key in lost:
+            await self._link().writes.ask(Command((b"DEL", self._records + key.encode())))
+            await self._link().writes.ask(Command((b"ZREM", self._users + user.encode(), key.encode())))
+        return len(lost)
+
+    async def wipe(self) -> None:
+        """End every session: without an epoch no record is live. Their memory comes back as they expire."""
+        await self._link().writes.ask(Command((b"DEL", self._epoch)))
+
+    async def _look_up(self, user: str) -> tuple[list[tuple[str, Record]], list[str]]:
+        """Return key and record of every live session of `user`, and the keys of what cannot be read."""
         sessions: list[tuple[str, Record]] = []
+        lost: list[str] = []
         seen: set[str] = set()
         moved = True
         while moved:
@@ -189,15 +207,12 @@ class RedisStore:
                 if isinstance(record, BaseException):
                     if not isinstance(record, Unreadable):
                         raise record
+                    lost.append(key)
                 elif record is not None and record.user == user and record.successor is None:
                     sessions.append((key, record))
                 else:
                     moved = True  # perhaps rotated since the keys were listed: by now its new key is on the list
-        return sessions
-
-    async def wipe(self) -> None:
-        """End every session: without an epoch no record is live. Their memory comes back as they expire."""
-        await self._link().writes.ask(Command((b"DEL", self._epoch)))
+        return sessions, lost
 
     async def _read(self, key: str) -> Record | None:
         value, epoch = await self._link().loads.ask(self._records + key.encode())

@@ -6,8 +6,9 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.stores.base import Conflict
+from roomkey.stores.base import Conflict, Unreadable
 from roomkey.stores.sqlalchemy.table import missing_table
+from roomkey.stores.text import DAMAGED
 
 __all__ = [
     "FORBIDDEN",
@@ -169,6 +170,8 @@ class Faults:
             return Taken()
         permanent = ConfigurationError if opening else StoreUnavailable
         words = str(getattr(error, "orig", None) or error)
+        if isinstance(error, UnicodeDecodeError) or words.startswith("Could not decode to UTF-8"):  # SQLite's driver
+            return Unreadable(DAMAGED)
         if self.is_one_of(error, _NO_TABLE) or "no such table" in words:
             return permanent(missing_table(self.database, self._table))
         if self.is_one_of(error, FORBIDDEN):

@@ -27,7 +27,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
@@ -39,8 +39,9 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
-from roomkey.stores.base import Conflict, Record
+from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.stores.loops import LoopRegistry
+from roomkey.stores.sqlalchemy.damaged import delete_lost, rows_of
 from roomkey.stores.sqlalchemy.engines import (
     checked_engine,
     make_engine,
@@ -254,8 +255,19 @@ class SQLAlchemyStore:
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         """Return key and record of every live session of `user`."""
         parameters = {"whose": hash_user(user), "now": self._clock()}
-        rows = await self._ask(lambda connection: connection.execute(self._sql.of_user, parameters).all(), again=True)
+        rows: Sequence[Any]
+        try:
+            rows = await self._ask(
+                lambda connection: connection.execute(self._sql.of_user, parameters).all(), again=True
+            )
+        except Unreadable:
+            rows, _ = await self._ask(partial(rows_of, self._sql, parameters), again=True)
         return [(row[0], to_record(row[1:])) for row in rows]
+
+    async def discard_unreadable(self, user: str) -> int:
+        """Remove those of a user's records that cannot be read; return how many went."""
+        parameters = {"whose": hash_user(user), "now": self._clock()}
+        return await self._ask(partial(delete_lost, self._sql, parameters), write=True, again=True)
 
     async def wipe(self) -> None:
         """End every session: with TRUNCATE where the database has it, which gives up after a second when a transaction
@@ -367,7 +379,7 @@ class SQLAlchemyStore:
                     explained = self._faults.explain(error, opening=opening)
                     if explained is error:
                         raise
-                    raise explained from error
+                    raise explained from (None if isinstance(explained, Unreadable) else error)
             await asyncio.sleep(pause)
 
     def _connect(self) -> Link:

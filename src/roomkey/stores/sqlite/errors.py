@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-__all__ = ["BAD_VALUE", "advice", "is_full", "is_lock", "is_permanent", "is_space"]
+__all__ = ["BAD_VALUE", "advice", "is_damage", "is_full", "is_lock", "is_permanent", "is_space"]
 
 # What SQLite says of a value that it cannot keep (a NaN, a set): the caller's fault, and the file is fine.
 BAD_VALUE = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
@@ -43,6 +43,11 @@ def _primary_code(error: BaseException) -> int:
 def is_permanent(error: sqlite3.Error) -> bool:
     """Whether the file cannot be used before somebody does something about it."""
     return _primary_code(error) in _PERMANENT
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether what is in the file contradicts itself."""
+    return _primary_code(error) == sqlite3.SQLITE_CORRUPT
 
 
 def is_lock(error: Exception) -> bool:

@@ -41,7 +41,7 @@ _MOST_STEPS = 50  # of one purge, each over a few hundred records: bounds the ti
 
 
 class SQLiteStore:
-    """Keep sessions in one SQLite file. Implements `Store`, `Lifespan`, `Purge`, `UserIndex` and `Wipe`.
+    """Keep sessions in one SQLite file. Implements all of `Store` and the optional protocols.
 
     Several processes may share the file; each makes its own store. The file must be on a local disk: write-ahead
     logging does not work over a network file system. It is made when missing, readable for its owner only, like the
@@ -158,6 +158,11 @@ class SQLiteStore:
         """Return key and record of every live session of `user`."""
         sessions: list[tuple[str, Record]] = await self._ask(Kind.READ, table.of_user, user)
         return sessions
+
+    async def discard_unreadable(self, user: str) -> int:
+        """Remove those of a user's records that cannot be read; return how many went."""
+        gone: int = await self._ask(Kind.WRITE, table.discard_unreadable, user)
+        return gone
 
     async def wipe(self) -> None:
         """End every session: all of them are put aside at once, and `purge` takes them away."""

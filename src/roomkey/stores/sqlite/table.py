@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from typing import Any
 
-from roomkey.stores.base import Conflict, Record
+from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.stores.rows import record_from
+from roomkey.stores.sqlite.errors import is_damage
+from roomkey.stores.text import DAMAGED
 
-__all__ = ["CREATE", "create", "delete", "load", "nothing", "of_user", "purge", "rotate", "touch", "update", "wipe"]
+__all__ = [
+    "CREATE",
+    "create",
+    "delete",
+    "discard_unreadable",
+    "load",
+    "nothing",
+    "of_user",
+    "purge",
+    "rotate",
+    "touch",
+    "update",
+    "wipe",
+]
 
 _FIELDS = "data, version, created_at, expires_at, user, successor, serve_until, ip, user_agent"  # as in Record
 # Not WITHOUT ROWID: each entry of an index would then hold a copy of the 64-digit key. Measured: creating a session
@@ -83,7 +99,12 @@ _LOOKED_AT = 200  # records that one step of a purge looks at, at least
 # A table that was wiped is emptied by purges, a batch at a time: to drop it whole takes as long as it is large.
 _INDEX = "SELECT name FROM sqlite_master WHERE tbl_name = 'session' AND name LIKE 'session\\_purge\\_at%' ESCAPE '\\'"
 _WIPED = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'wiped\\_%' ESCAPE '\\' LIMIT 1"
-_OF_USER = f"SELECT key, {_FIELDS} FROM session WHERE user = ? AND successor IS NULL AND expires_at > ?"
+_WHOSE = "FROM session WHERE user = ? AND successor IS NULL AND expires_at > ?"
+_OF_USER = f"SELECT key, {_FIELDS} {_WHOSE}"
+_PLACES = f"SELECT rowid {_WHOSE}"
+_AT_PLACE = f"SELECT key, {_FIELDS} FROM session WHERE rowid = ?"
+_END_PLACE = "DELETE FROM session WHERE rowid = ?"
+_PLACE_OF = "SELECT rowid FROM session WHERE key = ?"
 
 
 # Each of these changes nothing before its last reason to raise Conflict: nothing has to be
@@ -95,7 +116,12 @@ def nothing(connection: sqlite3.Connection, now: float) -> None:
 
 
 def load(connection: sqlite3.Connection | sqlite3.Cursor, now: float, key: str) -> Record | None:
-    row = connection.execute(_LOAD, (key, now)).fetchone()
+    try:
+        row = connection.execute(_LOAD, (key, now)).fetchone()
+    except sqlite3.OperationalError as error:
+        if not _is_no_text(error):
+            raise
+        raise Unreadable(DAMAGED) from None  # the driver's words show the text
     return None if row is None else record_from(row)
 
 
@@ -175,7 +201,52 @@ def wipe(connection: sqlite3.Connection, now: float) -> None:
 
 
 def of_user(connection: sqlite3.Connection, now: float, user: str) -> list[tuple[str, Record]]:
-    return [(row[0], record_from(row[1:])) for row in connection.execute(_OF_USER, (user, now))]
+    try:
+        rows = connection.execute(_OF_USER, (user, now)).fetchall()
+    except sqlite3.OperationalError as error:
+        if not _is_no_text(error):
+            raise
+        rows = [row for _, row in _one_by_one(connection, now, user) if row is not None]
+    return [(row[0], record_from(row[1:])) for row in rows]
+
+
+def discard_unreadable(connection: sqlite3.Connection, now: float, user: str) -> int:
+    lost = [
+        place
+        for place, row in _one_by_one(connection, now, user)
+        if row is None or _is_astray(connection, row[0], place)
+    ]
+    for place in lost:  # not by the key, which may be what is damaged
+        try:
+            connection.execute(_END_PLACE, (place,))
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            connection.execute("REINDEX session")  # the index still has the key as it was
+            connection.execute(_END_PLACE, (place,))
+    return len(lost)
+
+
+def _is_astray(connection: sqlite3.Connection, key: str, place: int) -> bool:
+    """Whether a row is not found by the key that it has: a card may lead there, and nothing that ends sessions does."""
+    return bool(connection.execute(_PLACE_OF, (key,)).fetchone() != (place,))
+
+
+def _one_by_one(connection: sqlite3.Connection, now: float, user: str) -> Iterator[tuple[int, tuple[Any, ...] | None]]:
+    """Where each of a user's sessions is, and its row; None: it cannot be read."""
+    for (place,) in connection.execute(_PLACES, (user, now)).fetchall():
+        try:
+            row = connection.execute(_AT_PLACE, (place,)).fetchone()
+        except sqlite3.OperationalError as error:
+            if not _is_no_text(error):
+                raise
+            row = None
+        yield place, row
+
+
+def _is_no_text(error: sqlite3.OperationalError) -> bool:
+    """Whether Python could not decode a text. It is an error of its module, and has no code of SQLite's."""
+    return str(error).startswith("Could not decode to UTF-8")
 
 
 def _row(record: Record) -> tuple[Any, ...]:
