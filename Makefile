@@ -20,7 +20,7 @@ types: $(UV)
 	$(RUN) mypy --config-file= --strict --cache-dir .mypy_cache/frameworks tests/typing/frameworks.py
 
 pytest: $(UV) browser servers
-	@without="$$([ "$$(id -u)" = 0 ] || { $(MARIADB) || echo mariadb; $(REDIS) || echo redis-tls; })"; \
+	@without="$$([ "$$(id -u)" = 0 ] || { $(MARIADB) || echo mariadb; $(REDIS) || echo redis-tls; $(PGBOUNCER) || echo pgbouncer; })"; \
 	ROOMKEY_TESTS_WITHOUT="$$without" $(RUN) pytest -n 2
 
 # What Roomkey costs, beside its peers: see benchmarks/README.md. The part http needs wrk (apt-get install wrk).
@@ -46,17 +46,18 @@ browser:
 	  else echo "no chromium here: the browser test will be skipped"; fi; }
 
 # The tests start servers of their own. Redis and PostgreSQL come with the test dependencies where the machine has none;
-# MariaDB, and a Redis with TLS, are Debian's, and installed where we may. Root may, so nothing is left out there.
+# MariaDB, PgBouncer, and a Redis with TLS, are Debian's, and installed where we may. Root may, so nothing is left out there.
 MARIADB := { command -v mariadbd || command -v mysqld || command -v /usr/sbin/mariadbd; } >/dev/null 2>&1
+PGBOUNCER := { command -v pgbouncer || command -v /usr/sbin/pgbouncer; } >/dev/null 2>&1
 REDIS := { command -v redis-server || command -v valkey-server; } >/dev/null 2>&1
 
 servers:
-	@missing="$$($(MARIADB) || echo mariadb-server) $$($(REDIS) || echo redis-server)"; \
-	if [ "$$missing" != " " ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	@missing="$$($(MARIADB) || echo mariadb-server) $$($(PGBOUNCER) || echo pgbouncer) $$($(REDIS) || echo redis-server)"; \
+	if [ "$$missing" != "  " ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "installing for the tests: $$missing"; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
 	    apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
-	elif [ "$$missing" != " " ]; then echo "WITHOUT $$missing: the tests that need them will be skipped"; fi
+	elif [ "$$missing" != "  " ]; then echo "WITHOUT $$missing: the tests that need them will be skipped"; fi
 
 # uv in a folder of its own: nothing outside this repository is touched.
 .tools/bin/uv:

@@ -6,6 +6,7 @@ import asyncpg  # type: ignore[import-untyped]
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict
+from roomkey.stores.poolers import refused_setting
 from roomkey.stores.postgres.table import creating_command, missing_rights
 
 __all__ = ["GONE", "MAY_PASS", "CannotConnect", "code_of", "explain", "is_lost"]
@@ -71,6 +72,9 @@ def explain(error: Exception, table: str, *, opening: bool) -> Exception:
     if isinstance(error, CannotConnect):
         return permanent(str(error))
     code = code_of(error)
+    setting = refused_setting(str(error)) if code == "08P01" else None
+    if setting is not None:
+        return permanent(setting)
     if code == "42P01":
         return StoreUnavailable(f"PostgreSQL table {table!r} is gone: {creating_command(table)} makes it")
     if code == "42501":

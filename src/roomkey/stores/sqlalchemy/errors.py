@@ -7,6 +7,7 @@ from sqlalchemy import exc
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Unreadable
+from roomkey.stores.poolers import refused_setting
 from roomkey.stores.sqlalchemy.table import missing_table
 from roomkey.stores.text import DAMAGED
 
@@ -64,6 +65,11 @@ def is_not_sent(error: Exception) -> bool:
 
 
 _READ_ONLY = "is read-only, a replica it seems: give the URL of the primary"
+# Two statements of one name, or none: the pooler gave another server connection.
+_POOLED = (
+    "is behind a pooler that does not keep prepared statements: give the store an engine of your own, with NullPool "
+    'and connect_args={"statement_cache_size": 0, "prepared_statement_name_func": ...} (docs/howto-stores.md shows it)'
+)
 _LOST = "was restarted, or the connection to it was lost"
 _NAMES = {
     "mysql": "MySQL",
@@ -123,6 +129,7 @@ _WORDS: dict[str, dict[int | str, str]] = {
         "25006": _READ_ONLY,
         "53100": "has no space left on its disk: free some",
         "53300": "has no connection left (too many clients): raise max_connections there",
+        **dict.fromkeys(("26000", "42P05"), _POOLED),
         "55P03": "has the table locked by another transaction: find it in pg_locks, or try later",
         "57P01": "is shutting down, or someone ended the connection",
         "57P03": "is starting up or shutting down",
@@ -174,6 +181,9 @@ class Faults:
             return Unreadable(DAMAGED)
         if self.is_one_of(error, _NO_TABLE) or "no such table" in words:
             return permanent(missing_table(self.database, self._table))
+        setting = refused_setting(words) if _code_of(error) == "08P01" else None
+        if setting is not None:
+            return permanent(setting)
         if self.is_one_of(error, FORBIDDEN):
             return permanent(f"{self.database} {self._fault(error)}")
         if isinstance(error, exc.DBAPIError | exc.TimeoutError | OSError):
