@@ -11,7 +11,6 @@ names the place of a value that no session keeps.
 from __future__ import annotations
 
 import datetime as dt
-import sys
 from collections.abc import Callable, Collection
 from decimal import Decimal
 from typing import Any
@@ -32,6 +31,7 @@ from roomkey.wire.facts import (
     make_facts,
     with_facts,
 )
+from roomkey.wire.moments import fields_of, moment_of
 
 __all__ = [
     "EMPTY",
@@ -203,23 +203,6 @@ def _default(value: Any) -> ormsgpack.Ext:
     return writer(value)
 
 
-def _zone(value: dt.datetime | dt.time) -> str | int | None:
-    """Return the name of a named zone (it is more than its offset of the moment), or the offset in microseconds."""
-    zoneinfo = sys.modules.get("zoneinfo")  # not imported here: it takes longer than the rest of this module
-    if zoneinfo is not None and isinstance(value.tzinfo, zoneinfo.ZoneInfo) and value.tzinfo.key:
-        return str(value.tzinfo.key)
-    offset = value.utcoffset()
-    return None if offset is None else offset // dt.timedelta(microseconds=1)
-
-
-def _write_moment(tag: int) -> Callable[[Any], ormsgpack.Ext]:
-    def write(value: dt.datetime | dt.time) -> ormsgpack.Ext:
-        # The offset is not left to the text: `fromisoformat` takes one of a few microseconds for UTC.
-        return ormsgpack.Ext(tag, _pack([value.replace(tzinfo=None).isoformat(), value.fold, _zone(value)]))
-
-    return write
-
-
 def _members(value: set[Any] | frozenset[Any]) -> bytes:
     # Sorted by their bytes: the same set gives the same bytes, whatever order the interpreter keeps it in.
     return b"".join(len(item).to_bytes(4, "big") + item for item in sorted(_pack_any(item) for item in value))
@@ -236,8 +219,8 @@ _WRITERS: dict[type, Callable[[Any], ormsgpack.Ext]] = {
     tuple: lambda value: ormsgpack.Ext(_TUPLE, _pack(list(value))),
     set: lambda value: ormsgpack.Ext(_SET, _members(value)),
     frozenset: lambda value: ormsgpack.Ext(_FROZENSET, _members(value)),
-    dt.datetime: _write_moment(_DATETIME),
-    dt.time: _write_moment(_TIME),
+    dt.datetime: lambda value: ormsgpack.Ext(_DATETIME, _pack(fields_of(value))),
+    dt.time: lambda value: ormsgpack.Ext(_TIME, _pack(fields_of(value))),
     dt.date: lambda value: ormsgpack.Ext(_DATE, value.isoformat().encode()),
     dt.timedelta: lambda value: ormsgpack.Ext(_TIMEDELTA, _pack([value.days, value.seconds, value.microseconds])),
     Decimal: lambda value: ormsgpack.Ext(_DECIMAL, str(value).encode()),
@@ -329,21 +312,6 @@ def _unpack(payload: bytes) -> Any:
     return ormsgpack.unpackb(payload, ext_hook=_restore)
 
 
-def _read_moment(kind: Any) -> Callable[[bytes], Any]:
-    def read(payload: bytes) -> Any:
-        text, fold, zone = _unpack(payload)
-        moment = kind.fromisoformat(text).replace(fold=fold)
-        if zone is None:
-            return moment
-        if isinstance(zone, str):
-            from zoneinfo import ZoneInfo
-
-            return moment.replace(tzinfo=ZoneInfo(zone))
-        return moment.replace(tzinfo=dt.timezone(dt.timedelta(microseconds=zone)) if zone else dt.UTC)
-
-    return read
-
-
 def _read_members(payload: bytes) -> list[Any]:
     items, position = [], 0
     while position < len(payload):
@@ -360,9 +328,9 @@ _READERS: dict[int, Callable[[bytes], Any]] = {
     _DICT: lambda payload: dict(_unpack(payload)),
     _INT: lambda payload: int.from_bytes(payload, "big", signed=True),
     _STR: lambda payload: payload.decode("utf-8", "surrogatepass"),
-    _DATETIME: _read_moment(dt.datetime),
+    _DATETIME: lambda payload: moment_of(dt.datetime, _unpack(payload)),
     _DATE: lambda payload: dt.date.fromisoformat(payload.decode()),
-    _TIME: _read_moment(dt.time),
+    _TIME: lambda payload: moment_of(dt.time, _unpack(payload)),
     _TIMEDELTA: lambda payload: dt.timedelta(*_unpack(payload)),
     _DECIMAL: lambda payload: Decimal(payload.decode()),
     _UUID: lambda payload: UUID(bytes=payload),
