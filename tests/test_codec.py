@@ -1,13 +1,14 @@
 """Session data to bytes and back: exact types, stable bytes, and no surprise from damaged ones."""
 
 import datetime as dt
-import enum
 import math
 import string
+from collections import OrderedDict
 from decimal import Decimal
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import ormsgpack
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -340,91 +341,64 @@ def test_bytes_after_the_session_are_ignored_or_damaged():
 # --- what cannot be stored --------------------------------------------------------------------------------------------
 
 
-class _Text(str):
-    __slots__ = ()
-
-
-class _Number(enum.IntEnum):
-    ONE = 1
-
-
-class _List(list):
-    pass
-
-
-class _Dict(dict):
-    pass
-
-
 _UNSTORABLE = {
     "object": (object(), "object"),
-    "str subclass": (_Text("x"), "_Text"),
-    "IntEnum": (_Number.ONE, "_Number"),
     "complex": (1j, "complex"),
-    "list subclass": (_List(), "_List"),
-    "dict subclass": (_Dict(), "_Dict"),
     "function": (len, "builtin_function_or_method"),
     "class": (int, "type"),
     "range": (range(3), "range"),
+    "extension": (ormsgpack.Ext(1, b"\x90"), "Ext"),
+    "bytearray": (bytearray(b"x"), "bytearray"),
+    "memoryview": (memoryview(b"x"), "memoryview"),
 }
 
 
 @pytest.mark.parametrize(("value", "kind"), _UNSTORABLE.values(), ids=_UNSTORABLE.keys())
 @pytest.mark.parametrize(
-    ("wrap", "path"),
+    ("wrap", "place"),
     [
         (lambda value: {"cart": value}, "session['cart']"),
-        (lambda value: {"cart": [1, value]}, "session['cart'][1]"),
-        (lambda value: {"cart": (1, value)}, "session['cart'][1]"),
-        (lambda value: {"cart": {"a": [value]}}, "session['cart']['a'][0]"),
-        (lambda value: {"cart": {3: value}}, "session['cart'][3]"),
+        (lambda value: {"cart": [1, value]}, "session['cart'], 1 level down,"),
+        (lambda value: {"cart": (1, value)}, "session['cart'], 1 level down,"),
+        (lambda value: {"cart": {"a": [value]}}, "session['cart'], 2 levels down,"),
+        (lambda value: {"cart": {3: value}}, "session['cart'], 1 level down,"),
+        (lambda value: {"cart": ({"jane.doe@example.com": value},)}, "session['cart'], 2 levels down,"),
+        (lambda value: {"cart": OrderedDict(a=[value])}, "session['cart'], 2 levels down,"),
+        (lambda value: {"cart": 0, "é" * 5000: [value]}, r"session['\xe9\xe9"),
     ],
-    ids=["top", "list", "tuple", "dict", "odd dict"],
+    ids=["top", "list", "tuple", "dict", "odd dict", "nested", "subclass", "long"],
 )
-def test_unstorable_values_are_refused_with_their_path(value, kind, wrap, path):
-    """A value that would not come back as it is raises SessionDataError naming the path and the type."""
-    data = wrap(value)
+def test_unstorable_values_are_refused_with_their_place(value, kind, wrap, place):
+    """A value that would not come back as it is raises SessionDataError: the session's key, how deep, and the type."""
     with pytest.raises(SessionDataError) as caught:
-        encode(data)
-    assert str(caught.value).startswith(f"{path} is of type ")
-    assert kind in str(caught.value).split(",")[0]
+        _save(wrap(value))
+    text = str(caught.value)
+    assert text.startswith(place) and f" is of type {type(value).__module__}.{kind}, " in text
+    assert "jane" not in text and len(text) < 400
 
 
-@pytest.mark.parametrize("value", [bytearray(b"x"), memoryview(b"x")], ids=["bytearray", "memoryview"])
-@pytest.mark.parametrize(
-    ("wrap", "path"),
-    [
-        (lambda value: {"cart": value}, "session['cart']"),
-        (lambda value: {"cart": [1, value]}, "session['cart'][1]"),
-        (lambda value: {"cart": ({"a": value},)}, "session['cart'][0]['a']"),
-    ],
-    ids=["top", "list", "nested"],
-)
-def test_verify_refuses_what_encode_would_change(value, wrap, path):
-    """`verify` refuses bytearray and memoryview, which would come back as bytes, and names the path."""
-    with pytest.raises(SessionDataError) as caught:
-        verify(wrap(value), encode(wrap(value)))
-    assert str(caught.value).startswith(f"{path} is of type builtins.{type(value).__name__},")
-
-
-@pytest.mark.parametrize("member", [_Text("x"), _Number.ONE, 1j, len], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("member", [1j, len, ormsgpack.Ext(1, b"")], ids=lambda value: type(value).__name__)
 def test_unstorable_members_of_a_set_are_refused(member):
-    """A member of a set that cannot be stored is refused with the path of the set."""
+    """A member of a set that cannot be stored is refused with the place of the set."""
     for kind in (set, frozenset):
-        with pytest.raises(SessionDataError, match=r"^session\['cart'\]\{\.\.\.\} is of type"):
-            encode({"cart": kind([member])})
+        try:
+            members = kind([member])
+        except TypeError:  # no hash
+            continue
+        with pytest.raises(SessionDataError, match=r"^session\['cart'\], 1 level down, is of type"):
+            _save({"cart": members})
 
 
-@pytest.mark.parametrize("key", [_Text("x"), _Number.ONE, 1j], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("key", [1j, len], ids=lambda value: type(value).__name__)
 def test_unstorable_keys_of_a_dictionary_are_refused(key):
-    """A key of an inner dictionary that would change its type is refused, naming the dictionary."""
-    with pytest.raises(SessionDataError, match=r"^session\['cart'\] key "):
+    """A key of an inner dictionary that is not kept is refused with the place of the dictionary."""
+    with pytest.raises(SessionDataError, match=r"^session\['cart'\], a key 1 level down, is of type "):
         _save({"cart": {key: 1}})
 
 
-@pytest.mark.parametrize("key", [1, None, b"a", (1,), _Text("x"), 1.5, True], ids=repr)
+@pytest.mark.parametrize("key", [1, None, b"a", (1,), 1.5, True], ids=repr)
 def test_keys_of_the_session_are_text(key):
-    """A key of the session that is not exactly `str` is refused, naming the type."""
+    """A key of the session that is not `str` is refused, naming the type."""
     with pytest.raises(SessionDataError, match=f"is of type {type(key).__name__}"):
         _save({key: 1})
 

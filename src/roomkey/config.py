@@ -70,6 +70,7 @@ class SessionOptions(TypedDict, total=False):
     seal: bool
     store_timeout: float
     max_bytes: int
+    strict_types: bool
     legacy: Sequence[LegacyReader]
     on_event: Callable[[Event], None] | None
     clock: Callable[[], float]
@@ -110,6 +111,9 @@ class SessionConfig:
             sessions that there are. `cookie://` encrypts in any case.
         store_timeout: seconds one store operation may take before the answer is 503.
         max_bytes: the largest encoded size of a session, in bytes. A larger one is a `SessionDataError`.
+        strict_types: refuse a value of a subclass (an `IntEnum` member, a `Counter`, a named tuple) with a
+            `SessionDataError`. Off by default: it is kept as the kind that it is of, equal and of the base type. The
+            next request then finds a plain `int`, `dict` or `tuple`.
         legacy: readers of another library's sessions (`roomkey.legacy`), which move in on first sight. Take them out
             again once the old cookies have expired. Until then, anybody who knows the old key can make up sessions.
         on_event: is called with each event of `roomkey.events`, in the request's task: be quick. What it raises is
@@ -137,6 +141,7 @@ class SessionConfig:
     seal: bool = False
     store_timeout: float = 2.0  # seconds
     max_bytes: int = 65536
+    strict_types: bool = False
     legacy: Sequence[LegacyReader] = ()
     on_event: Callable[[Event], None] | None = None
     clock: Callable[[], float] = time.time
@@ -189,7 +194,7 @@ class SessionConfig:
         name = self.session_cookie
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             self._fail("session_cookie", "it takes 1 to 256 letters, digits or any of !#$%&'*+-.^_`|~")
-        for option in ("https_only", "persistent", "partitioned", "record_client", "seal"):
+        for option in ("https_only", "persistent", "partitioned", "record_client", "seal", "strict_types"):
             if type(getattr(self, option)) is not bool:
                 self._fail(option, "it takes True or False")
         if self.same_site not in ("lax", "strict", "none"):

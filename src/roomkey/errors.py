@@ -36,7 +36,11 @@ class ConfigurationError(RoomkeyError, ValueError):
 
 
 class SessionDataError(RoomkeyError, TypeError):
-    """A value cannot be stored. The message names the key path and the type. Nothing was saved."""
+    """A value cannot be stored, or is no user's ID. Nothing was saved.
+
+    The message names the session's key and the type. Of what lies below that key it says only how deep it is: keys
+    further down are session data.
+    """
 
 
 class SessionEnded(RoomkeyError):

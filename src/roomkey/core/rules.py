@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from roomkey.core.intents import AS_IT_IS, NOTHING, Intents
+from roomkey.core.loaded import Draft, Loaded
 from roomkey.core.renewal import Clocks
 from roomkey.errors import SessionDataError
 from roomkey.wire import codec, user_ids
@@ -24,8 +25,10 @@ class Rules:
         self.clocks = Clocks(config)
         self.limit = config.max_sessions_per_user
         self.user_key = config.user_key
+        self._user_place = "" if config.user_key is None else user_ids.in_session(config.user_key)
         self.max_bytes = config.max_bytes
         self.seals = config.seal
+        self.strict = config.strict_types
 
     def user_of(self, data: dict[str, Any]) -> str | None:
         """Return whose session `data` is, as the text that stores keep; None: nobody's."""
@@ -33,7 +36,7 @@ class Rules:
 
     def checked_user(self, data: dict[str, Any]) -> str | None:
         """Return whose session `data` is. Raises SessionDataError where the value of `user_key` is no ID."""
-        return None if self.user_key is None else user_ids.checked_text(self.user_key, data.get(self.user_key))
+        return None if self.user_key is None else user_ids.checked_text(self._user_place, data.get(self.user_key))
 
     def facts_after(self, now: float, facts: Facts, was: str | None, user: str | None, intents: Intents) -> Facts:
         """Return the facts as they are to be saved.
@@ -59,13 +62,29 @@ class Rules:
             lifetime = intents.lifetime
         return codec.make_facts(authenticated_at, lifetime, facts.marks)
 
+    def apart(self, draft: Draft, was: Loaded) -> Draft:
+        """Return a draft whose content the handler does not hold: other tasks of the request may alter that.
+
+        Its values are what they will be on the next request, so that this is the last look at what they are now.
+
+        Args:
+            draft: as it was taken from the session.
+            was: the session as it was loaded.
+
+        Raises:
+            SessionDataError: a value cannot be stored.
+        """
+        if draft.encoded != was.encoded:
+            codec.verify(draft.content, draft.encoded, strict=self.strict)
+        return draft._replace(content=codec.decode(draft.encoded))
+
     def check(self, data: dict[str, Any], encoded: bytes) -> None:
         """Refuse `data`, encoded as `encoded`, if it may not be saved.
 
         Raises:
             SessionDataError: a value cannot be stored, or all of it is too large.
         """
-        codec.verify(data, encoded)
+        codec.verify(data, encoded, strict=self.strict)
         if len(encoded) > self.max_bytes:
             largest = max(data, key=lambda key: len(codec.encode({key: data[key]})))
             raise SessionDataError(

@@ -39,7 +39,7 @@ class Session(TrackedDict):
     """The session of one request: a dict with string keys, kept on the server.
 
     Everything that works on a dict works on it; changes deep inside values count. It is saved when the response
-    starts. See `roomkey.wire.codec` for the types that it keeps.
+    starts. See `roomkey.wire.codec` for the types that it keeps. A value of a subclass is kept as its base type.
     """
 
     __slots__ = (

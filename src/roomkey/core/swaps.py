@@ -238,8 +238,7 @@ class StoreCommitter(Committer):
     async def _wait_in(self, line: Line, state: RequestState, case: Case) -> None:
         import asyncio
 
-        # Apart: other tasks of the request may alter what is in it meanwhile.
-        case = case._replace(draft=case.draft._replace(content=codec.decode(case.draft.encoded)))
+        case = case._replace(draft=self.rules.apart(case.draft, case.was))
         member = Member(case, asyncio.get_running_loop().create_future())
         line.waiting.append(member)
         try:
@@ -323,8 +322,7 @@ class StoreCommitter(Committer):
 
     async def _contend(self, state: RequestState, case: Case) -> None:
         """Decide on what is stored now, and again as often as another request is first."""
-        # Apart: other tasks of the request may alter what is in it meanwhile.
-        case = case._replace(draft=case.draft._replace(content=codec.decode(case.draft.encoded)))
+        case = case._replace(draft=self.rules.apart(case.draft, case.was))
         start = case.was.stored if case.was.exists else case.tried[-1].after.stored
         user = case.was.record.user  # what was begun here may have become anybody's whom this request named
         # Where nothing waits, nobody can be in between, and there may be no event loop.

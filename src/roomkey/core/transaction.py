@@ -236,8 +236,7 @@ class Transaction(RequestState):
             must_finish = draft is not None and committer.may_wait and committer.must_finish(self)
             if draft is not None and must_finish:
                 # What is saved is what is there now, and other tasks may run before the commit does.
-                codec.verify(draft.content, draft.encoded)
-                draft = draft._replace(content=codec.decode(draft.encoded))
+                draft = self.rules.apart(draft, self.at)
         except BaseException:
             self._leave()
             raise

@@ -1,6 +1,9 @@
 """Everything as bytes: session data, secret keys, cards, cookies. Knows no store and no session.
 
 codec       session data to bytes and back
+kinds       values of subclasses as their base type, and what an error says of others
+moments     a datetime with its zone, as plain fields
+facts       what a session knows beside its data
 keys        secret keys: derive, sign, verify
 seal        authenticated encryption under them
 envelope    session data on its way into and out of a store: as it is, or sealed

@@ -1,15 +1,19 @@
-"""Session data to bytes and back, every value with its exact type.
+"""Session data to bytes and back, every value with its type.
+
+A value of a subclass comes back as the kind that it is of (`roomkey.wire.kinds`). Every other value comes back with its
+exact type.
 
 The first byte names the format, so that what is stored never depends on what happens to be installed. It is
 MessagePack, with the session's `Facts` before it, and with extension types for what MessagePack has no type of its own.
 
 Plain data takes a fast path inside ormsgpack. A session that ormsgpack does not encode is tried once more by
-`_portable`. It knows the rarer cases: integers past 64 bits, lone surrogates, dictionaries whose keys are not text. It
-names the place of a value that no session keeps.
+`_portable`. It knows the rarer cases: integers past 64 bits, lone surrogates, dictionaries whose keys are not exactly
+`str`. It says where a value is that no session keeps.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Callable, Collection
 from decimal import Decimal
@@ -31,6 +35,7 @@ from roomkey.wire.facts import (
     make_facts,
     with_facts,
 )
+from roomkey.wire.kinds import DATE, DATETIME, NotKept, Place, plain, plain_key, refusal, shown
 from roomkey.wire.moments import fields_of, moment_of
 
 __all__ = [
@@ -77,10 +82,11 @@ class DamagedData(RoomkeyError):
 
 
 def encode(data: dict[str, Any], facts: Facts = NO_FACTS) -> bytes:
-    """Return `data` as bytes; equal data of equal types in equal order, with equal facts, gives equal bytes.
+    """Return `data` as bytes; equal data of equal kinds in equal order, with equal facts, gives equal bytes.
 
     Raises:
-        SessionDataError: a value, or a key of the session, cannot be stored; names the key path and the type.
+        SessionDataError: a value, or a key of the session, cannot be stored. The text names the session's key, how deep
+            below it the value is, and its type.
     """
     start = facts.head
     try:
@@ -98,26 +104,36 @@ def encode_like(data: dict[str, Any], encoded: bytes) -> bytes:
         return start + _pack(_portable_session(data))
 
 
-def verify(data: dict[str, Any], stored: bytes) -> None:
-    """Refuse what `encode` lets through but would come back as another type (`bytearray`, `memoryview`).
+def verify(data: dict[str, Any], stored: bytes, *, strict: bool = False) -> None:
+    """Refuse what `encode` lets through but would come back as something else (`bytearray`, `memoryview`, `Ext`).
 
     Apart from `encode`, because only data about to be saved needs this second look.
 
     Args:
         data: the session.
         stored: what `encode` made of it.
+        strict: refuse subclasses too.
 
     Raises:
-        SessionDataError: names the key path and the type.
+        SessionDataError: as for `encode`.
     """
-    if b"\xc4" not in stored and b"\xc5" not in stored and b"\xc6" not in stored:
-        return  # no byte that MessagePack's binary begins with, as which both are stored: spared a walk through it all
+    if IMMUTABLE.issuperset(map(type, data.values())) and (not strict or _TEXT.issuperset(map(type, data))):
+        return  # nothing that could hold such a value
+    if not strict and not _is_suspect(stored):
+        return
     try:
         exact = _exact(data)
     except RecursionError:
         exact = False
     if not exact:
-        _portable_session(data)
+        _portable_session(data, strict=strict)
+
+
+def _is_suspect(stored: bytes) -> bool:
+    """Whether it holds a byte that MessagePack's binary or an extension begins with. If not, that spares a walk."""
+    if len(stored) < 4096:
+        return len(stored.translate(None, _SUSPECTS)) != len(stored)
+    return any(map(stored.__contains__, _SUSPECTS))  # stops at the first, and takes longer to begin
 
 
 def _exact(value: Any) -> bool:
@@ -167,7 +183,7 @@ def decode_with_lifetime(stored: bytes) -> tuple[dict[str, Any], float | None]:
 
 
 def fingerprint(value: Any) -> bytes | None:
-    """Return bytes that are the same for equal values of equal types; None where a session does not keep the value."""
+    """Return bytes that are the same for equal values of equal kinds; None where a session does not keep the value."""
     try:
         return encode({"": value})
     except SessionDataError:
@@ -175,7 +191,7 @@ def fingerprint(value: Any) -> bytes | None:
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Whether two values are equal and of equal types, all the way down."""
+    """Whether two values are equal and of equal kinds, all the way down."""
     kind = type(one)
     if kind is type(other) and kind in _EQUAL_IS_SAME:
         return bool(one == other)
@@ -195,12 +211,13 @@ def _pack(value: object) -> bytes:
     return ormsgpack.packb(value, _default, _OPTIONS)
 
 
-def _default(value: Any) -> ormsgpack.Ext:
-    """Make an extension of a value that MessagePack has no type for. ormsgpack calls it for these only."""
+def _default(value: Any) -> Any:
+    """Return an extension for a value that MessagePack has no type for, or the plain copy of one of a subclass.
+
+    ormsgpack calls it for these only. Raises TypeError.
+    """
     writer = _WRITERS.get(type(value))
-    if writer is None:
-        raise TypeError(type(value).__name__)
-    return writer(value)
+    return plain(value) if writer is None else writer(value)
 
 
 def _members(value: set[Any] | frozenset[Any]) -> bytes:
@@ -212,16 +229,16 @@ def _pack_any(value: object) -> bytes:
     try:
         return _pack(value)
     except (TypeError, ValueError):
-        return _pack(_portable(value, "session"))
+        return _pack(_portable(value, Place("")))  # what it raises is raised once more, with its place
 
 
 _WRITERS: dict[type, Callable[[Any], ormsgpack.Ext]] = {
     tuple: lambda value: ormsgpack.Ext(_TUPLE, _pack(list(value))),
     set: lambda value: ormsgpack.Ext(_SET, _members(value)),
     frozenset: lambda value: ormsgpack.Ext(_FROZENSET, _members(value)),
-    dt.datetime: lambda value: ormsgpack.Ext(_DATETIME, _pack(fields_of(value))),
+    DATETIME: lambda value: ormsgpack.Ext(_DATETIME, _pack(fields_of(value))),
     dt.time: lambda value: ormsgpack.Ext(_TIME, _pack(fields_of(value))),
-    dt.date: lambda value: ormsgpack.Ext(_DATE, value.isoformat().encode()),
+    DATE: lambda value: ormsgpack.Ext(_DATE, value.isoformat().encode()),
     dt.timedelta: lambda value: ormsgpack.Ext(_TIMEDELTA, _pack([value.days, value.seconds, value.microseconds])),
     Decimal: lambda value: ormsgpack.Ext(_DECIMAL, str(value).encode()),
     UUID: lambda value: ormsgpack.Ext(_UUID, value.bytes),
@@ -234,59 +251,80 @@ _PLAIN = frozenset({bool, int, float, str, bytes})
 IMMUTABLE = (_PLAIN | {type(None)} | frozenset(_WRITERS)) - _GROUPS
 
 
+_TEXT = frozenset({str})
+_KEPT = IMMUTABLE | _GROUPS | {dict}
+_SUSPECTS = b"\xc4\xc5\xc6\xc7\xc8\xc9\xd4\xd5\xd6\xd7\xd8"
 _EQUAL_IS_SAME = frozenset({int, str, bytes, bool, type(None)})  # not float: 0.0 equals -0.0
 
 
-def _portable_session(data: dict[str, Any]) -> dict[str, Any]:
-    for key in data:
-        if type(key) is not str:
+def _portable_session(data: dict[str, Any], *, strict: bool = False) -> dict[str, Any]:
+    portable = {}
+    for key, value in data.items():
+        name: Any = key
+        if type(key) is not str and not strict:
+            with contextlib.suppress(NotKept):
+                name = plain_key(key)
+        if type(name) is not str:
             raise SessionDataError(
-                f"the session's key {_shown(key)} is of type {type(key).__name__}; the keys of a session are text"
+                f"the session's key {shown(key)} is of type {type(key).__name__}; the keys of a session are text"
             )
-        if has_surrogates(key):
+        if has_surrogates(name):
             raise SessionDataError("a key of the session holds lone surrogates; the keys of a session are valid text")
-    return {key: _portable(value, f"session[{_shown(key)}]") for key, value in data.items()}
+        portable[name] = _portable(value, Place(name), strict)
+    return portable
 
 
-def _portable(value: Any, path: str, depth: int = 0) -> Any:
-    """Return `value` with the rarer cases made into extensions; raises SessionDataError naming `path`."""
+def _portable(value: Any, place: Place, strict: bool = False) -> Any:
+    """Return `value` with the rarer cases made into extensions. Raises SessionDataError."""
+    if place.depth > _DEEPEST:
+        raise SessionDataError(
+            f"session[{shown(place.key)}] is nested more than {_DEEPEST} levels deep; a session is flat data"
+        )
     kind = type(value)
-    if depth > _DEEPEST:
-        raise SessionDataError(f"{path[:60]}... is nested more than {_DEEPEST} levels deep; a session is flat data")
+    if kind not in _KEPT:
+        value = _reduced(value, place, strict)
+        kind = type(value)
     if kind is int and not -(2**63) <= value < 2**64:
         return ormsgpack.Ext(_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
     if kind is str and has_surrogates(value):
         return ormsgpack.Ext(_STR, value.encode("utf-8", "surrogatepass"))
     if value is None or kind in _PLAIN:
         return value
-    if kind is list:
-        return [_portable(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
     if kind is dict:
-        return _portable_dict(value, path, depth)
-    if kind is tuple:
-        items = [_portable(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
-        return ormsgpack.Ext(_TUPLE, _pack(items))
-    if kind is set or kind is frozenset:
-        members = {_pack(_portable(item, f"{path}{{...}}", depth + 1)) for item in value}
-        joined = b"".join(len(item).to_bytes(4, "big") + item for item in sorted(members))
-        return ormsgpack.Ext(_SET if kind is set else _FROZENSET, joined)
-    if kind in _WRITERS:
+        return _portable_dict(value, place, strict)
+    if kind not in _GROUPS:
         return _WRITERS[kind](value)
-    raise SessionDataError(
-        f"{path} is of type {kind.__module__}.{kind.__qualname__}, which a session does not keep; "
-        "store plain data instead (None, bool, int, float, str, bytes, list, tuple, set, frozenset, dict, datetime, "
-        "date, time, timedelta, Decimal, UUID)"
-    )
+    items = [_portable(item, place.below(), strict) for item in value]
+    if kind is list:
+        return items
+    if kind is tuple:
+        return ormsgpack.Ext(_TUPLE, _pack(items))
+    joined = b"".join(len(item).to_bytes(4, "big") + item for item in sorted(set(map(_pack, items))))
+    return ormsgpack.Ext(_SET if kind is set else _FROZENSET, joined)
 
 
-def _portable_dict(value: dict[Any, Any], path: str, depth: int) -> Any:
-    if all(type(key) is str and not has_surrogates(key) for key in value):
-        return {key: _portable(item, f"{path}[{_shown(key)}]", depth + 1) for key, item in value.items()}
-    pairs = [
-        [_portable(key, f"{path} key {_shown(key)}", depth + 1), _portable(item, f"{path}[{_shown(key)}]", depth + 1)]
-        for key, item in value.items()
-    ]
-    return ormsgpack.Ext(_DICT, _pack(pairs))
+def _portable_dict(value: dict[Any, Any], place: Place, strict: bool) -> Any:
+    keys = {key: _portable_key(key, place, strict) for key in value}
+    items = [(keys[key], _portable(item, place.below(), strict)) for key, item in value.items()]
+    if all(type(key) is str for key in keys.values()):
+        return dict(items)
+    return ormsgpack.Ext(_DICT, _pack([list(each) for each in items]))
+
+
+def _portable_key(key: Any, place: Place, strict: bool) -> Any:
+    place = place.below(is_key=True)
+    return _portable(key if type(key) in _KEPT else _reduced(key, place, strict, plain_key), place, strict)
+
+
+def _reduced(value: Any, place: Place, strict: bool, reduce: Callable[[Any], Any] = plain) -> Any:
+    """Return the plain copy of a value of a subclass. Raises SessionDataError where there is none, or must be none."""
+    try:
+        copy = reduce(value)
+    except NotKept as error:
+        raise refusal(place, value) from error.__cause__
+    if strict:
+        raise refusal(place, value, strict=True)
+    return copy
 
 
 _DEEPEST = 200  # levels; ormsgpack refuses what is much deeper
@@ -295,13 +333,6 @@ _DEEPEST = 200  # levels; ormsgpack refuses what is much deeper
 def has_surrogates(text: str) -> bool:
     """Whether `text` holds half a character, which has no UTF-8."""
     return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _shown(key: object) -> str:
-    """Return a key for an error text, short. Keys are names in the app's code; values are never shown."""
-    short = isinstance(key, str) or (isinstance(key, int) and abs(key) < 2**64)  # Python refuses to print huge ones
-    text = ascii(key) if short else type(key).__name__
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _restore(tag: int, payload: bytes) -> Any:
@@ -328,8 +359,8 @@ _READERS: dict[int, Callable[[bytes], Any]] = {
     _DICT: lambda payload: dict(_unpack(payload)),
     _INT: lambda payload: int.from_bytes(payload, "big", signed=True),
     _STR: lambda payload: payload.decode("utf-8", "surrogatepass"),
-    _DATETIME: lambda payload: moment_of(dt.datetime, _unpack(payload)),
-    _DATE: lambda payload: dt.date.fromisoformat(payload.decode()),
+    _DATETIME: lambda payload: moment_of(DATETIME, _unpack(payload)),
+    _DATE: lambda payload: DATE.fromisoformat(payload.decode()),
     _TIME: lambda payload: moment_of(dt.time, _unpack(payload)),
     _TIMEDELTA: lambda payload: dt.timedelta(*_unpack(payload)),
     _DECIMAL: lambda payload: Decimal(payload.decode()),
