@@ -13,15 +13,18 @@ import pytest
 from roomkey import (
     ConfigurationError,
     LoginTooOld,
+    Request,
     SessionConfig,
     SessionDataError,
     SessionEnded,
+    SessionManager,
     SessionMiddleware,
     Sessions,
 )
 from roomkey.stores.memory import MemoryStore
 from roomkey.stores.sqlite import SQLiteStore
 from roomkey.testing import Clock
+from tests.asgi import ask, http_scope
 from tests.driver import Driver
 from tests.loop_clock import HANGS
 
@@ -89,6 +92,36 @@ async def test_a_users_sessions_are_listed(world):
     assert first.last_used_at == first.created_at
     assert first.expires_at == first.created_at + dt.timedelta(seconds=1000)
     assert await here.sessions.of(44) == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "listed"),
+    [
+        ("Firefox \u706b\u72d0".encode(), "Firefox \u706b\u72d0"),
+        ("Caf\u00e9".encode(), "Caf\u00e9"),
+        ("Caf\u00e9".encode("latin-1"), "Caf\u00e9"),
+        (b"\xff" * 300, "\u00ff" * 256),
+        ("\u706b".encode() * 300, "\u706b" * 256),
+    ],
+)
+@pytest.mark.parametrize("way", ["middleware", "manager"])
+async def test_a_user_agent_is_listed_as_it_was_written(sent, listed, way):
+    """It is UTF-8 where that is valid, and Latin-1 otherwise, and no more of it than 256 characters."""
+
+    async def log_in(scope, receive, send):
+        scope["session"]["user_id"] = 42
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    manager = SessionManager(secret_key=SECRET, store="memory://", record_client=True)
+    if way == "middleware":
+        await ask(SessionMiddleware(log_in, manager), {**http_scope(), "headers": [(b"user-agent", sent)]})
+    else:
+        session = await manager.load(Request(headers=[("User-Agent", sent.decode("latin-1"))]))
+        session["user_id"] = 42
+        await manager.commit(session)
+    (info,) = await manager.sessions.of(42)
+    assert info.user_agent == listed
 
 
 @pytest.mark.parametrize("asked_for", [False, True])
@@ -448,6 +481,7 @@ _LOG_IN = """
 import asyncio, sys
 from roomkey import SessionConfig
 from roomkey.stores.sqlite import worker
+from tests.asgi import ask, http_scope
 from tests.driver import Driver
 
 worker._PATIENCE = HANGS
@@ -498,9 +532,9 @@ class _NoIndex:
 async def test_a_store_without_an_index_says_so():
     """Listing, limiting and ending everything need a store that can; the error says what cannot."""
     sessions = Sessions(SessionConfig(secret_key=SECRET, store=_NoIndex()))
-    for ask in (sessions.of(42), sessions.revoke_all(42)):
+    for asked in (sessions.of(42), sessions.revoke_all(42)):
         with pytest.raises(ConfigurationError, match="_NoIndex cannot find a user's sessions"):
-            await ask
+            await asked
     with pytest.raises(ConfigurationError, match="secret_key"):
         await sessions.end_all()
     with pytest.raises(ConfigurationError, match=r"^max_sessions_per_user: "):

@@ -76,7 +76,7 @@ class RequestState:
         agent = next((value for name, value in session._sent if name.lower() == b"user-agent"), None)
         return (
             str(address[0])[:_LONGEST_ADDRESS] if address else None,
-            None if agent is None else agent.decode("latin-1")[:_LONGEST_AGENT],
+            None if agent is None else _text_of(agent)[:_LONGEST_AGENT],
         )
 
     def unsaved_over(self, latest: Loaded | None) -> Case:
@@ -134,3 +134,11 @@ class RequestState:
         if self.moving is not None and self.reply.is_open:
             moving, self.moving = self.moving, None
             await moving.forget()
+
+
+def _text_of(header: bytes) -> str:
+    """Return what a client sent, as people read it: UTF-8 where it is valid, and Latin-1 otherwise."""
+    try:
+        return header.decode()
+    except UnicodeDecodeError:
+        return header.decode("latin-1")
