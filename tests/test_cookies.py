@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roomkey import SessionConfig
-from roomkey.wire.cookies import CookieWriter, find_cookies, protect_from_caches, vary_on_cookie
+from roomkey.wire.cookies import CookieWriter, find_chunked, find_cookies, protect_from_caches, vary_on_cookie
 
 SECRET = "a secret that is long enough for every test here"
 CARD = b"CARD"
@@ -100,6 +100,36 @@ def test_at_most_8_cookies_are_found():
     """Of many cookies of one name the first 8 are looked at."""
     headers = [(b"cookie", b"; ".join(b"session=%d" % n for n in range(5))), (b"cookie", b"session=x; " * 50)]
     assert find_cookies(headers, b"session") == [b"0", b"1", b"2", b"3", b"4", b"x", b"x", b"x"]
+
+
+class Counted(bytes):
+    """A header that counts the pairs that it is split into."""
+
+    def split(self, *how):
+        pairs = super().split(*how)
+        self.pairs = getattr(self, "pairs", 0) + len(pairs)
+        return pairs
+
+
+@pytest.mark.parametrize("find", [find_cookies, find_chunked])
+@pytest.mark.parametrize("part", [b"session;", b";", b"session ;", b"session=;", b"; "])
+def test_a_bounded_number_of_pairs_is_looked_at(find, part):
+    """64 KB of them cost no more than 1,000."""
+    headers = [(b"cookie", Counted(b"session;" + part * (16_000 // len(part)))) for _ in range(4)]
+    found = find(headers, b"session")
+    assert len(found) <= 8
+    assert sum(getattr(value, "pairs", 0) for _, value in headers) <= 1000 + 1  # and what is left, in one piece
+
+
+@pytest.mark.parametrize("find", [find_cookies, find_chunked])
+@pytest.mark.parametrize("headers", [1, 2, 999])
+def test_a_cookie_after_all_that_browsers_keep_is_found(find, headers):
+    """Among 999 other cookies, in one header or several. After more it is not: no browser keeps so many."""
+    others = [b"session%d=x" % number for number in range(999)]
+    size = -(-len(others) // headers)
+    sent = [(b"cookie", b"; ".join(others[at : at + size])) for at in range(0, len(others), size)]
+    assert find([*sent, (b"cookie", b"session=1card")], b"session") == [b"1card"]
+    assert find([(b"cookie", b"session9=x"), *sent, (b"cookie", b"session=1card")], b"session") == []
 
 
 _PIECES = st.lists(st.sampled_from([b"session", b"=", b";", b" ", b"\t", b'"', b"x", b"\xff", b"\0"]) | st.binary())
