@@ -48,6 +48,40 @@ async def test_a_message_can_be_shown_by_the_request_that_left_it():
     assert await (await world.life.arrive([card])).session.flashes() == []
 
 
+async def test_the_newest_50_messages_are_kept():
+    """Messages that no page shows do not fill the session, whichever requests leave them."""
+    world = World()
+    card = await world.begin("first")
+    for number in range(200):
+        visit, other = await world.life.arrive([card]), await world.life.arrive([card])
+        visit.session.flash("x" * 900 + str(number))
+        other.session.flash("y" * 100)
+        await visit.commit()
+        await other.commit()
+    kept = await (await world.life.arrive([card])).session.flashes()
+    assert [message for _, message in kept[::2]] == ["x" * 900 + str(number) for number in range(175, 200)]
+    assert [message for _, message in kept[1::2]] == ["y" * 100] * 25
+
+
+async def test_messages_that_could_not_be_taken_are_bounded_too():
+    """A store that fails while they are taken gives them back, and no more than 50 wait."""
+    world = World()
+    card = await world.begin(*map(str, range(50)))
+    visit = await world.life.arrive([card])
+
+    async def fails(*args, **kwargs):
+        raise OSError
+
+    world.store.update = fails
+    with pytest.raises(StoreUnavailable):
+        await visit.session.flashes()
+    visit.session.flash("one more")
+    del world.store.update
+    await visit.session.save()
+    kept = await (await world.life.arrive([card])).session.flashes()
+    assert len(kept) == 50 and kept[-1] == ("info", "one more")
+
+
 async def test_two_pages_at_once_share_the_messages():
     """However many pages ask at once, each message is handed to exactly one of them."""
     world = World()

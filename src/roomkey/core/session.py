@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 _LONGEST = 1e11  # seconds
+_MOST_FLASHES = 50  # messages that wait to be shown
 _ENCODED = 3  # which field of what was loaded it is
 
 
@@ -176,11 +177,13 @@ class Session(TrackedDict):
     def flash(self, message: Any, category: str = "info") -> None:
         """Leave a message for the user's next page.
 
+        The newest 50 are kept: where no page shows them, they do not fill the session.
+
         Args:
             message: anything that a session keeps.
             category: a word for the page, such as "info" or "error".
         """
-        self.change(FLASHES, lambda waiting: [*waiting, (category, message)], default=[])
+        self.change(FLASHES, lambda waiting: [*waiting, (category, message)][-_MOST_FLASHES:], default=[])
 
     async def flashes(self) -> list[tuple[str, Any]]:
         """Take the messages that wait, as pairs of category and message; each is handed out once and only once.
@@ -217,7 +220,7 @@ class Session(TrackedDict):
             return []
         except BaseException:
             if dict.__contains__(self, FLASHES):  # else another task has logged out meanwhile
-                self.change(FLASHES, lambda waiting: [*taken, *waiting], default=[])
+                self.change(FLASHES, lambda waiting: [*taken, *waiting][-_MOST_FLASHES:], default=[])
             raise
         return taken if dict.__contains__(self, FLASHES) else []
 
