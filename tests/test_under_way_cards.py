@@ -2,11 +2,12 @@
 
 import pytest
 
-from roomkey import ResponseStarted, SessionDataError, SessionEnded, SessionManager, Sessions
+from roomkey import ResponseStarted, SessionDataError, SessionEnded, SessionManager, Sessions, StoreUnavailable
 from roomkey.core.loaded import Stale
 from roomkey.core.reply import Cookie
 from roomkey.csrf import csrf_token
 from roomkey.stores.memory import MemoryStore
+from roomkey.wire.facts import LONGEST_TRAIL
 from tests.world import MAX_AGE, START, World
 
 # --- cookies ----------------------------------------------------------------------------------------------------------
@@ -289,16 +290,25 @@ async def test_a_session_that_cannot_begin_ends_none(bad):
     assert await world.data(card) == {"user_id": 7}
 
 
-async def test_a_long_chain_of_rotations_is_followed():
-    """A request that ran for a hundred rotations still logs its user out."""
+@pytest.mark.parametrize("rotations", [LONGEST_TRAIL, LONGEST_TRAIL + 1, 100])
+async def test_a_long_chain_of_rotations_is_followed(rotations):
+    """A request that ran for as many rotations as a session keeps tombstones of still logs its user out.
+
+    After more it fails, and does not say that the user has logged out.
+    """
     world = World()
     card = await world.begin(user_id=7)
     slow = await world.arrive(card)
-    for _ in range(100):
+    for _ in range(rotations):
         visit = await world.arrive(card)
         visit.session.rotate()
         await visit.commit()
         card = visit.card
     slow.session.invalidate()
-    await slow.commit()
-    assert await world.data(card) is None
+    if rotations <= LONGEST_TRAIL:
+        await slow.commit()
+        assert await world.data(card) is None
+    else:
+        with pytest.raises(StoreUnavailable):
+            await slow.commit()
+        assert await world.data(card) == {"user_id": 7}

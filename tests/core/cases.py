@@ -19,6 +19,7 @@ DUE = NOW + 500  # and one that is
 CLIENT = ("192.0.2.1", "a browser")  # of the request
 OTHER_CLIENT = ("192.0.2.2", "another browser")  # of the log-in before
 SESSION_ID = b"i" * 32
+OLD_KEY, NEW_KEY = "01" * 32, "02" * 32
 
 
 def rules(**options):
@@ -32,7 +33,7 @@ RULES = rules()
 def loaded(
     data,
     *,
-    key="old key",
+    key=OLD_KEY,
     version=3,
     expires_at=FRESH,
     authenticated_at=LOGGED_IN,
@@ -85,12 +86,12 @@ WITH_FORMS = loaded({"cart": 1, "user_id": "ann", CSRF: ["ann", "a secret"]})
 # --- and as they are stored now ---------------------------------------------------------------------------------------
 
 NEWER = loaded({"cart": 1, "theme": "dark", "theirs": 2}, version=5)
-MOVED_ON = loaded({"cart": 1, "theme": "dark", "theirs": 2}, version=5, key="new key", session_id=None)
+MOVED_ON = loaded({"cart": 1, "theme": "dark", "theirs": 2}, version=5, key=NEW_KEY, session_id=None)
 ANNS_NEWER = loaded({"cart": 1, "theme": "dark", "user_id": "ann", "theirs": 2}, version=5)
 # Somebody logged in while the request ran.
 PASSED_ON = loaded(
     {"cart": 1, "theme": "dark", "theirs": 2, "user_id": "ann", CSRF: ["ann", "a secret"]},
-    key="new key",
+    key=NEW_KEY,
     version=4,
     session_id=None,
     authenticated_at=LATER,

@@ -4,7 +4,21 @@ from roomkey.core.intents import CSRF
 from roomkey.core.plan import Step
 from roomkey.core.reply import CLEAR, GIVE, KEEP
 from roomkey.core.tombstones import Kind
-from tests.core.cases import BEGAN, CLIENT, FRESH, IDLE, LATER, LOGGED_IN, NEWER, NOW, OTHER_CLIENT, loaded, stored_by
+from tests.core.cases import (
+    BEGAN,
+    CLIENT,
+    FRESH,
+    IDLE,
+    LATER,
+    LOGGED_IN,
+    NEW_KEY,
+    NEWER,
+    NOW,
+    OLD_KEY,
+    OTHER_CLIENT,
+    loaded,
+    stored_by,
+)
 
 UNTIL = NOW + IDLE  # until when a session lives that is renewed now
 UNSEEN_UNTIL = NOW + 0.89 * IDLE  # and one whose cookie is not renewed with it
@@ -59,7 +73,7 @@ NOTHING = {
 
 def saves(content, **more):
     """Return what a plan says that saves this content over a session that nobody is logged into."""
-    usual = {"over": "old key", "version": 4, "created_at": BEGAN, "expires_at": FRESH}
+    usual = {"over": OLD_KEY, "version": 4, "created_at": BEGAN, "expires_at": FRESH}
     return NOTHING | usual | {"step": Step.SAVE, "stored": content} | more
 
 
@@ -71,7 +85,7 @@ def saves_anns(content, **more):
 def rotates(content, kind, *, serves=0.0, left_by=None, **more):
     """Return what a plan says that gives a session a new ID. `left_by`: whose the old one was."""
     plan = saves(content, step=Step.ROTATE, cookie=GIVE, kind=kind, expires_at=UNTIL, serves_until=NOW + serves) | more
-    return plan | {"tombstone": (plan["version"], left_by, plan["expires_at"])}
+    return plan | {"tombstone": (plan["version"], left_by, max(plan["expires_at"], FRESH))}
 
 
 def logs_in(content, *, user="ann", **more):
@@ -93,7 +107,7 @@ def begins_anns(content, **more):
 
 def ends(**more):
     """Return what a plan says that ends a session."""
-    return NOTHING | {"step": Step.END, "over": "old key", "cookie": CLEAR} | more
+    return NOTHING | {"step": Step.END, "over": OLD_KEY, "cookie": CLEAR} | more
 
 
 def rotates_anns(content, kind, **more):
@@ -117,7 +131,7 @@ LOSES = NOTHING | {"step": Step.LOSE, "shows": {}, "is_lost": True}
 LOSES_NOTHING = LOSES | {"is_lost": False}
 RENEWS = NOTHING | {
     "step": Step.RENEW,
-    "over": "old key",
+    "over": OLD_KEY,
     "version": 3,
     "created_at": BEGAN,
     "expires_at": UNTIL,
@@ -126,7 +140,7 @@ RENEWS = NOTHING | {
 }
 THEIRS = {"theirs": 2, "user_id": "ann", CSRF: ["ann", "a secret"]}
 LATER_LOGIN = {
-    "over": "new key",
+    "over": NEW_KEY,
     "version": 5,
     "user": "ann",
     "client": OTHER_CLIENT,

@@ -12,6 +12,7 @@ from tests.core.cases import (
     IDLE,
     LATER,
     MOVED_ON,
+    NEW_KEY,
     NEWER,
     NOBODYS,
     NOW,
@@ -114,8 +115,8 @@ TABLE = {
         [
             (NOBODYS, logs_in({**KEEPS, "user_id": "ann", "mine": 1})),
             (NEWER, logs_in({**ANNS_BOTH, "mine": 1}, version=6)),
-            (MOVED_ON, logs_in({**ANNS_BOTH, "mine": 1}, version=6, over="new key")),
-            (PASSED_ON, logs_in({**KEEPS, **THEIRS, "mine": 1}, version=5, over="new key", left_by="ann")),
+            (MOVED_ON, logs_in({**ANNS_BOTH, "mine": 1}, version=6, over=NEW_KEY)),
+            (PASSED_ON, logs_in({**KEEPS, **THEIRS, "mine": 1}, version=5, over=NEW_KEY, left_by="ann")),
             (None, begins_anns(MINE, shows=MINE)),
         ],
     ),
@@ -131,7 +132,7 @@ TABLE = {
             (ANNS, logs_in(BOBS, user="bob", left_by="ann")),
             (ANNS_NEWER, logs_in(BOBS, user="bob", version=6, left_by="ann")),
             (
-                loaded({"user_id": "carl"}, version=5, key="new key"),
+                loaded({"user_id": "carl"}, version=5, key=NEW_KEY),
                 begins_anns(BOBS, user="bob", shows=BOBS),
             ),
             (None, begins_anns(BOBS, user="bob", shows=BOBS)),
@@ -178,7 +179,7 @@ TABLE = {
         [
             (NOBODYS, ends()),
             (NEWER, ends(shows={})),
-            (MOVED_ON, ends(shows={}, over="new key")),
+            (MOVED_ON, ends(shows={}, over=NEW_KEY)),
             (PASSED_ON, saves(THEIRS, shows={}, **LATER_LOGIN)),
             (None, LOSES_NOTHING),
         ],

@@ -18,6 +18,7 @@ from tests.core.cases import (
     LATER,
     LOGGED_IN,
     MOVED_ON,
+    NEW_KEY,
     NEWER,
     NOBODYS,
     NOW,
@@ -224,7 +225,7 @@ def test_the_way_from_an_old_cookie(seals):
 
 def test_an_old_session_that_another_request_moved_in():
     """That response carries the cookie: this one saves what it changed, and gives none."""
-    moved = loaded({"cart": 1, "user_id": "ann", "theirs": 2}, key="new key", version=4, session_id=None)
+    moved = loaded({"cart": 1, "user_id": "ann", "theirs": 2}, key=NEW_KEY, version=4, session_id=None)
     step = decide(case(OLD, changes, moves_in=True)._replace(fresh=moved))
     assert (step.step, step.over, step.cookie) == (Step.SAVE, moved, KEEP)
     assert stored_by(step) == {"cart": 2, "user_id": "ann", "theirs": 2}

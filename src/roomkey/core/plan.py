@@ -35,7 +35,18 @@ from roomkey.stores.rows import record_from
 from roomkey.wire import codec
 from roomkey.wire.codec import NO_FACTS, Facts
 
-__all__ = ["Case", "Client", "Plan", "Step", "is_for", "need_cookie", "new_record", "plan", "saved_record"]
+__all__ = [
+    "Case",
+    "Client",
+    "Plan",
+    "Step",
+    "is_for",
+    "is_log_out",
+    "need_cookie",
+    "new_record",
+    "plan",
+    "saved_record",
+]
 
 Client = tuple[str | None, str | None]  # IP address and user agent of a log-in; None: not recorded
 
@@ -105,6 +116,12 @@ def is_for(rules: Rules, case: Case, owner: str | None) -> bool:
     """Whether a session that is `owner`'s by now may take what this request did."""
     user = None if case.ends else rules.user_of(case.draft.content)
     return user == case.was.user or owner in (None, user, case.was.user)
+
+
+def is_log_out(rules: Rules, case: Case) -> bool:
+    """Whether somebody is to be logged out: nobody may be told so of a session that only cannot be found."""
+    asks = case.was.user is not None or case.draft.intents.logs_out or any(attempt.ends for attempt in case.tried)
+    return asks and rules.user_of(case.draft.content) is None
 
 
 def plan(rules: Rules, case: Case) -> Plan:
@@ -270,13 +287,16 @@ def _laid_over(rules: Rules, case: Case, fresh: Loaded) -> Plan:
     facts = fresh.facts if passed_on else rules.facts_after(now, fresh.facts, was.user, user, intents)
     if draft.mark:
         facts = facts.with_mark(draft.mark)
+    kind = None if case.ends else _rotation(rules, case, fresh, user, passed_on=passed_on)
+    hides = rules.seals and case.moves_in
+    if kind is not None and not hides:
+        facts = facts.moved_from(fresh.key)
     if fresh is was and user == was.user:
         encoded = draft.encoded if facts is was.facts else codec.with_facts(draft.encoded, facts)
     else:
         encoded = codec.encode(content, facts)
     rules.check(content, encoded)
     shows = None if fresh is was and user == was.user else content
-    kind = None if case.ends else _rotation(rules, case, fresh, user, passed_on=passed_on)
     seen = kind is not None or _is_seen(case, fresh)
     created_at, expires_at, is_renewed = rules.clocks.expiry(
         now, fresh.record, fresh.facts, facts, seen=seen, rotates=kind is not None
@@ -287,7 +307,7 @@ def _laid_over(rules: Rules, case: Case, fresh: Loaded) -> Plan:
         ip, user_agent = case.client if owner is not None else (None, None)
     record = Record(encoded, fresh.record.version + 1, created_at, expires_at, owner, ip=ip, user_agent=user_agent)
     if kind is not None:
-        left = tombstone(kind, now, fresh.record, record, intents.rotate, hides=rules.seals and case.moves_in)
+        left = tombstone(kind, now, fresh.record, record, intents.rotate, hides=hides)
         return Plan(Step.ROTATE, fresh, record, facts, shows, GIVE, left)
     gives = seen and (is_renewed or was.stale is not CURRENT)
     if passed_on:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from roomkey.core.loaded import Loaded, Stored
 from roomkey.core.rules import Rules
-from roomkey.core.tombstones import passed_on
+from roomkey.core.tombstones import lost_trail, lost_trail_key, passed_on
 from roomkey.core.turns import pause
 from roomkey.errors import StoreUnavailable
 from roomkey.events import Ended, Event
@@ -18,7 +18,8 @@ from roomkey.stores.base import Conflict, Record, Store, Unreadable
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.guard import GuardedStore
 from roomkey.wire import codec, user_ids
-from roomkey.wire.envelope import envelope_for
+from roomkey.wire.envelope import envelope_for, trail_in
+from roomkey.wire.facts import LONGEST_TRAIL, Facts, trail_from
 
 if TYPE_CHECKING:
     from roomkey.config import SessionConfig
@@ -27,6 +28,7 @@ __all__ = ["Registry", "unreadable"]
 
 _MOST_REFUSALS = 50  # in a row, of the version that was just read
 _REFUSED_WAIT = 0.02  # seconds between them
+_MOST_HOPS = 2 * LONGEST_TRAIL  # from tombstone to tombstone, in one search
 _PURGE_EVERY = 60.0  # seconds between two purges
 _PURGE_BATCH = 500  # records
 
@@ -66,11 +68,13 @@ class Registry:
             way: takes the keys that lead there, its own included.
 
         Raises:
-            StoreUnavailable: the store did not answer, or a tombstone cannot be read.
+            StoreUnavailable: the store did not answer, a tombstone cannot be read, or the session has moved too often.
         """
         been = set[str]() if way is None else way
+        hops = 0
         while key not in been:  # rotations in a circle lead nowhere
             been.add(key)
+            hops = _one_more(hops)
             try:
                 record = await self.store.load(key)
             except Unreadable as error:
@@ -95,15 +99,16 @@ class Registry:
 
         Raises:
             DamagedData: a tombstone does not say where the session is.
-            StoreUnavailable: the store did not answer.
+            StoreUnavailable: the store did not answer, or the session has moved too often.
         """
-        key, record, been = "", tombstone, set[str]()
+        key, record, been, hops = "", tombstone, set[str](), 0
         while True:
             if record.successor is None:
                 return Stored(key, record, secret)
             if record.successor in been or not self.clocks.serves(self.rules.clock(), record):
                 return None
             been.add(record.successor)
+            hops = _one_more(hops)
             secret = self.envelope.follow(passed_on(record), record.successor, secret)
             key = record.successor
             try:
@@ -162,9 +167,67 @@ class Registry:
         await self.store.update(key, ended, version=record.version)
         await self.store.delete(key)
         self.report(Ended(key, record.user, reason))
+        await self._remove_trail(trail_in(record.data))
+
+    async def _remove_trail(self, trail: list[str]) -> None:
+        """Remove the tombstones of a session that has ended: they lead nowhere."""
+        if len(trail) == LONGEST_TRAIL:
+            trail = [*trail, lost_trail_key(trail[0])]
+        with contextlib.suppress(StoreUnavailable):  # logged; what is left expires with the session
+            for key in trail:
+                await self.store.delete(key)
+
+    async def shorten_trail(self, facts: Facts, expires_at: float) -> None:
+        """Remove the tombstone for which a session that has just rotated has no room any more.
+
+        A note is left first, once for each session: requests that find nothing under an old key of it must not take the
+        session for ended.
+
+        Args:
+            facts: those from before the rotation.
+            expires_at: of the session now.
+        """
+        if facts.dropped is None:
+            return
+        note = lost_trail_key(trail_from(facts.trail)[0])
+        with contextlib.suppress(StoreUnavailable, Unreadable):  # logged; the tombstone stays then
+            old = await self.store.load(facts.dropped)
+            if old is None:
+                return
+            until = max(old.expires_at, expires_at)
+            if not await self.store.touch(note, until):
+                try:
+                    await self.store.create(note, lost_trail(self.rules.clock(), until))
+                except Conflict:  # another request was first
+                    await self.store.touch(note, until)
+            await self.store.delete(facts.dropped)
+
+    async def confirm_end(self, stored: Stored) -> None:
+        """Make sure that a session has ended of which nothing is found any more, before anybody is told so.
+
+        Args:
+            stored: the session as it was read last.
+
+        Raises:
+            StoreUnavailable: it may have moved to where nothing leads any more.
+        """
+        key, record, _ = stored
+        is_sure = self.rules.clock() < record.expires_at  # until then, its tombstone is there, or the note is
+        try:
+            is_sure = is_sure and await self.store.load(lost_trail_key(next(iter(trail_in(record.data)), key))) is None
+        except Unreadable:
+            is_sure = False
+        if not is_sure:
+            raise StoreUnavailable(
+                "the session has either ended or changed its ID too often to be found; log out with its present cookie"
+            )
 
     async def end(self, stored: Stored, reason: Literal["revoked", "limit"]) -> bool:
-        """End the session where it is now, whoever's it is by then. Returns whether it was this call that ended it."""
+        """End the session where it is now, whoever's it is by then. Returns whether it was this call that ended it.
+
+        Raises:
+            StoreUnavailable: the store did not answer, or whether the session has ended cannot be known.
+        """
         refusals = 0
         while True:
             try:
@@ -173,6 +236,7 @@ class Registry:
             except Conflict:
                 found = await self.current(stored)
                 if found is None:
+                    await self.confirm_end(stored)
                     return False
                 refusals = await self.wait_for_progress(stored, found, refusals)
                 stored = found
@@ -252,6 +316,12 @@ class Registry:
             self._purged_at = self.rules.clock()
             while await self._purge_some() >= _PURGE_BATCH:
                 await asyncio.sleep(0)  # requests get in between
+
+
+def _one_more(hops: int) -> int:
+    if hops >= _MOST_HOPS:
+        raise StoreUnavailable("the session has changed its ID too often to be found with an old one; nothing was done")
+    return hops + 1
 
 
 def unreadable() -> StoreUnavailable:

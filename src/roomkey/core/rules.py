@@ -60,7 +60,7 @@ class Rules:
             authenticated_at = now
         if intents.lifetime != AS_IT_IS:
             lifetime = intents.lifetime
-        return codec.make_facts(authenticated_at, lifetime, facts.marks)
+        return codec.make_facts(authenticated_at, lifetime, facts.marks, facts.trail)
 
     def apart(self, draft: Draft, was: Loaded) -> Draft:
         """Return a draft whose content the handler does not hold: other tasks of the request may alter that.

@@ -122,6 +122,17 @@ class Steps:
         after, operation = self.prepare(state, case, step)
         await self.attempt(state, step, after, self.store.run(operation))
         self.note(state, case, step, after)
+        if (work := self.afterwards(step, after)) is not None:
+            await work
+
+    def afterwards(self, step: Plan, after: Loaded) -> Coroutine[Any, Any, None] | None:
+        """Return what is to be tidied up once a step was done; None: nothing is."""
+        if step.step is _SAVE:
+            return None
+        if step.step is _BEGIN:
+            return self.registry.purge_when_due() if self.registry.is_purge_due else None
+        before = step.over.facts
+        return None if before.dropped is None else self.registry.shorten_trail(before, after.record.expires_at)
 
     async def _begin(self, state: RequestState, case: Case, step: Plan) -> None:
         if case.was.exists:
@@ -132,7 +143,6 @@ class Steps:
                 state.show(step.content)  # sooner than it is saved: the session that it came from is out of reach
         drop_token(state.session, step.record.user)
         await self.swap(state, case, step)
-        await self.registry.purge_when_due()
 
     async def _renew(self, state: RequestState, case: Case, step: Plan) -> None:
         over, record = step.over, step.record

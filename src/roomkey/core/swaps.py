@@ -15,7 +15,7 @@ from roomkey.core.committer import Committer
 from roomkey.core.intents import NOTHING, drop_token
 from roomkey.core.lines import Line, Lines, Member, can_wait, laid_over_each_other
 from roomkey.core.loaded import CURRENT, Draft, Loaded, Stale, Stored
-from roomkey.core.plan import Case, Plan, Step, is_for, plan
+from roomkey.core.plan import Case, Plan, Step, is_for, is_log_out, plan
 from roomkey.core.registry import unreadable
 from roomkey.core.reply import GIVE
 from roomkey.core.state import RequestState
@@ -135,7 +135,7 @@ class StoreCommitter(Committer):
         if rest is not None:
             return self._rest(state, case, step, after, rest)
         self.steps.note(state, case, step, after)
-        return self.registry.purge_when_due() if step.step is _BEGIN and self.registry.is_purge_due else None
+        return self.steps.afterwards(step, after)
 
     def _contend_at_once(self, state: RequestState, case: Case) -> bool:
         """As `_contend`, for changes that are merged and saved as they are. Returns whether it did that."""
@@ -183,8 +183,8 @@ class StoreCommitter(Committer):
             await self._contend(state, case)
         else:
             self.steps.note(state, case, step, after)
-            if step.step is _BEGIN:
-                await self.registry.purge_when_due()
+            if (work := self.steps.afterwards(step, after)) is not None:
+                await work
 
     async def commit(self, state: RequestState, draft: Draft) -> None:
         was, case = state.at, state.case(draft)
@@ -336,6 +336,8 @@ class StoreCommitter(Committer):
                 found = await self.registry.current_of(start.key, user, start.secret, way)
                 if is_refused:
                     refusals = await self.registry.wait_for_progress(refused, found, refusals)
+                if found is None and is_log_out(self.rules, case):
+                    await self.registry.confirm_end(start)
                 fresh = None if found is None else self._opened(found)
                 case = case._replace(fresh=fresh, now=self.rules.clock())
                 known = settled(case, way) if case.tried else case

@@ -2,15 +2,20 @@
 
 The kind of a tombstone is why the ID changed. It says for how long the old ID is served to requests that arrive with
 it. It is the first byte of the tombstone's data. What follows is the envelope's: the new secret, where data is sealed.
+
+A session knows the keys of its tombstones: its trail. The trail has an end, and whatever leaves it is removed. Then a
+note is left, once for each session, under a key that follows from the first key of the session. Where a request finds
+nothing under its old key, it tells by the note whether the session may still be there.
 """
 
 from __future__ import annotations
 
 import enum
+import hashlib
 
 from roomkey.stores.base import Record
 
-__all__ = ["MOVING", "Kind", "passed_on", "tombstone"]
+__all__ = ["MOVING", "Kind", "lost_trail", "lost_trail_key", "passed_on", "tombstone"]
 
 MOVING = 10.0  # seconds for which requests with an old library's cookie are served after its session has moved in
 _SEALED_MOVE = 60.0  # seconds for which a request that began before its sealed session moved in may still save
@@ -35,6 +40,7 @@ def tombstone(kind: Kind, now: float, over: Record, saved: Record, grace: float 
     """Return the tombstone for a rotation. The committer names the successor, and adds the way to its secret.
 
     It outlives the grace: a slow request that loaded the old record must still find the successor, if only to end it.
+    And it lives as long as the old record had to live, so that whoever read that record knows how long it can be found.
 
     Args:
         kind: why the ID changes.
@@ -45,7 +51,7 @@ def tombstone(kind: Kind, now: float, over: Record, saved: Record, grace: float 
         hides: whether this is the way from an old library's cookie to a sealed session. Whoever knows what that cookie
             held might find it, so that it is not kept for longer than needed.
     """
-    until = min(saved.expires_at, now + _SEALED_MOVE) if hides else saved.expires_at
+    until = min(saved.expires_at, now + _SEALED_MOVE) if hides else max(saved.expires_at, over.expires_at)
     return Record(
         bytes([kind]), saved.version, now, until, over.user, successor="", serve_until=now + kind.serves(grace)
     )
@@ -54,3 +60,13 @@ def tombstone(kind: Kind, now: float, over: Record, saved: Record, grace: float 
 def passed_on(record: Record) -> bytes:
     """Return what a tombstone's data says beside its kind."""
     return record.data[1:] if isinstance(record.data, bytes) else record.data
+
+
+def lost_trail_key(first: str) -> str:
+    """Return where the note lies of a session that has left more tombstones than it may. `first`: its first key."""
+    return hashlib.sha256(b"roomkey: a trail that was cut\0" + first.encode()).hexdigest()
+
+
+def lost_trail(now: float, expires_at: float) -> Record:
+    """Return the note of a session that has left more tombstones than it may. It is nobody's, and holds no session."""
+    return Record(b"\0", 1, now, expires_at)

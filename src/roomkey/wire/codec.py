@@ -172,9 +172,9 @@ def decode(stored: bytes) -> dict[str, Any]:
 
 def decode_with_lifetime(stored: bytes) -> tuple[dict[str, Any], float | None]:
     """Return what `decode` returns, and the lifetime in the facts. For every request, in as few steps as possible."""
-    if type(stored) is bytes and len(stored) > DATA_AT and stored[0] == 2:  # with facts and no marks
+    if type(stored) is bytes and len(stored) > DATA_AT and stored[0] in (2, 5):  # with facts, or with a trail too
         try:
-            data = ormsgpack.unpackb(stored[DATA_AT:], ext_hook=_restore)
+            data = ormsgpack.unpackb(stored[DATA_AT if stored[0] == 2 else body_at(stored) :], ext_hook=_restore)
         except _UNREADABLE as error:
             raise DamagedData(f"the stored session cannot be read ({type(error).__name__})") from None
         if type(data) is dict and stored[DATA_AT] not in _EXTENSIONS:

@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from roomkey.wire import codec
 from roomkey.wire.codec import DamagedData
+from roomkey.wire.facts import KEY_BYTES, trail_from
 
 if TYPE_CHECKING:
     from roomkey.wire.keys import SecretKeys
     from roomkey.wire.seal import Sealer
 
-__all__ = ["Envelope", "envelope_for", "lifetime_in"]
+__all__ = ["Envelope", "envelope_for", "lifetime_in", "trail_in"]
 
-_SEALED = b"\x03"  # the first byte of sealed data: 1, 2 and 4 are the codec's
+_SEALED = b"\x03"  # the first byte of sealed data: 1, 2, 4 and 5 are the codec's
+_SEALED_MOVED = b"\x06"  # the same, where the trail stands in clear too, for whoever ends the session
 _LIFETIME = struct.Struct(">d")  # in clear, for the list of a user's sessions. NaN: the configuration's
 _HEAD = 1 + _LIFETIME.size
 
@@ -74,10 +76,24 @@ def lifetime_in(data: bytes) -> float | None:
     """Return for how many seconds this session lives after use, sealed or not. None: it has no time of its own."""
     if not isinstance(data, bytes):
         return None  # no session of ours
-    if data[:1] != _SEALED or len(data) < _HEAD:
+    if data[:1] not in (_SEALED, _SEALED_MOVED) or len(data) < _HEAD:
         return codec.facts_in(data).lifetime
     lifetime: float = _LIFETIME.unpack_from(data, 1)[0]
     return lifetime if math.isfinite(lifetime) else None
+
+
+def trail_in(data: bytes) -> list[str]:
+    """Return the store keys that this session had before, sealed or not: the first one, then the last ones."""
+    if not isinstance(data, bytes):
+        return []  # no session of ours
+    if data[:1] == _SEALED_MOVED:
+        return trail_from(data[_HEAD + 1 : _head_of(data)])
+    return [] if data[:1] == _SEALED else trail_from(codec.facts_in(data).trail)
+
+
+def _head_of(data: bytes) -> int:
+    """Return how many bytes of sealed data are in clear."""
+    return _HEAD if data[:1] == _SEALED or len(data) <= _HEAD else _HEAD + 1 + data[_HEAD] * KEY_BYTES
 
 
 class _Plain:
@@ -108,18 +124,20 @@ class _Sealed:
         return hashlib.sha256(b"roomkey: what opens the data\0" + session_id).digest()
 
     def close(self, stored: bytes, key: str, secret: bytes) -> bytes:
-        lifetime = codec.facts_in(stored).lifetime
-        head = _SEALED + _LIFETIME.pack(math.nan if lifetime is None else lifetime)
+        facts = codec.facts_in(stored)
+        head = _LIFETIME.pack(math.nan if facts.lifetime is None else facts.lifetime)
+        trail = facts.trail
+        head = _SEALED_MOVED + head + bytes([len(trail) // KEY_BYTES]) + trail if trail else _SEALED + head
         return head + self._sealer.seal(stored, bound=head + key.encode(), session_id=secret)
 
     def open(self, data: bytes, key: str, secret: bytes) -> bytes:
-        if not isinstance(data, bytes) or data[:1] != _SEALED:
+        if not isinstance(data, bytes) or data[:1] not in (_SEALED, _SEALED_MOVED):
             raise DamagedData("the stored session is not sealed")
-        head = data[:_HEAD]
-        return self._open(data[_HEAD:], head + key.encode(), secret)
+        head = data[: _head_of(data)]
+        return self._open(data[len(head) :], head + key.encode(), secret)
 
     def is_old(self, data: bytes) -> bool:
-        return not self._sealer.is_by_first_key(data[_HEAD:])
+        return not self._sealer.is_by_first_key(data[_head_of(data) :])
 
     def pass_on(self, secret: bytes, new_key: str, new_secret: bytes) -> bytes:
         return self._sealer.seal(new_secret, bound=new_key.encode(), session_id=secret)

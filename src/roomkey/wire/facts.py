@@ -1,7 +1,8 @@
-"""What a session knows beside its data: when its user logged in, how long it lives, and the marks of its last writes.
+"""What a session knows beside its data: when its user logged in, how long it lives, its last writes, its former keys.
 
 Facts stand before the data in an encoded session. Its first byte says which there are: 1, none; 2, the moment of the
-log-in and the lifetime; 4, the marks too. (3 is the first byte of sealed data: `roomkey.wire.envelope`.)
+log-in and the lifetime; 4, the marks too; 5, the marks and the trail. (3 and 6 are the first bytes of sealed data:
+`roomkey.wire.envelope`.)
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import NamedTuple
 
 __all__ = [
     "DATA_AT",
+    "KEY_BYTES",
+    "LONGEST_TRAIL",
     "MARK_BYTES",
     "MOST_MARKS",
     "NO_FACTS",
@@ -21,18 +24,22 @@ __all__ = [
     "body_at",
     "facts_in",
     "make_facts",
+    "trail_from",
     "with_facts",
 ]
 
 _FORMAT = b"\x01"
 _WITH_FACTS = b"\x02"
 _WITH_MARKS = b"\x04"
+_WITH_TRAIL = b"\x05"  # and with marks, or none
 _FACTS = struct.Struct(">dd")
 _MARKS_AT = 2 + _FACTS.size  # after the format, the facts, and one byte with the number of marks
 DATA_AT = 1 + _FACTS.size  # in a session with facts and no marks
 NO_LIFETIME = struct.pack(">d", math.nan)  # in the place of a moment or a lifetime: there is none
 MARK_BYTES = 6
 MOST_MARKS = 8  # that a session keeps, of its last writes that had one
+LONGEST_TRAIL = 16  # store keys: those of the tombstones that a session may leave behind
+KEY_BYTES = 32
 _LATEST = 1e12  # Unix seconds
 
 
@@ -43,6 +50,7 @@ class Facts(NamedTuple):
     lifetime: float | None = None  # seconds that it lives after it was last used; None: the configuration's max_age
     head: bytes = _FORMAT  # what the encoded session begins with: all of this
     marks: bytes = b""  # of the last writes that had one, the newest at the end
+    trail: bytes = b""  # the store keys that it had before: the first one, then the last ones
 
     def has_mark(self, mark: bytes) -> bool:
         """Whether `mark` is one of the marks."""
@@ -55,19 +63,34 @@ class Facts(NamedTuple):
 
     def with_mark(self, mark: bytes) -> Facts:
         """Return these facts with one mark more. The oldest of too many goes."""
-        return make_facts(self.authenticated_at, self.lifetime, (self.marks + mark)[-MOST_MARKS * MARK_BYTES :])
+        marks = (self.marks + mark)[-MOST_MARKS * MARK_BYTES :]
+        return make_facts(self.authenticated_at, self.lifetime, marks, self.trail)
+
+    @property
+    def dropped(self) -> str | None:
+        """The store key that leaves the trail with the next rotation; None: there is room for one more."""
+        return self.trail[KEY_BYTES : 2 * KEY_BYTES].hex() if len(self.trail) >= LONGEST_TRAIL * KEY_BYTES else None
+
+    def moved_from(self, key: str) -> Facts:
+        """Return these facts with one more key in the trail. The first one stays, and the oldest of the others goes."""
+        rest = self.trail[KEY_BYTES:] if self.dropped is None else self.trail[2 * KEY_BYTES :]
+        trail = self.trail[:KEY_BYTES] + rest + bytes.fromhex(key)
+        return make_facts(self.authenticated_at, self.lifetime, self.marks, trail)
 
 
 NO_FACTS = Facts()
 
 
-def make_facts(authenticated_at: float | None, lifetime: float | None, marks: bytes = b"") -> Facts:
+def make_facts(authenticated_at: float | None, lifetime: float | None, marks: bytes = b"", trail: bytes = b"") -> Facts:
     """Return these facts, with their encoding."""
-    if authenticated_at is None and lifetime is None and not marks:
+    if authenticated_at is None and lifetime is None and not marks and not trail:
         return NO_FACTS
     packed = _FACTS.pack(
         math.nan if authenticated_at is None else authenticated_at, math.nan if lifetime is None else lifetime
     )
+    if trail:
+        head = _WITH_TRAIL + packed + bytes([len(marks) // MARK_BYTES]) + marks + bytes([len(trail) // KEY_BYTES])
+        return Facts(authenticated_at, lifetime, head + trail, marks, trail)
     if marks:
         head = _WITH_MARKS + packed + bytes([len(marks) // MARK_BYTES]) + marks
         return Facts(authenticated_at, lifetime, head, marks)
@@ -86,7 +109,8 @@ def facts_in(stored: bytes) -> Facts:
         return NO_FACTS
     if start == _WITH_FACTS:
         return _facts_of(stored[:DATA_AT])
-    return _facts_of(stored[: body_at(stored)]) if start == _WITH_MARKS and len(stored) >= _MARKS_AT else NO_FACTS
+    begin = body_at(stored)
+    return _facts_of(stored[:begin]) if begin > DATA_AT else NO_FACTS
 
 
 def body_at(stored: bytes) -> int:
@@ -96,17 +120,31 @@ def body_at(stored: bytes) -> int:
         return 1
     if start == _WITH_FACTS:
         return DATA_AT
-    is_marked = start == _WITH_MARKS and len(stored) >= _MARKS_AT
-    return _MARKS_AT + stored[_MARKS_AT - 1] * MARK_BYTES if is_marked else 0
+    if start not in (_WITH_MARKS, _WITH_TRAIL) or len(stored) < _MARKS_AT:
+        return 0
+    end = _MARKS_AT + stored[_MARKS_AT - 1] * MARK_BYTES
+    if start == _WITH_MARKS:
+        return end
+    return end + 1 + stored[end] * KEY_BYTES if len(stored) > end else 0
+
+
+def trail_from(trail: bytes) -> list[str]:
+    """Return the store keys in a trail. What is left over at its end is no key."""
+    return [trail[at : at + KEY_BYTES].hex() for at in range(0, len(trail) - KEY_BYTES + 1, KEY_BYTES)]
 
 
 @lru_cache  # the requests of one session, one after the other, bring the same
 def _facts_of(head: bytes) -> Facts:
     authenticated_at, lifetime = _FACTS.unpack_from(head, 1)
+    marks, trail = head[_MARKS_AT:], b""
+    if head[:1] == _WITH_TRAIL:
+        end = _MARKS_AT + head[_MARKS_AT - 1] * MARK_BYTES
+        marks, trail = head[_MARKS_AT:end], head[end + 1 :]
     # What is not a number says that there is none, and differs from itself; the other odd ones nobody writes.
     return Facts(
         authenticated_at if abs(authenticated_at) < _LATEST else None,
         lifetime if 0 < lifetime < _LATEST else None,
         head,
-        head[_MARKS_AT:],
+        marks,
+        trail,
     )

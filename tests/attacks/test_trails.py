@@ -1,0 +1,208 @@
+"""What rotations leave behind is bounded, and the bound swallows no log-out: over every store on a server."""
+
+import pytest
+
+from roomkey import Sessions
+from roomkey.core.loaded import Stored
+from roomkey.core.registry import _MOST_HOPS
+from roomkey.core.reply import Cookie
+from roomkey.errors import StoreUnavailable
+from roomkey.wire.facts import LONGEST_TRAIL
+from tests.attacks.site import Site, card_in, update
+
+MANY = 3 * LONGEST_TRAIL  # rotations of one session
+
+
+class Watched:
+    """A store that counts loads, and knows every key that it was ever given.
+
+    Args:
+        inner: what it asks.
+    """
+
+    def __init__(self, inner):
+        self.inner, self.loads, self.keys = inner, 0, set()
+        self.update, self.touch, self.delete, self.of_user = inner.update, inner.touch, inner.delete, inner.of_user
+
+    async def load(self, key):
+        self.loads += 1
+        return await self.inner.load(key)
+
+    async def create(self, key, record):
+        self.keys.add(key)
+        await self.inner.create(key, record)
+
+    async def rotate(self, key, new_key, record, tombstone, *, version):
+        self.keys.add(new_key)
+        await self.inner.rotate(key, new_key, record, tombstone, version=version)
+
+    async def rows(self):
+        """Return how many live records there are, tombstones too."""
+        return len([key for key in self.keys if await self.inner.load(key) is not None])
+
+
+def watched(site, **options):
+    """Return a site over the same store, which is watched, and the store."""
+    store = Watched(site.store)
+    return Site(store, site.clock, seal=site.config.seal, **options), store
+
+
+def log_in_anew(session):
+    session.clear()
+    session["user_id"] = 42
+
+
+async def move(site, card, times, act=log_in_anew):
+    """Rotate a session as often; return its last card."""
+    for _ in range(times):
+        visit = await site.life.arrive([card])
+        act(visit.session)
+        await visit.commit()
+        assert visit.cookie is Cookie.GIVE
+        card = visit.card
+    return card
+
+
+async def test_a_session_leaves_a_bounded_number_of_tombstones(new_site):
+    """However often somebody logs in with it."""
+    async with new_site() as plain:
+        site, store = watched(plain)
+        card = await move(site, await site.log_in(), MANY)
+        assert await store.rows() == 1 + LONGEST_TRAIL + 1  # the session, its tombstones, and that there were more
+        assert await site.who(card) == 42
+
+
+async def test_a_session_that_has_ended_leaves_nothing(new_site):
+    """Its tombstones lead nowhere, and go with it."""
+    async with new_site() as plain:
+        site, store = watched(plain)
+        for times in (1, MANY):
+            card = await move(site, await site.log_in(), times)
+            await site.ask(card, lambda session: session.invalidate())
+            assert await store.rows() == 0
+
+
+async def test_log_ins_under_a_limit_leave_no_tombstones(new_site):
+    """A session that ends because of the limit takes its tombstones along."""
+    async with new_site() as plain:
+        site, store = watched(plain, max_sessions_per_user=1)
+        for _ in range(10):
+            site.clock.advance(1)
+            _, headers = await site.ask(None, update(cart=1))
+            await site.log_in(cookie=card_in(headers))
+        assert await store.rows() == 2
+
+
+async def test_the_first_card_of_a_chain_costs_a_bounded_number_of_loads(new_site):
+    """Also where every ID on the way is served still."""
+    async with new_site() as plain:
+        site, store = watched(plain)
+        first = await site.log_in()
+        held = await site.life.arrive([first])
+        await move(site, first, MANY, lambda session: session.rotate(grace=500))
+        for attempt in (lambda: site.ask(first), lambda: Sessions(site.config).revoke(held.key)):
+            store.loads = 0
+            await attempt()
+            assert store.loads <= 1 + _MOST_HOPS
+
+
+async def test_a_chain_without_an_end_is_an_error(new_site, monkeypatch):
+    """A log-out, a save and a revocation do not say that the session has ended, where they stop to look for it."""
+    monkeypatch.setattr("roomkey.core.registry._MOST_HOPS", 5)
+    async with new_site() as site:
+        first = await site.log_in()
+        saving, leaving = [await site.life.arrive([first]) for _ in range(2)]
+        last = await move(site, first, 8)
+        saving.session["x"] = 1
+        leaving.session.clear()
+        for attempt in (saving.commit, leaving.commit, lambda: Sessions(site.config).revoke(saving.key)):
+            with pytest.raises(StoreUnavailable, match="too often"):
+                await attempt()
+        assert await site.who(last) == 42
+
+
+async def test_a_served_chain_without_an_end_is_an_error(new_site, monkeypatch):
+    """Who arrives with an old card that is served still is not taken for anonymous: that would swallow a log-out."""
+    monkeypatch.setattr("roomkey.core.registry._MOST_HOPS", 5)
+    async with new_site() as site:
+        first = await site.log_in()
+        await move(site, first, 8, lambda session: session.rotate(grace=500))
+        with pytest.raises(StoreUnavailable, match="too often"):
+            await site.life.arrive([first])
+
+
+LOG_OUTS = {
+    "clear": lambda session: session.clear(),
+    "invalidate": lambda session: session.invalidate(),
+    "the user": lambda session: session.pop("user_id"),
+}
+
+
+@pytest.mark.parametrize("log_out", LOG_OUTS)
+@pytest.mark.parametrize("before", [0, 1, MANY])
+async def test_a_log_out_past_the_bound_fails(new_site, log_out, before):
+    """A request whose tombstone was removed cannot find its session, and does not say that it has ended."""
+    async with new_site() as site:
+        card = await move(site, await site.log_in(), before)
+        held = await site.life.arrive([card])
+        last = await move(site, card, MANY)
+        held.session["x"] = 1
+        LOG_OUTS[log_out](held.session)
+        with pytest.raises(StoreUnavailable, match="ended or changed its ID too often"):
+            await held.commit()
+        assert await site.who(last) == 42
+
+
+@pytest.mark.parametrize("log_out", ["clear", "invalidate"])
+async def test_a_log_out_within_the_bound_ends_the_session(new_site, log_out):
+    """The request finds the session through all tombstones that it may leave."""
+    async with new_site() as site:
+        first = await site.log_in()
+        held = await site.life.arrive([first])
+        last = await move(site, first, LONGEST_TRAIL)
+        LOG_OUTS[log_out](held.session)
+        await held.commit()
+        assert await site.who(last) is None
+
+
+@pytest.mark.parametrize("times", [0, 1, LONGEST_TRAIL, MANY])
+async def test_a_second_log_out_is_done(new_site, times):
+    """Where the session has ended, there is nothing left to say no to."""
+    async with new_site() as site:
+        card = await site.log_in()
+        held = [await site.life.arrive([card])]
+        last = await move(site, card, times)
+        held.append(await site.life.arrive([last]))
+        await site.ask(last, lambda session: session.invalidate())
+        for visit in held:
+            visit.session.clear()
+            await visit.commit()
+            assert not visit.lost
+
+
+async def test_nobody_outruns_a_revocation(new_site):
+    """Whoever rotates a stolen session faster than it can be ended is not taken for gone."""
+    async with new_site() as site:
+        card = await site.log_in()
+        seen = await site.life.arrive([card])
+        last = await move(site, card, MANY)
+        with pytest.raises(StoreUnavailable):
+            await site.life.registry.end(Stored(seen.key, seen.record, b""), "revoked")
+        assert await site.who(last) == 42
+        assert await Sessions(site.config).revoke_all(42) == 1
+        assert await site.who(last) is None
+
+
+async def test_a_log_out_later_than_its_session_was_to_live_fails(new_site):
+    """Its tombstone has expired. Others may have kept the session alive, where nothing leads any more."""
+    async with new_site() as site:
+        card = await site.log_in()
+        held = await site.life.arrive([card])
+        last = await move(site, card, 1)
+        for _ in range(3):
+            site.clock.advance(500)
+            await site.ask(last, lambda session: session.mark_modified())
+        held.session.clear()
+        with pytest.raises(StoreUnavailable, match="ended or changed its ID"):
+            await held.commit()
+        assert await site.who(last) == 42
