@@ -1,7 +1,9 @@
 """Migrating: sessions move from one store to another, each once, and nobody is logged out."""
 
 import asyncio
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from roomkey.core.reply import Cookie
 from roomkey.stores.base import Conflict, Purge, Record, Store, UserIndex, Wipe
 from roomkey.stores.memory import MemoryStore
 from roomkey.stores.migrating import Migrating
+from roomkey.stores.sqlite import SQLiteStore
 from roomkey.testing import Clock, StoreContract
 from tests.driver import Driver
 
@@ -25,8 +28,9 @@ class _FilledOld(Migrating):
     """Whatever is made is put into the old store, as if it had been there before."""
 
     async def create(self, key, record):
-        if await self._new.load(key) is not None:
+        if await self.load(key) is not None:
             raise Conflict
+        await self._new.delete(key)  # what stays in the place of a session that has ended
         await self._old.create(key, record)
 
     async def rotate(self, key, new_key, record, tombstone, *, version):
@@ -39,6 +43,20 @@ class TestMigratingFromOld(StoreContract):
 
     async def make(self, clock: Clock) -> Store:
         return _FilledOld(MemoryStore(clock=clock), MemoryStore(clock=clock), clock=clock)
+
+
+class TestMigratingOnSQLite(StoreContract):
+    """The same, in files: what a move leaves there is kept by an engine."""
+
+    def setup_method(self) -> None:
+        self.directory = tempfile.TemporaryDirectory()
+
+    def teardown_method(self) -> None:
+        self.directory.cleanup()
+
+    async def make(self, clock: Clock) -> Store:
+        new, old = (SQLiteStore(Path(self.directory.name) / f"{name}.db", clock=clock) for name in ("new", "old"))
+        return _FilledOld(new, old, clock=clock)
 
 
 class _Slow(MemoryStore):
@@ -72,6 +90,11 @@ CLOCK = Clock(1_000_000.0)
 
 def _record(**fields):
     return Record(**{"data": b"data", "version": 3, "created_at": CLOCK(), "expires_at": CLOCK() + 3600, **fields})
+
+
+async def _holds_session(new):
+    record = await new.load(KEY)
+    return record is not None and (record.data == b"data" or record.user is not None)
 
 
 def _stores(kind=_Slow):
@@ -121,7 +144,7 @@ async def test_a_log_out_is_final_while_others_move_it():
         assert await store.load(KEY) is None
         await asyncio.gather(*others, return_exceptions=True)
         assert await store.load(KEY) is None
-        assert await new.load(KEY) is None
+        assert not await _holds_session(new)
 
 
 async def test_a_failing_new_store_leaves_the_session_in_the_old_one():
@@ -304,45 +327,64 @@ async def test_what_is_ended_while_it_moves_stays_ended(how):
             await store.delete(key)
         await asyncio.gather(moving, return_exceptions=True)
         assert await store.load(KEY) is None
-        assert await new.load(KEY) is None and await old.load(KEY) is None
+        assert await store.of_user("42") == []
+        assert not await _holds_session(new) and await old.load(KEY) is None
 
 
 async def test_a_rotation_leaves_nothing_in_the_old_store():
     """Where the end of a move did not get through, the old copy must not come back when the tombstone has expired."""
     clock = Clock(1_000_000.0)
     new, old = MemoryStore(clock=clock), MemoryStore(clock=clock)
-    await old.create(KEY, _record())
-    record = _record()
-    await new.create(KEY, record)  # a move that went no further
+    await old.create(KEY, _record(user="42"))
     store = Migrating(new, old, clock=clock)
+
+    async def fails(key):
+        raise StoreUnavailable("down")
+
+    old.delete = fails
     found = await store.load(KEY)
+    assert await old.load(KEY) is not None
     other = "cd" * 32
-    moved = _record(version=4, expires_at=clock() + 60)
+    moved = _record(version=4, expires_at=clock() + 60, user="42")
     tombstone = _record(version=4, successor=other, expires_at=clock() + 60)
     await store.rotate(KEY, other, moved, tombstone, version=found.version)
+    assert await store.of_user("42") == [(other, moved)]
     clock.advance(61)
     assert await store.load(KEY) is None
+    assert await store.of_user("42") == []
+
+
+async def test_a_rotation_asks_the_old_store_for_nothing():
+    """The answer to a rotation goes out at once, so that the cookie is not older than it has to be."""
+    _, old, store = _stores(MemoryStore)
+    await old.create(KEY, _record())
+    found = await store.load(KEY)
+    for name in ("load", "update", "delete"):
+        setattr(old, name, None)
+    other = "cd" * 32
+    await store.rotate(KEY, other, _record(version=4), _record(version=4, successor=other), version=found.version)
+    assert await store.load(other) is not None
 
 
 @pytest.mark.parametrize("then", ["change", "log out"])
 async def test_a_rotation_in_the_middle_of_a_move(then):
-    """Another request finds the session in the new store already and rotates it: the way to its new ID stays."""
+    """Another request does the last step of the move, and rotates the session: the way to its new ID stays."""
     clock = Clock(1_000_000.0)
     reached, opened = asyncio.Event(), asyncio.Event()
 
-    class Old(MemoryStore):
+    class New(MemoryStore):
         async def update(self, key, record, *, version):
-            if not record.data:  # the last step of the move
+            if not reached.is_set():  # the last step of the move
                 reached.set()
                 await opened.wait()
             await super().update(key, record, version=version)
 
-    old = Old(clock=clock)
+    old = MemoryStore(clock=clock)
     before = Driver(SessionConfig(secret_key="k" * 32, store=old, clock=clock))
     visit = before.anonymous()
     visit.session["user_id"] = 42
     await visit.commit()
-    store = Migrating(MemoryStore(clock=clock), old, clock=clock)
+    store = Migrating(New(clock=clock), old, clock=clock)
     life = Driver(SessionConfig(secret_key="k" * 32, store=store, clock=clock))
     moving = asyncio.create_task(life.arrive([visit.card]))
     await reached.wait()

@@ -1,25 +1,35 @@
 """Two stores in one, while sessions move from the old to the new: nobody is logged out by the switch.
 
-A session is moved when it is first asked for, in three steps, each a compare-and-swap: it is marked in the old store as
-taken, made in the new one, and ended in the old one. The mark is the record itself, with a few bytes before its data:
-it can be listed and ended meanwhile, given back in one step where the new store fails, and taken again by another
-request where the one that took it is gone. Who finds the mark gone before its time has not moved the session but ended
-it, for somebody ended it in the old store: it is taken out of the new one again.
+A session is moved when it is first asked for, in four steps, each a compare-and-swap:
+
+1. It is marked in the old store as taken. The mark is the record itself, with a few bytes before its data: it can be
+   listed and ended meanwhile, given back where the new store fails, and taken again where the request that took it is
+   gone.
+2. Its arrival is made in the new store: a record of this key without a session, and with a random version.
+3. The old store notes as which arrival it has moved.
+4. The session replaces the arrival in the new store, and is deleted in the old one.
+
+Any request may go on with the third step and the fourth. A step that is done late does no harm. An arrival that comes
+when the session has moved, or has ended, is named by nothing in the old store: nobody is served from it. What is late
+of the other steps meets another version.
+
+A session that ends leaves a record in the new store for as long as it could have lived. So it stays ended whatever
+comes late, and whatever the old store still has.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import struct
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Discard, Lifespan, Purge, Record, Store, UserIndex, Wipe, shown
 from roomkey.stores.cookie import CookieStore
+from roomkey.stores.moves import There, arrival, ended, is_arrival, is_ended, is_session
 from roomkey.stores.urls import store_from
 
 __all__ = ["Migrating"]
@@ -28,25 +38,6 @@ _TAKEN_FOR = 10.0  # seconds that a move may take; after them, another request m
 _TRIES = 25  # times that a request looks for a session which another one is just moving
 _PAUSE = 0.02  # seconds between them
 _GIVE_UP = 2.0  # seconds for what can be left undone
-_MOMENT = 0.2  # seconds of it for which a request waits
-_MARK = b"\x00roomkey: taken\x00"  # the data of no session begins with a 0
-_TAKEN = struct.Struct(">dQ")  # until when, in Unix seconds; the version it had
-
-
-class _Found(NamedTuple):
-    """What the old store holds."""
-
-    record: Record  # the session, as it was before it was taken
-    version: int  # what the store has now
-    taken_until: float  # Unix seconds; 0: not taken
-
-
-def _found(record: Record) -> _Found:
-    head = len(_MARK) + _TAKEN.size
-    if not record.data.startswith(_MARK) or len(record.data) < head:
-        return _Found(record, record.version, 0.0)
-    until, version = _TAKEN.unpack_from(record.data, len(_MARK))
-    return _Found(replace(record, data=record.data[head:], version=version), record.version, until)
 
 
 def _kept_on_the_server(value: Store | str) -> Store:
@@ -103,27 +94,46 @@ class Migrating:
     async def load(self, key: str) -> Record | None:
         """Return the live record under `key`, moved to the new store if it was in the old one; or None."""
         for _ in range(_TRIES):
-            record = await self._new.load(key)
-            if record is not None:
-                return record
-            there = await self._old.load(key)
-            if there is None:
-                return await self._new.load(key)  # it may have been moved between the two looks
-            found = _found(there)
-            if found.taken_until <= self._clock():
-                try:
-                    return await self._move(key, found)
-                except Conflict:
-                    pass  # another request was first
-            await asyncio.sleep(_PAUSE)
+            here = await self._new.load(key)
+            if here is not None and is_session(here):
+                return here
+            if here is not None and is_ended(here):
+                return None
+            record = await self._old.load(key)
+            there = None if record is None else There.of(record)
+            try:
+                if here is not None:
+                    await self._arrive(key, here, there)
+                elif there is None or there.moved_as:
+                    if await self._new.load(key) is None:  # it may have been moved between the two looks
+                        return None
+                elif there.record.successor is not None:  # a tombstone, which two may move: it is the same one
+                    with contextlib.suppress(Conflict):
+                        await self._new.create(key, there.record)
+                    await self._old.delete(key)
+                elif there.taken_until <= self._clock():
+                    await self._take(key, there)
+                else:
+                    await asyncio.sleep(_PAUSE)
+            except Conflict:  # another request was first
+                await asyncio.sleep(_PAUSE)
         raise StoreUnavailable("a session is being moved between two stores, and does not arrive")
 
     async def create(self, key: str, record: Record) -> None:
         """Put a new record under `key`, in the new store. Raises `Conflict` when a live one is there."""
-        await self._new.create(key, record)
+        try:
+            await self._new.create(key, record)
+        except Conflict:
+            if await self.load(key) is not None:
+                raise
+            await self._new.delete(key)  # what has ended leaves room for the same key
+            await self._new.create(key, record)
 
     async def update(self, key: str, record: Record, *, version: int) -> None:
         """Replace the live record under `key`. Raises `Conflict` when it is gone, moved on, or has another version."""
+        if record.expires_at <= self._clock():
+            await self._end(key, version)
+            return
         try:
             await self._new.update(key, record, version=version)
         except Conflict:
@@ -137,20 +147,29 @@ class Migrating:
         except Conflict:
             await self.load(key)
             await self._new.rotate(key, new_key, record, tombstone, version=version)
-        # Where the answer to a move's last step was lost, the old store still has it, and would give it back when the
-        # tombstone has expired. That it cannot be reached, or hangs, is no reason to say that nothing was done.
-        await asyncio.wait({self._later(self._old.delete(key))}, timeout=_MOMENT)
 
     async def touch(self, key: str, expires_at: float) -> bool:
         """Let the live record under `key` expire later; return whether there is one that is no tombstone."""
-        if await self._new.touch(key, expires_at):
-            return True
-        return await self.load(key) is not None and await self._new.touch(key, expires_at)
+        record = await self.load(key)
+        return record is not None and record.successor is None and await self._new.touch(key, expires_at)
 
     async def delete(self, key: str) -> None:
         """Remove whatever is under `key`, in both stores."""
+        record = await self._old.load(key)
         await self._old.delete(key)  # first: what is gone there cannot be moved any more
-        await self._new.delete(key)
+        for _ in range(_TRIES):
+            here = await self._new.load(key)
+            try:
+                if here is None and record is not None and record.successor is None:
+                    await self._new.create(key, ended(record))
+                elif here is not None and here.successor is not None:
+                    await self._new.delete(key)
+                elif here is not None and not is_ended(here):
+                    await self._new.update(key, ended(here), version=here.version)
+                return
+            except Conflict:  # it has just arrived, or was saved
+                continue
+        raise StoreUnavailable("a session is saved again and again while it is to end")
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records, where a store has to be told; return how many went."""
@@ -169,51 +188,65 @@ class Migrating:
         """Return key and record of every live session of `user`, in both stores."""
         assert isinstance(self._new, UserIndex) and isinstance(self._old, UserIndex)
         # The old store first: what is moved between the two looks is then listed, not missed.
-        listed = {key: _found(record).record for key, record in await self._old.of_user(user)}
-        listed.update(await self._new.of_user(user))
+        left = await self._old.of_user(user)
+        listed = dict(await self._new.of_user(user))
+        for key, record in left:
+            if key not in listed:
+                listed.update(await self._still(key, There.of(record), user))
         return list(listed.items())
+
+    async def _still(self, key: str, there: There, user: str) -> dict[str, Record]:
+        """Return where the session is that the old store has listed; nothing, where it has ended."""
+        here = await self._new.load(key)
+        if here is not None and here.successor is not None:
+            key = here.successor
+            here = await self._new.load(key)
+        if here is None:
+            return {} if there.moved_as else {key: there.record}
+        if is_arrival(here):
+            return {key: there.record} if there.moved_as in (0, here.version) else {}
+        return {key: here} if here.user == user and here.successor is None else {}
 
     async def _wipe(self) -> None:
         """End every session, in both stores."""
         assert isinstance(self._new, Wipe) and isinstance(self._old, Wipe)
-        await self._old.wipe()  # first: what is moved meanwhile is found missing there, or ended by the second
+        await self._old.wipe()  # first: what arrives afterwards is named by nothing there
         await self._new.wipe()
 
-    async def _move(self, key: str, found: _Found) -> Record | None:
-        """Move a session. Raises `Conflict` when another request has it, or has changed it first."""
-        record = found.record
-        if record.successor is not None:  # a tombstone, which two may move: it is the same one
-            with contextlib.suppress(Conflict):
-                await self._new.create(key, record)
-            await self._old.delete(key)
-            return record
-        until, version = self._clock() + _TAKEN_FOR, found.version + 1
-        data = _MARK + _TAKEN.pack(until, record.version) + record.data
-        taken = replace(record, data=data, version=version)
-        await self._old.update(key, taken, version=found.version)
+    async def _end(self, key: str, version: int) -> None:
+        """End a session, and leave a record in its place. Raises `Conflict`."""
+        here = await self.load(key)
+        if here is None or here.successor is not None or here.version != version:
+            raise Conflict
+        await self._new.update(key, ended(here), version=version)
+
+    async def _take(self, key: str, there: There) -> None:
+        """Take a session, and make its arrival. Raises `Conflict` when another request has it, or has ended it."""
+        taken = there.taken(self._clock() + _TAKEN_FOR)
+        await self._old.update(key, taken, version=there.version)
         try:
-            await self._new.create(key, record)
+            await self._new.create(key, arrival(there.record))
         except Conflict:
-            pass  # an earlier move came as far as this
+            pass  # an earlier one has arrived, which is as good
         except BaseException as error:
             # The session stays in the old store, as it was; where this fails, it is taken again when its time is over.
-            giving_back = self._later(self._old.update(key, replace(record, version=version + 1), version=version))
+            given_back = replace(there.record, version=taken.version + 1)
+            giving_back = self._later(self._old.update(key, given_back, version=taken.version))
             if isinstance(error, Exception):
                 await asyncio.shield(giving_back)  # so that the next request finds it
             raise
-        try:
-            await self._old.update(key, replace(taken, data=b"", version=version + 1, expires_at=0.0), version=version)
-        except Conflict:
-            if until <= self._clock():
-                raise  # somebody else may have taken it, because this took so long
-            there = await self._new.load(key)
-            if there is not None and there.successor is not None:
-                return there  # another request found it there, and rotated it
-            await self._new.delete(key)  # somebody has ended it
-            return None
+
+    async def _arrive(self, key: str, here: Record, there: There | None) -> None:
+        """Put the session in the place of its arrival. Raises `Conflict` when another request does."""
+        moved_as = here.version
+        if there is not None and not there.moved_as and there.record.successor is None:
+            await self._old.update(key, there.moved(moved_as), version=there.version)
+        elif there is None or there.moved_as != moved_as:
+            await self._new.update(key, ended(here), version=moved_as)  # it came too late
+            return
+        await self._new.update(key, there.record, version=moved_as)
         with contextlib.suppress(Exception):
-            await self._old.delete(key)  # it has ended; a store may keep what has expired
-        return await self._new.load(key)
+            await self._old.delete(key)  # where this fails, it is there until it expires, and is not moved again
 
     def _later(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
         """Do what can be left undone, if it can be done."""
