@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
+from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError
 from roomkey.stores.base import Store, UserIndex
 from roomkey.stores.cookie import CookieStore
@@ -144,7 +144,7 @@ class SessionConfig:
     strict_types: bool = False
     legacy: Sequence[LegacyReader] = ()
     on_event: Callable[[Event], None] | None = None
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = system_time
 
     def __post_init__(self) -> None:
         self._set("secret_key", SecretKeys(self.secret_key))

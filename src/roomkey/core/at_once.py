@@ -67,7 +67,7 @@ class AtOnce:
     def _save(self, session: Session, content: dict[str, Any], headers: Headers) -> bool:
         at, rules = session._loaded, self._rules
         key, old, secret, before, owner, session_id, stale = (*at[:4], *at[5:]) if type(at) is Loaded else at
-        if not (rules.user_of(content) == owner == old.user) or rules.clock() >= session._fresh_until:
+        if not (rules.user_of(content) == owner == old.user) or rules.ticks.time() >= session._fresh_until:
             return False
         present = self._guard.load_now(key)
         if type(present) is Record and present.version != old.version:
@@ -84,7 +84,7 @@ class AtOnce:
         if CSRF in content or self._committer.registry.is_purge_due:
             return False
         rules = self._rules
-        now, user = rules.clock(), rules.checked_user(content)
+        now, user = rules.ticks.time(), rules.checked_user(content)
         facts = NO_FACTS if user is None else codec.make_facts(now, None)
         encoded = codec.encode(content, facts)
         rules.check(content, encoded)

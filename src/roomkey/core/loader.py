@@ -41,7 +41,7 @@ class Loader(ABC):
     def __init__(self, committer: Committer, session_class: type[Session]) -> None:
         self.committer, self.session_class = committer, session_class
         self.rules, self.reporter = committer.rules, committer.reporter
-        self.clock, self._clocks = self.rules.clock, self.rules.clocks
+        self.clock, self.ticks, self._clocks = self.rules.clock, self.rules.ticks, self.rules.clocks
 
     @abstractmethod
     def load(self, cards: list[bytes], otherwise: Otherwise | None = None) -> Session | Coroutine[Any, Any, Session]:
@@ -210,7 +210,7 @@ class StoreLoader(Loader):
         except codec.DamagedData:
             over = self._clocks.is_over(self.clock(), record)
             return self.refuse("unknown" if over else "damaged")
-        fresh_until = self._clocks.fresh_while(self.clock(), record, lifetime)
+        fresh_until = self._clocks.fresh_while(self.ticks.time(), record, lifetime)
         if fresh_until is None:
             return self.refuse("unknown")
         user = None

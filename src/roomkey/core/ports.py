@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from roomkey.clock import Ticks
 from roomkey.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -47,4 +48,4 @@ class Origin(Protocol):
         ...
 
     @property
-    def clock(self) -> Callable[[], float]: ...  # returns Unix seconds
+    def ticks(self) -> Ticks: ...  # the clock

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from roomkey.clock import ticks_of
 from roomkey.core.intents import AS_IT_IS, NOTHING, Intents
 from roomkey.core.loaded import Draft, Loaded
 from roomkey.core.renewal import Clocks
@@ -21,7 +22,7 @@ class Rules:
     """Made once for a configuration, and never changed."""
 
     def __init__(self, config: SessionConfig) -> None:
-        self.clock = config.clock
+        self.clock, self.ticks = config.clock, ticks_of(config.clock)
         self.clocks = Clocks(config)
         self.limit = config.max_sessions_per_user
         self.user_key = config.user_key

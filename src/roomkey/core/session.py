@@ -343,7 +343,7 @@ class Session(TrackedDict):
         """
         if self._changed or self._shared or self._transaction is not None or self._intents is not NOTHING:
             return self._is_quiet_after_all()
-        return not self._accessed or self._origin is None or self._origin.clock() < self._fresh_until
+        return not self._accessed or self._origin is None or self._origin.ticks.time() < self._fresh_until
 
     def _is_quiet_after_all(self) -> bool:
         if self._changed or self._intents is not NOTHING:
@@ -354,7 +354,7 @@ class Session(TrackedDict):
             return True
         if self._shared and not self._is_same():
             return False
-        return self._loaded is NOWHERE or self._origin is None or self._origin.clock() < self._fresh_until
+        return self._loaded is NOWHERE or self._origin is None or self._origin.ticks.time() < self._fresh_until
 
     def _is_same(self) -> bool:
         """Whether the content is what was loaded or last saved."""

@@ -10,7 +10,6 @@ import datetime as dt
 import hashlib
 import hmac
 import json
-import time
 import warnings
 import zlib
 from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
@@ -19,6 +18,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
+from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError, WeakSecretWarning
 from roomkey.legacy.readers import (
     DAY,
@@ -46,7 +46,7 @@ class _SignedCookie:
     max_age: float = 14 * DAY  # seconds
     path: str = "/"
     domain: str | None = None
-    clock: Callable[[], float] = field(default=time.time, repr=False)
+    clock: Callable[[], float] = field(default=system_time, repr=False)
     _keys: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

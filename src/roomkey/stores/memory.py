@@ -7,11 +7,11 @@ An operation never suspends: it is a few dictionary look-ups.
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 
+from roomkey.clock import system_time, ticks_of
 from roomkey.stores.base import Conflict, Record
 from roomkey.stores.forks import at_fork
 
@@ -31,8 +31,8 @@ class MemoryStore:
 
     never_waits = True  # an operation is done as soon as it is asked for
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self, *, clock: Callable[[], float] = system_time) -> None:
+        self._clock, self._ticks = clock, ticks_of(clock)
         self._records: OrderedDict[str, Record] = OrderedDict()
         self._wiped: list[OrderedDict[str, Record]] = []  # to be taken apart by purges: at once, it takes long
         self._of_user: dict[str, set[str]] = {}  # exactly the keys in `_records` whose record has that user
@@ -60,7 +60,7 @@ class MemoryStore:
     def load_now(self, key: str) -> Record | None:
         """As `load`, without a coroutine."""
         record = self._records.get(key)
-        return record if record is not None and record.expires_at > self._clock() else None
+        return record if record is not None and record.expires_at > self._ticks.time() else None
 
     async def create(self, key: str, record: Record) -> None:
         """Put a new record under `key`. Raises `Conflict` when a live one is there."""

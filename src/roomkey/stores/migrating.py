@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
+from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Discard, Lifespan, Purge, Record, Store, UserIndex, Wipe, shown
 from roomkey.stores.cookie import CookieStore
@@ -64,7 +64,7 @@ class Migrating:
         ConfigurationError: `new` or `old` is neither, or keeps nothing on the server (`cookie://`).
     """
 
-    def __init__(self, new: Store | str, old: Store | str, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, new: Store | str, old: Store | str, *, clock: Callable[[], float] = system_time) -> None:
         self._clock = clock
         self._new, self._old = _kept_on_the_server(new), _kept_on_the_server(old)
         self._unfinished: set[asyncio.Task[None]] = set()

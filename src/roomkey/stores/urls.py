@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, cast
 
+from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError
 from roomkey.stores.base import Store
 
@@ -24,7 +24,7 @@ _REDIS = [
 _Clock = Callable[[], float]
 
 
-def store_from(value: object, *, clock: _Clock = time.time) -> Store:
+def store_from(value: object, *, clock: _Clock = system_time) -> Store:
     """Return the store that `value` names.
 
     Args:

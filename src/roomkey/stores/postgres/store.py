@@ -15,12 +15,12 @@ would then say Conflict to its winner. It is StoreUnavailable.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 
+from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.stores.loops import LoopRegistry
@@ -88,7 +88,7 @@ class PostgresStore:
         table: str | None = None,
         max_connections: int | None = None,
         statement_cache_size: int | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
     ) -> None:
         self._target: Target | None = None  # None: the app's own pool is used
         self._pool: asyncpg.Pool[Any] | None = None

@@ -22,10 +22,10 @@ import logging
 import math
 import re
 import secrets
-import time
 from collections.abc import Callable
 from typing import Any
 
+from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.stores.loops import LoopRegistry
@@ -84,7 +84,7 @@ class RedisStore:
         *,
         prefix: str = "{roomkey}:",
         max_connections: int = 4,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
     ) -> None:
         if not isinstance(prefix, str) or not prefix:
             raise ConfigurationError(f"prefix: {prefix!r}; it takes text, such as '{{roomkey}}:'")

@@ -38,6 +38,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 from sqlalchemy.util.concurrency import greenlet_spawn
 
+from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.stores.loops import LoopRegistry
@@ -121,7 +122,7 @@ class SQLAlchemyStore:
         server: AsyncEngine | str | URL,
         *,
         table: str | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
     ) -> None:
         self._url: URL | None = None  # None: the app's own engine is used
         self._engine: AsyncEngine | None = None  # the app's own

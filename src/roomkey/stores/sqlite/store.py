@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError
 from roomkey.stores.base import Record
 from roomkey.stores.sqlite import table
@@ -68,7 +68,7 @@ class SQLiteStore:
         self,
         path: str | os.PathLike[str],
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
         synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
         writes_in_thread: bool = False,
     ) -> None:
