@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
 from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError
+from roomkey.options import named_options
 from roomkey.stores.base import Store, UserIndex
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.urls import store_from
-from roomkey.wire.keys import SecretKeys
+from roomkey.wire.keys import ADVICE, SecretKeys
 
 if TYPE_CHECKING:
     from roomkey.events import Event
@@ -48,6 +49,7 @@ _LEAVE_OUT = {
     "session_deserializer": "values keep their type without a deserializer: leave it out",
     "populate_session": "it would create a session for every bot: set the first values in a handler instead",
 }
+_MISSING = {"secret_key": f"it takes str, bytes, a Secret, or a list of these; {ADVICE}"}
 
 
 class SessionOptions(TypedDict, total=False):
@@ -76,6 +78,7 @@ class SessionOptions(TypedDict, total=False):
     clock: Callable[[], float]
 
 
+@named_options(meant=_CALLED_ELSEWHERE, leave_out=_LEAVE_OUT, missing=_MISSING, shows_class=False)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SessionConfig:
     """How sessions work in one app. Frozen, and checked when made.
@@ -240,18 +243,4 @@ class SessionConfig:
         Raises:
             ConfigurationError: an option is unknown, missing or wrong.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in options:
-            if name in _LEAVE_OUT:
-                raise ConfigurationError(f"{name}: not an option of Roomkey; {_LEAVE_OUT[name]}")
-            if name not in known:
-                import difflib  # only to say sorry with
-
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {close[0]}?" if close else f"the options are {', '.join(known)}"
-                if name in _CALLED_ELSEWHERE:
-                    hint = f"did you mean {_CALLED_ELSEWHERE[name]}?"
-                raise ConfigurationError(f"{name}: no such option; {hint}")
-        if "secret_key" not in options:
-            raise ConfigurationError("secret_key: missing; it takes str, bytes, a Secret, or a list of these")
         return cls(**options)

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from roomkey.core.intents import CSRF
 from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError
+from roomkey.options import named_options
 from roomkey.wire.user_ids import text_of
 
 __all__ = ["CSRFMiddleware", "csrf_token", "verify_csrf_token"]
@@ -41,6 +42,7 @@ _CROSS_SITE = b"This request was made by another site, and is not allowed.\n"
 _NO_TOKEN = b"This request brought no valid CSRF token, and is not allowed.\n"
 
 
+@named_options()
 class CSRFMiddleware:
     """Answers 403 to requests that another site's page had the browser make.
 

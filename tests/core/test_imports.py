@@ -7,6 +7,7 @@ from tests.core.imports import BY_NAME, FILES, GRAPH, TREES
 # From the bottom to the top. A module may import what is in its own part, and everything in the lines above it.
 LAYERS = [
     ["errors", "clock"],
+    ["options"],
     ["events"],
     ["wire"],
     ["stores"],

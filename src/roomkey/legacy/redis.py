@@ -11,6 +11,7 @@ from typing import Any
 from roomkey.errors import ConfigurationError
 from roomkey.legacy.readers import MALFORMED, LegacySession, check_cookie, make_session
 from roomkey.legacy.signed import MOST_DATA, loaded
+from roomkey.options import named_options
 
 __all__ = ["LitestarRedis", "StarsessionsRedis"]
 
@@ -19,6 +20,7 @@ _LEAVE = 10  # seconds for which an entry is kept after its session has moved in
 _SERVER_ID = re.compile(rb"[0-9a-f]{16,512}")
 
 
+@named_options()
 @dataclass(frozen=True)
 class _RedisReader:
     """What the readers of sessions on a Redis (or Valkey) server share."""
@@ -90,6 +92,7 @@ class _RedisReader:
         raise NotImplementedError
 
 
+@named_options()
 @dataclass(frozen=True)
 class StarsessionsRedis(_RedisReader):
     """The sessions of `starsessions.stores.redis.RedisStore`.
@@ -146,6 +149,7 @@ class StarsessionsRedis(_RedisReader):
         return make_session(data, created_at=created_at if isinstance(created_at, float) else None)
 
 
+@named_options()
 @dataclass(frozen=True)
 class LitestarRedis(_RedisReader):
     """The sessions of Litestar's `ServerSideSessionConfig`, kept in its `RedisStore`.

@@ -29,6 +29,7 @@ from roomkey.legacy.readers import (
     check_text,
     make_session,
 )
+from roomkey.options import named_options
 from roomkey.wire.keys import SecretKeys
 
 __all__ = ["MOST_DATA", "DjangoCookie", "FlaskCookie", "LilyaCookie", "RavynCookie", "StarletteCookie", "loaded"]
@@ -36,6 +37,7 @@ __all__ = ["MOST_DATA", "DjangoCookie", "FlaskCookie", "LilyaCookie", "RavynCook
 MOST_DATA = 1048576  # bytes of a session, decompressed
 
 
+@named_options()
 @dataclass(frozen=True)
 class _SignedCookie:
     """All of the session is in the cookie: data, time of signing, signature, held together by one character."""
@@ -127,6 +129,7 @@ class StarletteCookie(_SignedCookie):
     """
 
 
+@named_options()
 @dataclass(frozen=True)
 class LilyaCookie(_SignedCookie):
     """The cookie of `lilya.middleware.sessions`: Starlette's format, with a serializer of the app's choice.
@@ -142,6 +145,7 @@ class LilyaCookie(_SignedCookie):
         return loaded(self.loads, b64decode(payload))
 
 
+@named_options()
 @dataclass(frozen=True)
 class RavynCookie(LilyaCookie):
     """The cookie of Ravyn's own `SessionConfig`: Lilya's, living 180 days."""
@@ -150,6 +154,7 @@ class RavynCookie(LilyaCookie):
     max_age: float = 180 * DAY  # seconds
 
 
+@named_options()
 @dataclass(frozen=True)
 class FlaskCookie(_SignedCookie):
     """Flask's session cookie. Its types come along: tuples, bytes, UUIDs and datetimes. Markup comes as text.
@@ -194,6 +199,7 @@ class FlaskCookie(_SignedCookie):
         return _untagged(json.loads(_maybe_compressed(payload)))
 
 
+@named_options()
 @dataclass(frozen=True)
 class DjangoCookie(_SignedCookie):
     """The cookie of `django.contrib.sessions.backends.signed_cookies`, with Django's JSON serializer.

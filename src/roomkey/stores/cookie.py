@@ -7,6 +7,7 @@ What it is made of and how it is kept: `roomkey.in_cookie`. Nothing to load and 
 from __future__ import annotations
 
 from roomkey.errors import ConfigurationError
+from roomkey.options import named_options
 
 __all__ = ["CookieStore"]
 
@@ -15,6 +16,7 @@ _LARGEST_SIZE = 32768  # bytes, 8 cookies; browsers keep more, and few servers t
 _SMALLEST_SIZE = 512  # bytes; below it, hardly anything fits
 
 
+@named_options()
 class CookieStore:
     """Keep each session in its browser's cookies: `store="cookie://"`. Needs `roomkey[crypto]`.
 

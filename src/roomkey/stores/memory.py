@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from roomkey.clock import system_time, ticks_of
+from roomkey.options import named_options
 from roomkey.stores.base import Conflict, Record
 from roomkey.stores.forks import at_fork
 
@@ -22,6 +23,7 @@ __all__ = ["MemoryStore"]
 _LOOKED_AT_PER_ADDED = 2
 
 
+@named_options()
 class MemoryStore:
     """Keep sessions in a dictionary. Implements `Store`, `Purge`, `UserIndex` and `Wipe`.
 

@@ -27,6 +27,7 @@ from typing import Any
 
 from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.options import named_options
 from roomkey.stores.base import Conflict, Discard, Lifespan, Purge, Record, Store, UserIndex, Wipe, shown
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.moves import There, arrival, ended, is_arrival, is_ended, is_session
@@ -47,6 +48,7 @@ def _kept_on_the_server(value: Store | str) -> Store:
     return store
 
 
+@named_options()
 class Migrating:
     """Read from `old` what `new` does not have, and move it.
 

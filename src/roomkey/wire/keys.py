@@ -19,7 +19,7 @@ from typing import Any
 
 from roomkey.errors import ConfigurationError, WeakSecretWarning
 
-__all__ = ["Keyring", "SecretKeys", "new_session_id", "store_key"]
+__all__ = ["ADVICE", "Keyring", "SecretKeys", "new_session_id", "store_key"]
 
 _KEY_NAME_LENGTH = 4  # characters
 _ID_LENGTH = 32  # characters, 24 random bytes
@@ -29,7 +29,7 @@ _CARD_LENGTH = _KEY_NAME_LENGTH + _ID_LENGTH + 2 * _MAC_BYTES
 _ENOUGH_BYTES = 32  # as long as the output of SHA-256: RFC 2104 section 3
 _REVEALS = ("get_secret_value", "get_secret")  # pydantic's and Litestar's way to the secret
 _WHOLE = (str, bytes, bytearray, memoryview)  # sequences that are one value
-_ADVICE = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+ADVICE = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
 
 class SecretKeys:
@@ -52,11 +52,11 @@ class SecretKeys:
             return
         several = value if isinstance(value, Sequence) and not isinstance(value, _WHOLE) else [value]
         if not several:
-            raise ConfigurationError(f"secret_key: an empty list; it takes at least one key: {_ADVICE}")
+            raise ConfigurationError(f"secret_key: an empty list; it takes at least one key: {ADVICE}")
         self.values = tuple(_secret_bytes(item) for item in several)
         if any(len(item) < _ENOUGH_BYTES for item in self.values):
             warnings.warn(
-                f"secret_key is shorter than {_ENOUGH_BYTES} bytes, which may be guessed; {_ADVICE}",
+                f"secret_key is shorter than {_ENOUGH_BYTES} bytes, which may be guessed; {ADVICE}",
                 WeakSecretWarning,
                 stacklevel=_outside(),
             )
@@ -95,15 +95,15 @@ def _secret_bytes(value: Any) -> bytes:
         try:
             secret = value.encode()
         except UnicodeEncodeError:
-            raise ConfigurationError(f"secret_key: it is no valid text (lone surrogates); {_ADVICE}") from None
+            raise ConfigurationError(f"secret_key: it is no valid text (lone surrogates); {ADVICE}") from None
     elif _hides_text(value):
         secret = str(value).encode()
     else:
         raise ConfigurationError(
-            f"secret_key: got {type(value).__name__}; it takes str, bytes, a Secret, or a list of these; {_ADVICE}"
+            f"secret_key: got {type(value).__name__}; it takes str, bytes, a Secret, or a list of these; {ADVICE}"
         )
     if not secret.strip():
-        raise ConfigurationError(f"secret_key is empty; {_ADVICE}")
+        raise ConfigurationError(f"secret_key is empty; {ADVICE}")
     return secret
 
 

@@ -22,6 +22,7 @@ import asyncpg  # type: ignore[import-untyped]
 
 from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.options import named_options
 from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.stores.loops import LoopRegistry
 from roomkey.stores.postgres.connections import (
@@ -55,6 +56,7 @@ __all__ = ["PostgresStore"]
 _TRIES = 4  # of a statement that met others in a transaction isolated more strictly than READ COMMITTED
 
 
+@named_options()
 class PostgresStore:
     """Keep sessions in one table of a PostgreSQL database. Implements all of `Store` and the optional protocols.
 

@@ -27,6 +27,7 @@ from typing import Any
 
 from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.options import named_options
 from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.stores.loops import LoopRegistry
 from roomkey.stores.redis.errors import FOREIGN, READ_ONLY, is_permanent
@@ -52,6 +53,7 @@ _log = logging.getLogger("roomkey")
 _LONGEST = 253402300800.0  # seconds that the server can keep a key
 
 
+@named_options()
 class RedisStore:
     """Keep sessions in Redis 6.2 or newer, or Valkey. Implements `Store`, `Lifespan`, `UserIndex`,
     `Discard` and `Wipe`.

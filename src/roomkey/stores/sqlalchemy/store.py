@@ -40,6 +40,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.options import named_options
 from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.stores.loops import LoopRegistry
 from roomkey.stores.sqlalchemy.damaged import delete_lost, rows_of
@@ -96,6 +97,7 @@ _LONGEST_PAUSE = 0.1  # seconds
 _KEYS_AT_ONCE = 500  # in one statement: Oracle takes 1,000, SQL Server 2,100
 
 
+@named_options()
 class SQLAlchemyStore:
     """Keep sessions in one table of any SQL database. Implements all of `Store` and the optional protocols.
 

@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError
+from roomkey.options import named_options
 from roomkey.stores.base import Record
 from roomkey.stores.sqlite import table
 from roomkey.stores.sqlite.file import forget_locks
@@ -40,6 +41,7 @@ _IN_A_ROW = 3500  # bytes of data, from which on a row needs pages of its own
 _MOST_STEPS = 50  # of one purge, each over a few hundred records: bounds the time that one call takes
 
 
+@named_options()
 class SQLiteStore:
     """Keep sessions in one SQLite file. Implements all of `Store` and the optional protocols.
 

@@ -1,0 +1,90 @@
+"""What a user sees after a mistake: each text says what is wrong, where, and what to do.
+
+Each table has one row for a mistake: its name, what provokes it, and the whole text.
+"""
+
+import pytest
+
+from roomkey import ConfigurationError, SessionConfig, SessionManager, SessionMiddleware
+from roomkey.csrf import CSRFMiddleware
+from roomkey.legacy import FlaskCookie, LitestarRedis, StarletteCookie
+from roomkey.ravyn import SessionConfig as RavynConfig
+from roomkey.stores.cookie import CookieStore
+from roomkey.stores.memory import MemoryStore
+from roomkey.stores.migrating import Migrating
+from roomkey.stores.postgres import PostgresStore
+from roomkey.stores.redis import RedisStore
+from roomkey.stores.sqlalchemy import SQLAlchemyStore
+from roomkey.stores.sqlite import SQLiteStore
+
+KEY = "a secret that is long enough for every test here"
+ADVICE = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+
+
+# --- at start-up ------------------------------------------------------------------------------------------------------
+
+MISSPELT = "maxage: no such option; did you mean max_age?"
+NO_KEY = f"secret_key: missing; it takes str, bytes, a Secret, or a list of these; {ADVICE}"
+
+AT_START = {
+    # A wrong name
+    "config": (lambda: SessionConfig(secret_key=KEY, maxage=3), MISSPELT),
+    "config of Ravyn": (lambda: RavynConfig(secret_key=KEY, maxage=3), MISSPELT),
+    "middleware": (lambda: SessionMiddleware(None, secret_key=KEY, maxage=3), MISSPELT),
+    "manager": (lambda: SessionManager(secret_key=KEY, maxage=3), MISSPELT),
+    "another library's name": (
+        lambda: SessionConfig(secret_key=KEY, httponly=True),
+        "httponly: not an option of Roomkey; the cookie is always HttpOnly: leave it out",
+    ),
+    "memory": (lambda: MemoryStore(time=1), "time: no such option of MemoryStore; the one option is clock"),
+    "sqlite": (
+        lambda: SQLiteStore("x", synchronus="FULL"),
+        "synchronus: no such option of SQLiteStore; did you mean synchronous?",
+    ),
+    "redis": (lambda: RedisStore("redis://x", prefx="x"), "prefx: no such option of RedisStore; did you mean prefix?"),
+    "postgres": (
+        lambda: PostgresStore("postgresql://x/y", tabel="x"),
+        "tabel: no such option of PostgresStore; did you mean table?",
+    ),
+    "sqlalchemy": (
+        lambda: SQLAlchemyStore(None, tablename="x"),
+        "tablename: no such option of SQLAlchemyStore; did you mean table?",
+    ),
+    "cookie store": (
+        lambda: CookieStore(maxsize=1),
+        "maxsize: no such option of CookieStore; did you mean max_size?",
+    ),
+    "csrf": (
+        lambda: CSRFMiddleware(None, exempt=["/in"]),
+        "exempt: no such option of CSRFMiddleware; did you mean exempt_paths?",
+    ),
+    "reader": (
+        lambda: FlaskCookie("k", keyderivation="hmac"),
+        "keyderivation: no such option of FlaskCookie; did you mean key_derivation?",
+    ),
+    # By position
+    "config by position": (
+        lambda: SessionConfig(KEY),
+        "secret_key: give options by name: SessionConfig(secret_key=...)",
+    ),
+    "redis by position": (
+        lambda: RedisStore("redis://x", "shop:"),
+        "prefix: give options by name: RedisStore(server, prefix=...)",
+    ),
+    # Not there
+    "config without a key": (lambda: SessionConfig(), NO_KEY),
+    "middleware without a key": (lambda: SessionMiddleware(None, store="memory://"), NO_KEY),
+    "redis without a server": (lambda: RedisStore(), "server: missing; write RedisStore(server)"),
+    "migrating to nowhere": (lambda: Migrating(MemoryStore()), "old: missing; write Migrating(new, old)"),
+    "reader without a key": (lambda: StarletteCookie(), "secret_key: missing; write StarletteCookie(secret_key)"),
+    "reader without a client": (lambda: LitestarRedis(), "client: missing; write LitestarRedis(client)"),
+}
+
+
+@pytest.mark.parametrize("mistake", AT_START)
+def test_at_start(mistake):
+    """A wrong option is a ConfigurationError when the object is made, and this is its text."""
+    provoke, text = AT_START[mistake]
+    with pytest.raises(ConfigurationError) as caught:
+        provoke()
+    assert str(caught.value) == text
