@@ -180,6 +180,28 @@ async def test_a_dangerous_step_needs_a_recent_log_in():
         (await world.arrive(card)).session.require_recent(60)
 
 
+async def test_a_session_takes_spans_of_time_as_timedeltas():
+    """`remember`, `require_recent` and `rotate` take a timedelta in the place of seconds."""
+    world = World()
+    visit = await world.log_in(remember=dt.timedelta(days=14))
+    assert visit.session.expires_at.timestamp() == START + 14 * DAY
+    world.clock.advance(60)
+    old = visit.card
+    visit = await world.arrive(old)
+    visit.session.require_recent(dt.timedelta(minutes=1))
+    with pytest.raises(LoginTooOld):
+        visit.session.require_recent(dt.timedelta(seconds=59))
+    visit.session.rotate(grace=dt.timedelta(seconds=30))
+    await visit.commit()
+    world.clock.advance(29)
+    assert (await world.arrive(old)).session == {"user_id": 42}
+    world.clock.advance(2)
+    assert (await world.arrive(old)).session == {}
+    for call in (visit.session.remember, visit.session.require_recent, visit.session.rotate):
+        with pytest.raises(ValueError, match=r"datetime\.timedelta|seconds"):
+            call("a day" if call == visit.session.require_recent else dt.timedelta(seconds=-1))
+
+
 async def test_proving_it_again_is_a_recent_log_in():
     """`reauthenticated` sets the moment anew and gives the session a new ID; the old one is dead."""
     world = World()

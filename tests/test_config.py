@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import datetime as dt
 import re
 
 import pytest
@@ -150,6 +151,16 @@ def test_the_absolute_timeout_is_never_below_max_age():
         _config(max_age=2592001)
     with pytest.raises(ConfigurationError, match=r"^absolute_timeout: .*14400"):
         _config(max_age=None, absolute_timeout=60)
+
+
+@pytest.mark.parametrize("option", ["max_age", "store_timeout", "absolute_timeout"])
+def test_every_span_of_time_may_be_a_timedelta(option):
+    """It is kept as a number of seconds; a negative one is refused by name."""
+    config = _config(**{"max_age": 60, option: dt.timedelta(days=14, milliseconds=500)})
+    assert getattr(config, option) == 1209600.5
+    assert type(getattr(_config(**{"max_age": 60, option: dt.timedelta(days=14)}), option)) is int
+    with pytest.raises(ConfigurationError, match=rf"^{option}: got datetime.timedelta.*or a timedelta$"):
+        _config(**{option: dt.timedelta(seconds=-1)})
 
 
 # --- from_options -----------------------------------------------------------------------------------------------------

@@ -6,11 +6,11 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError
-from roomkey.options import named_options
+from roomkey.options import Seconds, named_options, seconds_of
 from roomkey.stores.base import Store, UserIndex
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.urls import store_from
@@ -52,25 +52,22 @@ _LEAVE_OUT = {
 _MISSING = {"secret_key": f"it takes str, bytes, a Secret, or a list of these; {ADVICE}"}
 
 
-class SessionOptions(TypedDict, total=False):
-    """The options of `SessionConfig`, for `SessionMiddleware(app, **options)`."""
-
-    secret_key: Any
+class _Options(TypedDict, total=False):
     session_cookie: str
-    max_age: float | None
+    max_age: Seconds | None
     same_site: Literal["lax", "strict", "none"]
     https_only: bool
     persistent: bool
     path: str
     domain: str | None
     partitioned: bool
-    absolute_timeout: float | None
+    absolute_timeout: Seconds | None
     store: Store | CookieStore | str
     user_key: str | None
     max_sessions_per_user: int | None
     record_client: bool
     seal: bool
-    store_timeout: float
+    store_timeout: Seconds
     max_bytes: int
     strict_types: bool
     legacy: Sequence[LegacyReader]
@@ -78,10 +75,18 @@ class SessionOptions(TypedDict, total=False):
     clock: Callable[[], float]
 
 
+class SessionOptions(_Options, total=False):
+    """The options of `SessionConfig`, for `SessionMiddleware(app, **options)`."""
+
+    secret_key: Any
+
+
 @named_options(meant=_CALLED_ELSEWHERE, leave_out=_LEAVE_OUT, missing=_MISSING, shows_class=False)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SessionConfig:
     """How sessions work in one app. Frozen, and checked when made.
+
+    Spans of time are given in seconds, or as a `timedelta`. They are kept in seconds.
 
     Args:
         secret_key: signs the cookie. `str`, `bytes`, or a `Secret`. A list rotates: the first signs, all verify. A key
@@ -149,6 +154,10 @@ class SessionConfig:
     on_event: Callable[[Event], None] | None = None
     clock: Callable[[], float] = system_time
 
+    if TYPE_CHECKING:  # what may be given is more than what is kept: a `timedelta` is kept in seconds
+
+        def __init__(self, *, secret_key: Any, **options: Unpack[_Options]) -> None: ...
+
     def __post_init__(self) -> None:
         self._set("secret_key", SecretKeys(self.secret_key))
         if self.max_age is None:
@@ -184,12 +193,15 @@ class SessionConfig:
 
     def _check_numbers(self) -> None:
         for name in ("max_age", "store_timeout", "absolute_timeout", "max_bytes"):
-            value = getattr(self, name)
-            if value is None and name == "absolute_timeout":
+            given = getattr(self, name)
+            if given is None and name == "absolute_timeout":
                 continue
+            value = given if name == "max_bytes" else seconds_of(given)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 < value < _LARGEST:
-                self._fail(name, f"it takes a number of {'bytes' if name == 'max_bytes' else 'seconds'} above 0")
+                unit = "bytes above 0" if name == "max_bytes" else "seconds above 0, or a timedelta"
+                self._fail(name, f"it takes a number of {unit}")
+            self._set(name, value)
         if self.absolute_timeout is not None and self.absolute_timeout < self.idle_timeout:
             self._fail("absolute_timeout", f"it is never below max_age ({self.max_age}): give a higher one, or None")
 

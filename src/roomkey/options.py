@@ -1,10 +1,11 @@
-"""What a caller gives to a public class: options under their right names.
+"""What a caller gives to a public class: options under their right names, and spans of time.
 
 A wrong name is a `ConfigurationError` that says which one was meant. Python's own `TypeError` would not.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -12,7 +13,9 @@ from typing import Any, TypeVar
 
 from roomkey.errors import ConfigurationError
 
-__all__ = ["named_options"]
+__all__ = ["Seconds", "named_options", "seconds_of"]
+
+Seconds = float | dt.timedelta  # a span of time, as a caller may give it
 
 _T = TypeVar("_T")
 _NOTHING: Mapping[str, str] = {}
@@ -61,6 +64,14 @@ def named_options(
         return cls
 
     return decorate
+
+
+def seconds_of(value: Any) -> Any:
+    """Return a `timedelta` as a number of seconds, and everything else as it is."""
+    if not isinstance(value, dt.timedelta):
+        return value
+    seconds = value.total_seconds()
+    return int(seconds) if seconds.is_integer() else seconds
 
 
 def _unknown(

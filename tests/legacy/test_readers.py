@@ -119,7 +119,8 @@ async def test_an_expired_cookie_reads_nothing(library):
     clock = Clock(1_700_000_000.0)
     with mock.patch("time.time", clock):
         value = library.cookie(KEY, DATA)[1]
-    reader = library.reader(KEY, max_age=100, clock=clock)
+    reader = library.reader(KEY, max_age=dt.timedelta(seconds=100), clock=clock)
+    assert reader.max_age == 100
     clock.advance(95)
     assert (await reader.read(value)).expires_in == 5
     clock.advance(7)

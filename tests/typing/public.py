@@ -44,6 +44,12 @@ def config() -> None:
     assert_type(made.absolute_timeout, float | None)
     assert_type(made.idle_timeout, float)
     assert_type(SessionConfig.from_options({"secret_key": "k"}), SessionConfig)
+    SessionConfig(
+        secret_key="k", max_age=dt.timedelta(days=14), absolute_timeout=None, store_timeout=dt.timedelta(0, 1)
+    )
+    SessionConfig(secret_key="k", max_age="a day")  # type: ignore[arg-type]
+    SessionConfig()  # type: ignore[call-arg]  # no secret_key
+    SessionMiddleware(lambda *_: None, max_age=dt.timedelta(days=14))  # type: ignore[arg-type]
     SessionConfig("k")  # type: ignore[call-arg]  # keywords only
     SessionConfig(secret_key="k", same_site="Lax")  # type: ignore[arg-type]
     SessionConfig(secret_key="k", max_ages=5)  # type: ignore[call-arg]
@@ -69,6 +75,9 @@ async def session(session: Session) -> None:
     session.handle = "x"  # type: ignore[misc]
     assert_type(session.remember(86400), None)
     session.remember(None)
+    session.remember(dt.timedelta(days=14))
+    session.rotate(grace=dt.timedelta(seconds=30))
+    session.require_recent(dt.timedelta(minutes=5))
     session.remember("a day")  # type: ignore[arg-type]
     assert_type(session.authenticated_at, dt.datetime | None)
     assert_type(session.reauthenticated(), None)
@@ -116,7 +125,11 @@ def csrf(app: SessionMiddleware, session: Session) -> None:
 
 
 def legacy() -> None:
-    readers: list[LegacyReader] = [StarletteCookie("old"), FlaskCookie("old"), DjangoCookie("old")]
+    readers: list[LegacyReader] = [
+        StarletteCookie("old"),
+        FlaskCookie("old", max_age=dt.timedelta(7)),
+        DjangoCookie("old"),
+    ]
     SessionConfig(secret_key="k", legacy=readers)
     SessionConfig(secret_key="k", legacy=[StarletteCookie("old")])
     SessionConfig(secret_key="k", legacy=["old"])  # type: ignore[list-item]

@@ -17,6 +17,7 @@ from roomkey.core.loaded import NOWHERE, Loaded, completed
 from roomkey.core.ports import Origin, Transaction
 from roomkey.core.tracked import TrackedDict
 from roomkey.errors import LoginTooOld, SessionDataError, SessionEnded
+from roomkey.options import Seconds, seconds_of
 from roomkey.wire import codec
 
 if TYPE_CHECKING:
@@ -72,21 +73,22 @@ class Session(TrackedDict):
 
     # --- what a handler calls -------------------------------------------------------------------------------------
 
-    def rotate(self, grace: float = 0) -> None:
+    def rotate(self, grace: Seconds = 0) -> None:
         """Give the session a new ID, from this response on; the old one is dead.
 
         Args:
-            grace: seconds for which requests that still carry the old ID are served. For rotation by the clock only:
-                where rights change (log-in), the old ID must die at once (OWASP ASVS 7.2.4).
+            grace: seconds (or a `timedelta`) for which requests with the old ID are served. For rotation by the clock
+                only: where rights change (log-in), the old ID must die at once (OWASP ASVS 7.2.4).
 
         Raises:
             ValueError: `grace` is negative or not a finite number.
         """
-        if not 0 <= grace < float("inf"):
+        span: float = seconds_of(grace)
+        if not 0 <= span < float("inf"):
             raise ValueError(f"rotate: grace is {grace!r}; it takes seconds, 0 or more")
         self._accessed = self._changed = True
         dict.pop(self, CSRF, None)
-        self._intents = self._intents._replace(rotate=float(grace))
+        self._intents = self._intents._replace(rotate=float(span))
 
     def invalidate(self) -> None:
         """End the session: its data is gone, its store entry is deleted and its cookie is taken back.
@@ -127,22 +129,24 @@ class Session(TrackedDict):
         dict.__setitem__(self, key, value)
         return value
 
-    def remember(self, seconds: float | None) -> None:
+    def remember(self, seconds: Seconds | None) -> None:
         """Keep this session for another time than `max_age` after its last use: "keep me signed in".
 
-        Call it at log-in. The cookie then outlives the browser, also with `persistent=False`; `absolute_timeout` caps
-        it all the same. A change of user forgets it. A shorter time than before gives the session a new ID.
+        Call it at log-in. The cookie then outlives the browser, also with `persistent=False`. The session still ends
+        `absolute_timeout` after the log-in. A change of user forgets it. A shorter time than before gives the session
+        a new ID.
 
         Args:
-            seconds: how long it lives after it was last used; None: `max_age` again.
+            seconds: how long it lives after it was last used, in seconds or as a `timedelta`; None: `max_age` again.
 
         Raises:
             ValueError: `seconds` is not a number above 0, or more than 3,000 years.
         """
-        if seconds is not None and not (_is_number(seconds) and 0 < seconds < _LONGEST):
-            raise ValueError(f"remember: seconds is {seconds!r}; it takes a number above 0, or None")
+        span: float | None = seconds_of(seconds)
+        if span is not None and not (_is_number(span) and 0 < span < _LONGEST):
+            raise ValueError(f"remember: seconds is {seconds!r}; it takes a number above 0, a timedelta, or None")
         self._accessed = True
-        self._intents = self._intents._replace(lifetime=None if seconds is None else float(seconds))
+        self._intents = self._intents._replace(lifetime=None if span is None else float(span))
 
     @property
     def authenticated_at(self) -> dt.datetime | None:
@@ -157,21 +161,22 @@ class Session(TrackedDict):
         dict.pop(self, CSRF, None)
         self._intents = self._intents._replace(reauthenticated=True)
 
-    def require_recent(self, seconds: float) -> None:
+    def require_recent(self, seconds: Seconds) -> None:
         """Refuse a dangerous step when the log-in is too long ago (OWASP ASVS 7.5.1).
 
         Args:
-            seconds: how long ago it may be.
+            seconds: how long ago it may be, in seconds or as a `timedelta`.
 
         Raises:
             LoginTooOld: it is longer ago, or nobody is logged in. Ask for the password, then call `reauthenticated`.
             ValueError: `seconds` is not a number.
         """
-        if not _is_number(seconds):
-            raise ValueError(f"require_recent: seconds is {seconds!r}; it takes a number")
+        span: float = seconds_of(seconds)
+        if not _is_number(span):
+            raise ValueError(f"require_recent: seconds is {seconds!r}; it takes a number, or a timedelta")
         self._accessed = True
         moment = self._attached().authenticated_at
-        if moment is None or self._attached().now() - moment > seconds:
+        if moment is None or self._attached().now() - moment > span:
             raise LoginTooOld("this step needs a recent log-in; ask the user to log in again")
 
     def flash(self, message: Any, category: str = "info") -> None:

@@ -29,7 +29,7 @@ from roomkey.legacy.readers import (
     check_text,
     make_session,
 )
-from roomkey.options import named_options
+from roomkey.options import Seconds, named_options, seconds_of
 from roomkey.wire.keys import SecretKeys
 
 __all__ = ["MOST_DATA", "DjangoCookie", "FlaskCookie", "LilyaCookie", "RavynCookie", "StarletteCookie", "loaded"]
@@ -45,11 +45,12 @@ class _SignedCookie:
     secret_key: Any
     _: KW_ONLY
     cookie_name: str = "session"
-    max_age: float = 14 * DAY  # seconds
+    max_age: Seconds = 14 * DAY  # seconds
     path: str = "/"
     domain: str | None = None
     clock: Callable[[], float] = field(default=system_time, repr=False)
     _keys: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
+    _seconds: float = field(init=False, repr=False, compare=False)  # `max_age`
 
     def __post_init__(self) -> None:
         with warnings.catch_warnings():
@@ -57,9 +58,14 @@ class _SignedCookie:
             warnings.simplefilter("ignore", WeakSecretWarning)
             keys = SecretKeys(self.secret_key)
         object.__setattr__(self, "secret_key", keys)
-        number = isinstance(self.max_age, int | float) and not isinstance(self.max_age, bool)
-        if not number or not 0 < self.max_age < float("inf"):
-            raise ConfigurationError(f"max_age: got {self.max_age!r}; it takes a number of seconds above 0")
+        seconds = seconds_of(self.max_age)
+        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not number or not 0 < seconds < float("inf"):
+            raise ConfigurationError(
+                f"max_age: got {self.max_age!r}; it takes a number of seconds above 0, or a timedelta"
+            )
+        object.__setattr__(self, "max_age", seconds)
+        object.__setattr__(self, "_seconds", seconds)
         if not callable(self.clock):
             raise ConfigurationError("clock: it takes a function that returns Unix seconds")
         check_cookie(self.cookie_name, self.path, self.domain)
@@ -83,9 +89,9 @@ class _SignedCookie:
             return None
         payload, _, stamp = signed.rpartition(self._separator)
         age = self._age(stamp)
-        if age is None or age > self.max_age:
+        if age is None or age > self._seconds:
             return None
-        return make_session(self._load(payload), expires_in=self.max_age - age)
+        return make_session(self._load(payload), expires_in=self._seconds - age)
 
     def _sign(self, key: bytes, signed: bytes) -> bytes:
         return urlsafe_b64encode(hmac.digest(key, signed, self._digest)).rstrip(b"=")
@@ -118,8 +124,9 @@ class StarletteCookie(_SignedCookie):
     Args:
         secret_key: the old app's: `str`, `bytes`, a `Secret`, or a list of these, tried in this order.
         cookie_name: the cookie that the old app set.
-        max_age: seconds after its signing for which a cookie is taken. 14 days, as in the old library. It is always a
-            number, also where the old app had `None`, because a copy of an old cookie can move in until then.
+        max_age: seconds (or a `timedelta`) after its signing for which a cookie is taken. 14 days, as in the old
+            library. It is always a number, also where the old app had `None`, because a copy of an old cookie can move
+            in until then.
         path: the `Path` of the old cookie.
         domain: the `Domain` of the old cookie. `None`: it had none.
         clock: returns Unix seconds. Tests give one that they move.
@@ -151,7 +158,7 @@ class RavynCookie(LilyaCookie):
     """The cookie of Ravyn's own `SessionConfig`: Lilya's, living 180 days."""
 
     _: KW_ONLY
-    max_age: float = 180 * DAY  # seconds
+    max_age: Seconds = 180 * DAY  # seconds
 
 
 @named_options()
@@ -161,14 +168,14 @@ class FlaskCookie(_SignedCookie):
 
     Args:
         salt: the interface's `salt`.
-        max_age: the old app's `PERMANENT_SESSION_LIFETIME`, in seconds.
+        max_age: the old app's `PERMANENT_SESSION_LIFETIME`.
         key_derivation: the interface's `key_derivation`.
         digest: the interface's `digest_method`, by name. The rest is as for `StarletteCookie`. For `secret_key`, give
             `SECRET_KEY_FALLBACKS` too, as a list.
     """
 
     _: KW_ONLY
-    max_age: float = 31 * DAY  # seconds
+    max_age: Seconds = 31 * DAY  # seconds
     salt: str = "cookie-session"
     key_derivation: Literal["hmac", "django-concat", "concat"] = "hmac"
     digest: str = "sha1"
@@ -205,7 +212,7 @@ class DjangoCookie(_SignedCookie):
     """The cookie of `django.contrib.sessions.backends.signed_cookies`, with Django's JSON serializer.
 
     Args:
-        max_age: the old app's `SESSION_COOKIE_AGE`, in seconds.
+        max_age: the old app's `SESSION_COOKIE_AGE`.
         salt: the salt of Django's backend. The rest is as for `StarletteCookie`. For `secret_key`, give
             `SECRET_KEY_FALLBACKS` too, as a list.
     """
