@@ -144,13 +144,24 @@ def test_no_max_age_means_a_browser_session():
 
 
 def test_the_absolute_timeout_is_never_below_max_age():
-    """An absolute timeout below max_age, given or default, is refused and names max_age."""
+    """An absolute timeout below max_age is refused and names max_age."""
     with pytest.raises(ConfigurationError, match=r"^absolute_timeout: .*max_age \(3600\)"):
         _config(max_age=3600, absolute_timeout=3599)
-    with pytest.raises(ConfigurationError, match=r"^absolute_timeout: .*max_age"):
-        _config(max_age=2592001)
+    with pytest.raises(ConfigurationError, match=r"^absolute_timeout: .*leave it out, or give None"):
+        _config(max_age=2592001, absolute_timeout=2592000)
     with pytest.raises(ConfigurationError, match=r"^absolute_timeout: .*14400"):
         _config(max_age=None, absolute_timeout=60)
+
+
+@pytest.mark.parametrize("max_age", [2592001, 31536000, dt.timedelta(days=365)])
+def test_an_absolute_timeout_that_nobody_gave_follows_max_age(max_age):
+    """A max_age over the default absolute timeout raises it. A config made from that one follows its own max_age."""
+    config = _config(max_age=max_age)
+    assert config.absolute_timeout == config.max_age > 2592000
+    assert dataclasses.replace(config, max_age=60).absolute_timeout == 2592000
+    assert dataclasses.replace(_config(), max_age=max_age).absolute_timeout == config.max_age
+    assert _config(max_age=3600).absolute_timeout == 2592000
+    assert _config(max_age=max_age, absolute_timeout=None).absolute_timeout is None
 
 
 @pytest.mark.parametrize("option", ["max_age", "store_timeout", "absolute_timeout"])

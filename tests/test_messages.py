@@ -3,6 +3,8 @@
 Each table has one row for a mistake: its name, what provokes it, and the whole text.
 """
 
+import datetime as dt
+
 import pytest
 
 from roomkey import ConfigurationError, SessionConfig, SessionManager, SessionMiddleware
@@ -19,6 +21,10 @@ from roomkey.stores.sqlite import SQLiteStore
 
 KEY = "a secret that is long enough for every test here"
 ADVICE = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+
+
+def _config(**options):
+    return SessionConfig(**{"secret_key": KEY, "store": "memory://", **options})
 
 
 # --- at start-up ------------------------------------------------------------------------------------------------------
@@ -78,6 +84,16 @@ AT_START = {
     "migrating to nowhere": (lambda: Migrating(MemoryStore()), "old: missing; write Migrating(new, old)"),
     "reader without a key": (lambda: StarletteCookie(), "secret_key: missing; write StarletteCookie(secret_key)"),
     "reader without a client": (lambda: LitestarRedis(), "client: missing; write LitestarRedis(client)"),
+    # A wrong value
+    "absolute timeout below max_age": (
+        lambda: _config(max_age=dt.timedelta(days=60), absolute_timeout=2592000),
+        "absolute_timeout: got 2592000; it is never below max_age (5184000): give a higher one, leave it out, or give "
+        "None for no cap",
+    ),
+    "negative time": (
+        lambda: _config(max_age=dt.timedelta(days=-1)),
+        "max_age: got datetime.timedelta(days=-1); it takes a number of seconds above 0, or a timedelta",
+    ),
 }
 
 

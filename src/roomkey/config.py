@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from math import ceil
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 from roomkey.clock import system_time
@@ -50,6 +51,10 @@ _LEAVE_OUT = {
     "populate_session": "it would create a session for every bot: set the first values in a handler instead",
 }
 _MISSING = {"secret_key": f"it takes str, bytes, a Secret, or a list of these; {ADVICE}"}
+
+
+class _Default(int):
+    """A number that nobody gave."""
 
 
 class _Options(TypedDict, total=False):
@@ -104,7 +109,8 @@ class SessionConfig:
         domain: the cookie's `Domain`. `None`: this host only, which is the safest.
         partitioned: the `Partitioned` attribute (CHIPS). It needs `https_only`.
         absolute_timeout: seconds a session lives at most, however busy (NIST SP 800-63B section 2.1.3: 30 days at
-            AAL1). It is never below `max_age`. `None`: no cap.
+            AAL1). It is never below `max_age`. Where it is not given, it is 30 days, or `max_age` if that is longer.
+            `None`: no cap.
         store: a `Store` or a URL: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`, `redis://` and its
             kin, `postgresql://`, `sqlalchemy+...://`, `cookie://`.
         user_key: the session key that says whose session it is: when its value changes, the session ID rotates and
@@ -141,7 +147,7 @@ class SessionConfig:
     path: str = "/"
     domain: str | None = None
     partitioned: bool = False
-    absolute_timeout: float | None = 2592000  # 30 days, in seconds
+    absolute_timeout: float | None = _Default(2592000)  # 30 days, in seconds
     store: Store | CookieStore | str = "sqlite:///sessions.sqlite3"
     user_key: str | None = "user_id"
     max_sessions_per_user: int | None = None
@@ -202,8 +208,15 @@ class SessionConfig:
                 unit = "bytes above 0" if name == "max_bytes" else "seconds above 0, or a timedelta"
                 self._fail(name, f"it takes a number of {unit}")
             self._set(name, value)
-        if self.absolute_timeout is not None and self.absolute_timeout < self.idle_timeout:
-            self._fail("absolute_timeout", f"it is never below max_age ({self.max_age}): give a higher one, or None")
+        if self.absolute_timeout is None:
+            return
+        if isinstance(self.absolute_timeout, _Default):
+            self._set("absolute_timeout", _Default(max(ceil(self.idle_timeout), SessionConfig.absolute_timeout or 0)))
+        if self.absolute_timeout < self.idle_timeout:
+            self._fail(
+                "absolute_timeout",
+                f"it is never below max_age ({self.max_age}): give a higher one, leave it out, or give None for no cap",
+            )
 
     def _check_cookie(self) -> None:
         name = self.session_cookie
