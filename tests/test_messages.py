@@ -4,6 +4,8 @@ Each table has one row for a mistake: its name, what provokes it, and the whole 
 """
 
 import datetime as dt
+import subprocess
+import sys
 
 import pytest
 
@@ -104,3 +106,28 @@ def test_at_start(mistake):
     with pytest.raises(ConfigurationError) as caught:
         provoke()
     assert str(caught.value) == text
+
+
+WITHOUT_CRYPTOGRAPHY = {
+    "seal": (
+        "seal=True, store='memory://'",
+        "seal: got True; encryption needs the package cryptography: pip install 'roomkey[crypto]'",
+    ),
+    "cookie": (
+        "store='cookie://'",
+        "store: got cookie://; encryption needs the package cryptography: pip install 'roomkey[crypto]'",
+    ),
+}
+
+
+@pytest.mark.parametrize("option", WITHOUT_CRYPTOGRAPHY)
+def test_a_missing_package(option):
+    """The configuration fails when it is made, and names the option that needs the package."""
+    given, text = WITHOUT_CRYPTOGRAPHY[option]
+    code = (
+        "import sys; sys.modules['cryptography'] = None\nimport roomkey\n"
+        f"try: roomkey.SessionConfig(secret_key='k' * 32, {given})\n"
+        "except roomkey.ConfigurationError as error: print(error)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == f"{text}\n"

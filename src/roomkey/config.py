@@ -185,6 +185,7 @@ class SessionConfig:
             self._set("legacy", checked_readers(self.legacy))
         self._set("store", store_from(self.store, clock=self.clock))
         self._check_limit()
+        self._check_encryption()
 
     def _check_limit(self) -> None:
         limit = self.max_sessions_per_user
@@ -196,6 +197,15 @@ class SessionConfig:
             self._fail("max_sessions_per_user", "it needs a user_key, to know whose session it is")
         if not isinstance(self.store, UserIndex):
             self._fail("max_sessions_per_user", f"{type(self.store).__name__} cannot find a user's sessions")
+
+    def _check_encryption(self) -> None:
+        if not self.seal and not isinstance(self.store, CookieStore):
+            return
+        try:
+            import roomkey.wire.seal  # noqa: F401  # here, because few apps encrypt
+        except ConfigurationError as error:
+            option = "seal: got True" if self.seal else "store: got cookie://"
+            raise ConfigurationError(f"{option}; {error}") from error
 
     def _check_numbers(self) -> None:
         for name in ("max_age", "store_timeout", "absolute_timeout", "max_bytes"):
