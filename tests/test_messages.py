@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 import pytest
+from lilya.datastructures import Secret as LilyaSecret
+from starlette.datastructures import Secret as StarletteSecret
 
 from roomkey import ConfigurationError, SessionConfig, SessionManager, SessionMiddleware
 from roomkey.csrf import CSRFMiddleware
@@ -33,6 +35,7 @@ def _config(**options):
 
 MISSPELT = "maxage: no such option; did you mean max_age?"
 NO_KEY = f"secret_key: missing; it takes str, bytes, a Secret, or a list of these; {ADVICE}"
+BYTES_SECRET = f"secret_key: got a Secret that holds no text; give Secret(text), or the bytes themselves; {ADVICE}"
 
 AT_START = {
     # A wrong name
@@ -87,6 +90,8 @@ AT_START = {
     "reader without a key": (lambda: StarletteCookie(), "secret_key: missing; write StarletteCookie(secret_key)"),
     "reader without a client": (lambda: LitestarRedis(), "client: missing; write LitestarRedis(client)"),
     # A wrong value
+    "bytes in Starlette's Secret": (lambda: _config(secret_key=StarletteSecret(KEY.encode())), BYTES_SECRET),
+    "bytes in Ravyn's Secret": (lambda: RavynConfig(secret_key=LilyaSecret(KEY.encode())), BYTES_SECRET),
     "absolute timeout below max_age": (
         lambda: _config(max_age=dt.timedelta(days=60), absolute_timeout=2592000),
         "absolute_timeout: got 2592000; it is never below max_age (5184000): give a higher one, leave it out, or give "

@@ -97,7 +97,7 @@ def _secret_bytes(value: Any) -> bytes:
         except UnicodeEncodeError:
             raise ConfigurationError(f"secret_key: it is no valid text (lone surrogates); {ADVICE}") from None
     elif _hides_text(value):
-        secret = str(value).encode()
+        secret = _text_of(value).encode()
     else:
         raise ConfigurationError(
             f"secret_key: got {type(value).__name__}; it takes str, bytes, a Secret, or a list of these; {ADVICE}"
@@ -115,8 +115,18 @@ def _hides_text(value: object) -> bool:
     """
     if isinstance(value, type) or not any("__str__" in kind.__dict__ for kind in type(value).__mro__[:-1]):
         return False
-    text = str(value)
+    text = _text_of(value)
     return text not in repr(value) and len(set(text)) > 1
+
+
+def _text_of(value: object) -> str:
+    try:
+        return str(value)
+    except TypeError:  # `Secret(b"...")` of Starlette, Lilya and Ravyn: `str()` gets bytes from it
+        name = type(value).__name__
+        raise ConfigurationError(
+            f"secret_key: got a {name} that holds no text; give {name}(text), or the bytes themselves; {ADVICE}"
+        ) from None
 
 
 class Keyring:
