@@ -4,6 +4,7 @@ Each table has one row for a mistake: its name, what provokes it, and the whole 
 """
 
 import datetime as dt
+import logging
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 from lilya.datastructures import Secret as LilyaSecret
 from starlette.datastructures import Secret as StarletteSecret
 
-from roomkey import ConfigurationError, SessionConfig, SessionManager, SessionMiddleware
+from roomkey import ConfigurationError, Request, SessionConfig, SessionManager, SessionMiddleware
 from roomkey.csrf import CSRFMiddleware
 from roomkey.legacy import FlaskCookie, LitestarRedis, StarletteCookie
 from roomkey.ravyn import SessionConfig as RavynConfig
@@ -136,3 +137,35 @@ def test_a_missing_package(option):
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == f"{text}\n"
+
+
+# --- in the log -------------------------------------------------------------------------------------------------------
+
+
+async def _remember_long():
+    manager = SessionManager(_config())
+    for _ in range(2):
+        session = await manager.load(Request())
+        session["user_id"] = 1
+        session.remember(dt.timedelta(days=90))
+        await manager.commit(session)
+
+
+LOGGED = {
+    "remembered past the absolute timeout": (
+        _remember_long,
+        [
+            "session.remember(7776000): the session ends sooner, 2592000 seconds after the log-in, because of "
+            "absolute_timeout; remember it for less, or give SessionConfig a higher absolute_timeout (said once)"
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", LOGGED)
+async def test_in_the_log(mistake, caplog):
+    """What goes on all the same is logged, and these are the lines."""
+    provoke, lines = LOGGED[mistake]
+    with caplog.at_level(logging.WARNING, "roomkey"):
+        await provoke()
+    assert [record.getMessage() for record in caplog.records] == lines

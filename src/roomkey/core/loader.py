@@ -71,6 +71,22 @@ class Loader(ABC):
         """Return a new transaction for a session."""
         return Transaction(self.committer, session)
 
+    def check_lifetime(self, seconds: float) -> None:
+        """Warn, once, where a session is to be remembered for longer than it can live.
+
+        Args:
+            seconds: for how long, after its last use.
+        """
+        cap = self._clocks.cap
+        if cap is not None and seconds > cap:
+            self.reporter.warn_once(
+                "remember",
+                "session.remember(%s): the session ends sooner, %s seconds after the log-in, because of "
+                "absolute_timeout; remember it for less, or give SessionConfig a higher absolute_timeout",
+                seconds,
+                cap,
+            )
+
     def refuse(self, reason: Reason) -> Session:
         """Count what was no session, and return that of an anonymous request."""
         self.reporter.refuse(reason)

@@ -47,5 +47,9 @@ class Origin(Protocol):
         """Return a new transaction for a session."""
         ...
 
+    def check_lifetime(self, seconds: float) -> None:
+        """Warn where a session is to be remembered for longer than it can live."""
+        ...
+
     @property
     def ticks(self) -> Ticks: ...  # the clock

@@ -133,8 +133,8 @@ class Session(TrackedDict):
         """Keep this session for another time than `max_age` after its last use: "keep me signed in".
 
         Call it at log-in. The cookie then outlives the browser, also with `persistent=False`. The session still ends
-        `absolute_timeout` after the log-in. A change of user forgets it. A shorter time than before gives the session
-        a new ID.
+        `absolute_timeout` after the log-in; to remember it for longer than that is logged once, as a warning. A change
+        of user forgets it. A shorter time than before gives the session a new ID.
 
         Args:
             seconds: how long it lives after it was last used, in seconds or as a `timedelta`; None: `max_age` again.
@@ -145,6 +145,8 @@ class Session(TrackedDict):
         span: float | None = seconds_of(seconds)
         if span is not None and not (_is_number(span) and 0 < span < _LONGEST):
             raise ValueError(f"remember: seconds is {seconds!r}; it takes a number above 0, a timedelta, or None")
+        if span is not None and self._origin is not None:
+            self._origin.check_lifetime(span)
         self._accessed = True
         self._intents = self._intents._replace(lifetime=None if span is None else float(span))
 
