@@ -23,6 +23,7 @@ from roomkey.stores.postgres import PostgresStore
 from roomkey.stores.redis import RedisStore
 from roomkey.stores.sqlalchemy import SQLAlchemyStore
 from roomkey.stores.sqlite import SQLiteStore
+from tests.asgi import ask, http_scope
 
 KEY = "a secret that is long enough for every test here"
 ADVICE = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
@@ -37,6 +38,10 @@ def _config(**options):
 MISSPELT = "maxage: no such option; did you mean max_age?"
 NO_KEY = f"secret_key: missing; it takes str, bytes, a Secret, or a list of these; {ADVICE}"
 BYTES_SECRET = f"secret_key: got a Secret that holds no text; give Secret(text), or the bytes themselves; {ADVICE}"
+PATHS = (
+    "exempt_paths: got 'webhooks'; it takes paths that begin with '/', such as '/webhooks/' (with everything below "
+    "it). It takes no wildcards, and not '/' itself, which would be all paths"
+)
 
 AT_START = {
     # A wrong name
@@ -102,6 +107,7 @@ AT_START = {
         lambda: _config(max_age=dt.timedelta(days=-1)),
         "max_age: got datetime.timedelta(days=-1); it takes a number of seconds above 0, or a timedelta",
     ),
+    "path without a slash": (lambda: CSRFMiddleware(None, exempt_paths=["webhooks"]), PATHS),
 }
 
 
@@ -151,12 +157,27 @@ async def _remember_long():
         await manager.commit(session)
 
 
+async def _other_origin():
+    async def app(scope, receive, send):
+        raise AssertionError("not asked")
+
+    headers = [(b"origin", b"https://shop.example"), (b"host", b"10.0.0.5:8000")]
+    await ask(CSRFMiddleware(app), {**http_scope("/pay", method="POST"), "headers": headers})
+
+
 LOGGED = {
     "remembered past the absolute timeout": (
         _remember_long,
         [
             "session.remember(7776000): the session ends sooner, 2592000 seconds after the log-in, because of "
             "absolute_timeout; remember it for less, or give SessionConfig a higher absolute_timeout (said once)"
+        ],
+    ),
+    "a proxy that does not pass the host on": (
+        _other_origin,
+        [
+            "answered 403 to a cross-site request to '/pay': the Origin is 'https://shop.example' and the Host "
+            "'10.0.0.5:8000'; if both are yours, have the proxy pass the Host on, or give the origin in trusted_origins"
         ],
     ),
 }

@@ -114,10 +114,17 @@ class CSRFMiddleware:
             return None
         # An older browser. Only the host is compared: behind a proxy the server may not know the scheme. (Go does so.)
         hosts = [value for name, value in headers if name == b"host"]
-        if origin is None or len(hosts) != 1:
-            return "the Origin is not valid, or there is no Host to compare it with"
+        if origin is None:
+            return f"the Origin {_shown(origins[0])} is no origin"
+        if len(hosts) != 1:
+            return f"there is no Host, or several, to compare the Origin {_shown(origins[0])} with"
         host = _parsed(f"{origin[0]}://{hosts[0].decode('latin-1')}")
-        return None if host == origin else "the Origin is another host"
+        if host == origin:
+            return None
+        return (
+            f"the Origin is {_shown(origins[0])} and the Host {_shown(hosts[0])}; if both are yours, have the proxy "
+            "pass the Host on, or give the origin in trusted_origins"
+        )
 
     def _has_token(self, scope: Scope) -> bool:
         session = scope.get("session")
@@ -217,6 +224,11 @@ def _parsed(origin: str) -> tuple[str, str, int] | None:
     return parts.scheme, parts.hostname.rstrip("."), default if port is None else port
 
 
+def _shown(header: bytes) -> str:
+    """Return what a client sent, for the log: short, and without line breaks."""
+    return repr(header[:100].decode("latin-1"))
+
+
 def _several(option: str, values: Iterable[str]) -> Iterable[str]:
     if isinstance(values, str):
         raise ConfigurationError(f"{option}: got text; it takes a list")
@@ -233,7 +245,8 @@ def _checked_origin(origin: object) -> tuple[str, str, int]:
 def _checked_path(path: object) -> str:
     if not isinstance(path, str) or not path.startswith("/") or path == "/" or "*" in path:
         raise ConfigurationError(
-            f"exempt_paths: got {path!r}; it takes paths below '/' (which would be all of them), without wildcards"
+            f"exempt_paths: got {path!r}; it takes paths that begin with '/', such as '/webhooks/' (with everything "
+            "below it). It takes no wildcards, and not '/' itself, which would be all paths"
         )
     return path
 
