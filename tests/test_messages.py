@@ -12,7 +12,7 @@ import pytest
 from lilya.datastructures import Secret as LilyaSecret
 from starlette.datastructures import Secret as StarletteSecret
 
-from roomkey import ConfigurationError, Request, SessionConfig, SessionManager, SessionMiddleware
+from roomkey import ConfigurationError, Request, ResponseStarted, SessionConfig, SessionManager, SessionMiddleware
 from roomkey.csrf import CSRFMiddleware
 from roomkey.legacy import FlaskCookie, LitestarRedis, StarletteCookie
 from roomkey.ravyn import SessionConfig as RavynConfig
@@ -143,6 +143,44 @@ def test_a_missing_package(option):
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == f"{text}\n"
+
+
+# --- in a request -----------------------------------------------------------------------------------------------------
+
+
+async def _started(act):
+    """Change the session of a new visitor when the response has started."""
+    manager = SessionManager(_config())
+    session = await manager.load(Request())
+    await manager.commit(session)
+    act(session)
+    await manager.commit(session)
+
+
+IN_A_REQUEST = {
+    "a new session after the start": (
+        lambda: _started(lambda session: session.update(cart=[{"name": "tea"}])),
+        ResponseStarted,
+        "a new session needs a cookie, but the response has started; nothing was saved: await session.save() sooner",
+        ["This request changed session['cart']."],
+    ),
+    "many keys": (
+        lambda: _started(lambda session: session.update(dict.fromkeys("abcdef", 1))),
+        ResponseStarted,
+        "a new session needs a cookie, but the response has started; nothing was saved: await session.save() sooner",
+        [f"This request changed {', '.join(f'session[{letter!r}]' for letter in 'abcde')} and others."],
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", IN_A_REQUEST)
+async def test_in_a_request(mistake):
+    """The error has this text, and its traceback these notes."""
+    provoke, kind, text, notes = IN_A_REQUEST[mistake]
+    with pytest.raises(kind) as caught:
+        await provoke()
+    assert str(caught.value) == text
+    assert caught.value.__notes__ == notes
 
 
 # --- in the log -------------------------------------------------------------------------------------------------------

@@ -362,7 +362,14 @@ def _is_seen(case: Case, fresh: Loaded) -> bool:
 def need_cookie(case: Case, what: str) -> None:
     """Raise ResponseStarted where no cookie can go out. `what`: what needs one."""
     if not case.can_set_cookie:
-        raise ResponseStarted(
+        error = ResponseStarted(
             # Short: some frameworks make it the reason of a WebSocket's close, which has room for 123 bytes.
             f"{what} needs a cookie, but the response has started; nothing was saved: await session.save() sooner"
         )
+        # A note, which only a traceback shows.
+        old, new = codec.decode(case.was.encoded) if case.was.encoded else {}, case.draft.content
+        keys = [key for key in {**old, **new} if key not in old or key not in new or old[key] != new[key]]
+        if keys:  # the session's own, and none from within a value: those are a user's data
+            shown = ", ".join(f"session[{key[:50]!r}]" for key in keys[:5])
+            error.add_note(f"This request changed {shown}{' and others' if len(keys) > 5 else ''}.")
+        raise error
