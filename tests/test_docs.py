@@ -1,20 +1,20 @@
 """The documentation is true: its code runs, its links lead somewhere, its table of options is the code's."""
 
-import contextlib
 import dataclasses
+import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
-import tempfile
-import types
-import unittest
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from roomkey import SessionConfig
-from roomkey.testing import StoreContract
+from tests.loop_clock import HANGS
+from tests.servers.parts import free_port
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "src" / "roomkey"
@@ -25,24 +25,94 @@ def _blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if _blocks(page)], ids=lambda page: page.name)
-def test_every_code_block_runs(page, tmp_path, monkeypatch):
-    """A page's blocks run one after the other, as a reader would paste them."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setenv("SECRET_KEY", "k" * 43)
-    module = types.ModuleType("docs")
-    monkeypatch.setitem(sys.modules, "docs", module)  # where some frameworks look up a handler's names
-    namespace = vars(module)
-    for block in _blocks(page):
-        exec(compile(block, page.name, "exec"), namespace)
-    contracts = [value for value in namespace.values() if isinstance(value, type) and StoreContract in value.__bases__]
-    for contract in contracts:
-        for name in dir(contract):
-            if name.startswith("test_"):
-                with contextlib.suppress(unittest.SkipTest):  # an optional protocol is not there
-                    getattr(contract(), name)()
-    assert bool(contracts) == (page.name == "write-your-own-store.md")
+def _all_blocks():
+    for page in PAGES:
+        for number, block in enumerate(_blocks(page), 1):
+            yield pytest.param(page, block, id=f"{page.name}-{number}")
+
+
+def _name(page, block):
+    """Return the file name that the sentence before a block gives it; None: it gives none."""
+    paragraph = page.read_text().partition(f"```python\n{block}")[0].rstrip().rpartition("\n\n")[2]
+    found = re.search(r"[Ss]ave (?:this|it)\b[^.]* as `(\w+\.py)`", paragraph)
+    return found and found[1]
+
+
+@pytest.mark.parametrize(("page", "block"), [*_all_blocks()])
+def test_every_code_block_runs_alone(page, block, tmp_path):
+    """Pasted into a file, it runs: with the key in the environment, and beside the files that the page said to save."""
+    for other in _blocks(page):
+        name = _name(page, other)
+        if name is not None and other != block:
+            (tmp_path / name).write_text(other)
+    name = _name(page, block) or "pasted.py"
+    (tmp_path / name).write_text(block)
+    command = ["-m", "pytest", "-q", name] if name.startswith("test_") else [name]
+    run = _python(command, tmp_path)
+    assert run.returncode == 0 and "Warning" not in run.stderr, run.stdout + run.stderr
+
+
+def _python(arguments, folder, **environment):
+    environment = {**os.environ, "SECRET_KEY": "k" * 43, "PYTHONPATH": str(ROOT / "src"), **environment}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=100
+    )
+
+
+def test_no_code_block_uses_a_name_that_it_lacks(tmp_path):
+    """Also within functions that no test calls."""
+    for number, block in enumerate(block for page in PAGES for block in _blocks(page)):
+        (tmp_path / f"block_{number}.py").write_text(block)
+    run = _python(["-m", "ruff", "check", "--isolated", "--select", "F821,F822,F823", "."], tmp_path)
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.fixture
+def readmes_app(tmp_path):
+    """The app of the README in a process of its own, started as it says. Returns the port."""
+    readme = ROOT / "README.md"
+    for block in _blocks(readme):
+        (tmp_path / (_name(readme, block) or "other.py")).write_text(block)
+    command = re.search(r"^uvicorn (\w+:\w+)$", readme.read_text(), re.M)
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", command[1], "--port", str(port)],
+        cwd=tmp_path,
+        env={**os.environ, "SECRET_KEY": "k" * 43, "PYTHONPATH": str(ROOT / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    for line in process.stdout:
+        if "running on" in line:
+            break
+    yield port
+    process.terminate()
+    said, _ = process.communicate(timeout=HANGS)
+    assert process.returncode == 0 or "Finished server process" in said, said
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+def test_what_curl_shows_in_the_readme_is_true(readmes_app, tmp_path):
+    """Each command answers what the page shows, but for the time and the cookie."""
+    (session,) = re.findall(r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    said = ""
+    for command in re.findall(r"^\$ (curl .*)$", session, re.M):
+        arguments = shlex.split(command.replace("localhost:8000", f"127.0.0.1:{readmes_app}"))
+        run = subprocess.run([*arguments, "--silent"], cwd=tmp_path, capture_output=True, text=True, timeout=HANGS)
+        said += f"$ {command}\n{run.stdout}\n"
+    assert _lasting(said) == _lasting(session)
+
+
+def _lasting(text):
+    text = re.sub(r"^date: .*$", "date:", text.replace("\r", ""), flags=re.M)
+    return re.sub(r"session=[\w-]{76};", "session=...;", text)
+
+
+def test_the_readme_names_this_version():
+    """The wheel that it says to install has the name that the project gives it."""
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    assert re.findall(r"roomkey-(.+?)-py3", (ROOT / "README.md").read_text()) == [version]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
