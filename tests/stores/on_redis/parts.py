@@ -49,7 +49,9 @@ def count_calls(admin: redis.Redis, command: str) -> int:
 
 def cluster_node() -> RedisServer:
     # The bus's port is 10,000 above the other one unless it is named, and that may be past the last.
-    return RedisServer("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "1000")
+    # On a busy machine a node that says nothing for a while is not down.
+    patience = "--cluster-node-timeout", str(HANGS * 1000)
+    return RedisServer("--cluster-enabled", "yes", "--cluster-port", str(free_port()), *patience)
 
 
 def cluster_is_up(admin: redis.Redis) -> bool:
