@@ -78,6 +78,9 @@ async def session(session: Session) -> None:
     session.remember(dt.timedelta(days=14))
     session.rotate(grace=dt.timedelta(seconds=30))
     session.require_recent(dt.timedelta(minutes=5))
+    session.save()  # type: ignore[unused-coroutine]
+    for _ in session.flashes():  # type: ignore[attr-defined]
+        pass
     session.remember("a day")  # type: ignore[arg-type]
     assert_type(session.authenticated_at, dt.datetime | None)
     assert_type(session.reauthenticated(), None)

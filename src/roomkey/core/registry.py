@@ -150,7 +150,7 @@ class Registry:
         if is_newer:
             return 0
         if refusals == _MOST_REFUSALS:
-            raise StoreUnavailable("the store refuses to save over the version that it answers with: is it a replica?")
+            raise StoreUnavailable("the store does not save over the version that it answers with: is it a replica?")
         await pause(_REFUSED_WAIT)
         return refusals + 1
 
