@@ -12,9 +12,18 @@ import pytest
 from lilya.datastructures import Secret as LilyaSecret
 from starlette.datastructures import Secret as StarletteSecret
 
-from roomkey import ConfigurationError, Request, ResponseStarted, SessionConfig, SessionManager, SessionMiddleware
+from roomkey import (
+    ConfigurationError,
+    Request,
+    ResponseStarted,
+    SessionConfig,
+    SessionManager,
+    SessionMiddleware,
+    Sessions,
+)
 from roomkey.csrf import CSRFMiddleware
 from roomkey.legacy import FlaskCookie, LitestarRedis, StarletteCookie
+from roomkey.options import named_options
 from roomkey.ravyn import SessionConfig as RavynConfig
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.memory import MemoryStore
@@ -95,6 +104,10 @@ AT_START = {
     "migrating to nowhere": (lambda: Migrating(MemoryStore()), "old: missing; write Migrating(new, old)"),
     "reader without a key": (lambda: StarletteCookie(), "secret_key: missing; write StarletteCookie(secret_key)"),
     "reader without a client": (lambda: LitestarRedis(), "client: missing; write LitestarRedis(client)"),
+    "sessions of nothing": (
+        lambda: Sessions(),
+        "config: missing; it takes the app's SessionConfig (middleware.config)",
+    ),
     # A wrong value
     "bytes in Starlette's Secret": (lambda: _config(secret_key=StarletteSecret(KEY.encode())), BYTES_SECRET),
     "bytes in Ravyn's Secret": (lambda: RavynConfig(secret_key=LilyaSecret(KEY.encode())), BYTES_SECRET),
@@ -118,6 +131,18 @@ def test_at_start(mistake):
     with pytest.raises(ConfigurationError) as caught:
         provoke()
     assert str(caught.value) == text
+
+
+def test_an_error_from_within_stays_as_it_is():
+    """Only the arguments are judged: a TypeError that a constructor meets further in is not taken for their fault."""
+
+    @named_options()
+    class Store:
+        def __init__(self, url, *, size=1):
+            len(size)
+
+    with pytest.raises(TypeError, match="has no len"):
+        Store("url")
 
 
 WITHOUT_CRYPTOGRAPHY = {

@@ -43,20 +43,27 @@ def named_options(
         made: Callable[..., None] = cls.__init__
         signature = inspect.signature(made)
 
-        @functools.wraps(made)
-        def checked(self: Any, *given: Any, **options: Any) -> None:
+        def explain(name: str, given: tuple[Any, ...], options: Mapping[str, Any]) -> str | None:
             try:
-                signature.bind(self, *given, **options)
+                signature.bind(None, *given, **options)
             except TypeError as error:
-                name = type(self).__name__
-                explained = (
+                return (
                     _unknown(signature, options, f" of {name}" if shows_class else "", meant, leave_out)
                     or _misplaced(signature, given, name)
                     or _missing(signature, given, options, name, missing)
                     or f"{name}: {error}"
                 )
-            else:
+            return None  # a TypeError from within
+
+        @functools.wraps(made)
+        def checked(self: Any, *given: Any, **options: Any) -> None:
+            try:
                 made(self, *given, **options)
+            except TypeError:
+                explained = explain(type(self).__name__, given, options)
+                if explained is None:
+                    raise
+            else:
                 return
             raise ConfigurationError(explained)
 

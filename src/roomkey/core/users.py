@@ -15,6 +15,7 @@ from roomkey.core.loaded import Stored
 from roomkey.core.registry import Registry
 from roomkey.core.reporting import Reporter
 from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.options import named_options
 from roomkey.stores.base import Record
 from roomkey.stores.cookie import CookieStore
 from roomkey.wire.user_ids import text_of
@@ -88,6 +89,7 @@ class SessionInfo:
     is_current: bool  # whether it is the session that asks
 
 
+@named_options(missing={"config": "it takes the app's SessionConfig (middleware.config)"})
 class Sessions:
     """The sessions of an app's users.
 
