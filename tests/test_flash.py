@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
-from roomkey import SessionConfig, StoreUnavailable
+from roomkey import SessionConfig, SessionDataError, SessionMiddleware, StoreUnavailable
+from roomkey.csrf import csrf_token
+from roomkey.legacy import StarletteCookie
 from roomkey.stores.memory import MemoryStore
 from tests.driver import Driver
 
@@ -246,3 +248,95 @@ async def test_messages_of_an_ended_session_are_gone():
     leaving.session.clear()
     await leaving.commit()
     assert await showing.session.flashes() == []
+
+
+# --- Roomkey's own keys -----------------------------------------------------------------------------------------------
+
+OTHERS = [
+    ("_flashes", "x"),
+    ("_flashes", 5),
+    ("_flashes", ["x"]),
+    ("_flashes", [("info", "x", "y")]),
+    ("_flashes", [(1, "x")]),
+    ("_flashes", {"info": "x"}),
+    ("_csrf", "x"),
+    ("_csrf", {"token": "x"}),
+    ("_csrf", [b"x"]),
+]
+
+
+@pytest.mark.parametrize("ways", ["set", "update", "change", "begin", "replaced"])
+@pytest.mark.parametrize(("key", "value"), OTHERS, ids=repr)
+async def test_the_apps_own_data_under_roomkeys_keys_is_refused(key, value, ways):
+    """It would be handed out as messages, or lost: an error names the key and the way, and nothing is saved."""
+    world = World()
+    card = await world.begin("kept")
+    visit = world.life.anonymous() if ways == "begin" else await world.life.arrive([card])
+    if ways == "update":
+        visit.session.update({key: value})
+    elif ways == "change":
+        visit.session.change(key, lambda _: value)
+    elif ways == "replaced":
+        visit.session._set_content({key: value, "user_id": 42})
+    else:
+        visit.session[key] = value
+    instead = "flash" if key == "_flashes" else "csrf_token"
+    with pytest.raises(SessionDataError, match=rf"^session\['{key}'\] is a key of Roomkey's own: .*{instead}\(\)"):
+        await visit.commit()
+    assert await (await world.life.arrive([card])).session.flashes() == [("info", "kept")]
+
+
+@pytest.mark.parametrize("value", [value for key, value in OTHERS if key == "_flashes"], ids=repr)
+async def test_they_are_no_messages(value):
+    """`flashes` and `flash` say so too, and nothing of it is shown."""
+    world = World()
+    visit = await world.life.arrive([await world.begin()])
+    visit.session["_flashes"] = value
+    with pytest.raises(SessionDataError, match="_flashes"):
+        await visit.session.flashes()
+    with pytest.raises(SessionDataError, match="_flashes"):
+        visit.session.flash("hello")
+    assert visit.session["_flashes"] == value
+
+
+async def test_roomkeys_own_data_may_be_put_back():
+    """A copy of a session, put into it again, is what Roomkey put there."""
+    world = World()
+    card = await world.begin("one")
+    visit = await world.life.arrive([card])
+    csrf_token(visit.session)
+    visit.session._set_content(visit.session.copy())
+    await visit.commit()
+    visit = await world.life.arrive([card])
+    assert len(visit.session["_csrf"]) == 2
+    assert await visit.session.flashes() == [("info", "one")]
+
+
+@pytest.mark.parametrize(
+    ("data", "kept"), [({"_flashes": "x"}, {}), ({"_flashes": [["info", "x"]]}, {"_flashes": [["info", "x"]]})]
+)
+def test_another_librarys_data_under_them_does_not_stop_a_session_from_moving_in(data, kept):
+    """What another library or app kept under these keys is left behind, and the rest moves in."""
+    from starlette.applications import Starlette
+    from starlette.middleware.sessions import SessionMiddleware as Old
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+    from starlette.testclient import TestClient
+
+    async def fill(request):
+        request.session.update({"user_id": 7, "_csrf": "secret", **data})
+        return JSONResponse({})
+
+    async def show(request):
+        request.session["seen"] = True
+        return JSONResponse(request.session.copy())
+
+    old = Starlette(routes=[Route("/", fill)])
+    old.add_middleware(Old, secret_key="k" * 32)
+    cookies = TestClient(old).get("/").cookies
+    new = Starlette(routes=[Route("/", show)])
+    new.add_middleware(
+        SessionMiddleware, secret_key="n" * 32, store="memory://", legacy=[StarletteCookie(secret_key="k" * 32)]
+    )
+    with TestClient(new, cookies=dict(cookies)) as client:
+        assert client.get("/").json() == {"user_id": 7, "seen": True, **kept}

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-__all__ = ["AS_IT_IS", "CSRF", "FLASHES", "MISSING", "NOTHING", "Change", "Intents", "drop_token"]
+from roomkey.errors import SessionDataError
+
+__all__ = [
+    "AS_IT_IS",
+    "CSRF",
+    "FLASHES",
+    "MISSING",
+    "NOTHING",
+    "Change",
+    "Intents",
+    "check_own_keys",
+    "drop_token",
+    "without_others_keys",
+]
 
 FLASHES = "_flashes"  # the session's key for messages that wait to be shown
 CSRF = "_csrf"  # the session's key for a user and the secrets that `roomkey.csrf` made for them; rotates with the ID
@@ -78,6 +91,39 @@ class Intents(NamedTuple):
 
 
 NOTHING = Intents()
+
+
+def check_own_keys(data: dict[str, Any]) -> None:
+    """Refuse what an app has put under one of Roomkey's own keys, unless it is what Roomkey puts there itself.
+
+    Raises:
+        SessionDataError: names the key and the way to do it.
+    """
+    for key, is_right, instead in _OWN_KEYS:
+        if dict.__contains__(data, key) and not is_right(dict.__getitem__(data, key)):
+            raise SessionDataError(f"session[{key!r}] is a key of Roomkey's own: {instead}, or take another key")
+
+
+def without_others_keys(data: dict[str, Any]) -> dict[str, Any]:
+    """Return another library's session without what it keeps under one of Roomkey's own keys."""
+    others = {key for key, is_right, _ in _OWN_KEYS if key in data and not is_right(data[key])}
+    return {key: value for key, value in data.items() if key not in others} if others else data
+
+
+def _are_flashes(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(each, tuple | list) and len(each) == 2 and isinstance(each[0], str) for each in value
+    )
+
+
+def _are_secrets(value: object) -> bool:
+    return isinstance(value, list) and all(each is None or isinstance(each, str) for each in value)
+
+
+_OWN_KEYS = (
+    (FLASHES, _are_flashes, "leave messages with session.flash()"),
+    (CSRF, _are_secrets, "make tokens with roomkey.csrf.csrf_token()"),
+)
 
 
 def drop_token(data: dict[str, Any], user: str | None) -> None:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from roomkey.core.intents import MISSING, Change, Intents, drop_token
+from roomkey.core.intents import MISSING, Change, Intents, check_own_keys, drop_token
 from roomkey.core.loaded import Attempt, Draft
 from roomkey.wire import codec
 
@@ -136,7 +136,11 @@ def left_for(user: str | None, was: str | None, encoded: bytes, draft: Draft) ->
         was: whose it was.
         encoded: as it was loaded.
         draft: what the request made of it.
+
+    Raises:
+        SessionDataError: the app has put something of its own under one of Roomkey's own keys, which would be dropped.
     """
+    check_own_keys(draft.content)
     left = dict(draft.content)
     if user is not None and was is not None:
         left = dict(own(codec.decode(encoded), draft))

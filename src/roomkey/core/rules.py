@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from roomkey.clock import ticks_of
-from roomkey.core.intents import AS_IT_IS, NOTHING, Intents
+from roomkey.core.intents import AS_IT_IS, CSRF, FLASHES, NOTHING, Intents, check_own_keys
 from roomkey.core.loaded import Draft, Loaded
 from roomkey.core.renewal import Clocks
 from roomkey.errors import SessionDataError
@@ -83,9 +83,12 @@ class Rules:
         """Refuse `data`, encoded as `encoded`, if it may not be saved.
 
         Raises:
-            SessionDataError: a value cannot be stored, or all of it is too large.
+            SessionDataError: a value cannot be stored, or all of it is too large, or something else than Roomkey's is
+                under one of Roomkey's own keys.
         """
         codec.verify(data, encoded, strict=self.strict)
+        if FLASHES in data or CSRF in data:
+            check_own_keys(data)
         if len(encoded) > self.max_bytes:
             largest = max(data, key=lambda key: len(codec.encode({key: data[key]})))
             raise SessionDataError(

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, S
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from roomkey.core.intents import CSRF, FLASHES, MISSING, NOTHING, Change
+from roomkey.core.intents import CSRF, FLASHES, MISSING, NOTHING, Change, check_own_keys
 from roomkey.core.loaded import NOWHERE, Loaded, completed
 from roomkey.core.ports import Origin, Transaction
 from roomkey.core.tracked import TrackedDict
@@ -189,7 +189,11 @@ class Session(TrackedDict):
         Args:
             message: anything that a session keeps.
             category: a word for the page, such as "info" or "error".
+
+        Raises:
+            SessionDataError: the app has put something of its own under the key of the messages, `_flashes`.
         """
+        check_own_keys(self)
         self.change(FLASHES, lambda waiting: [*waiting, (category, message)][-_MOST_FLASHES:], default=[])
 
     async def flashes(self) -> list[tuple[str, Any]]:
@@ -199,9 +203,11 @@ class Session(TrackedDict):
         requests leave meanwhile wait for the next page. Call it before the response starts.
 
         Raises:
+            SessionDataError: the app has put something of its own under the key of the messages, `_flashes`.
             StoreUnavailable: the store did not do it; the messages still wait.
         """
         self._accessed = True
+        check_own_keys(self)
         seen = list(dict.get(self, FLASHES) or ())
         if not seen:
             return []

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from roomkey.core.intents import without_others_keys
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.legacy.readers import MOST_VALUE, Cookies, LegacyReader, LegacySession, size_of
 from roomkey.wire.cookies import CookieWriter
@@ -118,7 +119,8 @@ class MoveIn:
         # A reader of the app's own may return anything.
         if not isinstance(session, LegacySession) or type(session.data) is not dict or not session.data:
             return None
-        size = size_of(session.data)
+        session = replace(session, data=without_others_keys(session.data))
+        size = size_of(session.data) if session.data else None
         return session if size is not None and size <= self._most else None
 
     async def _within(self, reader: LegacyReader, operation: Awaitable[_Answer]) -> _Answer:
