@@ -320,8 +320,8 @@ def _reduced(value: Any, place: Place, strict: bool, reduce: Callable[[Any], Any
     """Return the plain copy of a value of a subclass. Raises SessionDataError where there is none, or must be none."""
     try:
         copy = reduce(value)
-    except NotKept as error:
-        raise refusal(place, value) from error.__cause__
+    except NotKept:
+        raise refusal(place, value) from None
     if strict:
         raise refusal(place, value, strict=True)
     return copy

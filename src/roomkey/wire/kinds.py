@@ -58,6 +58,7 @@ _COPIES: dict[type, Callable[[Any], Any]] = {
     Decimal: Decimal,
     UUID: lambda value: UUID(bytes=value.bytes),
 }
+_EXACT = frozenset(_COPIES) - {OrderedDict} | {bool}
 
 
 def plain(value: Any) -> Any:
@@ -75,13 +76,13 @@ def plain(value: Any) -> Any:
         raise NotKept
     try:
         copy = value.value if issubclass(kind, enum.Enum) else _COPIES[base](value)
-        if type(copy) not in _COPIES and type(copy) is not bool:
+        if type(copy) not in _EXACT:
             copy = plain(copy)  # of an enumeration whose values are of a subclass themselves
         # Not a number is not equal to itself. And a class that keeps its items elsewhere has an empty kind of its base.
         is_equal = copy == value or (copy != copy and value != value)
         is_whole = not isinstance(copy, Sized) or len(copy) == len(value)
-    except Exception as error:  # of the subclass's own methods
-        raise NotKept from error
+    except Exception:  # of the subclass's own methods, whose words may show the value
+        raise NotKept from None
     if not (is_equal and is_whole):
         raise NotKept
     return copy
