@@ -196,17 +196,16 @@ async def test_a_handle_of_another_user_is_refused(world):
 
 
 async def test_nobody_is_not_anybody(world):
-    """A handler that asks with `session.get("user_id")` ends, finds and lists nothing for who is not logged in."""
+    """A handler that asks with `session.get("user_id")` ends nothing for who is not logged in, and hears of it."""
     here = world()
     card = await here.log_in(42)
     await here.log_in("None")
     handle = (await here.arrive(card)).session.handle
     assert await here.sessions.revoke(handle, user=None) is False
-    assert await here.sessions.of(None) == []
-    assert await here.sessions.revoke_all(None) == 0
-    for half_a_character in ("\ud800", "x\udfff"):  # JSON can carry one
-        assert await here.sessions.of(half_a_character) == []
-        assert await here.sessions.revoke_all(half_a_character) == 0
+    for nobody in (None, "", "\ud800", "x\udfff"):  # JSON can carry half a character
+        for ask in (here.sessions.of, here.sessions.revoke_all):
+            with pytest.raises(SessionDataError, match=r"^user"):
+                await ask(nobody)
     assert await here.who(card) == 42
     assert await here.sessions.revoke(handle)  # whoever's it is, where that is meant
 
@@ -320,7 +319,37 @@ async def test_an_empty_text_is_nobody(world):
     card = await here.log_in(42, card)
     out = await here.log_in("", card)
     assert await here.who(card) is None and await here.who(out) == ""
-    assert await here.sessions.of("") == [] == await here.sessions.of(42)
+    assert await here.sessions.of(42) == []
+
+
+@pytest.mark.parametrize("user", [1, "1", 1.5, None])
+async def test_without_a_user_key_nobody_has_sessions(world, user):
+    """With `user_key=None` no session is filed under a user: to ask for one's sessions is a mistake, and said so."""
+    here = world(user_key=None)
+    card = await here.log_in(1)
+    handle = (await here.arrive(card)).session.handle
+    for ask in (here.sessions.of, here.sessions.revoke_all, lambda user: here.sessions.revoke(handle, user=user)):
+        with pytest.raises(ConfigurationError, match=r"^user_key: it is None"):
+            await ask(user)
+    assert await here.sessions.revoke(handle)  # by its handle alone
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(1, "1"), (UUID(int=5), "00000000-0000-0000-0000-000000000005")], ids=["int", "UUID"]
+)
+async def test_an_id_and_its_text_are_one_user(world, one, other):
+    """Both are listed, limited and revoked together, and a session that is given the other form keeps its ID."""
+    here = world(max_sessions_per_user=2)
+    cards = [await here.log_in(one), await here.log_in(other)]
+    for user in (one, other):
+        assert len(await here.sessions.of(user)) == 2
+    visit = await here.arrive(cards[0])
+    visit.session["user_id"] = other
+    await visit.commit()
+    assert (await here.arrive(cards[0])).session["user_id"] == other
+    cards.append(await here.log_in(one))
+    assert sorted([await here.who(card) is None for card in cards]) == [False, False, True]
+    assert await here.sessions.revoke_all(other) == 2
 
 
 @pytest.mark.parametrize("user", [5, "5", 0, " ", -1, 2**70, "Zoë 🗝", UUID(int=5)], ids=repr)
@@ -347,11 +376,13 @@ async def test_what_is_no_id_is_refused(world, user):
     here = world()
     with pytest.raises(SessionDataError, match="user_id"):
         await here.log_in(user)
-    assert await here.sessions.of(user) == []
-    assert await here.sessions.revoke_all(user) == 0
+    for ask in (here.sessions.of, here.sessions.revoke_all):
+        with pytest.raises(SessionDataError, match=r"^user "):
+            await ask(user)
     card = await here.log_in(42)
     visit = await here.arrive(card)
-    assert not await here.sessions.revoke(visit.session.handle, user=user)
+    with pytest.raises(SessionDataError, match=r"^user "):
+        await here.sessions.revoke(visit.session.handle, user=user)
     visit.session["user_id"] = user
     with pytest.raises(SessionDataError, match="user_id"):
         await visit.commit()

@@ -114,7 +114,8 @@ class SessionConfig:
         store: a `Store` or a URL: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`, `redis://` and its
             kin, `postgresql://`, `sqlalchemy+...://`, `cookie://`.
         user_key: the session key that says whose session it is: when its value changes, the session ID rotates and
-            the session is filed under that user. `None` switches both off.
+            the session is filed under that user. An ID and its text (`1` and `"1"`) are one user. `None` switches both
+            off, and `Sessions.of` with them.
         max_sessions_per_user: when a user has more sessions than this, the least recently used one ends. Last use is
             known to within a tenth of `max_age`. `None`: no limit. It needs `user_key`, and a store that can find a
             user's sessions.

@@ -53,6 +53,7 @@ def config() -> None:
     SessionConfig("k")  # type: ignore[call-arg]  # keywords only
     SessionConfig(secret_key="k", same_site="Lax")  # type: ignore[arg-type]
     SessionConfig(secret_key="k", max_ages=5)  # type: ignore[call-arg]
+    SessionConfig(secret_key="k", strict_types=True)
     made.max_age = 5  # type: ignore[misc]  # frozen
 
 
@@ -95,6 +96,7 @@ async def users(sessions: Sessions, session: Session) -> None:
     for user in (5, "five", UUID(int=5)):
         assert_type(await sessions.of(user), list[SessionInfo])
     await sessions.of(5.5)  # type: ignore[arg-type]
+    await sessions.of(None)  # type: ignore[arg-type]  # nobody has no sessions
     [info] = await sessions.of(5)
     assert_type(info.ip, str | None)
     assert_type(info.last_used_at, dt.datetime)

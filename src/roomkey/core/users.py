@@ -14,16 +14,16 @@ from roomkey.config import SessionConfig
 from roomkey.core.loaded import Stored
 from roomkey.core.registry import Registry
 from roomkey.core.reporting import Reporter
-from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.errors import ConfigurationError, SessionDataError, StoreUnavailable
 from roomkey.options import named_options
 from roomkey.stores.base import Record
 from roomkey.stores.cookie import CookieStore
-from roomkey.wire.user_ids import text_of
+from roomkey.wire.user_ids import checked_text
 
 __all__ = ["SessionInfo", "Sessions"]
 
 
-User = int | str | UUID | None
+User = int | str | UUID
 _Method = TypeVar("_Method", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 
@@ -126,18 +126,19 @@ class Sessions:
         """List a user's live sessions, the one used last first.
 
         Args:
-            user: the value of `user_key`; None is nobody, and has none.
+            user: the value of `user_key`. An ID and its text are one user: `1` and `"1"`, a `UUID` and `str()` of it.
 
         Raises:
-            ConfigurationError: the store cannot find a user's sessions.
-            StoreUnavailable: it does not answer.
+            ConfigurationError: the store cannot find a user's sessions, or there is no `user_key`.
+            SessionDataError: `user` is no user's ID, such as None or 1.5.
+            StoreUnavailable: the store does not answer.
         """
         here = self._handle_of(self._current)
         found = [self._info(key, record, here) for key, record in await self._live(user)]
         return sorted(found, key=lambda info: (info.last_used_at, info.created_at, info.handle), reverse=True)
 
     @_notes_outages
-    async def revoke(self, handle: str, *, user: User | Literal[Whose.ANYBODYS] = Whose.ANYBODYS) -> bool:
+    async def revoke(self, handle: str, *, user: User | Literal[Whose.ANYBODYS] | None = Whose.ANYBODYS) -> bool:
         """End one session.
 
         Args:
@@ -149,15 +150,16 @@ class Sessions:
             Whether there was such a session.
 
         Raises:
+            ConfigurationError: `user` is given, and there is no `user_key`.
+            SessionDataError: `user` is no user's ID, such as 1.5.
             StoreUnavailable: the store does not answer.
         """
+        whose = None if user is Whose.ANYBODYS else self._text_of(user)
         found = await self._find(handle)
         if found is None:
             return False
-        if user is not Whose.ANYBODYS:
-            whose = text_of(user)
-            if whose is None or whose != found.record.user:
-                return False
+        if user is not Whose.ANYBODYS and (whose is None or whose != found.record.user):
+            return False
         return await self._registry.end(found, "revoked")
 
     @_notes_outages
@@ -165,15 +167,16 @@ class Sessions:
         """End all sessions of a user: after a change of password, say (OWASP ASVS 7.4.3).
 
         Args:
-            user: the value of `user_key`; None is nobody, and has none.
+            user: the value of `user_key`, as for `of`.
             keep: the session, or the handle of the session, to spare.
 
         Returns:
             How many ended.
 
         Raises:
-            ConfigurationError: the store cannot find a user's sessions.
-            StoreUnavailable: it does not answer; some may have ended.
+            ConfigurationError: the store cannot find a user's sessions, or there is no `user_key`.
+            SessionDataError: `user` is no user's ID, such as None or 1.5.
+            StoreUnavailable: the store does not answer; some may have ended.
         """
         handle = keep if isinstance(keep, str) else self._handle_of(keep)
         live = await self._live(user)
@@ -198,8 +201,18 @@ class Sessions:
         return await self._registry.current_of(handle, way=way) if _is_handle(handle) else None
 
     async def _live(self, user: User) -> list[tuple[str, Record]]:
-        whose = text_of(user)
-        return [] if whose is None else await self._registry.of_user(whose)
+        whose = self._text_of(user)
+        if whose is None:
+            raise SessionDataError("user: None and an empty text are nobody, and nobody has no sessions; give an ID")
+        return await self._registry.of_user(whose)
+
+    def _text_of(self, user: object) -> str | None:
+        if self._registry.rules.user_key is None:
+            raise ConfigurationError(
+                "user_key: it is None, so that no session is filed under a user; give it the session key that says "
+                "whose session it is"
+            )
+        return checked_text("user", user)
 
     def _info(self, key: str, record: Record, here: str) -> SessionInfo:
         rules = self._registry.rules

@@ -156,7 +156,7 @@ class SyncSessions:
         """
         return self._run((self._sessions if current is None else current.sessions).of(user))
 
-    def revoke(self, handle: str, *, user: User | Literal[Whose.ANYBODYS] = Whose.ANYBODYS) -> bool:
+    def revoke(self, handle: str, *, user: User | Literal[Whose.ANYBODYS] | None = Whose.ANYBODYS) -> bool:
         """As `Sessions.revoke`."""
         return self._run(self._sessions.revoke(handle, user=user))
 
