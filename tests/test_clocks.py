@@ -1,5 +1,6 @@
 """Each clock of a session: remembered for longer, the moment of the log-in, the step that needs a recent one."""
 
+import dataclasses
 import datetime as dt
 
 import pytest
@@ -8,6 +9,7 @@ from roomkey import LoginTooOld, SessionConfig
 from roomkey.core.reply import Cookie
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing import Clock
+from roomkey.wire.codec import make_facts, with_facts
 from roomkey.wire.cookies import CookieWriter
 from tests.driver import Driver
 
@@ -200,6 +202,155 @@ async def test_a_session_takes_spans_of_time_as_timedeltas():
     for call in (visit.session.remember, visit.session.require_recent, visit.session.rotate):
         with pytest.raises(ValueError, match=r"datetime\.timedelta|seconds"):
             call("a day" if call == visit.session.require_recent else dt.timedelta(seconds=-1))
+
+
+NOBODY = {
+    "an empty session": lambda session: None,
+    "a visitor's": lambda session: session.update(x=1),
+    "a visitor who proves it": lambda session: session.reauthenticated(),
+    "a value that is no ID": lambda session: session.update(user_id=False),
+    "an empty ID": lambda session: session.update(user_id=""),
+    "none that is left": lambda session: session.clear(),
+}
+
+
+@pytest.mark.parametrize("logged_in", [False, True])
+@pytest.mark.parametrize("act", NOBODY.values(), ids=NOBODY)
+async def test_no_dangerous_step_for_nobody(act, logged_in):
+    """`require_recent` raises where nobody is logged in, in this request and in the next, whatever was called."""
+    world = World()
+    visit = world.life.anonymous()
+    visit.session["x"] = 1
+    await visit.commit()
+    if logged_in:
+        visit = await world.arrive(visit.card)
+        visit.session["user_id"] = 42
+        await visit.commit()
+    visit = await world.arrive(visit.card)
+    if logged_in:
+        visit.session.pop("user_id")
+    act(visit.session)
+    assert visit.session.authenticated_at is None
+    with pytest.raises(LoginTooOld):
+        visit.session.require_recent(60)
+    if visit.session.get("user_id") is not False and "x" in visit.session:
+        await visit.commit()
+        with pytest.raises(LoginTooOld):
+            (await world.arrive(visit.card)).session.require_recent(60)
+
+
+async def test_without_a_user_key_proving_it_is_what_counts():
+    """With `user_key=None` the app alone knows who is logged in, and says so with `reauthenticated`."""
+    world = World(user_key=None)
+    visit = world.life.anonymous()
+    visit.session["member"] = 42
+    with pytest.raises(LoginTooOld):
+        visit.session.require_recent(60)
+    visit.session.reauthenticated()
+    await visit.commit()
+    (await world.arrive(visit.card)).session.require_recent(60)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), "60", None, True])
+async def test_recent_is_a_number_of_seconds(seconds):
+    """What is not a number is refused: nothing is longer ago than "not a number" seconds."""
+    world = World()
+    visit = await world.log_in()
+    with pytest.raises(ValueError, match="require_recent"):
+        visit.session.require_recent(seconds)
+
+
+@pytest.mark.parametrize("cap", [None, 9e10, 30 * DAY])
+@pytest.mark.parametrize(
+    "moment", [-1e11, -1e18, -1e300, float("-inf"), float("nan"), 1e12, 1e300, float("inf"), "x", None]
+)
+@pytest.mark.parametrize("field", ["created_at", "expires_at"])
+async def test_a_record_whose_moments_no_clock_shows_is_damaged(field, moment, cap):
+    """It is an anonymous request and a count. It is not listed, and nothing raises."""
+    world = World(absolute_timeout=cap)
+    visit, other = await world.log_in(), await world.log_in()
+    record = dataclasses.replace(world.store._records[visit.key], **{field: moment})
+
+    async def load(key):
+        return record if key == visit.key else world.store._records[key]
+
+    world.store.load, world.store.load_now = load, None
+    found = await world.arrive(visit.card)
+    assert found.record is None and found.session == {}
+    assert found.session.created_at.timestamp() == found.session.created_at.timestamp() == START
+    assert world.life.refused == {"damaged": 1}
+    sessions = world.life.manager.sessions
+    listed = world.store.of_user
+
+    async def of_user(user):
+        return [(key, record if key == visit.key else each) for key, each in await listed(user)]
+
+    world.store.of_user = of_user
+    assert [info.handle for info in await sessions.of(42)] == [other.key]
+
+
+@pytest.mark.parametrize("moment", [-1e11, 3e11, 1e300, START + 10 * DAY])
+async def test_an_absurd_log_in_is_none(moment):
+    """A log-in that no clock shows, or that lies ahead, is not known: no dangerous step is passed with it."""
+    world = World()
+    visit = await world.log_in()
+    record = world.store._records[visit.key]
+    data = with_facts(record.data, make_facts(moment, None))
+    world.store._records[visit.key] = dataclasses.replace(record, data=data)
+    found = await world.arrive(visit.card)
+    assert found.session["user_id"] == 42 and found.session.authenticated_at is None
+    with pytest.raises(LoginTooOld):
+        found.session.require_recent(1e12)
+    assert found.session.expires_at.timestamp() == START + 1000
+
+
+ACTS = {
+    "read": lambda session: session.get("x"),
+    "write": lambda session: session.update(x=1),
+    "rotate": lambda session: session.rotate(),
+    "log in": lambda session: session.update(user_id=43),
+    "log in again": lambda session: (session.clear(), session.update(user_id=42)),
+    "reauthenticated": lambda session: session.reauthenticated(),
+    "remember": lambda session: session.remember(5000),
+    "less": lambda session: session.remember(500),
+}
+
+
+@pytest.mark.parametrize("cookie", [False, True], ids=["store", "cookie"])
+@pytest.mark.parametrize("cap", [None, 1200])
+@pytest.mark.parametrize("gone", [0, 50, 99, 100, 500, 950])
+@pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
+async def test_expires_at_is_what_holds_after_this_response(act, gone, cap, cookie):
+    """Where the response renews the session, `expires_at` is as the renewal makes it; else it is as it is stored."""
+    world = World(absolute_timeout=cap) if not cap or act is not ACTS["remember"] else World(absolute_timeout=6000)
+    if cookie:
+        pytest.importorskip("cryptography")
+        world.life = Driver(dataclasses.replace(world.config, store="cookie://"))
+    card = (await world.log_in()).card
+    world.clock.advance(gone)
+    visit = await world.arrive(card)
+    act(visit.session)
+    shown = visit.session.expires_at
+    await visit.commit()
+    later = await world.arrive(visit.card or card)
+    assert later.session.expires_at == shown
+    assert later.session["user_id"] in (42, 43)
+    if act is ACTS["read"]:
+        kept = START + gone + 1000 if gone >= 100 else START + 1000
+        assert shown.timestamp() == min(kept, START + cap if cap else kept)
+
+
+async def test_expires_at_in_a_stream_is_what_the_store_keeps():
+    """Where no cookie can go out any more, the session is kept for a little less, and `expires_at` says so."""
+    world = World()
+    visit = await world.log_in()
+    world.clock.advance(950)
+    visit = await world.arrive(visit.card)
+    visit.cookie_possible = False
+    shown = visit.session.expires_at
+    await visit.commit()
+    assert shown.timestamp() == START + 950 + 890
+    assert visit.at.record.expires_at == START + 950 + 890
 
 
 async def test_proving_it_again_is_a_recent_log_in():

@@ -352,6 +352,29 @@ async def test_an_id_and_its_text_are_one_user(world, one, other):
     assert await here.sessions.revoke_all(other) == 2
 
 
+@pytest.mark.parametrize("act", ["read", "write", "rotate", "reauthenticated"])
+async def test_the_list_shows_what_this_response_renews(world, act):
+    """The session that asks is in use: it is listed as it is once the response has renewed it."""
+    here = world()
+    card = await here.log_in(42)
+    other = await here.log_in(42)
+    here.clock.advance(950)
+    visit = await here.arrive(card)
+    if act == "write":
+        visit.session["x"] = 1
+    elif act != "read":
+        getattr(visit.session, act)()
+    shown = await visit.session.sessions.of(42)
+    assert [info.is_current for info in shown] == [True, False]
+    assert [info.expires_at.timestamp() - here.clock() for info in shown] == [1000, 50]
+    assert [info.last_used_at.timestamp() - here.clock() for info in shown] == [0, -950]
+    await visit.commit()
+    found = {info.handle: info for info in await here.sessions.of(42)}
+    assert found[visit.session.handle].expires_at == shown[0].expires_at
+    assert found[visit.session.handle].last_used_at == shown[0].last_used_at
+    assert await here.who(other) == 42
+
+
 @pytest.mark.parametrize("user", [5, "5", 0, " ", -1, 2**70, "Zoë 🗝", UUID(int=5)], ids=repr)
 async def test_users_of_each_type_are_found(world, user):
     """IDs of type int, str and UUID are filed, and found by the same value."""

@@ -225,10 +225,10 @@ class StoreLoader(Loader):
             data, lifetime = codec.decode_with_lifetime(encoded)
         except codec.DamagedData:
             over = self._clocks.is_over(self.clock(), record)
-            return self.refuse("unknown" if over else "damaged")
+            return self._refuse_over(record) if over else self.refuse("damaged")
         fresh_until = self._clocks.fresh_while(self.ticks.time(), record, lifetime)
         if fresh_until is None:
-            return self.refuse("unknown")
+            return self._refuse_over(record)
         user = None
         if self._user_key is not None:
             user = text_of(data.get(self._user_key))
@@ -245,6 +245,10 @@ class StoreLoader(Loader):
         # An empty session ends where it is used, and an old card is signed anew: whatever the time.
         session._fresh_until = fresh_until if data and stale is CURRENT else -inf
         return session
+
+    def _refuse_over(self, record: Record) -> Session:
+        """Count a record that is over; as one that is damaged, where no clock shows its moments."""
+        return self.refuse("damaged" if self._clocks.is_absurd(record) else "unknown")
 
     def _stale(self, card: Card, record: Record) -> Stale:
         """Return what was made with another secret key than the first."""

@@ -9,7 +9,9 @@ from roomkey.clock import Ticks
 from roomkey.errors import StoreUnavailable
 
 if TYPE_CHECKING:
+    from roomkey.core.renewal import Expiry
     from roomkey.core.users import Sessions
+    from roomkey.stores.base import Record
 
 __all__ = ["Origin", "Transaction"]
 
@@ -35,6 +37,7 @@ class Transaction(Protocol):
     def is_calm(self) -> bool: ...  # nothing is under way, unsure, owed to the browser, or to be moved in
     def now(self) -> float: ...  # Unix seconds
     def is_modified(self) -> bool: ...
+    def expiry(self, record: Record) -> Expiry: ...  # once the response has saved or renewed what is in `record`
     def note(self, error: StoreUnavailable | None) -> None: ...  # what became of the handler's last question
     async def save(self) -> None: ...
     async def refresh(self) -> None: ...

@@ -6,6 +6,7 @@ last log-in. Moments are Unix seconds. Each function gets `now`, and none of the
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING, NamedTuple
 
 from roomkey.stores.base import Record
@@ -15,14 +16,15 @@ from roomkey.wire.envelope import lifetime_in
 if TYPE_CHECKING:
     from roomkey.config import SessionConfig
 
-__all__ = ["LATE", "RENEWALS", "Clocks", "Expiry"]
+__all__ = ["CLOCK_ERROR", "LATE", "RENEWALS", "Clocks", "Expiry"]
 
 RENEWALS = 10  # a session is renewed at most once in this fraction of its idle timeout
 LATE = 30.0  # seconds for which requests from before a rotation may still come in
 _FRESH = 1 - 1 / RENEWALS  # of its idle timeout: with more than that left, no renewal is due
 _UNSEEN = 0.99 - 1 / RENEWALS  # of its idle timeout, for which a session is renewed where its cookie is not
-_CLOCK_ERROR = 86400.0  # seconds that a server's clock may have been ahead when a session began
+CLOCK_ERROR = 86400.0  # seconds that a server's clock may have been ahead when a session began
 _LATEST = 2.5e11  # Unix seconds, in the year 9892: a `datetime` ends soon after
+_OLDEST = 6e10  # seconds, about 1,900 years: sooner than that, a `datetime` has not begun
 
 
 class Expiry(NamedTuple):
@@ -40,7 +42,7 @@ class Clocks:
         self.idle = config.idle_timeout  # seconds
         self.cap = config.absolute_timeout  # seconds; None: no absolute timeout
         self.fresh = self.idle * _FRESH  # seconds
-        self._cap = _LATEST if self.cap is None else self.cap
+        self._cap = _OLDEST if self.cap is None else min(self.cap, _OLDEST)
 
     def is_over(self, now: float, record: Record) -> bool:
         """Whether a record has outlived one of its two clocks, whatever the store says.
@@ -48,6 +50,15 @@ class Clocks:
         So has one from the future, made while a clock was wrong: neither clock would ever end it.
         """
         return self.fresh_while(now, record, None) is None
+
+    def is_absurd(self, record: Record) -> bool:
+        """Whether a record that is over has moments that no clock shows: others wrote it, or it is damaged."""
+        try:
+            for moment in (record.created_at, record.expires_at):
+                dt.datetime.fromtimestamp(moment, dt.UTC)
+        except (TypeError, ValueError, OverflowError, OSError):
+            return True
+        return False
 
     def fresh_while(self, now: float, record: Record, lifetime: float | None) -> float | None:
         """Return until when no renewal is due; None: the session is over. For every request, in one step.
@@ -60,7 +71,7 @@ class Clocks:
         try:
             if (
                 now < record.expires_at < _LATEST
-                and now - self._cap < record.created_at < now + _CLOCK_ERROR
+                and now - self._cap < record.created_at < now + CLOCK_ERROR
                 and type(record.version) is int
             ):
                 return record.expires_at - (self.fresh if lifetime is None else lifetime * _FRESH)

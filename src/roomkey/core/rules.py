@@ -9,8 +9,10 @@ from roomkey.core.intents import AS_IT_IS, CSRF, FLASHES, NOTHING, Intents, chec
 from roomkey.core.loaded import Draft, Loaded
 from roomkey.core.renewal import Clocks
 from roomkey.errors import SessionDataError
+from roomkey.stores.cookie import CookieStore
 from roomkey.wire import codec, user_ids
 from roomkey.wire.codec import Facts
+from roomkey.wire.kinds import shown
 
 if TYPE_CHECKING:
     from roomkey.config import SessionConfig
@@ -29,6 +31,7 @@ class Rules:
         self._user_place = "" if config.user_key is None else user_ids.in_session(config.user_key)
         self.max_bytes = config.max_bytes
         self.seals = config.seal
+        self.renews_each = isinstance(config.store, CookieStore)  # whether each save is a renewal too
         self.strict = config.strict_types
 
     def user_of(self, data: dict[str, Any]) -> str | None:
@@ -93,7 +96,7 @@ class Rules:
             largest = max(data, key=lambda key: len(codec.encode({key: data[key]})))
             raise SessionDataError(
                 f"the session takes {len(encoded)} bytes and max_bytes is {self.max_bytes}; its largest key is "
-                f"{largest!r}: keep large things in your database, and their IDs in the session"
+                f"{shown(largest)}: keep large things in your database, and their IDs in the session"
             )
 
 

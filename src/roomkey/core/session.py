@@ -174,7 +174,7 @@ class Session(TrackedDict):
             ValueError: `seconds` is not a number.
         """
         span: float = seconds_of(seconds)
-        if not _is_number(span):
+        if not _is_number(span) or span != span:
             raise ValueError(f"require_recent: seconds is {seconds!r}; it takes a number, or a timedelta")
         self._accessed = True
         moment = self._attached().authenticated_at
@@ -323,7 +323,7 @@ class Session(TrackedDict):
 
     @property
     def expires_at(self) -> dt.datetime:
-        """When it ends if nobody uses it any more (aware, UTC)."""
+        """When it ends if nobody uses it any more (aware, UTC). Where this response renews it, as it is after that."""
         self._accessed = True
         return dt.datetime.fromtimestamp(self._attached().expires_at, dt.UTC)
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from math import inf
 from typing import Any, Protocol
 
-from roomkey.core.intents import NOTHING
+from roomkey.core.intents import NOTHING, Intents
 from roomkey.core.loaded import CURRENT, NOWHERE, Attempt, Draft, Loaded, Stale
 from roomkey.core.merge import Merged, below_the_pending, doubt, merge, same_objects
 from roomkey.core.plan import Case, Client
+from roomkey.core.renewal import CLOCK_ERROR, Expiry
 from roomkey.core.reply import NONE, Reply
-from roomkey.core.rules import Rules
+from roomkey.core.rules import Rules, logs_in
 from roomkey.core.session import Session
 from roomkey.errors import SessionEnded
+from roomkey.stores.base import Record
 from roomkey.wire import codec
+from roomkey.wire.codec import Facts
+from roomkey.wire.user_ids import NO_ID
 
 __all__ = ["Moving", "RequestState"]
 
@@ -58,9 +62,78 @@ class RequestState:
             fresh_until = self.rules.clocks.fresh_until(at.record, at.facts)
             self.session._fresh_until = fresh_until if at.stale is CURRENT else -inf  # its card is to be signed anew
 
+    # --- the session as it would be if it were saved now ----------------------------------------------------------
+
+    def now(self) -> float:
+        return self.rules.clock()
+
     def present_user(self) -> str | None:
         """Return whose session it would be if it were saved now."""
         return self.rules.user_of(self.session._plain())
+
+    def _present_intents(self) -> Intents:
+        """Return what was asked since the last save that is known to be done."""
+        intents: Intents = self.session._intents
+        if self.under_way is not None:
+            intents = self.under_way.intents.then(intents)
+        for attempt in reversed(self.tried):
+            intents = attempt.intents.then(intents)
+        return intents
+
+    def _present_facts(self) -> Facts:
+        at = self.at
+        return self.rules.facts_after(self.now(), at.facts, at.user, self.present_user(), self._present_intents())
+
+    @property
+    def created_at(self) -> float:
+        return self.at.record.created_at if self.at.exists else self.now()
+
+    @property
+    def authenticated_at(self) -> float | None:
+        moment = self._present_facts().authenticated_at
+        if moment is None or moment > self.now() + CLOCK_ERROR:  # damaged: a log-in lies in the past
+            return None
+        # Without a `user_key`, `reauthenticated` alone says that somebody has proved who they are.
+        is_nobody = self.rules.user_key is not None and self.present_user() in (None, NO_ID)
+        return None if is_nobody else moment
+
+    @property
+    def expires_at(self) -> float:
+        clocks, at = self.rules.clocks, self.at
+        if at.exists:
+            expiry = self.expiry(at.record)
+            return clocks.end_of(expiry.created_at, expiry.expires_at)
+        facts, begun = self._present_facts(), self.created_at
+        if facts.authenticated_at is not None and facts.authenticated_at != at.facts.authenticated_at:
+            begun = facts.authenticated_at
+        return clocks.end_of(begun, clocks.until(self.now(), facts))
+
+    def expiry(self, record: Record) -> Expiry:
+        """Return when this session began and expires once the response has saved or renewed it.
+
+        Args:
+            record: the session as it is stored.
+        """
+        at, intents, user = self.at, self._present_intents(), self.present_user()
+        rotates = intents.rotate is not None or intents.reauthenticated or logs_in(at.user, user, intents)
+        renews = rotates or user != at.user or at.stale is not CURRENT or self.moving is not None
+        renews = renews or (self.rules.renews_each and self.is_modified())
+        seen = self.reply.is_open and at.session_id is not None
+        return self.rules.clocks.expiry(
+            self.now(), record, at.facts, self._present_facts(), seen=seen, rotates=renews and self.reply.is_open
+        )
+
+    def is_modified(self) -> bool:
+        session = self.session
+        if not self.at.exists:
+            return dict.__len__(session) > 0
+        if session._intents.needs_saving:
+            return True
+        if not (session._changed or session._shared):
+            return False
+        return codec.encode(session._plain(), self._present_facts()) != self.at.encoded
+
+    # --- what a commit is decided on ------------------------------------------------------------------------------
 
     def case(self, draft: Draft) -> Case:
         """Return what a commit of this draft is decided on, if nobody else has saved meanwhile."""

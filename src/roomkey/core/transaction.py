@@ -14,7 +14,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from roomkey.core.committer import Committer
-from roomkey.core.intents import NOTHING, Intents
+from roomkey.core.intents import NOTHING
 from roomkey.core.loaded import CURRENT, NO_DRAFT, NOWHERE, Draft
 from roomkey.core.plan import Case
 from roomkey.core.reply import GIVE, KEEP, Reply
@@ -24,7 +24,6 @@ from roomkey.core.unanswered import settled
 from roomkey.core.users import Sessions
 from roomkey.errors import SessionDataError, SessionEnded, StoreUnavailable
 from roomkey.wire import codec
-from roomkey.wire.codec import Facts
 
 if TYPE_CHECKING:
     import asyncio  # at run time it is imported where it is used: it is half of the time that `import roomkey` takes
@@ -58,32 +57,11 @@ class Transaction(RequestState):
         """The public name of the session: the store key, a hash of the ID that tells nothing about it."""
         return self.at.key
 
-    def now(self) -> float:
-        return self.rules.clock()
-
-    @property
-    def created_at(self) -> float:
-        return self.at.record.created_at if self.at.exists else self.now()
-
-    @property
-    def expires_at(self) -> float:
-        clocks, at, facts, begun = self.rules.clocks, self.at, self._present_facts(), self.created_at
-        until, proved = clocks.until(self.now(), facts), facts.authenticated_at != at.facts.authenticated_at
-        if at.exists and facts.lifetime == at.facts.lifetime:
-            until = max(until, at.record.expires_at) if proved else at.record.expires_at
-        if proved and facts.authenticated_at is not None:
-            begun = facts.authenticated_at
-        return clocks.end_of(begun, until)
-
     @property
     def seconds_left(self) -> float:
         """For how long the session that was just saved lives if nobody uses it any more."""
         record = self.session._at.record
         return self.rules.clocks.end_of(record.created_at, record.expires_at) - self.now()
-
-    @property
-    def authenticated_at(self) -> float | None:
-        return self._present_facts().authenticated_at
 
     @property
     def sessions(self) -> Sessions:
@@ -102,25 +80,6 @@ class Transaction(RequestState):
             and self.moving is None
             and self.reply.cookie is KEEP
         )
-
-    def is_modified(self) -> bool:
-        session = self.session
-        if not self.at.exists:
-            return dict.__len__(session) > 0
-        if session._intents.needs_saving:
-            return True
-        if not (session._changed or session._shared):
-            return False
-        return codec.encode(session._plain(), self._present_facts()) != self.at.encoded
-
-    def _present_facts(self) -> Facts:
-        """Return the facts as they would be saved now."""
-        intents: Intents = self.session._intents
-        if self.under_way is not None:
-            intents = self.under_way.intents.then(intents)
-        for attempt in reversed(self.tried):
-            intents = attempt.intents.then(intents)
-        return self.rules.facts_after(self.now(), self.at.facts, self.at.user, self.present_user(), intents)
 
     # --- what the handler asks ------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from uuid import UUID
 from roomkey.config import SessionConfig
 from roomkey.core.loaded import Stored
 from roomkey.core.registry import Registry
+from roomkey.core.renewal import Expiry
 from roomkey.core.reporting import Reporter
 from roomkey.errors import ConfigurationError, SessionDataError, StoreUnavailable
 from roomkey.options import named_options
@@ -58,6 +59,7 @@ class Noting(Protocol):
     """The transaction of a session that asks."""
 
     def note(self, error: StoreUnavailable | None) -> None: ...
+    def expiry(self, record: Record) -> Expiry: ...
 
 
 class HasRegistry(Protocol):
@@ -83,7 +85,7 @@ class SessionInfo:
     user: str
     created_at: dt.datetime
     last_used_at: dt.datetime  # at most a tenth of `max_age` too early, in streams a fifth: renewals are throttled
-    expires_at: dt.datetime  # if nobody uses it any more
+    expires_at: dt.datetime  # if nobody uses it any more; of the session that asks, as this response renews it
     ip: str | None  # of the log-in; None: not recorded (`record_client`)
     user_agent: str | None
     is_current: bool  # whether it is the session that asks
@@ -216,12 +218,17 @@ class Sessions:
 
     def _info(self, key: str, record: Record, here: str) -> SessionInfo:
         rules = self._registry.rules
+        created_at, expires_at = record.created_at, record.expires_at
+        last_used_at = rules.clocks.last_used(rules.clock(), record)
+        if key == here and self._current is not None:  # as it is once this response has renewed it
+            created_at, expires_at, is_renewed = self._current._attached().expiry(record)
+            last_used_at = rules.clock() if is_renewed else last_used_at
         return SessionInfo(
             handle=key,
             user=record.user or "",
             created_at=_moment(record.created_at),
-            last_used_at=_moment(rules.clocks.last_used(rules.clock(), record)),
-            expires_at=_moment(rules.clocks.end_of(record.created_at, record.expires_at)),
+            last_used_at=_moment(last_used_at),
+            expires_at=_moment(rules.clocks.end_of(created_at, expires_at)),
             ip=record.ip,
             user_agent=record.user_agent,
             is_current=key == here,

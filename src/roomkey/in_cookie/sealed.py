@@ -21,6 +21,7 @@ from roomkey.stores.cookie import CookieStore
 from roomkey.wire import codec
 from roomkey.wire.cookies import ChunkWriter
 from roomkey.wire.keys import store_key
+from roomkey.wire.kinds import shown
 from roomkey.wire.seal import OVERHEAD, Sealer
 
 if TYPE_CHECKING:
@@ -111,8 +112,8 @@ class SealedCards:
         largest = max(data, key=lambda key: len(codec.encode({key: data[key]})))
         raise SessionDataError(
             f"the session takes {size} bytes of cookies, and {self.max_size} is the most (CookieStore's max_size); its "
-            f"largest key is {largest!r}: keep large things in your database, and their IDs in the session; or use a "
-            "store on the server"
+            f"largest key is {shown(largest)}: keep large things in your database, and their IDs in the session; or "
+            "use a store on the server"
         )
 
 

@@ -40,7 +40,8 @@ MARK_BYTES = 6
 MOST_MARKS = 8  # that a session keeps, of its last writes that had one
 LONGEST_TRAIL = 16  # store keys: those of the tombstones that a session may leave behind
 KEY_BYTES = 32
-_LATEST = 1e12  # Unix seconds
+_EARLIEST, _LATEST = -6e10, 2.5e11  # Unix seconds, in the years 69 and 9892: what a `datetime` has room for
+_LONGEST = 1e11  # seconds
 
 
 class Facts(NamedTuple):
@@ -142,8 +143,8 @@ def _facts_of(head: bytes) -> Facts:
         marks, trail = head[_MARKS_AT:end], head[end + 1 :]
     # What is not a number says that there is none, and differs from itself; the other odd ones nobody writes.
     return Facts(
-        authenticated_at if abs(authenticated_at) < _LATEST else None,
-        lifetime if 0 < lifetime < _LATEST else None,
+        authenticated_at if _EARLIEST < authenticated_at < _LATEST else None,
+        lifetime if 0 < lifetime <= _LONGEST else None,
         head,
         marks,
         trail,
