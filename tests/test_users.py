@@ -203,9 +203,9 @@ async def test_nobody_is_not_anybody(world):
     handle = (await here.arrive(card)).session.handle
     assert await here.sessions.revoke(handle, user=None) is False
     for nobody in (None, "", "\ud800", "x\udfff"):  # JSON can carry half a character
-        for ask in (here.sessions.of, here.sessions.revoke_all):
+        for call in (here.sessions.of, here.sessions.revoke_all):
             with pytest.raises(SessionDataError, match=r"^user"):
-                await ask(nobody)
+                await call(nobody)
     assert await here.who(card) == 42
     assert await here.sessions.revoke(handle)  # whoever's it is, where that is meant
 
@@ -328,9 +328,9 @@ async def test_without_a_user_key_nobody_has_sessions(world, user):
     here = world(user_key=None)
     card = await here.log_in(1)
     handle = (await here.arrive(card)).session.handle
-    for ask in (here.sessions.of, here.sessions.revoke_all, lambda user: here.sessions.revoke(handle, user=user)):
+    for call in (here.sessions.of, here.sessions.revoke_all, lambda user: here.sessions.revoke(handle, user=user)):
         with pytest.raises(ConfigurationError, match=r"^user_key: it is None"):
-            await ask(user)
+            await call(user)
     assert await here.sessions.revoke(handle)  # by its handle alone
 
 
@@ -399,9 +399,9 @@ async def test_what_is_no_id_is_refused(world, user):
     here = world()
     with pytest.raises(SessionDataError, match="user_id"):
         await here.log_in(user)
-    for ask in (here.sessions.of, here.sessions.revoke_all):
+    for call in (here.sessions.of, here.sessions.revoke_all):
         with pytest.raises(SessionDataError, match=r"^user "):
-            await ask(user)
+            await call(user)
     card = await here.log_in(42)
     visit = await here.arrive(card)
     with pytest.raises(SessionDataError, match=r"^user "):

@@ -187,7 +187,7 @@ class Sessions:
         await self._find(handle, spared)
         theirs = [Stored(key, record, b"") for key, record in live if key not in spared]
         ended = sum([await self._registry.end(stored, "revoked") for stored in theirs])
-        return ended + await self._registry.discard_unreadable(user=text_of(user))
+        return ended + await self._registry.discard_unreadable(user=self._text_of(user))
 
     @_notes_outages
     async def end_all(self) -> None:
