@@ -70,6 +70,25 @@ class StoreUnavailable(RoomkeyError):
         super().__init__(message)
         self.retry_after = retry_after
 
+    @classmethod
+    def within(cls, error: BaseException) -> StoreUnavailable | None:
+        """Find the outage that an error tells of. A task group raises an `ExceptionGroup`, and so may its tasks.
+
+        Args:
+            error: what a handler raised.
+
+        Returns:
+            The error itself where it is a `StoreUnavailable`, or the first one in a group. None: there is none.
+        """
+        waiting = [error]
+        while waiting:
+            each = waiting.pop()
+            if isinstance(each, cls):
+                return each
+            if isinstance(each, BaseExceptionGroup):
+                waiting.extend(reversed(each.exceptions))
+        return None
+
 
 class WeakSecretWarning(UserWarning):
     """A secret key is shorter than 32 bytes."""

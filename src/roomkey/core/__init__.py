@@ -22,6 +22,7 @@ lines        requests of this process that change one session are saved together
 swaps        plans carried out in a store, and made anew where another request was first
 at_once      the commits that most requests need, where nothing waits
 turns        requests of this process that lost a swap take turns
+tasks        the tasks of one request, which save one after the other
 transaction  one request's dealings with its session
 cards        signed cookie values that were verified lately
 loader       from a card to a session

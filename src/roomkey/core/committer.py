@@ -61,7 +61,7 @@ class Committer(ABC):
 
     @abstractmethod
     async def confirm(self, state: RequestState) -> None:
-        """Look again at an early decision to give a card, which may have died since."""
+        """Look again at an early decision to give a card, which may have died since. Raises StoreUnavailable."""
 
     def has_room(self, state: RequestState, encoded: bytes) -> bool:
         """Whether a session that is only to be renewed can be."""

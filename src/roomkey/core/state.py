@@ -45,6 +45,7 @@ class RequestState:
     # Whether a session may begin here that nobody is logged into. Not where the browser may have a newer cookie by now:
     # that of the log-in that ended or rotated this session.
     may_begin = True
+    begins_here = False  # whether this request began the session: no browser has had a card for it
     lost = False  # whether changes were dropped because the session had ended
     tried: tuple[Attempt, ...] = ()  # writes that the store never answered
     is_behind = False  # whether a swap was lost already, so that the first try can be left out

@@ -112,7 +112,7 @@ class Steps:
             return
         self.is_at(state, after, gives=True)
         if step.step is _BEGIN:
-            state.may_begin = True
+            state.may_begin = state.begins_here = True
         if self.reporter.is_heard:
             is_new = step.step is _BEGIN
             created, rotated = Created(after.key, after.user), Rotated(step.over.key, after.key, after.user, was.user)

@@ -20,7 +20,7 @@ from roomkey.core.registry import unreadable
 from roomkey.core.reply import GIVE
 from roomkey.core.state import RequestState
 from roomkey.core.steps import Steps
-from roomkey.core.turns import Turns, pause
+from roomkey.core.turns import Deadline, Turns, pause
 from roomkey.core.unanswered import settled
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.events import Created, Merged, Rotated
@@ -98,8 +98,8 @@ class StoreCommitter(Committer):
     async def confirm(self, state: RequestState) -> None:
         try:
             record = await self.store.load(state.at.key)
-        except (StoreUnavailable, Unreadable):
-            return
+        except Unreadable:
+            record = None
         if record is None or record.successor is not None:
             state.reply.withhold()
 
@@ -241,20 +241,18 @@ class StoreCommitter(Committer):
         case = case._replace(draft=self.rules.apart(case.draft, case.was))
         member = Member(case, asyncio.get_running_loop().create_future())
         line.waiting.append(member)
+        deadline = Deadline(self.config.store_timeout)
         try:
-            async with asyncio.timeout(self.config.store_timeout):
+            async with asyncio.timeout_at(deadline.at):
                 after = await member.done
         except BaseException as error:
             if member.batch is not None:
                 self.steps.remember(state, member.step, member.batch.after, batch=member.batch)
             if isinstance(error, TimeoutError):
-                raise StoreUnavailable(
-                    f"the session was not saved within {self.config.store_timeout:g} s (store_timeout): other requests "
-                    "save it too"
-                ) from error
+                raise deadline.passed() from error
             raise
         if after is None:
-            await self._contend(state, case)
+            await self._contend(state, case, deadline)
             return
         assert member.step is not None
         was = case.was
@@ -320,13 +318,14 @@ class StoreCommitter(Committer):
                 member.finish(batch.after)
             return
 
-    async def _contend(self, state: RequestState, case: Case) -> None:
-        """Decide on what is stored now, and again as often as another request is first."""
+    async def _contend(self, state: RequestState, case: Case, deadline: Deadline | None = None) -> None:
+        """Decide on what is stored now, and again while another request is first. A deadline of None begins now."""
         case = case._replace(draft=self.rules.apart(case.draft, case.was))
         start = case.was.stored if case.was.exists else case.tried[-1].after.stored
         user = case.was.record.user  # what was begun here may have become anybody's whom this request named
         # Where nothing waits, nobody can be in between, and there may be no event loop.
-        async with self.turns.at(start.key) if self.store.waits else contextlib.nullcontext():
+        deadline = Deadline(self.config.store_timeout) if deadline is None and self.store.waits else deadline
+        async with contextlib.nullcontext() if deadline is None else self.turns.at(start.key, deadline):
             refused: Stored | None = start
             is_refused = not case.tried
             refusals, attempts, noted = 0, 0, case.was
@@ -359,7 +358,8 @@ class StoreCommitter(Committer):
                     refused, is_refused = found, True
                     if found is not None and not case.tried:
                         start, user = found, found.record.user
-                    if self.store.waits:
+                    if deadline is not None:
+                        deadline.check()
                         # Other processes take turns elsewhere: step aside for a moment, longer each time.
                         await pause(random.uniform(0, min(0.001 * attempts, 0.05)))
                     continue

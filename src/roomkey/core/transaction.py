@@ -1,7 +1,6 @@
 """One request's dealings with its session: what it saves, when, and what its response says.
 
-The tasks of one request share one session. What they do to it is one queue, and one of them at a time drains it. That
-the response starts, and that the app has returned, both mean: drain it.
+That the response starts, and that the app has returned, both mean: save what the request's tasks did until then.
 
 A transaction is made when something first needs it. A request that only reads has none.
 """
@@ -9,9 +8,8 @@ A transaction is made when something first needs it. A request that only reads h
 from __future__ import annotations
 
 import secrets
-from collections import deque
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from roomkey.core.committer import Committer
 from roomkey.core.intents import NOTHING
@@ -19,19 +17,16 @@ from roomkey.core.loaded import CURRENT, NO_DRAFT, NOWHERE, Draft
 from roomkey.core.plan import Case
 from roomkey.core.reply import GIVE, KEEP, Reply
 from roomkey.core.session import Session
-from roomkey.core.state import RequestState
+from roomkey.core.tasks import Tasks
 from roomkey.core.unanswered import settled
 from roomkey.core.users import Sessions
 from roomkey.errors import SessionDataError, SessionEnded, StoreUnavailable
 from roomkey.wire import codec
 
-if TYPE_CHECKING:
-    import asyncio  # at run time it is imported where it is used: it is half of the time that `import roomkey` takes
-
 __all__ = ["Transaction"]
 
 
-class Transaction(RequestState):
+class Transaction(Tasks):
     """One request's.
 
     Args:
@@ -41,7 +36,6 @@ class Transaction(RequestState):
 
     trouble: StoreUnavailable | None = None  # what the handler was told last, when it asked for something itself
     has_failed = False  # whether a response could not save: the 503 that goes out instead saves nothing
-    waiting: deque[asyncio.Future[None]] | None = None  # tasks that wait until another has saved, in this order
 
     def __init__(self, committer: Committer, session: Session) -> None:
         self.rules, self.session, self.reply = committer.rules, session, Reply()
@@ -98,7 +92,11 @@ class Transaction(RequestState):
             raise SessionEnded("the session was ended while this request ran; nothing was saved")
 
     async def refresh(self) -> None:
-        await self._enter()
+        try:
+            await self.enter()
+        except StoreUnavailable as error:
+            self.note(error)
+            raise
         try:
             if self.at.exists:
                 self.take_in(await self._latest())
@@ -109,7 +107,7 @@ class Transaction(RequestState):
             self.note(error)
             raise
         finally:
-            self._leave()
+            self.leave()
 
     async def _latest(self) -> Case:
         """Return what is not saved, and what is stored now. By then it is known which unanswered write was done."""
@@ -180,7 +178,7 @@ class Transaction(RequestState):
             StoreUnavailable: the store did not acknowledge.
         """
         if self.under_way is not None:
-            await self._enter()
+            await self.enter()
             draft = None  # by now it is something else
         work = self._start(draft)
         return self.lost if work is None else await work
@@ -197,13 +195,13 @@ class Transaction(RequestState):
                 # What is saved is what is there now, and other tasks may run before the commit does.
                 draft = self.rules.apart(draft, self.at)
         except BaseException:
-            self._leave()
+            self.leave()
             raise
         if draft is None:
             if session._intents.changes:  # they came to nothing, and that is done
                 intents = session._intents._replace(changes=())
                 session._intents = NOTHING if intents == NOTHING else intents
-            self._leave()
+            self.leave()
             return None
         if (draft.intents.changes or self.tried) and committer.marks:
             draft = draft._replace(mark=secrets.token_bytes(codec.MARK_BYTES))
@@ -213,13 +211,13 @@ class Transaction(RequestState):
             work = committer.start(self, draft)
         except BaseException:
             self._give_back(draft)
-            self._leave()
+            self.leave()
             raise
         if work is None:
             if self.waiting is None:
                 self.under_way = None
             else:
-                self._leave()
+                self.leave()
             return None
         return committer.run_to_its_end(self._commit(draft, work)) if must_finish else self._commit(draft, work)
 
@@ -231,7 +229,7 @@ class Transaction(RequestState):
             self._give_back(draft)
             raise
         finally:
-            self._leave()
+            self.leave()
 
     def _give_back(self, draft: Draft) -> None:
         """Note that a commit failed. What it did not even try is asked for still."""
@@ -306,42 +304,39 @@ class Transaction(RequestState):
             raise
 
     async def settle(self) -> None:
-        """Wait until no task of this request saves or refreshes any more."""
-        await self._enter()
-        self._leave()
+        """Wait until no task of this request saves or refreshes any more.
+
+        Raises:
+            StoreUnavailable: it takes too long. Not where the request has failed already: then no card goes out.
+        """
+        try:
+            await self.enter()
+        except StoreUnavailable:
+            self._withhold()
+            return
+        self.leave()
 
     async def confirm(self) -> None:
-        """Look again at the decision of an earlier `save` to give a card."""
-        await self._enter()  # a task that rotates now would get a card that is not sent
+        """Look again at the decision of an earlier `save` to give a card. One that may be dead is not sent.
+
+        Raises:
+            StoreUnavailable: it cannot be known. Not where the request has failed already.
+        """
         try:
-            if self.reply.cookie is GIVE:
-                await self.committer.confirm(self)
-        finally:
-            self._leave()
-
-    # The tasks of one request save and refresh one after the other. Not by a lock, which each write would have to make.
-
-    async def _enter(self) -> None:
-        if self.under_way is not None:
-            import asyncio
-
-            turn = asyncio.get_running_loop().create_future()
-            if self.waiting is None:
-                self.waiting = deque()
-            self.waiting.append(turn)
+            await self.enter()  # a task that rotates now would get a card that is not sent
             try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():  # it came in the same moment
-                    self._leave()
-                raise
-        self.under_way = NO_DRAFT
+                if self.reply.cookie is GIVE:
+                    await self.committer.confirm(self)
+            except StoreUnavailable:
+                if not self.begins_here:  # else no other request has had its ID, to give the browser another one
+                    raise
+            finally:
+                self.leave()
+        except StoreUnavailable:
+            self._withhold()
 
-    def _leave(self) -> None:
-        while self.waiting:
-            turn = self.waiting.popleft()
-            if not turn.done():
-                self.under_way = NO_DRAFT
-                turn.set_result(None)
-                return
-        self.under_way = None
+    def _withhold(self) -> None:
+        """Send no card of which nobody knows whether it is still good. Called while a StoreUnavailable is handled."""
+        self.reply.withhold()
+        if self.reply.saves:
+            raise

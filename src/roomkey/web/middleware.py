@@ -19,6 +19,11 @@ _KINDS = frozenset({"http", "websocket"})
 _LIFESPAN_ENDS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed")
 
 
+def _is_more(error: Exception) -> bool:
+    """Whether an error tells of something else beside an outage."""
+    return isinstance(error, ExceptionGroup) and error.split(StoreUnavailable)[1] is not None
+
+
 class SessionMiddleware:
     """Gives every HTTP request and WebSocket of an ASGI app its session, as `scope["session"]`.
 
@@ -64,12 +69,15 @@ class SessionMiddleware:
         response = Response(manager, session, scope, send)
         try:
             await self.app(scope, receive, response.send)
-        except StoreUnavailable as error:  # from what the handler itself asked of the session
-            if response.has_started:
-                raise
-            await response.replace(error)
-            return
         except Exception as error:
+            unavailable = StoreUnavailable.within(error)  # from what the handler itself asked of the session
+            if unavailable is not None:
+                if response.has_started:
+                    raise
+                await response.replace(unavailable)
+                if _is_more(error):
+                    raise  # for the log: the 503 is out
+                return
             if kind != "http" or not is_answer(error):
                 raise
             answered = await response.answer(error)
