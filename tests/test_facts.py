@@ -1,10 +1,13 @@
 """What a session knows beside its data, as bytes: the trail of the keys that it had before."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from roomkey import SessionConfig
+from roomkey.stores.base import Record
 from roomkey.wire import codec
 from roomkey.wire.codec import DamagedData, decode, decode_with_lifetime, encode, facts_in, make_facts
 from roomkey.wire.envelope import envelope_for, lifetime_in, trail_in
@@ -68,10 +71,12 @@ def test_a_sealed_trail_can_be_read_and_not_altered(count):
     envelope = envelope_for(SessionConfig(secret_key="k" * 32, store="memory://", seal=True))
     stored = encode({"a": 1}, moved(count, make_facts(None, 7.0)))
     secret = envelope.secret_of(b"i" * 32)
-    sealed = envelope.close(stored, KEYS[0], secret)
-    assert envelope.open(sealed, KEYS[0], secret) == stored
+    record = Record(stored, 1, 1.0, 2.0, user="7")
+    sealed = envelope.close(record, KEYS[0], secret)
+    assert envelope.open(replace(record, data=sealed), KEYS[0], secret) == stored
     assert trail_in(sealed) == trail_in(stored) and lifetime_in(sealed) == 7.0
     assert not envelope.is_old(sealed)
     for at in range(0, len(sealed), 5):
+        altered = sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :]
         with pytest.raises(DamagedData):
-            envelope.open(sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :], KEYS[0], secret)
+            envelope.open(replace(record, data=altered), KEYS[0], secret)

@@ -3,6 +3,7 @@
 import base64
 import logging
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from roomkey import SessionConfig, Sessions
 from roomkey.stores.memory import MemoryStore
 from roomkey.stores.sqlite import SQLiteStore
 from roomkey.testing import Clock
+from roomkey.wire.codec import DamagedData
 from roomkey.wire.envelope import envelope_for
 from tests.driver import Driver
 
@@ -59,7 +61,7 @@ async def test_a_dump_and_the_secret_key_say_nothing():
     envelope = envelope_for(world.life.config)
     for secret in (b"", key.encode(), bytes.fromhex(key), envelope.secret_of(key.encode())):
         with pytest.raises(Exception, match="does not open"):
-            envelope.open(record.data, key, secret)
+            envelope.open(record, key, secret)
 
 
 async def test_a_session_lives_as_without_sealing():
@@ -173,3 +175,78 @@ async def test_every_altered_byte_is_noticed():
             data, record.version, record.created_at, record.expires_at, record.user
         )
         assert await world.found(card) == [{}]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"user": "43"}, {"user": None}, {"user": 42}, {"created_at": 1.0}, {"created_at": ""}]
+)
+async def test_whose_a_record_is_and_when_it_began_are_sealed_too(fields):
+    """Whoever writes to the database can neither file a session under another user nor prolong its absolute timeout."""
+    for options in ({}, {"user_key": None}):  # without a user_key, nothing in the data says whose it is
+        world = World(absolute_timeout=None, max_age=1e9, **options)
+        card = await world.log_in()
+        ((key, record),) = world.store._records.items()
+        if options and fields.get("user", "") is None:
+            continue  # it is nobody's anyway
+        world.store._records[key] = replace(record, **fields)
+        assert await world.found(card) == [{}]
+        assert world.life.refused["damaged"] + world.life.refused["unknown"] == 1
+
+
+async def test_a_later_beginning_prolongs_nothing():
+    """A record whose beginning was set forward does not open, and is not served past its absolute timeout."""
+    world = World(max_age=1000, absolute_timeout=1500)
+    card = await world.log_in()
+    ((key, record),) = world.store._records.items()
+    world.clock.advance(900)
+    world.store._records[key] = replace(record, created_at=world.clock(), expires_at=world.clock() + 1000)
+    assert await world.found(card) == [{}]
+    assert world.life.refused["damaged"] == 1
+
+
+@pytest.mark.parametrize("old_user", [None, 42])
+async def test_a_tombstone_says_what_it_said_when_it_was_left(old_user):
+    """Whoever knows an ID from before a log-in, and writes to the database, cannot have it served after the log-in."""
+    world = World()
+    visit = world.life.anonymous()
+    visit.session.update(cart=1, user_id=old_user)
+    await visit.commit()
+    planted = visit.card
+    visit = await world.life.arrive([planted])
+    visit.session.update(user_id=7, secret=PRIVATE)
+    await visit.commit()
+    ((key, left),) = [(key, record) for key, record in world.store._records.items() if record.successor is not None]
+    for fields in (
+        {"serve_until": world.clock() + 1000},
+        {"user": "7", "serve_until": world.clock() + 1000},
+        {"user": "7", "serve_until": world.clock() + 1000, "data": b"\x01" + left.data[1:]},
+        {"serve_until": None},
+        {"successor": key},
+    ):
+        world.store._records[key] = replace(left, **fields)
+        assert await world.found(planted) == [{}]
+        with pytest.raises(DamagedData):
+            world.life.envelope.follow(world.store._records[key], visit_secret(world, planted))
+    world.store._records[key] = left
+    assert world.life.envelope.follow(left, visit_secret(world, planted))
+    assert (await world.found(visit.card))[0]["secret"] == PRIVATE
+
+
+def visit_secret(world, card):
+    return world.life.envelope.secret_of(world.life.keyring.verify(card))
+
+
+async def test_an_old_record_that_is_put_back_opens():
+    """What sealing cannot tell, as the docs say: an earlier state of the same session, and a later expiry."""
+    world = World(max_age=1000, absolute_timeout=5000)
+    card = await world.log_in()
+    ((key, record),) = world.store._records.items()
+    visit = await world.life.arrive([card])
+    visit.session["secret"] = "another one"
+    await visit.commit()
+    world.clock.advance(3000)
+    world.store._records[key] = replace(record, expires_at=world.clock() + 1000)
+    assert (await world.found(card))[0]["secret"] == PRIVATE
+    world.clock.advance(2001)
+    world.store._records[key] = replace(record, expires_at=world.clock() + 1000)
+    assert await world.found(card) == [{}]

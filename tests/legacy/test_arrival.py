@@ -339,8 +339,8 @@ async def test_what_an_old_cookie_held_does_not_lead_to_the_sealed_session():
         while key in store._records:
             record = store._records[key]
             if record.successor is None:
-                return codec.decode(envelope.open(record.data, key, secret))
-            secret, key = envelope.follow(record.data[1:], record.successor, secret), record.successor
+                return codec.decode(envelope.open(record, key, secret))
+            secret, key = envelope.follow(record, secret), record.successor
         return None
 
     browser = Browser(app, session=cookie.decode())

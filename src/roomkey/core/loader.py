@@ -221,7 +221,7 @@ class StoreLoader(Loader):
 
     def _opened(self, key: str, record: Record, secret: bytes, card: Card | None) -> Session:
         try:
-            encoded = record.data if self._is_plain else self.envelope.open(record.data, key, secret)
+            encoded = record.data if self._is_plain else self.envelope.open(record, key, secret)
             data, lifetime = codec.decode_with_lifetime(encoded)
         except codec.DamagedData:
             over = self._clocks.is_over(self.clock(), record)

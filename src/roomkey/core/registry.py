@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from roomkey.core.loaded import Loaded, Stored
 from roomkey.core.rules import Rules
-from roomkey.core.tombstones import lost_trail, lost_trail_key, passed_on
+from roomkey.core.tombstones import lost_trail, lost_trail_key
 from roomkey.core.turns import pause
 from roomkey.errors import StoreUnavailable
 from roomkey.events import Ended, Event
@@ -85,7 +85,7 @@ class Registry:
             if record.successor is None:
                 return None if self.clocks.is_over(self.rules.clock(), record) else Stored(key, record, secret)
             try:
-                secret = self.envelope.follow(passed_on(record), record.successor, secret)
+                secret = self.envelope.follow(record, secret)
             except codec.DamagedData as error:
                 raise unreadable() from error
             key = record.successor
@@ -109,7 +109,7 @@ class Registry:
                 return None
             been.add(record.successor)
             hops = _one_more(hops)
-            secret = self.envelope.follow(passed_on(record), record.successor, secret)
+            secret = self.envelope.follow(record, secret)
             key = record.successor
             try:
                 found = await self.store.load(key)
@@ -126,7 +126,7 @@ class Registry:
     def opened_with_data(self, stored: Stored) -> tuple[Loaded, dict[str, Any]]:
         """As `opened`, with what the session holds."""
         key, record, secret = stored
-        encoded = self.envelope.open(record.data, key, secret)
+        encoded = self.envelope.open(record, key, secret)
         data = codec.decode(encoded)
         return Loaded(key, record, secret, encoded, codec.facts_in(encoded), self.rules.user_of(data)), data
 

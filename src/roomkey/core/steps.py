@@ -90,7 +90,8 @@ class Steps:
             return after, self.store.store.create(key, record)
         left = step.tombstone
         assert left is not None
-        left = replace(left, data=left.data + self.envelope.pass_on(over.secret, key, secret), successor=key)
+        left = replace(left, successor=key)
+        left = replace(left, data=left.data + self.envelope.pass_on(left, over.secret, secret))
         return after, self.store.store.rotate(over.key, key, record, left, version=over.record.version)
 
     def note(self, state: RequestState, case: Case, step: Plan, after: Loaded) -> None:
@@ -190,7 +191,7 @@ class Steps:
         """Return the record as the store keeps it: its data sealed, where the configuration says so."""
         if not self._seals:
             return record
-        return replace(record, data=self.envelope.close(record.data, key, secret))
+        return replace(record, data=self.envelope.close(record, key, secret))
 
     def moved(self, state: RequestState, at: Loaded, was: Loaded) -> Loaded:
         """Return the session as it is now, with the session ID of `was` if it has not been rotated by another request.

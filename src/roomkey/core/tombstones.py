@@ -15,7 +15,7 @@ import hashlib
 
 from roomkey.stores.base import Record
 
-__all__ = ["MOVING", "Kind", "lost_trail", "lost_trail_key", "passed_on", "tombstone"]
+__all__ = ["MOVING", "Kind", "lost_trail", "lost_trail_key", "tombstone"]
 
 MOVING = 10.0  # seconds for which requests with an old library's cookie are served after its session has moved in
 _SEALED_MOVE = 60.0  # seconds for which a request that began before its sealed session moved in may still save
@@ -55,11 +55,6 @@ def tombstone(kind: Kind, now: float, over: Record, saved: Record, grace: float 
     return Record(
         bytes([kind]), saved.version, now, until, over.user, successor="", serve_until=now + kind.serves(grace)
     )
-
-
-def passed_on(record: Record) -> bytes:
-    """Return what a tombstone's data says beside its kind."""
-    return record.data[1:] if isinstance(record.data, bytes) else record.data
 
 
 def lost_trail_key(first: str) -> str:

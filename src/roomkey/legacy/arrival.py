@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from roomkey.core.loaded import Stored
 from roomkey.core.session import Session
-from roomkey.core.tombstones import Kind, passed_on
+from roomkey.core.tombstones import Kind
 from roomkey.errors import SessionDataError
 from roomkey.events import Created
 from roomkey.stores.base import Conflict, Record
@@ -56,7 +56,7 @@ async def arrive_with(loader: StoreLoader, old: Found) -> Session:
     if tombstone is None or tombstone.successor is None:
         return loader.refuse("damaged")
     try:
-        secret = loader.envelope.follow(passed_on(tombstone), tombstone.successor, secret)
+        secret = loader.envelope.follow(tombstone, secret)
     except codec.DamagedData:
         return loader.refuse("damaged")
     record = await loader.store.load(tombstone.successor)
@@ -84,10 +84,11 @@ async def _moving(loader: StoreLoader, old: Found, stored: Stored) -> Session:
     key, record, secret = stored
     refusals = 0
     while record.user is None and record.version == _NOT_FILED and record.successor is None:
-        user = _user_at(loader, stored)
+        encoded, user = _read(loader, Stored(key, record, secret))
         if user is None:
             break
-        filed = replace(record, user=user, version=_NOT_FILED + 1)
+        filed = replace(record, data=encoded, user=user, version=_NOT_FILED + 1)
+        filed = replace(filed, data=loader.envelope.close(filed, key, secret))
         try:
             await loader.store.update(key, filed, version=_NOT_FILED)
         except Conflict:  # another request did it, or more
@@ -109,11 +110,13 @@ async def _moving(loader: StoreLoader, old: Found, stored: Stored) -> Session:
     return session
 
 
-def _user_at(loader: StoreLoader, stored: Stored) -> str | None:
+def _read(loader: StoreLoader, stored: Stored) -> tuple[bytes, str | None]:
+    """Return an old session's data in clear, and whose it is."""
     try:
-        return loader.rules.user_of(codec.decode(loader.envelope.open(stored.record.data, stored.key, stored.secret)))
+        encoded = loader.envelope.open(stored.record, stored.key, stored.secret)
+        return encoded, loader.rules.user_of(codec.decode(encoded))
     except codec.DamagedData:
-        return None
+        return b"", None
 
 
 async def _put(loader: StoreLoader, old: Found, note: str, note_secret: bytes) -> Stored:
@@ -130,14 +133,16 @@ async def _put(loader: StoreLoader, old: Found, note: str, note_secret: bytes) -
     key, secret = store_key(session_id), envelope.secret_of(session_id)
     stored = codec.encode(old.session.data, facts)
     loader.rules.check(old.session.data, stored)
-    record = Record(envelope.close(stored, key, secret), _NOT_FILED, now, loader.rules.clocks.until(now, facts))
+    record = Record(stored, _NOT_FILED, now, loader.rules.clocks.until(now, facts))
+    record = replace(record, data=envelope.close(record, key, secret))
     until = now + (_OLD_COOKIE if old.session.expires_in is None else old.session.expires_in)
     until = max(until, record.expires_at) + _LONGER
-    way = bytes([Kind.MOVED]) + envelope.pass_on(note_secret, key, secret)
+    left = Record(bytes([Kind.MOVED]), 1, now, until, successor=key, serve_until=until)
+    left = replace(left, data=left.data + envelope.pass_on(left, note_secret, secret))
     # The session first: no request may follow the note to where nothing is yet.
     await store.create(key, record)
     try:
-        await store.create(note, Record(way, 1, now, until, successor=key, serve_until=until))
+        await store.create(note, left)
     except Conflict:
         await store.delete(key)
         raise

@@ -1,10 +1,11 @@
 """How a record's data lies in the store: as the codec made it, or sealed (`seal=True`).
 
 Sealed data opens only with the server's secret key *and* the session ID, which the server never stores. The one is
-useless without the other. Sealed data is bound to its store key, so that a record under another key does not open.
+useless without the other. Sealed data is bound to its store key, to the user and to when the session began. So a record
+does not open under another key, for another user, or with another beginning.
 
 A request that holds the old ID must be able to follow a rotation, because it may have changes to save. So the tombstone
-carries the new secret, sealed under the old one.
+carries the new secret, sealed under the old one. That is bound to everything else in the tombstone but its expiry.
 """
 
 from __future__ import annotations
@@ -28,27 +29,47 @@ _SEALED = b"\x03"  # the first byte of sealed data: 1, 2, 4 and 5 are the codec'
 _SEALED_MOVED = b"\x06"  # the same, where the trail stands in clear too, for whoever ends the session
 _LIFETIME = struct.Struct(">d")  # in clear, for the list of a user's sessions. NaN: the configuration's
 _HEAD = 1 + _LIFETIME.size
+_MOMENT = struct.Struct(">d")  # Unix seconds
+_NO_WAY = "the way to the session that followed cannot be read"
+
+
+class Filed(Protocol):
+    """A record, as far as data is bound to it."""
+
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def created_at(self) -> float: ...
+    @property
+    def user(self) -> str | None: ...
+    @property
+    def successor(self) -> str | None: ...
+    @property
+    def serve_until(self) -> float: ...
 
 
 class Envelope(Protocol):
     """Both ways of keeping data. A secret is derived from the session ID. It is empty where nothing is sealed."""
 
     def secret_of(self, session_id: bytes) -> bytes: ...
-    def close(self, stored: bytes, key: str, secret: bytes) -> bytes: ...
-    def open(self, data: bytes, key: str, secret: bytes) -> bytes:
-        """Raises DamagedData when this is not what `close` made for this key and secret."""
+    def close(self, record: Filed, key: str, secret: bytes) -> bytes:
+        """Return what the store keeps as the data of this record, which holds it in clear."""
+        ...
+
+    def open(self, record: Filed, key: str, secret: bytes) -> bytes:
+        """Return the data in clear. Raises DamagedData when `close` did not make it for this record, key and secret."""
         ...
 
     def is_old(self, data: bytes) -> bool:
         """Whether data that opened was closed with another secret key than the first."""
         ...
 
-    def pass_on(self, secret: bytes, new_key: str, new_secret: bytes) -> bytes:
-        """Return what the tombstone holds, so that `follow` finds the new secret."""
+    def pass_on(self, tombstone: Filed, secret: bytes, new_secret: bytes) -> bytes:
+        """Return what the tombstone's data holds after its kind, which it holds already, so that `follow` can."""
         ...
 
-    def follow(self, tombstone: bytes, new_key: str, secret: bytes) -> bytes:
-        """Return the secret of the session that moved to `new_key`. Raises DamagedData."""
+    def follow(self, tombstone: Filed, secret: bytes) -> bytes:
+        """Return the secret of the session that moved to the successor. Raises DamagedData."""
         ...
 
 
@@ -100,19 +121,19 @@ class _Plain:
     def secret_of(self, session_id: bytes) -> bytes:
         return b""
 
-    def close(self, stored: bytes, key: str, secret: bytes) -> bytes:
-        return stored
+    def close(self, record: Filed, key: str, secret: bytes) -> bytes:
+        return record.data
 
-    def open(self, data: bytes, key: str, secret: bytes) -> bytes:
-        return data
+    def open(self, record: Filed, key: str, secret: bytes) -> bytes:
+        return record.data
 
     def is_old(self, data: bytes) -> bool:
         return False
 
-    def pass_on(self, secret: bytes, new_key: str, new_secret: bytes) -> bytes:
+    def pass_on(self, tombstone: Filed, secret: bytes, new_secret: bytes) -> bytes:
         return b""
 
-    def follow(self, tombstone: bytes, new_key: str, secret: bytes) -> bytes:
+    def follow(self, tombstone: Filed, secret: bytes) -> bytes:
         return b""
 
 
@@ -123,34 +144,58 @@ class _Sealed:
     def secret_of(self, session_id: bytes) -> bytes:
         return hashlib.sha256(b"roomkey: what opens the data\0" + session_id).digest()
 
-    def close(self, stored: bytes, key: str, secret: bytes) -> bytes:
-        facts = codec.facts_in(stored)
+    def close(self, record: Filed, key: str, secret: bytes) -> bytes:
+        facts = codec.facts_in(record.data)
         head = _LIFETIME.pack(math.nan if facts.lifetime is None else facts.lifetime)
         trail = facts.trail
         head = _SEALED_MOVED + head + bytes([len(trail) // KEY_BYTES]) + trail if trail else _SEALED + head
-        return head + self._sealer.seal(stored, bound=head + key.encode(), session_id=secret)
+        return head + self._sealer.seal(record.data, bound=head + key.encode() + _whose(record), session_id=secret)
 
-    def open(self, data: bytes, key: str, secret: bytes) -> bytes:
+    def open(self, record: Filed, key: str, secret: bytes) -> bytes:
+        data = record.data
         if not isinstance(data, bytes) or data[:1] not in (_SEALED, _SEALED_MOVED):
             raise DamagedData("the stored session is not sealed")
         head = data[: _head_of(data)]
-        return self._open(data[len(head) :], head + key.encode(), secret)
+        return self._open(data[len(head) :], head + key.encode() + _whose(record), secret)
 
     def is_old(self, data: bytes) -> bool:
         return not self._sealer.is_by_first_key(data[_head_of(data) :])
 
-    def pass_on(self, secret: bytes, new_key: str, new_secret: bytes) -> bytes:
-        return self._sealer.seal(new_secret, bound=new_key.encode(), session_id=secret)
+    def pass_on(self, tombstone: Filed, secret: bytes, new_secret: bytes) -> bytes:
+        return self._sealer.seal(new_secret, bound=_way(tombstone), session_id=secret)
 
-    def follow(self, tombstone: bytes, new_key: str, secret: bytes) -> bytes:
+    def follow(self, tombstone: Filed, secret: bytes) -> bytes:
         if not secret:
             return b""  # `Sessions` only ends sessions: it follows without a secret, and reads nothing
-        if not isinstance(tombstone, bytes) or not isinstance(new_key, str):
-            raise DamagedData("the way to the session that followed cannot be read")
-        return self._open(tombstone, new_key.encode(), secret)
+        if not isinstance(tombstone.data, bytes):
+            raise DamagedData(_NO_WAY)
+        return self._open(tombstone.data[1:], _way(tombstone), secret)
 
     def _open(self, sealed: bytes, bound: bytes, secret: bytes) -> bytes:
         opened = self._sealer.open(sealed, bound=bound, session_id=secret)
         if opened is None:
             raise DamagedData("the stored session does not open: another key, or somebody altered it")
         return opened.data
+
+
+# What a row holds that others wrote may be of any type.
+
+
+def _whose(record: Filed) -> bytes:
+    """Return when a session began and whose it is, as bytes that say nothing else."""
+    try:
+        user = b"-" if record.user is None else b"+" + record.user.encode("utf-8", "surrogatepass")
+        return _MOMENT.pack(record.created_at) + user
+    except (AttributeError, OverflowError, struct.error) as error:
+        raise DamagedData("the stored session does not say whose it is, or when it began") from error
+
+
+def _way(tombstone: Filed) -> bytes:
+    """Return all that a tombstone says beside its expiry, as bytes that say nothing else."""
+    if not isinstance(tombstone.successor, str):
+        raise DamagedData(_NO_WAY)
+    try:
+        serves = _MOMENT.pack(tombstone.serve_until)
+    except (OverflowError, struct.error) as error:
+        raise DamagedData(_NO_WAY) from error
+    return tombstone.data[:1] + serves + tombstone.successor.encode() + b"\0" + _whose(tombstone)
