@@ -26,7 +26,12 @@ def _shown(value):
 
 _NO_NUMBERS = [0, -1, "60", True, float("nan"), float("inf"), [], object()]
 _WRONG = [
-    *[(name, value) for name in ("max_age", "store_timeout", "absolute_timeout", "max_bytes") for value in _NO_NUMBERS],
+    *[
+        (name, value)
+        for name in ("max_age", "store_timeout", "absolute_timeout", "anonymous_max_age", "max_bytes")
+        for value in _NO_NUMBERS
+    ],
+    ("anonymous_max_age", 14401),
     ("store_timeout", None),
     ("max_bytes", None),
     *[("session_cookie", value) for value in ("", "a b", "a;b", "a=b", "é", "a\n", 'a"', "x" * 257, None, b"s", 5)],
@@ -82,6 +87,8 @@ def test_an_absurdly_large_number_raises_no_other_error(option):
         {"max_age": 0.5},
         {"max_age": 60, "absolute_timeout": 60},
         {"absolute_timeout": None, "max_age": 10**9},
+        {"anonymous_max_age": 600},
+        {"anonymous_max_age": 60, "max_age": 60},
         {"same_site": "strict"},
         {"same_site": "none", "https_only": True},
         {"partitioned": True, "https_only": True},
@@ -141,6 +148,12 @@ def test_no_max_age_means_a_browser_session():
     config = _config(max_age=None)
     assert (config.persistent, config.max_age, config.idle_timeout) == (False, 14400, 14400)
     assert _config().persistent is True
+
+
+def test_a_shorter_life_of_visitors_sessions_needs_to_know_visitors():
+    """Without a user_key everybody is a visitor."""
+    with pytest.raises(ConfigurationError, match=r"^anonymous_max_age: .*user_key"):
+        _config(anonymous_max_age=60, user_key=None)
 
 
 def test_the_absolute_timeout_is_never_below_max_age():

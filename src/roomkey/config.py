@@ -67,6 +67,7 @@ class _Options(TypedDict, total=False):
     domain: str | None
     partitioned: bool
     absolute_timeout: Seconds | None
+    anonymous_max_age: Seconds | None
     store: Store | CookieStore | str
     user_key: str | None
     max_sessions_per_user: int | None
@@ -111,6 +112,10 @@ class SessionConfig:
         absolute_timeout: seconds a session lives at most, however busy (NIST SP 800-63B section 2.1.3: 30 days at
             AAL1). It is never below `max_age`. Where it is not given, it is 30 days, or `max_age` if that is longer.
             `None`: no cap.
+        anonymous_max_age: seconds a session that nobody is logged into lives after it was last used: a visitor's cart,
+            or what a bot left behind. `None`: `max_age`, which it never exceeds. A shorter life keeps fewer records of
+            bots, and visitors who come back later find nothing. It counts for sessions that begin, and after a log-out.
+            It needs `user_key`.
         store: a `Store` or a URL: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`, `redis://` and its
             kin, `postgresql://`, `sqlalchemy+...://`, `cookie://`.
         user_key: the session key that says whose session it is: when its value changes, the session ID rotates and
@@ -149,6 +154,7 @@ class SessionConfig:
     domain: str | None = None
     partitioned: bool = False
     absolute_timeout: float | None = _Default(2592000)  # 30 days, in seconds
+    anonymous_max_age: float | None = None  # seconds
     store: Store | CookieStore | str = "sqlite:///sessions.sqlite3"
     user_key: str | None = "user_id"
     max_sessions_per_user: int | None = None
@@ -209,9 +215,9 @@ class SessionConfig:
             raise ConfigurationError(f"{option}; {error}") from error
 
     def _check_numbers(self) -> None:
-        for name in ("max_age", "store_timeout", "absolute_timeout", "max_bytes"):
+        for name in ("max_age", "store_timeout", "absolute_timeout", "anonymous_max_age", "max_bytes"):
             given = getattr(self, name)
-            if given is None and name == "absolute_timeout":
+            if given is None and name in ("absolute_timeout", "anonymous_max_age"):
                 continue
             value = given if name == "max_bytes" else seconds_of(given)
             number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -219,6 +225,10 @@ class SessionConfig:
                 unit = "bytes above 0" if name == "max_bytes" else "seconds above 0, or a timedelta"
                 self._fail(name, f"it takes a number of {unit}")
             self._set(name, value)
+        self._check_absolute_timeout()
+        self._check_anonymous_max_age()
+
+    def _check_absolute_timeout(self) -> None:
         if self.absolute_timeout is None:
             return
         if isinstance(self.absolute_timeout, _Default):
@@ -228,6 +238,14 @@ class SessionConfig:
                 "absolute_timeout",
                 f"it is never below max_age ({self.max_age}): give a higher one, leave it out, or give None for no cap",
             )
+
+    def _check_anonymous_max_age(self) -> None:
+        if self.anonymous_max_age is None:
+            return
+        if self.anonymous_max_age > self.idle_timeout:
+            self._fail("anonymous_max_age", f"it is never above max_age ({self.max_age}): give a lower one, or None")
+        if self.user_key is None:
+            self._fail("anonymous_max_age", "it needs a user_key, to know who is logged in")
 
     def _check_cookie(self) -> None:
         name = self.session_cookie

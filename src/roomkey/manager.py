@@ -395,6 +395,6 @@ class SessionManager:
         if reply.cookie is GIVE:
             card, seconds = reply.card, transaction.seconds_left
         sent = () if reply.carries is Carries.ONE else session._sent
-        remembered = transaction.at.facts.lifetime is not None
+        remembered = transaction.rules.is_remembered(transaction.at.facts, transaction.at.user)
         headers += self._writer.write(card, seconds, sent, remembered=remembered)
         reply.cookie = KEEP

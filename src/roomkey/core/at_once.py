@@ -85,7 +85,7 @@ class AtOnce:
             return False
         rules = self._rules
         now, user = rules.ticks.time(), rules.checked_user(content)
-        facts = NO_FACTS if user is None else codec.make_facts(now, None)
+        facts = rules.facts_of_new(NO_FACTS, None) if user is None else codec.make_facts(now, None)
         encoded = codec.encode(content, facts)
         rules.check(content, encoded)
         record = new_record(rules, now, encoded, facts, user, _NO_CLIENT)

@@ -165,7 +165,7 @@ def _begin(rules: Rules, case: Case, draft: Draft, was: Loaded = NOWHERE) -> Pla
         return Plan(Step.LOSE, is_lost=True)
     user = rules.checked_user(draft.content)
     content = draft.content
-    facts = rules.facts_after(case.now, was.facts, was.user, user, draft.intents)
+    facts = rules.facts_of_new(rules.facts_after(case.now, was.facts, was.user, user, draft.intents), user)
     if case.tried:  # to know it from an earlier attempt to begin it
         facts = facts.with_mark(draft.mark)
     if was is NOWHERE and content is case.draft.content and CSRF not in content:

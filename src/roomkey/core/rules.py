@@ -33,6 +33,7 @@ class Rules:
         self.seals = config.seal
         self.renews_each = isinstance(config.store, CookieStore)  # whether each save is a renewal too
         self.strict = config.strict_types
+        self.anonymous = config.anonymous_max_age  # seconds that a session without a user lives; None: as any other
 
     def user_of(self, data: dict[str, Any]) -> str | None:
         """Return whose session `data` is, as the text that stores keep; None: nobody's."""
@@ -59,7 +60,7 @@ class Rules:
             return facts
         authenticated_at, lifetime = facts.authenticated_at, facts.lifetime
         if anew:
-            authenticated_at, lifetime = (None if user is None else now), None
+            authenticated_at, lifetime = (None, self.anonymous) if user is None else (now, None)
         elif intents.reauthenticated:
             authenticated_at = now
         if intents.lifetime != AS_IT_IS:
@@ -81,6 +82,16 @@ class Rules:
         if draft.encoded != was.encoded:
             codec.verify(draft.content, draft.encoded, strict=self.strict)
         return draft._replace(content=codec.decode(draft.encoded))
+
+    def facts_of_new(self, facts: Facts, user: str | None) -> Facts:
+        """Return the facts of a session that begins now. `facts`: without a life of its own for one without a user."""
+        if self.anonymous is None or user is not None or facts.lifetime is not None:
+            return facts
+        return codec.make_facts(facts.authenticated_at, self.anonymous, facts.marks, facts.trail)
+
+    def is_remembered(self, facts: Facts, user: str | None) -> bool:
+        """Whether `Session.remember` gave a session its lifetime, so that its cookie outlives the browser."""
+        return facts.lifetime is not None and not (user is None and facts.lifetime == self.anonymous)
 
     def check(self, data: dict[str, Any], encoded: bytes) -> None:
         """Refuse `data`, encoded as `encoded`, if it may not be saved.

@@ -82,8 +82,9 @@ class RequestState:
         return intents
 
     def _present_facts(self) -> Facts:
-        at = self.at
-        return self.rules.facts_after(self.now(), at.facts, at.user, self.present_user(), self._present_intents())
+        at, user = self.at, self.present_user()
+        facts = self.rules.facts_after(self.now(), at.facts, at.user, user, self._present_intents())
+        return facts if at.exists else self.rules.facts_of_new(facts, user)
 
     @property
     def created_at(self) -> float:

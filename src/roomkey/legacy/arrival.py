@@ -69,7 +69,7 @@ def facts_of(rules: Rules, old: Found) -> Facts:
     """Return the facts about an old session. Its log-in was no sooner than it began, and may be just as old."""
     began = old.session.created_at
     if rules.user_of(old.session.data) is None or began is None or not math.isfinite(began):
-        return NO_FACTS
+        return rules.facts_of_new(NO_FACTS, rules.user_of(old.session.data))
     return codec.make_facts(min(began, rules.clock()), None)
 
 
