@@ -4,11 +4,13 @@ The check is that of Go 1.25 (`net/http.CrossOriginProtection`) and of datasette
 "Fetch Metadata": browsers say with each request whether it comes from the same site, and scripts cannot alter that.
 
 Tokens are the older way. The session keeps a secret, which is masked anew each time it is shown, so that compression
-does not give it away (BREACH).
+does not give it away (BREACH). A visitor without a session has a secret all the same, where the app is served over
+HTTPS: it follows from a signed random value in a cookie (`roomkey.core.visitors`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import logging
 import re
@@ -137,6 +139,9 @@ class CSRFMiddleware:
 def csrf_token(session: AnySession, *, user_key: str | None = None) -> str:
     """Return a token for this session's forms or scripts. Each call gives another text for the same secret.
 
+    A visitor who has no session gets none for it, where `https_only` is set and `domain` is not: the token is bound to
+    a cookie of its own, which the response sends. Elsewhere a session begins.
+
     A log-in, a log-out or a change of user makes a new secret. The tokens from before are worth nothing then.
 
     Args:
@@ -154,6 +159,9 @@ def csrf_token(session: AnySession, *, user_key: str | None = None) -> str:
             f"csrf_token: user_key is {user_key!r}, and SessionConfig's is {its_key!r}; give it there alone"
         )
     user = _user(session, its_key)
+    visitor = None if session else _visitor(session, user, begins=True)
+    if visitor is not None:
+        return _masked(_secret_of(visitor))
     known = _secrets_for(user, session.get(CSRF))
     secret = known[-1] if known else secrets.token_bytes(_SECRET_BYTES)
     if not known:
@@ -167,8 +175,7 @@ def csrf_token(session: AnySession, *, user_key: str | None = None) -> str:
             session.change(CSRF, add, default=[])
         else:
             session[CSRF] = add(None)
-    mask = secrets.token_bytes(_SECRET_BYTES)
-    return urlsafe_b64encode(mask + _xor(mask, secret)).rstrip(b"=").decode()
+    return _masked(secret)
 
 
 def verify_csrf_token(session: AnySession, token: object, *, user_key: str | None = None) -> bool:
@@ -183,7 +190,11 @@ def verify_csrf_token(session: AnySession, token: object, *, user_key: str | Non
         return False
     masked = urlsafe_b64decode(token + "==")
     brought = _xor(masked[:_SECRET_BYTES], masked[_SECRET_BYTES:])
-    known = _secrets_for(_user(session, _key_of(session, user_key)), session.get(CSRF))
+    user = _user(session, _key_of(session, user_key))
+    known = _secrets_for(user, session.get(CSRF))
+    visitor = _visitor(session, user, begins=False)
+    if visitor is not None:
+        known.append(_secret_of(visitor))
     return any(hmac.compare_digest(brought, secret) for secret in known)
 
 
@@ -192,6 +203,29 @@ def _secrets_for(user: str | None, kept: object) -> list[bytes]:
     if not isinstance(kept, list) or not kept or kept[0] != user:
         return []
     return [bytes.fromhex(each) for each in kept[1:] if isinstance(each, str) and _SECRET.fullmatch(each)]
+
+
+def _visitor(session: AnySession, user: str | None, *, begins: bool) -> bytes | None:
+    """Return the signed value that the tokens of a visitor are bound to; None: there is none, or a user is logged in.
+
+    Args:
+        session: the request's.
+        user: whose it is.
+        begins: whether the response is to give one, where the request brought none.
+    """
+    if user is not None or not isinstance(session, Session) or session._origin is None:
+        return None
+    return session._attached().visitor(begins=begins)
+
+
+def _secret_of(visitor: bytes) -> bytes:
+    """Return the secret of a visitor's tokens. Only the server can make `visitor`, and scripts cannot read it."""
+    return hashlib.sha256(b"roomkey: CSRF tokens of a visitor\0" + visitor).digest()
+
+
+def _masked(secret: bytes) -> str:
+    mask = secrets.token_bytes(_SECRET_BYTES)
+    return urlsafe_b64encode(mask + _xor(mask, secret)).rstrip(b"=").decode()
 
 
 def _key_of(session: AnySession, user_key: str | None) -> str | None:

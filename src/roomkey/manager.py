@@ -104,18 +104,18 @@ class SessionManager:
 
             self._move_in = MoveIn(config.legacy, config, reporter.refused)
         self._cookie_name = config.session_cookie.encode("ascii")
-        keeps_headers = self._find is find_chunked or self._move_in is not None or config.record_client
-        self._keeps_headers = keeps_headers  # for what a commit needs of the request
+        # Whether a commit needs something of the request.
+        self._asks_request = self._find is find_chunked or self._move_in is not None or config.record_client
         # As `load`, with raw headers; a coroutine only where the store waits. The scope has the client's address.
         self.begin: Callable[[RawHeaders, Mapping[str, Any]], Session | Coroutine[Any, Any, Session]] = self._begin
-        if not keeps_headers and isinstance(self._loader, StoreLoader):
+        if not self._asks_request and isinstance(self._loader, StoreLoader):
             self.begin = self._loader.from_headers
         self._lifespan = Lifespan(self._committer)
         self.at_once = self._make_at_once()
 
     def _make_at_once(self) -> AtOnce | None:
         committer, writer, config = self._committer, self._writer, self.config
-        more = self._keeps_headers or config.seal or config.max_sessions_per_user is not None
+        more = self._asks_request or config.seal or config.max_sessions_per_user is not None
         if more or not (isinstance(committer, StoreCommitter) and isinstance(writer, CookieWriter)):
             return None
         return AtOnce(committer, writer) if committer.store.never_waits else None
@@ -133,8 +133,11 @@ class SessionManager:
             TypeError: it is another framework's request, say.
         """
         scope = {"client": request.client} if isinstance(request, Request) else _NO_SCOPE
-        answer = self.begin(raw_headers(request), scope)
-        return answer if isinstance(answer, Session) else await answer
+        headers = raw_headers(request)
+        answer = self.begin(headers, scope)
+        session = answer if isinstance(answer, Session) else await answer
+        session._sent = headers
+        return session
 
     async def commit(
         self,
@@ -259,9 +262,7 @@ class SessionManager:
             self.abandon(session)
             raise
 
-    def _begin(
-        self, headers: RawHeaders, scope: Mapping[str, Any] = _NO_SCOPE
-    ) -> Session | Coroutine[Any, Any, Session]:
+    def _begin(self, headers: RawHeaders, scope: Mapping[str, Any]) -> Session | Coroutine[Any, Any, Session]:
         answer: Session | Coroutine[Any, Any, Session]
         cards = self._find(headers, self._cookie_name)
         if self._move_in is not None:
@@ -271,23 +272,16 @@ class SessionManager:
             answer = self._loader.load(cards)
         else:
             answer = self._loader.anonymous()
-        if self._keeps_headers:
+        if self.config.record_client:
             if not isinstance(answer, Session):
-                return self._keeping(answer, headers, scope)
-            self._keep(answer, headers, scope)
+                return self._recording(answer, scope)
+            answer._peer = (scope.get("client"),)
         return answer
 
-    async def _keeping(
-        self, answer: Coroutine[Any, Any, Session], headers: RawHeaders, scope: Mapping[str, Any]
-    ) -> Session:
+    async def _recording(self, answer: Coroutine[Any, Any, Session], scope: Mapping[str, Any]) -> Session:
         session = await answer
-        self._keep(session, headers, scope)
+        session._peer = (scope.get("client"),)
         return session
-
-    def _keep(self, session: Session, headers: RawHeaders, scope: Mapping[str, Any]) -> None:
-        session._sent = headers
-        if self.config.record_client:
-            session._peer = (scope.get("client"),)
 
     async def _arrive(self, move_in: MoveIn, headers: RawHeaders, cards: list[bytes]) -> Session:
         """Return the session of a request that brought no genuine card, but perhaps another library's session."""
@@ -385,10 +379,16 @@ class SessionManager:
             return
         vary_on_cookie(headers)
         transaction = session._transaction
-        if not isinstance(transaction, Transaction) or transaction.reply.cookie is KEEP:
+        if not isinstance(transaction, Transaction):
             return
-        reply = transaction.reply
+        reply, visitors = transaction.reply, self._committer.visitors
+        others = [] if visitors is None else visitors.headers_of(transaction)
+        if reply.cookie is KEEP and not others:
+            return
         protect_from_caches(headers)
+        headers += others
+        if reply.cookie is KEEP:
+            return
         if self._move_in is not None:
             headers += self._move_in.take_back(partial(find_cookies, session._sent))
         card, seconds = None, 0.0

@@ -15,6 +15,7 @@ plan         what a commit does, decided by one pure function
 unanswered   writes that the store never answered: which of them was done
 reply        what the response does with the cookie
 state        what one request knows of its session
+visitors     what CSRF tokens are bound to where no session is
 registry     the sessions in a store: found, listed, ended, purged
 committer    what carries plans out
 steps        what is done for each kind of plan: one swap in the store

@@ -98,6 +98,9 @@ class AtOnce:
             self._committer.reporter.report(Created(key, user))
         vary_on_cookie(headers)
         protect_from_caches(headers)
+        visitors = self._committer.visitors
+        if user is not None and visitors is not None:
+            headers += visitors.take_back(session._sent)
         seconds = rules.clocks.end_of(now, record.expires_at) - now
         headers.append(self._writer.give(self._keyring.sign(session_id), seconds))
         return True

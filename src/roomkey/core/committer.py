@@ -9,6 +9,7 @@ from roomkey.core.loaded import Draft, Loaded
 from roomkey.core.registry import Registry
 from roomkey.core.reporting import Reporter
 from roomkey.core.state import RequestState
+from roomkey.core.visitors import visitors_for
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -32,6 +33,7 @@ class Committer(ABC):
         self.config, self.reporter = config, reporter
         self.registry = Registry(config, reporter.report)
         self.rules = self.registry.rules
+        self.visitors = visitors_for(config)
 
     @property
     def may_wait(self) -> bool:

@@ -33,6 +33,7 @@ class Reply:
 
     cookie = KEEP
     card = b""  # the signed cookie value, for Cookie.GIVE
+    visitor: bytes | None = None  # the signed value that a visitor's CSRF token is bound to; None: it is not to be sent
     is_early = False  # decided before the response's own commit: to be looked at again
     carries = SEVERAL
     saves = True  # False: saving raised, or the request was abandoned, and nothing more of it is saved

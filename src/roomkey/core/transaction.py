@@ -73,7 +73,12 @@ class Transaction(Tasks):
             and not self.tried
             and self.moving is None
             and self.reply.cookie is KEEP
+            and self.reply.visitor is None
         )
+
+    def visitor(self, *, begins: bool) -> bytes | None:
+        visitors = self.committer.visitors
+        return None if visitors is None else visitors.value_for(self, begins=begins)
 
     # --- what the handler asks ------------------------------------------------------------------------------------
 

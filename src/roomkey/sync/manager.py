@@ -69,7 +69,9 @@ class SyncManager:
         if any(name == b"cookie" for name, _ in headers):
             return self.run(self._manager.load(Request(headers=headers, client=client)))
         answer = self._manager.begin(headers, {"client": client})  # nothing to look up: no thread is asked
-        return answer if isinstance(answer, Session) else self.run(answer)
+        session = answer if isinstance(answer, Session) else self.run(answer)
+        session._sent = headers
+        return session
 
     def commit(
         self,

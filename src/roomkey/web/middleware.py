@@ -65,6 +65,7 @@ class SessionMiddleware:
         except StoreUnavailable as error:
             await send_unavailable(scope, send, unavailable_headers(error))
             return
+        session._sent = scope["headers"]
         scope["session"] = session
         response = Response(manager, session, scope, send)
         try:
