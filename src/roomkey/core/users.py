@@ -154,7 +154,7 @@ class Sessions:
         Raises:
             ConfigurationError: `user` is given, and there is no `user_key`.
             SessionDataError: `user` is no user's ID, such as 1.5.
-            StoreUnavailable: the store does not answer.
+            StoreUnavailable: the store does not answer, or the session changes its ID too often to be found.
         """
         whose = None if user is Whose.ANYBODYS else self._text_of(user)
         found = await self._find(handle)
@@ -178,7 +178,8 @@ class Sessions:
         Raises:
             ConfigurationError: the store cannot find a user's sessions, or there is no `user_key`.
             SessionDataError: `user` is no user's ID, such as None or 1.5.
-            StoreUnavailable: the store does not answer; some may have ended.
+            StoreUnavailable: it does not answer, or a session changes its ID too often to be found; some may have
+                ended.
         """
         handle = keep if isinstance(keep, str) else self._handle_of(keep)
         live = await self._live(user)
@@ -186,7 +187,7 @@ class Sessions:
         spared = set[str]()
         await self._find(handle, spared)
         theirs = [Stored(key, record, b"") for key, record in live if key not in spared]
-        ended = sum([await self._registry.end(stored, "revoked") for stored in theirs])
+        ended = await self._registry.end_several(theirs)
         return ended + await self._registry.discard_unreadable(user=self._text_of(user))
 
     @_notes_outages
