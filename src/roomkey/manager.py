@@ -13,7 +13,7 @@ from roomkey.config import SessionConfig, SessionOptions
 from roomkey.core.at_once import AtOnce
 from roomkey.core.loader import Loader, StoreLoader
 from roomkey.core.registry import Registry
-from roomkey.core.reply import GIVE, KEEP, NONE, SEVERAL, Carries
+from roomkey.core.reply import NONE, SEVERAL, Carries
 from roomkey.core.reporting import Reporter
 from roomkey.core.session import Session
 from roomkey.core.swaps import StoreCommitter
@@ -21,17 +21,11 @@ from roomkey.core.transaction import Transaction
 from roomkey.core.users import Sessions
 from roomkey.errors import ConfigurationError, SessionDataError, StoreUnavailable
 from roomkey.lifespan import Lifespan
+from roomkey.outgoing import Outgoing
 from roomkey.request import Request, raw_headers, raw_pairs, text_pairs
 from roomkey.stores.base import Unreadable
 from roomkey.stores.cookie import CookieStore
-from roomkey.wire.cookies import (
-    ChunkWriter,
-    CookieWriter,
-    find_chunked,
-    find_cookies,
-    protect_from_caches,
-    vary_on_cookie,
-)
+from roomkey.wire.cookies import ChunkWriter, CookieWriter, find_chunked, find_cookies
 
 if TYPE_CHECKING:
     from roomkey.core.committer import Committer
@@ -82,27 +76,28 @@ class SessionManager:
         if not (isinstance(session_class, type) and issubclass(session_class, Session)):
             raise ConfigurationError(f"session_class: got {session_class!r}; it takes a subclass of roomkey.Session")
         self.config = config
-        reporter = Reporter(config.on_event)
+        reporter = self.reporter = Reporter(config.on_event)
         self._committer: Committer
         self._loader: StoreLoader | CookieLoader
-        self._writer: CookieWriter | ChunkWriter
+        writer: CookieWriter | ChunkWriter
         self._find: Callable[[RawHeaders, bytes], list[bytes]]
         if isinstance(config.store, CookieStore):
             from roomkey.in_cookie.committer import CookieCommitter  # here, because it needs the package cryptography
             from roomkey.in_cookie.loader import CookieLoader
 
             sealing = self._committer = CookieCommitter(config, reporter)
-            self._loader, self._writer = CookieLoader(sealing, session_class), sealing.cards.writer
+            self._loader, writer = CookieLoader(sealing, session_class), sealing.cards.writer
             self._find = find_chunked
         else:
             swapping = self._committer = StoreCommitter(config, reporter)
-            self._loader, self._writer = StoreLoader(swapping, session_class), CookieWriter(config)
+            self._loader, writer = StoreLoader(swapping, session_class), CookieWriter(config)
             self._find = find_cookies
         self._move_in: MoveIn | None = None
         if config.legacy:
             from roomkey.legacy.move_in import MoveIn  # here, because few apps move in
 
             self._move_in = MoveIn(config.legacy, config, reporter.refused)
+        self.outgoing = Outgoing(config, writer, self._move_in, self._committer)
         self._cookie_name = config.session_cookie.encode("ascii")
         # Whether a commit needs something of the request.
         self._asks_request = self._find is find_chunked or self._move_in is not None or config.record_client
@@ -111,10 +106,10 @@ class SessionManager:
         if not self._asks_request and isinstance(self._loader, StoreLoader):
             self.begin = self._loader.from_headers
         self._lifespan = Lifespan(self._committer)
-        self.at_once = self._make_at_once()
+        self.at_once = self._make_at_once(writer)
 
-    def _make_at_once(self) -> AtOnce | None:
-        committer, writer, config = self._committer, self._writer, self.config
+    def _make_at_once(self, writer: CookieWriter | ChunkWriter) -> AtOnce | None:
+        committer, config = self._committer, self.config
         more = self._asks_request or config.seal or config.max_sessions_per_user is not None
         if more or not (isinstance(committer, StoreCommitter) and isinstance(writer, CookieWriter)):
             return None
@@ -227,7 +222,7 @@ class SessionManager:
     @property
     def refused(self) -> Counter[str]:
         """How many cards and records were not what they should be, by reason."""
-        return self._committer.reporter.refused
+        return self.reporter.refused
 
     @property
     def registry(self) -> Registry:
@@ -350,7 +345,7 @@ class SessionManager:
 
     def _go_out(self, session: Session, headers: RawHeaders, carries: Carries) -> None:
         if carries is not NONE or not session._has_started:
-            self.write_headers(session, headers)
+            self.outgoing.write(session, headers)
         self.start(session)
 
     def let_go(self, session: Session) -> None:
@@ -372,29 +367,3 @@ class SessionManager:
         session._has_started = True
         if isinstance(session._transaction, Transaction):
             session._transaction.reply.close()
-
-    def write_headers(self, session: Session, headers: RawHeaders) -> None:
-        """Put into a response's headers what its session owes the browser and the caches."""
-        if not session._accessed:
-            return
-        vary_on_cookie(headers)
-        transaction = session._transaction
-        if not isinstance(transaction, Transaction):
-            return
-        reply, visitors = transaction.reply, self._committer.visitors
-        others = [] if visitors is None else visitors.headers_of(transaction)
-        if reply.cookie is KEEP and not others:
-            return
-        protect_from_caches(headers)
-        headers += others
-        if reply.cookie is KEEP:
-            return
-        if self._move_in is not None:
-            headers += self._move_in.take_back(partial(find_cookies, session._sent))
-        card, seconds = None, 0.0
-        if reply.cookie is GIVE:
-            card, seconds = reply.card, transaction.seconds_left
-        sent = () if reply.carries is Carries.ONE else session._sent
-        remembered = transaction.rules.is_remembered(transaction.at.facts, transaction.at.user)
-        headers += self._writer.write(card, seconds, sent, remembered=remembered)
-        reply.cookie = KEEP

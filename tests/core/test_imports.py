@@ -16,7 +16,7 @@ LAYERS = [
     ["core"],
     ["legacy.move_in"],
     ["legacy.arrival", "in_cookie"],
-    ["request", "lifespan", "arguments"],
+    ["request", "outgoing", "lifespan", "arguments"],
     ["sync"],  # the blocking calls of the session manager
     ["manager"],
     ["web"],

@@ -39,6 +39,7 @@ class AtOnce:
     def __init__(self, committer: StoreCommitter, writer: CookieWriter) -> None:
         self._committer, self._rules, self._guard = committer, committer.rules, committer.store
         self._store, self._keyring, self._writer = committer.store.store, committer.keyring, writer
+        self._cookie_start = f"{committer.config.session_cookie}=".encode("ascii")
 
     def commit(self, session: Session, headers: Headers) -> bool:
         """Commit a session, and put what the response owes the browser into its headers.
@@ -77,7 +78,7 @@ class AtOnce:
             record = saved_record(rules, old, content, encoded, old.expires_at)
             after = (key, record, secret, encoded, owner, session_id, stale)
             self._swap(session, after, self._store.update(key, record, version=old.version))
-        vary_on_cookie(headers)
+        self._vary(headers)
         return True
 
     def _begin(self, session: Session, content: dict[str, Any], headers: Headers) -> bool:
@@ -96,7 +97,7 @@ class AtOnce:
         session._fresh_until = rules.clocks.fresh_until(record, facts)
         if self._committer.reporter.is_heard:
             self._committer.reporter.report(Created(key, user))
-        vary_on_cookie(headers)
+        self._vary(headers)
         protect_from_caches(headers)
         visitors = self._committer.visitors
         if user is not None and visitors is not None:
@@ -104,6 +105,10 @@ class AtOnce:
         seconds = rules.clocks.end_of(now, record.expires_at) - now
         headers.append(self._writer.give(self._keyring.sign(session_id), seconds))
         return True
+
+    def _vary(self, headers: Headers) -> None:
+        if vary_on_cookie(headers, self._cookie_start):
+            self._committer.reporter.warn_of_cookie(self._committer.config.session_cookie)
 
     def _swap(self, session: Session, after: tuple[Any, ...], operation: Coroutine[Any, Any, None]) -> None:
         try:

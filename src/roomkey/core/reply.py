@@ -34,12 +34,14 @@ class Reply:
     cookie = KEEP
     card = b""  # the signed cookie value, for Cookie.GIVE
     visitor: bytes | None = None  # the signed value that a visitor's CSRF token is bound to; None: it is not to be sent
+    only_renews = False  # whether the card is of an ID that the browser has
     is_early = False  # decided before the response's own commit: to be looked at again
     carries = SEVERAL
     saves = True  # False: saving raised, or the request was abandoned, and nothing more of it is saved
 
-    def give(self, card: bytes) -> None:
-        """Send this card, which is the newest."""
+    def give(self, card: bytes, *, only_renews: bool = False) -> None:
+        """Send this card, which is the newest. `only_renews`: the browser has one of this ID."""
+        self.only_renews = only_renews and (self.only_renews or self.cookie is not GIVE)
         self.cookie, self.card, self.is_early = GIVE, card, False
 
     def close(self) -> None:

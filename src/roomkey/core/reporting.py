@@ -45,6 +45,16 @@ class Reporter:
         if self._on_event is not None or _event_log.isEnabledFor(logging.DEBUG):
             self.report(Refused(reason))
 
+    def warn_of_cookie(self, name: str) -> None:
+        """Say once that the app itself sets a cookie of this name, which is ours."""
+        self.warn_once(
+            "cookie",
+            "the app's response sets the cookie %r, and that is the name of Roomkey's session cookie: each of the two "
+            "ends the other's sessions; give one of them another name (Roomkey's is session_cookie=...); where the app "
+            "means a log-out by it, call the session's clear() instead",
+            name,
+        )
+
     def warn_once(self, what: str, message: str, *args: object) -> None:
         """Log a warning, unless one about the same thing was logged before."""
         if what not in self._said:

@@ -109,7 +109,7 @@ class Steps:
             else:
                 state.at = after
                 if step.cookie is GIVE:
-                    self.give(state)
+                    self.give(state, only_renews=True)
             return
         self.is_at(state, after, gives=True)
         if step.step is _BEGIN:
@@ -152,7 +152,7 @@ class Steps:
         elif not await self.store.touch(over.key, record.expires_at):
             raise Conflict
         at = self.moved(state, over._replace(record=record), case.was)
-        self.is_at(state, at, gives=step.cookie is GIVE)
+        self.is_at(state, at, gives=step.cookie is GIVE, only_renews=True)
 
     async def _end(self, state: RequestState, step: Plan) -> None:
         after = step.over._replace(encoded=codec.EMPTY)
@@ -203,15 +203,16 @@ class Steps:
         state.reply.withhold()
         return at._replace(session_id=None)
 
-    def is_at(self, state: RequestState, at: Loaded, *, gives: bool = False) -> None:
+    def is_at(self, state: RequestState, at: Loaded, *, gives: bool = False, only_renews: bool = False) -> None:
         """Note where the session is now, and give its card where that is due and possible."""
         state.at = at
         if gives:
-            self.give(state)
+            self.give(state, only_renews=only_renews)
 
-    def give(self, state: RequestState) -> None:
+    def give(self, state: RequestState, *, only_renews: bool = False) -> None:
+        """Give the session's card, where a cookie can still go out. `only_renews`: the browser has one of this ID."""
         at = state.at
         if at.session_id is not None and state.reply.is_open:
-            state.reply.give(self.keyring.sign(at.session_id))
+            state.reply.give(self.keyring.sign(at.session_id), only_renews=only_renews)
             if at.stale is not CURRENT:
                 state.at = at._replace(stale=CURRENT)

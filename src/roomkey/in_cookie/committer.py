@@ -89,7 +89,7 @@ class CookieCommitter(Committer):
         card = self.cards.make(session_id, record, one_cookie=state.reply.carries is Carries.ONE)
         key = store_key(session_id)
         state.at = Loaded(key, record, b"", record.data, facts, user, session_id)
-        state.reply.give(card)
+        state.reply.give(card, only_renews=step.step is Step.RENEW)
         if was is not NOWHERE and step.content is not None:
             state.show(step.content)
         if not was.exists:

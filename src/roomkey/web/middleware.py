@@ -55,10 +55,12 @@ class SessionMiddleware:
         if kind == "lifespan":
             await self.lifespan(self.app, scope, receive, send)
             return
-        # Where an outer middleware serves this cookie, a mounted app sees the one session.
-        if ("session" in scope and manager.is_own(scope["session"])) or kind not in _KINDS:
-            await self.app(scope, receive, send)
-            return
+        if "session" in scope or kind not in _KINDS:
+            # Where an outer middleware serves this cookie, a mounted app sees the one session.
+            if kind not in _KINDS or manager.is_own(scope["session"]):
+                await self.app(scope, receive, send)
+                return
+            scope = {**scope}  # what another middleware put there stays its own: it may write it into its cookie
         try:
             answer = manager.begin(scope["headers"], scope)
             session = answer if isinstance(answer, Session) else await answer

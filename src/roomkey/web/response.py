@@ -65,7 +65,9 @@ class Response:
                 self._manager.start(session)
             if session._accessed:
                 headers = list(message.get("headers", ()))
-                vary_on_cookie(headers)
+                outgoing = self._manager.outgoing
+                if vary_on_cookie(headers, outgoing.cookie_start):
+                    outgoing.warn_of_cookie()
                 message["headers"] = headers
             return self._send(message)
         if stage is _REPLACED:
@@ -123,6 +125,8 @@ class Response:
         is_refusal = message["type"] == "websocket.close"  # of a handshake: the answer has no headers of ours
         headers = list(message.get("headers", ()))
         try:
+            if session is not self._scope.get("session"):
+                self._manager.outgoing.look(headers)
             self._take_in_replacement()
             await self._manager.respond(
                 session,
@@ -152,7 +156,7 @@ class Response:
         if transaction.reply.cookie is not KEEP:
             # By an earlier `save`: without it, a user who has just logged in would be logged out by what failed later.
             await transaction.confirm()
-            manager.write_headers(session, headers)
+            manager.outgoing.write(session, headers)
         manager.start(session)
         self._stage = _REPLACED  # not sooner: a response that is cut off until here may still answer
         await send_unavailable(self._scope, self._send, headers)

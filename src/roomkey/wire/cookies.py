@@ -283,15 +283,32 @@ class ChunkWriter:
         return headers + [self._writers[index].clear() for index in surplus]
 
 
-def vary_on_cookie(headers: Headers) -> None:
-    """Say in place that the response depends on the cookie (RFC 9110 section 12.5.5)."""
-    for index, (name, value) in enumerate(headers):
-        if name.lower() == b"vary":
-            named = {item.strip().lower() for item in value.split(b",")}
-            if b"cookie" not in named and b"*" not in named:
-                headers[index] = (name, value + b", Cookie" if value.strip() else b"Cookie")
-            return
-    headers.append((b"vary", b"Cookie"))
+def vary_on_cookie(headers: Headers, start: bytes) -> bool:
+    """Say in place that the response depends on the cookie (RFC 9110 section 12.5.5).
+
+    Args:
+        headers: of the response.
+        start: the cookie's name and `=`.
+
+    Returns:
+        Whether the response sets a cookie of that name already.
+    """
+    is_set, vary = False, None
+    for header in headers:  # by length first: every response that used its session comes here
+        size = len(header[0])
+        if size == 4:
+            if vary is None and header[0].lower() == b"vary":
+                vary = header
+        elif size == 10 and header[1].startswith(start) and header[0].lower() == b"set-cookie":
+            is_set = True
+    if vary is None:
+        headers.append((b"vary", b"Cookie"))
+        return is_set
+    name, value = vary
+    named = {item.strip().lower() for item in value.split(b",")}
+    if b"cookie" not in named and b"*" not in named:
+        headers[headers.index(vary)] = (name, value + b", Cookie" if value.strip() else b"Cookie")
+    return is_set
 
 
 def protect_from_caches(headers: Headers) -> None:

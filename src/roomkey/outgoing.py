@@ -1,0 +1,83 @@
+"""The headers of a response: what its session owes the browser and the caches."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from roomkey.core.reply import GIVE, KEEP, Carries
+from roomkey.core.session import Session
+from roomkey.core.transaction import Transaction
+from roomkey.wire.cookies import (
+    ChunkWriter,
+    CookieWriter,
+    Headers,
+    find_cookies,
+    protect_from_caches,
+    vary_on_cookie,
+)
+
+if TYPE_CHECKING:
+    from roomkey.config import SessionConfig
+    from roomkey.core.committer import Committer
+    from roomkey.legacy.move_in import MoveIn
+
+__all__ = ["Outgoing"]
+
+
+class Outgoing:
+    """Writes into the responses of one configuration.
+
+    Args:
+        config: the configuration.
+        writer: writes the cookie.
+        move_in: takes the cookies of other libraries back; None: nothing moves in.
+        committer: has the reporter, which is told where the app itself sets our cookie, and the visitors.
+    """
+
+    def __init__(
+        self, config: SessionConfig, writer: CookieWriter | ChunkWriter, move_in: MoveIn | None, committer: Committer
+    ) -> None:
+        self._writer, self._move_in, self._reporter = writer, move_in, committer.reporter
+        self._visitors = committer.visitors
+        self._name = config.session_cookie
+        self.cookie_start = f"{config.session_cookie}=".encode("ascii")
+
+    def warn_of_cookie(self) -> None:
+        """Say once that the app itself sets our cookie."""
+        self._reporter.warn_of_cookie(self._name)
+
+    def look(self, headers: Headers) -> None:
+        """Say once that the app itself sets our cookie, where it does."""
+        if any(name.lower() == b"set-cookie" and value.startswith(self.cookie_start) for name, value in headers):
+            self.warn_of_cookie()
+
+    def write(self, session: Session, headers: Headers) -> None:
+        """Put into a response's headers what its session owes."""
+        if not session._accessed:
+            return
+        is_set = vary_on_cookie(headers, self.cookie_start)
+        if is_set:
+            self.warn_of_cookie()
+        transaction = session._transaction
+        if not isinstance(transaction, Transaction):
+            return
+        reply, visitors = transaction.reply, self._visitors
+        if is_set and reply.only_renews:
+            reply.cookie = KEEP  # the app has taken the cookie back, or given another: that is not to be undone
+        others = [] if visitors is None else visitors.headers_of(transaction)
+        if reply.cookie is KEEP and not others:
+            return
+        protect_from_caches(headers)
+        headers += others
+        if reply.cookie is KEEP:
+            return
+        if self._move_in is not None:
+            headers += self._move_in.take_back(partial(find_cookies, session._sent))
+        card, seconds = None, 0.0
+        if reply.cookie is GIVE:
+            card, seconds = reply.card, transaction.seconds_left
+        sent = () if reply.carries is Carries.ONE else session._sent
+        remembered = transaction.rules.is_remembered(transaction.at.facts, transaction.at.user)
+        headers += self._writer.write(card, seconds, sent, remembered=remembered)
+        reply.cookie = KEEP
