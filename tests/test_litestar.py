@@ -3,9 +3,13 @@
 import pytest
 from litestar import Litestar, Request, Response, get, post
 from litestar.exceptions import NotAuthorizedException
+from litestar.middleware.session.client_side import CookieBackendConfig
+from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.testing import TestClient
+from litestar.types import Empty
 
-from roomkey import ConfigurationError, SessionConfig, SessionMiddleware, StoreUnavailable
+from roomkey import ConfigurationError, StoreUnavailable
+from roomkey.litestar import SessionConfig, SessionMiddleware
 from roomkey.stores.memory import MemoryStore
 from roomkey.wire import codec
 
@@ -142,3 +146,59 @@ def test_each_way_to_log_out():
             client.cookies.clear()
             client.cookies.set("session", copied)
             assert client.get("/me").status_code == 401
+
+
+@pytest.mark.parametrize("backend", ["server", "cookie"])
+def test_litestars_own_sessions_beside(backend, caplog):
+    """Routes with Litestar's own sessions, under another cookie, neither end nor change Roomkey's session."""
+    own = ServerSideSessionConfig(key="admin") if backend == "server" else CookieBackendConfig(b"a" * 16, key="admin")
+
+    @get("/admin", middleware=[own.middleware])
+    async def admin(request: Request) -> dict[str, str]:
+        return request.session
+
+    @post("/admin/write", middleware=[own.middleware])
+    async def admin_write(request: Request) -> None:
+        request.set_session({"admin": "yes"})
+
+    @post("/admin/leave", middleware=[own.middleware])
+    async def admin_leave(request: Request) -> None:
+        request.clear_session()
+
+    store = Store()
+    config = SessionConfig(secret_key="k" * 32, store=store)
+    app = SessionMiddleware(Litestar([log_in, me, admin, admin_write, admin_leave]), config)
+    with TestClient(app) as client:
+        client.post("/login")
+        user = {"user": 42, "denied": 0}
+        assert client.get("/admin").json() == {}
+        assert client.get("/me").json() == user
+        client.post("/admin/write")
+        assert client.get("/admin").json() == {"admin": "yes"}
+        assert client.get("/me").json() == user
+        client.post("/admin/leave")
+        assert client.get("/admin").json() == {}
+        assert client.get("/me").json() == user
+    (record,) = store._records.values()
+    assert codec.decode(record.data) == {"user_id": 42}
+
+
+@pytest.mark.parametrize("content", [{"user_id": 43}, {}, None, Empty, ["no", "dict"]])
+def test_set_session_puts_its_content(content):
+    """A dict replaces the content, and nothing is a log-out. Anything else is an error that says what it takes."""
+
+    @post("/set")
+    async def set_it(request: Request) -> str:
+        request.set_session(content)
+        return "set"
+
+    config = SessionConfig(secret_key="k" * 32, store=Store())
+    with TestClient(SessionMiddleware(Litestar([log_in, me, set_it], debug=True), config)) as client:
+        client.post("/login")
+        if isinstance(content, list):
+            answer = client.post("/set")
+            assert answer.status_code == 500 and "set_session: got list; it takes a dict" in answer.text
+            assert client.get("/me").json() == {"user": 42, "denied": 0}
+        else:
+            client.post("/set")
+            assert client.get("/me").status_code == (200 if content == {"user_id": 43} else 401)

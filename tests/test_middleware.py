@@ -1,10 +1,26 @@
 """Sessions over HTTP: the cookie and its headers, a replaced session, several middlewares, and wrong options."""
 
+import logging
+
 import pytest
 
 from roomkey import ConfigurationError, Session, SessionConfig, SessionMiddleware
 from roomkey.testing.clock import Clock
-from tests.asgi import HELLO, SECRET, SpyStore, ask, cookie_in, header, http_scope, log_in, make, never, pages, start
+from tests.asgi import (
+    HELLO,
+    SECRET,
+    SpyStore,
+    ask,
+    cookie_in,
+    header,
+    http_scope,
+    log_in,
+    make,
+    never,
+    pages,
+    start,
+    websocket_scope,
+)
 from tests.driver import driver_of
 
 # --- HTTP -------------------------------------------------------------------------------------------------------------
@@ -217,64 +233,56 @@ async def test_a_session_is_renewed_by_use():
 # --- scope["session"] replaced ----------------------------------------------------------------------------------------
 
 
-async def test_a_dict_in_place_of_the_session_is_its_new_content():
-    """`scope["session"] = {...}` replaces what the session holds, under the same ID."""
+REPLACED = {
+    "a dict": lambda scope: scope.update(session={"n": 2}),
+    "an empty dict": lambda scope: scope.update(session={}),
+    "none": lambda scope: scope.update(session=None),
+    "no dict": lambda scope: scope.update(session=["no", "dict"]),
+    "an object": lambda scope: scope.update(session=object()),
+    "nothing": lambda scope: scope.pop("session"),
+}
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("way", REPLACED)
+async def test_what_stands_in_place_of_the_session_is_ignored(way, late, caplog):
+    """It is no new content, no log-out and no error: the session stays what it is. That is said once."""
 
     async def handler(scope, send):
-        if scope["path"] == "/put":
-            scope["session"] = {"n": 2}
-        elif scope["path"] == "/start":
-            scope["session"].update(n=1, old=True)
-        else:
+        session = scope["session"]
+        if scope["path"] == "/start":
+            session["n"] = 1
+            return
+        if late:
             await start(send)
-            await send({"type": "http.response.body", "body": repr(scope["session"].copy()).encode()})
+        REPLACED[way](scope)
+        if scope["path"] == "/write":
+            session["more"] = True  # what the session itself was told counts
 
     app = make(handler)
     card = cookie_in((await ask(app, http_scope("/start")))[0])
-    assert cookie_in((await ask(app, http_scope("/put", card)))[0]) is None
-    assert (await ask(app, http_scope("/read", card)))[1]["body"] == b"{'n': 2}"
-
-
-async def test_a_dict_in_place_of_no_session_starts_one():
-    """`scope["session"] = {...}` of an anonymous request makes a session and hands out its card."""
-
-    async def handler(scope, send):
-        scope["session"] = {"n": 1}
-
-    app = make(handler)
-    assert cookie_in((await ask(app, http_scope()))[0])
+    for path in ("/end", "/end", "/write"):
+        answer = (await ask(app, http_scope(path, card)))[0]
+        assert answer["status"] == 200 and cookie_in(answer) is None
+    assert (await driver_of(app).arrive([card])).session == {"n": 1, "more": True}
+    ((name, level, message),) = caplog.record_tuples
+    assert (name, level) == ("roomkey", logging.WARNING)
+    assert message.startswith('scope["session"] was ') and "call clear() and update({...})" in message
     assert app.config.store.rows == 1
 
 
-@pytest.mark.parametrize("way", ["none", "empty", "deleted"])
-async def test_nothing_in_place_of_the_session_ends_it(way):
-    """None, an empty dict or no entry at all in place of the session is a log-out."""
+@pytest.mark.parametrize("way", REPLACED)
+async def test_nothing_begins_in_place_of_no_session(way):
+    """Neither does it begin a session for a visitor who has none, in an HTTP request or a WebSocket."""
 
     async def handler(scope, send):
-        if scope["path"] == "/start":
-            scope["session"]["n"] = 1
-        elif way == "none":
-            scope["session"] = None
-        elif way == "empty":
-            scope["session"] = {}
-        else:
-            del scope["session"]
+        REPLACED[way](scope)
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
 
     app = make(handler)
-    card = cookie_in((await ask(app, http_scope("/start")))[0])
-    assert cookie_in((await ask(app, http_scope("/end", card)))[0]) == b""
-    assert app.config.store.rows == 0
-
-
-async def test_something_else_in_place_of_the_session_is_refused():
-    """A value that is no dict in place of the session is a TypeError that says so, and nothing is saved."""
-
-    async def handler(scope, send):
-        scope["session"] = ["no", "dict"]
-
-    app = make(handler)
-    with pytest.raises(TypeError, match="it takes a dict"):
-        await ask(app, http_scope())
+    for scope in (http_scope(), websocket_scope()):
+        assert (await ask(app, scope))[0].get("headers", []) == []
     assert app.config.store.rows == 0
 
 

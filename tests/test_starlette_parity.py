@@ -518,7 +518,25 @@ def test_differs_planted_cookie():
     assert found == [{}, {"some": "data"}]
 
 
-@pytest.mark.parametrize("inner", ["starlette", "starsessions", "roomkey"])
+class PlainMiddleware:
+    """One that puts a plain dict there, under a cookie of its own, as Starlette before 1.0 and home-made ones do."""
+
+    def __init__(self, app):
+        self.app, self.kept = app, {}
+
+    async def __call__(self, scope, receive, send):
+        scope["session"] = self.kept if b"admin=1" in dict(scope["headers"]).get(b"cookie", b"") else {}
+
+        async def send_with_cookie(message):
+            if message["type"] == "http.response.start" and scope["session"]:
+                self.kept = scope["session"]
+                message["headers"] = [*message["headers"], (b"set-cookie", b"admin=1; Path=/")]
+            await send(message)
+
+        await self.app(scope, receive, send_with_cookie)
+
+
+@pytest.mark.parametrize("inner", ["starlette", "starsessions", "roomkey", "plain"])
 def test_a_mounted_app_with_a_session_of_its_own(inner):
     """An admin page under another cookie neither ends the main session nor writes into it, and sees nothing of it."""
     own = {
@@ -530,6 +548,7 @@ def test_a_mounted_app_with_a_session_of_its_own(inner):
             cookie_https_only=False,
         ),
         "roomkey": Middleware(SessionMiddleware, secret_key="a" * 32, session_cookie="admin", store="memory://"),
+        "plain": Middleware(PlainMiddleware),
     }[inner]
     loads = [Middleware(starsessions.SessionAutoloadMiddleware)] if inner == "starsessions" else []
     routes = [Route("/view", view_session), Route("/update", update_session, methods=["POST"])]

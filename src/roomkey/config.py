@@ -77,6 +77,7 @@ class _Options(TypedDict, total=False):
     max_bytes: int
     strict_types: bool
     legacy: Sequence[LegacyReader]
+    vary: Literal["used", "always"]
     on_event: Callable[[Event], None] | None
     clock: Callable[[], float]
 
@@ -136,6 +137,10 @@ class SessionConfig:
             next request then finds a plain `int`, `dict` or `tuple`.
         legacy: readers of another library's sessions (`roomkey.legacy`), which move in on first sight. Take them out
             again once the old cookies have expired. Until then, anybody who knows the old key can make up sessions.
+        vary: which responses say `Vary: Cookie`. `"used"`: those whose request used its session, so that caches may
+            keep the others for everybody. `"always"`: all of them. Set that where code reads the session in a way that
+            nobody can notice: C code that is handed a bare `scope["session"]`, say. It renews no session: for that,
+            call `session.mark_accessed()`.
         on_event: is called with each event of `roomkey.events`, in the request's task: be quick. What it raises is
             logged, and affects no session.
         clock: returns Unix seconds. Tests give one that they move.
@@ -164,6 +169,7 @@ class SessionConfig:
     max_bytes: int = 65536
     strict_types: bool = False
     legacy: Sequence[LegacyReader] = ()
+    vary: Literal["used", "always"] = "used"
     on_event: Callable[[Event], None] | None = None
     clock: Callable[[], float] = system_time
 
@@ -256,6 +262,8 @@ class SessionConfig:
                 self._fail(option, "it takes True or False")
         if self.same_site not in ("lax", "strict", "none"):
             self._fail("same_site", "it takes 'lax', 'strict' or 'none'")
+        if self.vary not in ("used", "always"):
+            self._fail("vary", "it takes 'used' or 'always'")
         if not isinstance(self.path, str) or not _PATH.fullmatch(self.path):
             self._fail("path", "it takes a path that begins with '/' and holds no ';'")
         if self.domain is not None and not (isinstance(self.domain, str) and _DOMAIN.fullmatch(self.domain)):

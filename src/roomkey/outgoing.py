@@ -41,6 +41,7 @@ class Outgoing:
         self._writer, self._move_in, self._reporter = writer, move_in, committer.reporter
         self._visitors = committer.visitors
         self._name = config.session_cookie
+        self._always_varies = config.vary == "always"
         self.cookie_start = f"{config.session_cookie}=".encode("ascii")
 
     def warn_of_cookie(self) -> None:
@@ -55,6 +56,8 @@ class Outgoing:
     def write(self, session: Session, headers: Headers) -> None:
         """Put into a response's headers what its session owes."""
         if not session._accessed:
+            if self._always_varies and vary_on_cookie(headers, self.cookie_start):
+                self.warn_of_cookie()
             return
         is_set = vary_on_cookie(headers, self.cookie_start)
         if is_set:

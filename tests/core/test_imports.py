@@ -20,7 +20,7 @@ LAYERS = [
     ["sync"],  # the blocking calls of the session manager
     ["manager"],
     ["web"],
-    ["lilya"],
+    ["lilya", "litestar"],
     ["ravyn"],
     [""],  # `import roomkey`
     # What stands beside: nothing else imports it.

@@ -62,6 +62,7 @@ async def session(session: Session) -> None:
     session["user_id"] = 5
     session[5] = "five"  # type: ignore[index]
     assert_type(session.copy(), dict[str, Any])
+    assert_type(session.mark_accessed(), None)
     assert_type(session.rotate(grace=30), None)
     assert_type(session.invalidate(), None)
     session.change("views", lambda views: views + 1, default=0)

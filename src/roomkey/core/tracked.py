@@ -33,7 +33,10 @@ class TrackedDict(dict[str, Any]):
         self._put: set[str] | None = None  # keys that were assigned since it was last saved; None: no key
 
     def mark_accessed(self) -> None:
-        """Count the session as used. Starlette calls this whenever a handler says `request.session`."""
+        """Count the session as used: the response says `Vary: Cookie`, and a renewal that is due is done.
+
+        `request.session` calls this. Call it where only C code reads a bare `scope["session"]`: nobody can notice that.
+        """
         self._accessed = True
 
     def _plain(self) -> dict[str, Any]:

@@ -1,14 +1,17 @@
-"""What frameworks look like to a middleware. `roomkey.<framework>` modules add their own to the list."""
+"""What frameworks look like to a middleware. `roomkey.<framework>` modules mend the frameworks themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from roomkey.core.session import Session
 from roomkey.web.asgi import Scope
 
-__all__ = ["FRAMEWORKS", "Framework", "clears", "is_answer", "is_foreign"]
+__all__ = ["FRAMEWORKS", "Framework", "is_answer", "is_foreign", "is_route", "missing_module", "route_of"]
+
+_DEEPEST = 20  # apps within apps that are looked at
 
 
 def _never(*_: Any) -> bool:
@@ -21,10 +24,12 @@ class Framework(NamedTuple):
     name: str
     # Whether an exception is a response that the app made, and that the framework sends outside every middleware.
     is_answer: Callable[[Exception], bool] = _never
-    # Whether what stands in `scope["session"]` is another middleware's session, and not new content for this one.
+    # Whether what stands in `scope["session"]` is known to be another middleware's session.
     is_foreign: Callable[[Scope, object], bool] = _never
-    # Whether what stands in `scope["session"]` says that the session was cleared.
-    clears: Callable[[object], bool] = _never
+    # Whether an app is one route of the framework's, so that it makes a middleware for each route.
+    is_route: Callable[[object], bool] = _never
+    package: str = ""  # where its apps come from
+    module: str = ""  # of Roomkey's, which has `request.session` and its kin mean Roomkey's session
 
 
 def _is_http_exception(error: Exception) -> bool:
@@ -33,11 +38,17 @@ def _is_http_exception(error: Exception) -> bool:
     return bool(kinds) and hasattr(error, "headers") and not kinds[-1].__module__.startswith("starlette.")
 
 
+def _is_litestars_route(app: object) -> bool:
+    return any(kind.__module__.startswith("litestar.routes.") for kind in type(app).__mro__)
+
+
 FRAMEWORKS = [
     Framework("Roomkey, in a mounted app", is_foreign=lambda _, content: isinstance(content, Session)),
     Framework("Starlette", is_foreign=lambda _, content: type(content).__name__ == "Session"),
     Framework("starsessions", is_foreign=lambda scope, _: "session_handler" in scope),
-    Framework("Litestar", clears=lambda content: type(content).__name__ == "_EmptyEnum"),
+    Framework("Litestar", is_route=_is_litestars_route, package="litestar", module="roomkey.litestar"),
+    Framework("Lilya", package="lilya", module="roomkey.lilya"),
+    Framework("Ravyn", package="ravyn", module="roomkey.lilya"),  # which `roomkey.ravyn` imports
     Framework("Ravyn, Litestar", is_answer=_is_http_exception),
 ]
 
@@ -48,10 +59,53 @@ def is_answer(error: Exception) -> bool:
 
 
 def is_foreign(scope: Scope, content: object) -> bool:
-    """Whether what stands in `scope["session"]` is another middleware's session."""
+    """Whether what stands in `scope["session"]` is known to be another middleware's session."""
     return any(framework.is_foreign(scope, content) for framework in FRAMEWORKS)
 
 
-def clears(content: object) -> bool:
-    """Whether what stands in `scope["session"]` says that the session was cleared."""
-    return any(framework.clears(content) for framework in FRAMEWORKS)
+def is_route(app: object) -> bool:
+    """Whether an app is one route of a framework that makes its middleware anew for each route."""
+    return any(framework.is_route(each) for each in _apps_in(app) for framework in FRAMEWORKS)
+
+
+def missing_module(app: object) -> str | None:
+    """Return the module of Roomkey's that an app's framework needs and that was not imported; None: there is none."""
+    packages = set(map(_package_of, _apps_in(app)))
+    for framework in FRAMEWORKS:
+        if framework.module and framework.package in packages and framework.module not in sys.modules:
+            return framework.module
+    return None
+
+
+_PACKAGES = {framework.package for framework in FRAMEWORKS}
+
+
+def _package_of(app: object) -> str:
+    return type(app).__module__.partition(".")[0]
+
+
+def _apps_in(app: object) -> Iterator[object]:
+    """Return an app and what it wraps, from outside to inside."""
+    for _ in range(_DEEPEST):
+        if app is None:
+            return
+        app = getattr(app, "__self__", app)  # the method of a route, say
+        yield app
+        inner = getattr(app, "app", None)
+        if inner is None and _package_of(app) not in _PACKAGES:  # a middleware that has another name for it
+            inner = next((value for value in getattr(app, "__dict__", {}).values() if callable(value)), None)
+        app = inner
+
+
+def route_of(scope: Scope) -> str | None:
+    """Return a name of the route that answered, the same for each of its requests; None: nobody says.
+
+    Never the path itself, which may hold anything: the token of a password reset, say.
+    """
+    for key in ("route_path_template", "path_template"):  # Lilya and Ravyn, Litestar
+        template = scope.get(key)
+        if isinstance(template, str):
+            return template
+    endpoint = scope.get("endpoint") or scope.get("handler")  # Starlette and FastAPI, Lilya
+    name = getattr(endpoint, "__qualname__", None)
+    return f"{endpoint.__module__}.{name}" if isinstance(name, str) else None

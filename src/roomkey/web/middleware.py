@@ -9,8 +9,8 @@ from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.web.asgi import App, Message, Receive, Scope, Send
-from roomkey.web.frameworks import is_answer
-from roomkey.web.response import Response
+from roomkey.web.frameworks import is_answer, missing_module
+from roomkey.web.response import Response, VaryingResponse
 from roomkey.web.unavailable import send_unavailable, unavailable_headers
 
 __all__ = ["SessionMiddleware"]
@@ -49,6 +49,15 @@ class SessionMiddleware:
         else:
             self.manager = SessionManager(config, **options)
         self.config = self.manager.config
+        self._response = VaryingResponse if self.config.vary == "always" else Response
+        module = missing_module(app)
+        if module is not None:
+            self.manager.reporter.warn_once(
+                module,
+                "import SessionMiddleware from %s: without that, request.session does not count as use of the session, "
+                "and request.set_session and request.clear_session change nothing",
+                module,
+            )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind, manager = scope["type"], self.manager
@@ -69,7 +78,7 @@ class SessionMiddleware:
             return
         session._sent = scope["headers"]
         scope["session"] = session
-        response = Response(manager, session, scope, send)
+        response = self._response(manager, session, scope, send)
         try:
             await self.app(scope, receive, response.send)
         except Exception as error:

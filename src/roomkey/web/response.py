@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from typing import Any
 
 from roomkey.core.reply import KEEP, NONE, SEVERAL, Carries
@@ -12,13 +12,16 @@ from roomkey.core.transaction import Transaction
 from roomkey.errors import StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.web.asgi import Message, Scope, Send, is_error
-from roomkey.web.frameworks import clears, is_foreign
+from roomkey.web.frameworks import is_foreign
 from roomkey.web.unavailable import send_unavailable, unavailable_headers
 from roomkey.wire.cookies import vary_on_cookie
 
-__all__ = ["Response"]
+__all__ = ["Response", "VaryingResponse"]
 
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"})
+
+
+_GONE = object()  # in the place of a session that was deleted from the scope
 
 
 class _Stage(enum.Enum):
@@ -35,6 +38,8 @@ class Response:
     """One request's."""
 
     __slots__ = ("_manager", "_scope", "_send", "_session", "_stage")
+
+    always_varies = False  # whether it says `Vary: Cookie` where the session was not used
 
     def __init__(self, manager: SessionManager, session: Session, scope: Scope, send: Send) -> None:
         self._manager = manager
@@ -63,7 +68,7 @@ class Response:
             session._has_started = True
             if session._transaction is not None:
                 self._manager.start(session)
-            if session._accessed:
+            if session._accessed or self.always_varies:
                 headers = list(message.get("headers", ()))
                 outgoing = self._manager.outgoing
                 if vary_on_cookie(headers, outgoing.cookie_start):
@@ -110,7 +115,7 @@ class Response:
     def _go_on(self, message: Message, headers: list[tuple[bytes, bytes]]) -> None:
         """Note that the response goes out."""
         self._stage = _STARTED
-        if self._session._accessed:
+        if self._session._accessed or self.always_varies:
             message["headers"] = headers
 
     async def _send_first(self, message: Message) -> None:
@@ -126,8 +131,8 @@ class Response:
         headers = list(message.get("headers", ()))
         try:
             if session is not self._scope.get("session"):
+                self._mind_replacement()
                 self._manager.outgoing.look(headers)
-            self._take_in_replacement()
             await self._manager.respond(
                 session,
                 headers,
@@ -139,7 +144,7 @@ class Response:
             await self.replace(unavailable)
             return False
         self._stage = _STARTED
-        if session._accessed and not is_refusal:
+        if (session._accessed or self.always_varies) and not is_refusal:
             message["headers"] = headers
         return True
 
@@ -180,7 +185,7 @@ class Response:
         }
         if not await self._start(message, NONE if taken else Carries.ONE):
             return None
-        if not self._session._accessed:
+        if not (self._session._accessed or self.always_varies):
             return error
         # Not copy.copy, which would call the class's own __init__ with whatever `args` happens to hold.
         copied = type(error).__new__(type(error), *error.args)
@@ -195,19 +200,33 @@ class Response:
         transaction = self._manager.transaction(self._session)
         if not transaction.reply.saves:
             return
-        self._take_in_replacement()
+        self._mind_replacement()
         draft = transaction.unsaved()
         if draft is not None:
             await transaction.commit(draft)
 
-    def _take_in_replacement(self) -> None:
-        """Understand `scope["session"] = {...}`: the session's new content. None or nothing empties it."""
-        content = self._scope.get("session")
+    def _mind_replacement(self) -> None:
+        """Say once that `scope["session"]` is not the session any more. What stands there is not taken for anything.
+
+        It may be new content, or a mounted app's own session under another cookie: in frameworks that hand the app the
+        same scope, nobody can tell.
+        """
+        content = self._scope.get("session", _GONE)
         if content is self._session or is_foreign(self._scope, content):
             return
-        if clears(content):
-            content = None
-        if content is not None and not isinstance(content, Mapping):
-            raise TypeError(f'scope["session"] was set to {type(content).__name__}; it takes a dict, or None to clear')
-        self._session._set_content(dict(content or {}))
-        self._scope["session"] = self._session
+        what = "was deleted" if content is _GONE else f"was replaced by a {type(content).__name__}"
+        self._manager.reporter.warn_once(
+            f"scope: {what}",
+            'scope["session"] %s, and Roomkey ignores that: to replace the content of its session, call clear() and '
+            "update({...}), and to log out, clear(); where a mounted app or another middleware has sessions of its own "
+            "under another cookie, nothing is to be done",
+            what,
+        )
+
+
+class VaryingResponse(Response):
+    """One request's, with `vary="always"`."""
+
+    __slots__ = ()
+
+    always_varies = True

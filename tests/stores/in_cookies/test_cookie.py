@@ -177,8 +177,8 @@ def test_is_new_and_modified(browser):
     assert browser.ask(lambda session: [session.update(a=2), session.modified])[1]
 
 
-def test_a_replaced_dict_is_the_new_content():
-    """`scope["session"] = {...}` replaces the content; None clears it."""
+def test_what_stands_in_place_of_the_session_is_ignored():
+    """`scope["session"] = {...}` is no new content, and None no log-out."""
     browser = Browser()
 
     async def app(scope, receive, send):
@@ -186,9 +186,10 @@ def test_a_replaced_dict_is_the_new_content():
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body"})
 
-    contents = [{"a": 1}, {"b": 2}, None]
+    browser.ask(put(a=1))
+    contents = [{"b": 2}, {}, None]
     browser.app.app = app
-    for expected in ({"a": 1}, {"b": 2}, {}):
+    for expected in ({"a": 1}, {"a": 1}, {"a": 1}):
         browser.jar.take(run(browser.app, scope_with(browser.jar.header()))[0]["headers"])
         shown = Browser()
         assert shown.ask(read, cookie=browser.jar.header()) == expected
