@@ -3,12 +3,13 @@
 import pytest
 from litestar import Litestar, Request, Response, get, post
 from litestar.exceptions import NotAuthorizedException
+from litestar.middleware import DefineMiddleware
 from litestar.middleware.session.client_side import CookieBackendConfig
 from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.testing import TestClient
 from litestar.types import Empty
 
-from roomkey import ConfigurationError, StoreUnavailable
+from roomkey import ConfigurationError, SessionManager, StoreUnavailable
 from roomkey.litestar import SessionConfig, SessionMiddleware
 from roomkey.stores.memory import MemoryStore
 from roomkey.wire import codec
@@ -202,3 +203,54 @@ def test_set_session_puts_its_content(content):
         else:
             client.post("/set")
             assert client.get("/me").status_code == (200 if content == {"user_id": 43} else 401)
+
+
+def routes_that_count():
+    @get("/one")
+    async def one(request: Request) -> int:
+        return request.session.change("n", lambda n: n + 1, 0)
+
+    @get("/two")
+    async def two(request: Request) -> int:
+        return request.session.change("n", lambda n: n + 1, 0)
+
+    return [one, two]
+
+
+class Around:
+    """Another middleware, which has its own name for what it wraps."""
+
+    def __init__(self, app):
+        self.inner = app
+
+    async def __call__(self, scope, receive, send):
+        await self.inner(scope, receive, send)
+
+
+@pytest.mark.parametrize("url", ["memory://", "sqlite:///sessions.sqlite3"])
+@pytest.mark.parametrize("beside", [[], [Around]])
+def test_options_for_each_route_are_refused(url, beside):
+    """Litestar makes its middleware for each route. A store for each would lose data in silence."""
+    own = DefineMiddleware(SessionMiddleware, secret_key="k" * 32, store=url)
+    for order in ([own, *beside], [*beside, own]):
+        with pytest.raises(ConfigurationError, match="give all of them one configuration"):
+            Litestar(routes_that_count(), middleware=order)
+
+
+@pytest.mark.parametrize("given", ["config", "manager"])
+@pytest.mark.parametrize("beside", [[], [Around]])
+def test_one_configuration_is_shared_by_all_routes(given, beside):
+    """Given once, it has one store and one manager, whichever route a request takes."""
+    store = Store()
+    config = SessionConfig(secret_key="k" * 32, store=store)
+    manager = SessionManager(config)
+    own = DefineMiddleware(SessionMiddleware, config=config if given == "config" else manager)
+    lifespan = [lambda app: manager] if given == "manager" else []
+    app = Litestar(routes_that_count(), middleware=[own, *beside], lifespan=lifespan)
+    with TestClient(app) as client:
+        assert [client.get(path).text for path in ("/one", "/two", "/one", "/two")] == ["1", "2", "3", "4"]
+        client.cookies.clear()
+        client.get("/two", headers={"cookie": "session=forged"})
+    if given == "manager":
+        assert (store.noted[0], store.noted[-1]) == ("open", "close")
+        assert manager.refused == {"card": 1}

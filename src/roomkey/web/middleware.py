@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from typing import Unpack
+from weakref import WeakValueDictionary
 
 from roomkey.config import SessionConfig, SessionOptions
 from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.web.asgi import App, Message, Receive, Scope, Send
-from roomkey.web.frameworks import is_answer, missing_module
+from roomkey.web.frameworks import is_answer, is_route, missing_module
 from roomkey.web.response import Response, VaryingResponse
 from roomkey.web.unavailable import send_unavailable, unavailable_headers
 
 __all__ = ["SessionMiddleware"]
+
+# Managers of configurations, by `id`, where a framework makes a middleware for each route.
+_SHARED: WeakValueDictionary[int, SessionManager] = WeakValueDictionary()
 
 _KINDS = frozenset({"http", "websocket"})
 _LIFESPAN_ENDS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed")
@@ -40,14 +44,7 @@ class SessionMiddleware:
         self, app: App, config: SessionConfig | SessionManager | None = None, **options: Unpack[SessionOptions]
     ) -> None:
         self.app = app
-        if isinstance(config, SessionManager):
-            if options:
-                raise ConfigurationError(
-                    f"give a manager or options, not both (got a manager and {', '.join(options)})"
-                )
-            self.manager = config
-        else:
-            self.manager = SessionManager(config, **options)
+        self.manager = _manager(app, config, options)
         self.config = self.manager.config
         self._response = VaryingResponse if self.config.vary == "always" else Response
         module = missing_module(app)
@@ -133,3 +130,22 @@ class SessionMiddleware:
             await app(scope, receive_again, send_after_close)
         finally:
             await close()
+
+
+def _manager(app: App, config: SessionConfig | SessionManager | None, options: SessionOptions) -> SessionManager:
+    """Return the manager that a middleware was given, or that its options make. Raises ConfigurationError."""
+    if isinstance(config, SessionManager):
+        if options:
+            raise ConfigurationError(f"give a manager or options, not both (got a manager and {', '.join(options)})")
+        return config
+    if not is_route(app):
+        return SessionManager(config, **options)
+    if config is None:
+        raise ConfigurationError(
+            "this framework makes its middleware anew for each route, and options would make a store for each: "
+            "give all of them one configuration, as DefineMiddleware(SessionMiddleware, config=SessionConfig(...))"
+        )
+    manager = _SHARED.get(id(config))
+    if manager is None:
+        manager = _SHARED[id(config)] = SessionManager(config, **options)
+    return manager
