@@ -6,13 +6,14 @@ import enum
 from collections.abc import Awaitable
 from typing import Any
 
+from roomkey.core.loaded import NOWHERE
 from roomkey.core.reply import KEEP, NONE, SEVERAL, Carries
 from roomkey.core.session import Session
 from roomkey.core.transaction import Transaction
-from roomkey.errors import StoreUnavailable
+from roomkey.errors import ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.web.asgi import Message, Scope, Send, is_error
-from roomkey.web.frameworks import is_foreign
+from roomkey.web.frameworks import is_foreign, route_of
 from roomkey.web.unavailable import send_unavailable, unavailable_headers
 from roomkey.wire.cookies import vary_on_cookie
 
@@ -202,8 +203,25 @@ class Response:
             return
         self._mind_replacement()
         draft = transaction.unsaved()
-        if draft is not None:
+        if draft is None:
+            return
+        try:
             await transaction.commit(draft)
+        except ResponseStarted:
+            if transaction.at is not NOWHERE:
+                raise
+            self._say_too_late()
+
+    def _say_too_late(self) -> None:
+        """Say once for each route that a visitor's new session came too late. Every visitor would be a traceback."""
+        route = route_of(self._scope)
+        self._manager.reporter.warn_once(
+            f"too late: {route}",
+            "%s put something into the session of a visitor who had none, after the response had started: a new "
+            "session needs a cookie, which could not go out any more, and nothing was saved; put something into the "
+            "session before the response starts: a background task is too late, and so is a dependency after `yield`",
+            "a handler" if route is None else f"the route {route}",
+        )
 
     def _mind_replacement(self) -> None:
         """Say once that `scope["session"]` is not the session any more. What stands there is not taken for anything.
