@@ -20,6 +20,7 @@ from roomkey.core.swaps import StoreCommitter
 from roomkey.core.transaction import Transaction
 from roomkey.core.users import Sessions
 from roomkey.errors import ConfigurationError, SessionDataError, StoreUnavailable
+from roomkey.event_loop import needs_asyncio
 from roomkey.lifespan import Lifespan
 from roomkey.outgoing import Outgoing
 from roomkey.request import Request, raw_headers, raw_pairs, text_pairs
@@ -105,6 +106,7 @@ class SessionManager:
         self.begin: Callable[[RawHeaders, Mapping[str, Any]], Session | Coroutine[Any, Any, Session]] = self._begin
         if not self._asks_request and isinstance(self._loader, StoreLoader):
             self.begin = self._loader.from_headers
+        self._begin_here, self.begin = self.begin, self._begin_first
         self._lifespan = Lifespan(self._committer)
         self.at_once = self._make_at_once(writer)
 
@@ -125,6 +127,7 @@ class SessionManager:
 
         Raises:
             StoreUnavailable: whether there is a session cannot be known. Answer with a 503; there is nothing to commit.
+            ConfigurationError: this is not asyncio, but trio.
             TypeError: it is another framework's request, say.
         """
         scope = {"client": request.client} if isinstance(request, Request) else _NO_SCOPE
@@ -208,9 +211,10 @@ class SessionManager:
         """Open the store, and begin to remove expired sessions.
 
         Raises:
-            ConfigurationError: the store cannot work like this. One that does not answer raises nothing: it may come
-                back, and until then `load` raises StoreUnavailable.
+            ConfigurationError: the store cannot work like this, or this is not asyncio. A store that does not answer
+                raises nothing: it may come back, and until then `load` raises StoreUnavailable.
         """
+        needs_asyncio(at_all=True)
         await self._lifespan.enter()
         return self
 
@@ -256,6 +260,12 @@ class SessionManager:
         except StoreUnavailable:
             self.abandon(session)
             raise
+
+    def _begin_first(self, headers: RawHeaders, scope: Mapping[str, Any]) -> Session | Coroutine[Any, Any, Session]:
+        """As `begin`, until one request has shown that Roomkey can work here. Raises ConfigurationError."""
+        needs_asyncio()
+        self.begin = self._begin_here
+        return self.begin(headers, scope)
 
     def _begin(self, headers: RawHeaders, scope: Mapping[str, Any]) -> Session | Coroutine[Any, Any, Session]:
         answer: Session | Coroutine[Any, Any, Session]

@@ -16,6 +16,7 @@ from types import CoroutineType, coroutine
 from typing import Any, TypeVar, cast
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.event_loop import asyncio_is_missing
 from roomkey.events import Event, OutageBegan, OutageEnded
 from roomkey.stores.base import Conflict, Discard, Lifespan, Purge, Record, Store, Unreadable, UserIndex, Wipe, shown
 
@@ -259,7 +260,8 @@ class GuardedStore:
                 f"store: an operation of {type(self.store).__name__} returned {type(operation).__name__}; it has "
                 "to be an `async def` (see roomkey.stores.base.Store)"
             )
-        return self._failed(error, phase, kind)
+        missing = asyncio_is_missing(at_all=str(error) == "no running event loop")
+        return self._failed(error, phase, kind) if missing is None else missing
 
     def _failed(self, error: Exception, phase: int, kind: _Kind) -> StoreUnavailable:
         # The driver's own words may hold a password or a key: they stay in the chained error.
