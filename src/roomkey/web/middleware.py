@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Unpack
 from weakref import WeakValueDictionary
 
@@ -11,6 +12,7 @@ from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.web.asgi import App, Message, Receive, Scope, Send
 from roomkey.web.frameworks import is_answer, is_route, missing_module
+from roomkey.web.plain_http import PlainHTTP
 from roomkey.web.response import Response, VaryingResponse
 from roomkey.web.unavailable import send_unavailable, unavailable_headers
 
@@ -46,7 +48,11 @@ class SessionMiddleware:
         self.app = app
         self.manager = _manager(app, config, options)
         self.config = self.manager.config
-        self._response = VaryingResponse if self.config.vary == "always" else Response
+        self._kind = VaryingResponse if self.config.vary == "always" else Response
+        self._response: Callable[[SessionManager, Session, Scope, Send], Response] = self._kind
+        if self.config.https_only:
+            self._plain_http = PlainHTTP(self.config.session_cookie, self.manager.reporter)
+            self._response = self._watched
         module = missing_module(app)
         if module is not None:
             self.manager.reporter.warn_once(
@@ -99,6 +105,13 @@ class SessionMiddleware:
             await response.finish()
         if session._transaction is not None:
             manager.let_go(session)
+
+    def _watched(self, manager: SessionManager, session: Session, scope: Scope, send: Send) -> Response:
+        """Return the response of a request, watched until it is known whether the app is served over plain HTTP."""
+        send = self._plain_http.watched(scope, send)
+        if self._plain_http.is_known:
+            self._response = self._kind
+        return self._kind(manager, session, scope, send)
 
     async def lifespan(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the lifespan protocol around `app`: the store opens before it starts and closes after it has ended."""

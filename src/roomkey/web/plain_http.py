@@ -1,0 +1,71 @@
+"""Watches for `https_only=True` over plain HTTP: no browser sends the cookie back, and each request begins a session.
+
+It looks until it knows: at the first request over HTTPS, or at the first cookie that goes out over HTTP to somebody who
+has none.
+"""
+
+from __future__ import annotations
+
+from roomkey.core.reporting import Reporter
+from roomkey.web.asgi import Message, Scope, Send
+from roomkey.wire.cookies import Headers, find_cookies
+
+__all__ = ["PlainHTTP"]
+
+_SECURE = ("https", "wss")
+_CARRY_HEADERS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+# By which a proxy says that its client uses HTTPS, though the server was not told to believe it.
+_SAY_HTTPS = {
+    b"x-forwarded-proto": b"https",
+    b"x-forwarded-scheme": b"https",
+    b"x-forwarded-ssl": b"on",
+    b"front-end-https": b"on",
+    b"forwarded": b"proto=https",
+    b"cf-visitor": b"https",
+}
+
+
+class PlainHTTP:
+    """The watch of one middleware.
+
+    Args:
+        name: of the session cookie.
+        reporter: is told.
+    """
+
+    def __init__(self, name: str, reporter: Reporter) -> None:
+        self._name, self._reporter = name.encode("ascii"), reporter
+        self.is_known = False  # whether there is nothing more to watch for
+
+    def watched(self, scope: Scope, send: Send) -> Send:
+        """Return the `send` for a request, which looks for the cookie."""
+        if scope.get("scheme") in _SECURE or _says_https(scope["headers"]):
+            self.is_known = True
+            return send
+        if find_cookies(scope["headers"], self._name):
+            return send  # it came back: this client takes the host for a secure one
+
+        async def watching(message: Message) -> None:
+            if message["type"] in _CARRY_HEADERS and self._gives(message.get("headers", ())):
+                self.is_known = True
+                self._reporter.warn_once(
+                    "plain HTTP",
+                    "https_only=True, and a session began over plain HTTP: browsers do not send its cookie back there, "
+                    "so that each request begins another session; serve the app over HTTPS; for development and "
+                    "tests, set https_only=False; behind a proxy that speaks HTTPS, have it send X-Forwarded-Proto "
+                    "and the server believe it (uvicorn: --proxy-headers and --forwarded-allow-ips)",
+                )
+            await send(message)
+
+        return watching
+
+    def _gives(self, headers: Headers) -> bool:
+        start = self._name + b"="
+        return any(
+            name == b"set-cookie" and value.startswith(start) and not value.startswith(start + b";")
+            for name, value in headers
+        )
+
+
+def _says_https(headers: Headers) -> bool:
+    return any(name in _SAY_HTTPS and _SAY_HTTPS[name] in value.lower() for name, value in headers)
