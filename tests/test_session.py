@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import html
 import json
 import pickle
 
@@ -13,6 +14,7 @@ from roomkey import Session
 from roomkey.core.loaded import Stored
 from roomkey.stores.base import Record
 from roomkey.wire.seal import Opened
+from tests.asgi import ask, cookie_in, header, http_scope, make
 
 _KEYS = st.sampled_from(["a", "b", "c", "d"])
 _VALUES = st.none() | st.integers(0, 5) | st.text(max_size=2) | st.lists(st.integers(0, 3), max_size=2)
@@ -202,7 +204,33 @@ def test_repr_shows_no_data():
     session = Session(card="hunter2")
     for shown in (repr(session), str(session), f"{session}", f"{session!r}", repr([session])):
         assert "hunter2" not in shown and "card" not in shown
-    assert repr(session) == "<Session with 1 key(s)>"
+    assert repr(session) == "Session(1 key, not shown here; session.copy() has them)"
+    assert repr(Session()) == "Session(0 keys, not shown here; session.copy() has them)"
+
+
+@pytest.mark.parametrize("show", [str, "{}".format, lambda session: f"{session}"])
+async def test_a_page_that_shows_the_session(show):
+    """It says what to write, as text that no browser takes for a tag, and it depends on the session."""
+    bodies = []
+
+    async def handler(scope, send):
+        if scope["path"] == "/start":
+            scope["session"]["card"] = "hunter2"
+        else:
+            bodies.append(show(scope["session"]))
+
+    app = make(handler)
+    card = cookie_in((await ask(app, http_scope("/start")))[0])
+    answer = (await ask(app, http_scope("/", card)))[0]
+    assert bodies == ["Session(1 key, not shown here; session.copy() has them)"]
+    assert html.escape(bodies[0]) == bodies[0] and header(answer, b"vary") == [b"Cookie"]
+
+
+def test_a_debugger_that_shows_the_session():
+    """Its `repr` is no use of it: what logs an error shows that of every local variable."""
+    session = Session(a=1)
+    repr(session), repr([session]), f"{session!r}"
+    assert not session.accessed
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

@@ -9,6 +9,7 @@ import itsdangerous
 import pytest
 import starsessions
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware as StarletteMiddleware
@@ -17,7 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
-from roomkey import ConfigurationError, SessionMiddleware
+from roomkey import ConfigurationError, SessionDataError, SessionMiddleware
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing.clock import Clock
 
@@ -323,6 +324,11 @@ INTENDED_DIFFERENCES = {
     "bad_options": ("options are not checked", "a wrong option is a ConfigurationError"),
     "renewal": ("an unchanged session ends max_age after its last change", "max_age counts from the last use"),
     "vary_repeated": ("Cookie is added to a Vary that names it already", "Cookie is named once"),
+    "late_write": ("what changes after the response has started is lost", "it is saved, or said"),
+    "text_keys": ("a key that is no text comes back as text", "it is a SessionDataError"),
+    "plain_http": ("https_only over plain HTTP loses each session", "it does, and that is said once"),
+    "own_cookie": ("a mounted app of the same cookie overwrites the session", "it ends it, and that is said once"),
+    "shown": ("str(session) is its content, personal data too", "it says how many keys there are"),
     "planted_cookie": ("the last cookie of the name counts, valid or not", "the first genuine one counts"),
 }
 
@@ -504,6 +510,71 @@ def test_differs_renewal(monkeypatch):
 def test_differs_vary_repeated():
     """A handler that says Vary: Cookie itself gets it twice from Starlette, and once from Roomkey."""
     assert [client.get("/vary_cookie").headers["vary"] for client in pair()] == ["Cookie, Cookie", "Cookie"]
+
+
+@pytest.mark.parametrize("is_visitor", [True, False])
+def test_differs_late_write(is_visitor, caplog):
+    """A background task that changes the session."""
+
+    async def late(request: Request) -> JSONResponse:
+        return JSONResponse({}, background=BackgroundTask(request.session.update, n=1))
+
+    for kind in (StarletteMiddleware, SessionMiddleware):
+        client = client_for(kind, routes=[*ROUTES, Route("/late", late)])
+        if not is_visitor:
+            client.post("/update", json={"some": "data"})
+        assert client.get("/late").status_code == 200
+        found = client.get("/view").json()["session"]
+        kept = kind is SessionMiddleware and not is_visitor
+        assert found == {**({} if is_visitor else {"some": "data"}), **({"n": 1} if kept else {})}
+        assert ("after the response had started" in caplog.text) is (kind is SessionMiddleware and is_visitor)
+
+
+def test_differs_text_keys():
+    """A session key that is a number."""
+
+    async def number(request: Request) -> JSONResponse:
+        request.session[5] = "five"
+        return JSONResponse({})
+
+    starlettes, roomkeys = pair(routes=[*ROUTES, Route("/number", number)])
+    starlettes.get("/number")
+    assert starlettes.get("/view").json() == {"session": {"5": "five"}}
+    with pytest.raises(SessionDataError, match="5"):
+        roomkeys.get("/number")
+
+
+def test_differs_plain_http(caplog):
+    """`https_only` in a test client that speaks HTTP."""
+    for client, is_said in zip(pair(https_only=True), (False, True), strict=True):
+        client.post("/update", json={"some": "data"})
+        assert client.get("/view").json() == {"session": {}}
+        assert ("https_only=True, and a session began over plain HTTP" in caplog.text) is is_said
+
+
+def test_differs_own_cookie(caplog):
+    """A mounted app of the same cookie name."""
+    for kind in (StarletteMiddleware, SessionMiddleware):
+        own = Middleware(StarletteMiddleware, secret_key="a" * 32)
+        admin = Starlette(routes=ROUTES, middleware=[own])
+        client = client_for(kind, routes=[*ROUTES, Mount("/admin", admin)])
+        client.post("/update", json={"user": 1})
+        client.post("/admin/update", json={"admin": 2})
+        assert client.get("/view").json() == {"session": {"admin": 2} if kind is StarletteMiddleware else {}}
+        assert ("the app's response sets the cookie 'session'" in caplog.text) is (kind is SessionMiddleware)
+
+
+def test_differs_shown():
+    """A page that shows the session by `str`."""
+
+    async def show(request: Request) -> JSONResponse:
+        return JSONResponse(str(request.session))
+
+    shown = []
+    for client in pair(routes=[*ROUTES, Route("/show", show)]):
+        client.post("/update", json={"some": "data"})
+        shown.append(client.get("/show").json())
+    assert shown == ["{'some': 'data'}", "Session(1 key, not shown here; session.copy() has them)"]
 
 
 def test_differs_planted_cookie():

@@ -174,5 +174,11 @@ class TrackedDict(dict[str, Any]):
         raise TypeError("a Session cannot be pickled; pickle session.copy() instead")
 
     def __repr__(self) -> str:
-        # Session data does not belong into logs; `session.copy()` shows it.
-        return f"<Session with {dict.__len__(self)} key(s)>"
+        # Session data does not belong into logs. No angle brackets: a page that shows this would take it for a tag.
+        number = dict.__len__(self)
+        return f"Session({number} {'key' if number == 1 else 'keys'}, not shown here; session.copy() has them)"
+
+    def __str__(self) -> str:
+        """As `repr`, and counted as use: it says whether there is anything in the session."""
+        self._accessed = True
+        return repr(self)
