@@ -153,6 +153,11 @@ TABLE = {
         [
             (WITH_FORMS, rotates({"cart": 1}, Kind.LOGIN, left_by="ann", shows={"cart": 1})),
             (ANNS_NEWER, rotates({"cart": 1}, Kind.LOGIN, version=6, left_by="ann", shows={"cart": 1})),
+            # Another request has proved who she is meanwhile. Nobody's session has an ID of its own all the same.
+            (
+                ANNS_PROVED,
+                rotates({"cart": 1}, Kind.LOGIN, version=6, created_at=LATER, left_by="ann", shows={"cart": 1}),
+            ),
             (None, LOSES),
         ],
     ),

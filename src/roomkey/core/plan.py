@@ -335,13 +335,14 @@ def _merged(case: Case, fresh: Loaded, *, changes_user: bool, passed_on: bool) -
 def _rotation(rules: Rules, case: Case, fresh: Loaded, user: str | None, *, passed_on: bool) -> Kind | None:
     """Return why the session gets a new ID; None: it keeps the one it has."""
     was, intents = case.was, case.draft.intents
-    is_login = logs_in(was.user, user, intents)
+    changes_user, is_login = user != was.user, logs_in(was.user, user, intents)
     facts = rules.facts_after(case.now, was.facts, was.user, user, intents)
     # A shorter life needs a new ID: a renewal by a request under way, which does not know of it, would prolong it.
     is_shorter = facts is not was.facts and rules.clocks.idle_of(facts) < rules.clocks.idle_of(was.facts)
-    asks = intents.rotate is not None or intents.reauthenticated or user != was.user or is_login or is_shorter
+    asks = intents.rotate is not None or intents.reauthenticated or changes_user or is_login or is_shorter
     # Where another request has proved who the user is, `rotate()` must not hand its card to a request from before.
-    is_own = is_login or intents.reauthenticated or fresh.facts.authenticated_at == was.facts.authenticated_at
+    proved = fresh.facts.authenticated_at != was.facts.authenticated_at
+    is_own = changes_user or is_login or intents.reauthenticated or not proved
     # Where another request moved the session in, its response carries the cookie.
     moves_in = case.moves_in and fresh.key == was.key
     if not moves_in and (not asks or passed_on or not is_own):
@@ -349,7 +350,7 @@ def _rotation(rules: Rules, case: Case, fresh: Loaded, user: str | None, *, pass
     need_cookie(case, "a shorter life" if is_shorter else "a rotated session")
     if intents.reauthenticated:
         return Kind.REAUTHENTICATED
-    if user != was.user or is_login:
+    if changes_user or is_login:
         return Kind.LOGIN
     return Kind.MOVED if case.moves_in and intents.rotate is None else Kind.CLOCK
 
