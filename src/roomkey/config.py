@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError
-from roomkey.options import Seconds, named_options, seconds_of
+from roomkey.options import Seconds, is_number, named_options, seconds_of
 from roomkey.stores.base import Store, UserIndex
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.urls import store_from
@@ -226,8 +226,7 @@ class SessionConfig:
             if given is None and name in ("absolute_timeout", "anonymous_max_age"):
                 continue
             value = given if name == "max_bytes" else seconds_of(given)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 < value < _LARGEST:
+            if not is_number(value) or not 0 < value < _LARGEST:
                 unit = "bytes above 0" if name == "max_bytes" else "seconds above 0, or a timedelta"
                 self._fail(name, f"it takes a number of {unit}")
             self._set(name, value)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from roomkey.errors import ConfigurationError
 
-__all__ = ["Seconds", "named_options", "seconds_of"]
+__all__ = ["Seconds", "is_number", "named_options", "seconds_of"]
 
 Seconds = float | dt.timedelta  # a span of time, as a caller may give it
 
@@ -71,6 +71,11 @@ def named_options(
         return cls
 
     return decorate
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number. True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def seconds_of(value: Any) -> Any:

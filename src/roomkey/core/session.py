@@ -17,7 +17,7 @@ from roomkey.core.loaded import NOWHERE, Loaded, completed
 from roomkey.core.ports import Origin, Transaction
 from roomkey.core.tracked import TrackedDict
 from roomkey.errors import LoginTooOld, SessionDataError, SessionEnded
-from roomkey.options import Seconds, seconds_of
+from roomkey.options import Seconds, is_number, seconds_of
 from roomkey.wire import codec
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Session(TrackedDict):
             ValueError: `seconds` is not a number above 0, or more than 3,000 years.
         """
         span: float | None = seconds_of(seconds)
-        if span is not None and not (_is_number(span) and 0 < span < _LONGEST):
+        if span is not None and not (is_number(span) and 0 < span < _LONGEST):
             raise ValueError(f"remember: seconds is {seconds!r}; it takes a number above 0, a timedelta, or None")
         if span is not None and self._origin is not None:
             self._origin.check_lifetime(span)
@@ -174,7 +174,7 @@ class Session(TrackedDict):
             ValueError: `seconds` is not a number.
         """
         span: float = seconds_of(seconds)
-        if not _is_number(span) or span != span:
+        if not is_number(span) or span != span:
             raise ValueError(f"require_recent: seconds is {seconds!r}; it takes a number, or a timedelta")
         self._accessed = True
         moment = self._attached().authenticated_at
@@ -395,7 +395,3 @@ class Session(TrackedDict):
         """
         self._intents = self._intents._replace(cleared=True, changes=(), refused=None)
         super().clear()
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

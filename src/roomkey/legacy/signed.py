@@ -29,7 +29,7 @@ from roomkey.legacy.readers import (
     check_text,
     make_session,
 )
-from roomkey.options import Seconds, named_options, seconds_of
+from roomkey.options import Seconds, is_number, named_options, seconds_of
 from roomkey.wire.keys import SecretKeys
 
 __all__ = ["MOST_DATA", "DjangoCookie", "FlaskCookie", "LilyaCookie", "RavynCookie", "StarletteCookie", "loaded"]
@@ -59,8 +59,7 @@ class _SignedCookie:
             keys = SecretKeys(self.secret_key)
         object.__setattr__(self, "secret_key", keys)
         seconds = seconds_of(self.max_age)
-        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if not number or not 0 < seconds < float("inf"):
+        if not is_number(seconds) or not 0 < seconds < float("inf"):
             raise ConfigurationError(
                 f"max_age: got {self.max_age!r}; it takes a number of seconds above 0, or a timedelta"
             )
