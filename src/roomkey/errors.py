@@ -44,7 +44,10 @@ class SessionDataError(RoomkeyError, TypeError):
 
 
 class SessionEnded(RoomkeyError):
-    """The session was ended (logged out, revoked, expired) while this request was running."""
+    """The session was ended (logged out, revoked, expired) while this request was running.
+
+    So it is for a request from before a log-in, a minute after that.
+    """
 
 
 class LoginTooOld(RoomkeyError):

@@ -14,6 +14,7 @@ __all__ = [
     "Ended",
     "Event",
     "LoadedWithOldKey",
+    "Lost",
     "Merged",
     "OutageBegan",
     "OutageEnded",
@@ -79,6 +80,18 @@ class Merged(Event):
 
     handle: str
     attempts: int  # how often the swap was tried again
+
+
+@dataclass(frozen=True, slots=True)
+class Lost(Event):
+    """What a request changed was not saved when it ended. Where it called `save()`, that raised SessionEnded instead.
+
+    Reasons: `ended` (the session had ended, or was another user's by then), `log-in` (somebody logged in more than a
+    minute ago, and the request began before that).
+    """
+
+    handle: str  # of the session as the request last knew it; empty: it knew of none any more
+    reason: Literal["ended", "log-in"]
 
 
 @dataclass(frozen=True, slots=True)

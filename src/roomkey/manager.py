@@ -236,7 +236,7 @@ class SessionManager:
     # --- for Roomkey's own adaptors -------------------------------------------------------------------------------
 
     @property
-    def may_wait(self) -> bool:  # a commit, for its store
+    def may_wait(self) -> bool:
         return self._committer.may_wait
 
     def commit_now(
@@ -260,6 +260,7 @@ class SessionManager:
         except StoreUnavailable:
             self.abandon(session)
             raise
+        self.transaction(session).tell_lost()
 
     def _begin_first(self, headers: RawHeaders, scope: Mapping[str, Any]) -> Session | Coroutine[Any, Any, Session]:
         """As `begin`, until one request has shown that Roomkey can work here. Raises ConfigurationError."""

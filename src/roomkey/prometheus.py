@@ -12,7 +12,18 @@ try:
 except ImportError as error:
     raise ImportError("roomkey.prometheus needs prometheus_client: pip install 'roomkey[prometheus]'") from error
 
-from roomkey.events import Created, Ended, Event, LoadedWithOldKey, Merged, OutageBegan, OutageEnded, Refused, Rotated
+from roomkey.events import (
+    Created,
+    Ended,
+    Event,
+    LoadedWithOldKey,
+    Lost,
+    Merged,
+    OutageBegan,
+    OutageEnded,
+    Refused,
+    Rotated,
+)
 
 __all__ = ["session_metrics"]
 
@@ -22,8 +33,8 @@ _PLAIN = {Created: "created", Rotated: "rotated", LoadedWithOldKey: "loaded_with
 def session_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[Event], None]:
     """Return a subscriber that counts.
 
-    The metrics: `roomkey_events_total{event}`, `roomkey_ended_total{reason}`, `roomkey_refused_total{reason}` and
-    `roomkey_store_down` (1 during an outage). No label grows with users or sessions.
+    The metrics: `roomkey_events_total{event}`, `roomkey_ended_total{reason}`, `roomkey_refused_total{reason}`,
+    `roomkey_lost_total{reason}` and `roomkey_store_down` (1 during an outage). No label grows with users or sessions.
 
     Args:
         registry: where the metrics are registered. One registry takes them once.
@@ -33,6 +44,9 @@ def session_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[Event],
     refused = Counter(
         "roomkey_refused_total", "Cookies that led to no session, by reason.", ["reason"], registry=registry
     )
+    lost = Counter(
+        "roomkey_lost_total", "Requests whose changes were not saved, by reason.", ["reason"], registry=registry
+    )
     down = Gauge("roomkey_store_down", "Whether the session store is out of order.", registry=registry)
 
     def count(event: Event) -> None:
@@ -40,6 +54,8 @@ def session_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[Event],
             refused.labels(event.reason).inc()
         elif isinstance(event, Ended):
             ended.labels(event.reason).inc()
+        elif isinstance(event, Lost):
+            lost.labels(event.reason).inc()
         elif isinstance(event, OutageBegan | OutageEnded):
             down.set(isinstance(event, OutageBegan))
         elif type(event) in _PLAIN:

@@ -106,6 +106,30 @@ async def test_a_request_under_way_from_before_the_log_in(new_site):
             assert await site.who(site.victim) == 42
 
 
+async def test_a_planted_id_does_not_write_for_ever(new_site):
+    """A minute after the log-in, a request from before it saves nothing more, whatever the user has proved since."""
+    async with new_site(max_age=30 * 86400) as site:
+
+        async def slow(session):
+            victim = await site.log_in(cookie=planted)
+            session["mine"] = "soon"
+            await session.save()
+            site.clock.advance(60)
+            session["mine"] = "late"
+            session.change("n", lambda n: n + 1, default=0)
+            with pytest.raises(SessionEnded):
+                await session.save()
+            assert session == {}
+            _, headers = await site.ask(victim, lambda session: session.reauthenticated())
+            site.victim = card_in(headers)
+            session["mine"] = "later"
+
+        planted = card_in((await site.ask(act=update(x=1)))[1])
+        _, headers = await site.ask(planted, slow)
+        assert not set_cookies(headers)
+        assert (await site.ask(site.victim))[0] == {"x": 1, "user_id": 42, "mine": "soon"}
+
+
 # --- bringing back what ended -----------------------------------------------------------------------------------------
 
 

@@ -344,3 +344,31 @@ def test_where_the_browser_may_have_a_newer_cookie(act, begins_one):
     """Only a log-in begins a session there."""
     step = decide(case(NOWHERE, act, may_begin=False))
     assert (step.step, step.is_lost) == ((Step.BEGIN, False) if begins_one else (Step.LOSE, True))
+
+
+NOBODYS_ROWS = [(act, row) for row, (was, act, _) in TABLE.items() if was is NOBODYS]
+
+
+@pytest.mark.parametrize("act", [act for act, _ in NOBODYS_ROWS], ids=[row for _, row in NOBODYS_ROWS])
+@pytest.mark.parametrize(("now", "log_in"), [(LATER + 60, None), (NOW, NOW - 60)])
+def test_a_minute_after_a_log_in_the_session_is_gone(act, now, log_in):
+    """A request from before it finds nothing, whatever it wants. What the way says counts more than what is stored."""
+    one = case(NOBODYS, act, now=now, log_in=log_in)
+    gone = shown(decide(one._replace(fresh=None)))
+    assert shown(decide(one._replace(fresh=PASSED_ON))) == gone
+    assert gone["over"] != PASSED_ON.key
+
+
+@pytest.mark.parametrize(("now", "log_in"), [(LATER + 59.9, None), (LATER + 3600, LATER + 3541)])
+def test_until_then_its_changes_are_saved(now, log_in):
+    """They go into the user's session, and nothing of it is shown."""
+    step = decide(case(NOBODYS, changes, now=now, log_in=log_in)._replace(fresh=PASSED_ON))
+    assert (step.step, step.unseen, stored_by(step)["user_id"]) == (Step.SAVE, True, "ann")
+
+
+@pytest.mark.parametrize("moment", [None, "soon"])
+def test_a_log_in_of_which_nobody_knows_when_it_was(moment):
+    """In a row that others wrote, say: it may be long ago."""
+    unknown = PASSED_ON._replace(facts=PASSED_ON.facts._replace(authenticated_at=None))
+    step = decide(case(NOBODYS, changes, log_in=moment)._replace(fresh=unknown))
+    assert (step.step, step.is_lost) == (Step.LOSE, True)

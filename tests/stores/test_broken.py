@@ -106,7 +106,7 @@ class CreateOverwritesTombstones(_Broken):
 
 
 class ExpiredKeysStayTaken(_Broken):
-    def _refuse_taken(self, key: str, now: float) -> None:
+    def _check_free(self, key: str, now: float) -> None:
         if key in self._records:
             raise Conflict
 
@@ -142,19 +142,19 @@ class IgnoresVersions(_Broken):
 
 
 class Upserts(_Broken):
-    def _refuse_changed(self, key: str, version: int, now: float) -> None:
+    def _check_unchanged(self, key: str, version: int, now: float) -> None:
         if key in self._records:
-            super()._refuse_changed(key, version, now)
+            super()._check_unchanged(key, version, now)
 
 
 class RevivesOnUpdate(_Broken):
-    def _refuse_changed(self, key: str, version: int, now: float) -> None:
+    def _check_unchanged(self, key: str, version: int, now: float) -> None:
         if key not in self._records:
             raise Conflict
 
 
 class UpdatesTombstones(_Broken):
-    def _refuse_changed(self, key: str, version: int, now: float) -> None:
+    def _check_unchanged(self, key: str, version: int, now: float) -> None:
         found = self._live(key)
         if found is None or found.version != version:
             raise Conflict
@@ -232,17 +232,17 @@ class DeleteRaisesKeyError(_Broken):
 
 class ComparesFirstWritesLater(_Broken):
     async def create(self, key: str, record: Record) -> None:
-        self._refuse_taken(key, self._clock())
+        self._check_free(key, self._clock())
         await asyncio.sleep(0)
         self._put(key, record)
 
     async def update(self, key: str, record: Record, *, version: int) -> None:
-        self._refuse_changed(key, version, self._clock())
+        self._check_unchanged(key, version, self._clock())
         await asyncio.sleep(0)
         self._put(key, record)
 
     async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
-        self._refuse_changed(key, version, self._clock())
+        self._check_unchanged(key, version, self._clock())
         await asyncio.sleep(0)
         self._put(key, tombstone)
         self._put(new_key, record)

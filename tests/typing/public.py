@@ -23,7 +23,7 @@ from roomkey import (
     WeakSecretWarning,
 )
 from roomkey.csrf import CSRFMiddleware, csrf_token, verify_csrf_token
-from roomkey.events import Created, Ended, Event, Refused
+from roomkey.events import Created, Ended, Event, Lost, Refused
 from roomkey.legacy import DjangoCookie, FlaskCookie, LegacyReader, StarletteCookie
 from roomkey.prometheus import session_metrics
 from roomkey.stores.base import Conflict, Discard, Lifespan, Purge, Record, Store, UserIndex, Wipe
@@ -114,7 +114,7 @@ def events() -> None:
             case Created(handle, user):
                 assert_type(handle, str)
                 assert_type(user, str | None)
-            case Ended() | Refused():
+            case Ended() | Refused() | Lost():
                 assert_type(event.reason == "unknown", bool)
 
     SessionConfig(secret_key="k", on_event=hear)

@@ -9,6 +9,7 @@ from roomkey.core.loaded import Draft, Loaded
 from roomkey.core.registry import Registry
 from roomkey.core.reporting import Reporter
 from roomkey.core.state import RequestState
+from roomkey.core.tombstones import Way
 from roomkey.core.visitors import visitors_for
 
 if TYPE_CHECKING:
@@ -55,10 +56,10 @@ class Committer(ABC):
         return self.commit(state, draft)
 
     @abstractmethod
-    async def latest(self, at: Loaded, way: set[str] | None = None) -> Loaded | None:
+    async def latest(self, at: Loaded, way: Way | None = None) -> Loaded | None:
         """Return a session as it is now; None: it has ended, or is out of reach.
 
-        `way` takes the keys that lead there.
+        `way` takes the keys that lead there, and what was found under each.
         """
 
     @abstractmethod

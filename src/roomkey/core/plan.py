@@ -15,7 +15,7 @@ is stored, and each cell is one step:
     logs out     | END          | END                           | SAVE: less what was loaded        | LOSE
 
 "Unseen": the session belongs to somebody who logged in while this request ran. The changes of the request are saved,
-and it is shown nothing of that session.
+and it is shown nothing of that session. A minute after that log-in, the session is as good as gone to it.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class Case(NamedTuple):
     may_begin: bool = True  # whether a session may begin that nobody is logged into
     client: Client = (None, None)
     tried: tuple[Attempt, ...] = ()  # writes that may have been done, or not
+    log_in: float | None = None  # when somebody logged into it since it was loaded, as the way to where it is now says
     theirs: dict[str, Any] | None = None  # what `fresh` holds, for one call of `plan`; None: it is decoded there
 
     @property
@@ -148,13 +149,21 @@ def plan(rules: Rules, case: Case) -> Plan:
         user = rules.user_of(draft.content)
         if user == was.user == was.record.user and not (case.moves_in or case.tried):
             return _plain_save(rules, case, was)
-    if case.fresh is None:
+    if case.fresh is None or _is_past(rules, case, case.fresh):
         return _gone(rules, case)
     if case.ends:
         return _end(rules, case, case.fresh)
     if not case.user_asks:
         return _renew(rules, case, case.fresh)
     return _save(rules, case, case.fresh)
+
+
+def _is_past(rules: Rules, case: Case, fresh: Loaded) -> bool:
+    """Whether somebody has logged in too long ago for this request, from before, to save into that session."""
+    if case.was.user is not None or fresh.user is None:
+        return False
+    log_in = fresh.facts.authenticated_at if case.log_in is None else case.log_in
+    return rules.clocks.is_past(case.now, log_in)
 
 
 def _begin(rules: Rules, case: Case, draft: Draft, was: Loaded = NOWHERE) -> Plan:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from roomkey.core.loaded import Loaded, Stored
 from roomkey.core.rules import Rules
-from roomkey.core.tombstones import lost_trail, lost_trail_key
+from roomkey.core.tombstones import Way, lost_trail, lost_trail_key
 from roomkey.core.turns import pause
 from roomkey.errors import StoreUnavailable
 from roomkey.events import Ended, Event
@@ -58,7 +58,7 @@ class Registry:
         return await self.current_of(stored.key, stored.record.user, stored.secret)
 
     async def current_of(
-        self, key: str, user: str | None = None, secret: bytes = b"", way: set[str] | None = None
+        self, key: str, user: str | None = None, secret: bytes = b"", way: Way | None = None
     ) -> Stored | None:
         """Find where a session is now, following rotations from `key`; None: out of reach, ended or another user's.
 
@@ -66,18 +66,18 @@ class Registry:
             key: where it was.
             user: whose it was there. A session that passed from one user to another, or to nobody, is out of reach.
             secret: what opened it there.
-            way: takes the keys that lead there, its own included.
+            way: takes the keys that lead there, its own included, and what was found under each.
 
         Raises:
             StoreUnavailable: the store did not answer, a tombstone cannot be read, or the session has moved too often.
         """
-        been = set[str]() if way is None else way
+        been = Way() if way is None else way
         hops = 0
         while key not in been:  # rotations in a circle lead nowhere
-            been.add(key)
+            been[key] = None
             hops = _one_more(hops)
             try:
-                record = await self.store.load(key)
+                record = been[key] = await self.store.load(key)
             except Unreadable as error:
                 raise unreadable() from error
             if record is None or (user is not None and record.user != user):

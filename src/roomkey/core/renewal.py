@@ -16,10 +16,11 @@ from roomkey.wire.envelope import lifetime_in
 if TYPE_CHECKING:
     from roomkey.config import SessionConfig
 
-__all__ = ["CLOCK_ERROR", "LATE", "RENEWALS", "Clocks", "Expiry"]
+__all__ = ["AFTER_LOG_IN", "CLOCK_ERROR", "LATE", "RENEWALS", "Clocks", "Expiry"]
 
 RENEWALS = 10  # a session is renewed at most once in this fraction of its idle timeout
 LATE = 30.0  # seconds for which requests from before a rotation may still come in
+AFTER_LOG_IN = 60.0  # seconds for which requests from before somebody logged in may still save into that session
 _FRESH = 1 - 1 / RENEWALS  # of its idle timeout: with more than that left, no renewal is due
 _UNSEEN = 0.99 - 1 / RENEWALS  # of its idle timeout, for which a session is renewed where its cookie is not
 CLOCK_ERROR = 86400.0  # seconds that a server's clock may have been ahead when a session began
@@ -85,6 +86,20 @@ class Clocks:
             return now < tombstone.serve_until + longer < _LATEST
         except TypeError:  # a row that others wrote
             return False
+
+    def is_past(self, now: float, log_in: float | None) -> bool:
+        """Whether a request from before a log-in comes too late to save into the session of whoever logged in.
+
+        Whoever planted the ID of that session may hold a WebSocket open since then.
+
+        Args:
+            now: the moment.
+            log_in: when somebody logged in. None: nobody knows, as in a row that others wrote.
+        """
+        try:
+            return log_in is None or now >= log_in + AFTER_LOG_IN
+        except TypeError:  # a row that others wrote
+            return True
 
     def idle_of(self, facts: Facts) -> float:
         """Return for how many seconds a session lives after it was last used."""

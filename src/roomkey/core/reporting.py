@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
-from roomkey.events import Event, Refused
+from roomkey.core.renewal import AFTER_LOG_IN
+from roomkey.events import Event, Lost, Refused
 
 __all__ = ["Reason", "Reporter"]
 
 _log = logging.getLogger("roomkey")
 _event_log = logging.getLogger("roomkey.events")
+_MOST_ROUTES = 1000  # that are named: a path may be anything
 Reason = Literal["card", "key", "unknown", "rotated", "damaged"]
 
 
@@ -23,6 +25,7 @@ class Reporter:
         self.refused: Counter[str] = Counter()
         self._on_event = on_event
         self._said: set[str] = set()
+        self._routes: set[str] = set()  # of which it was said that changes were lost
 
     @property
     def is_heard(self) -> bool:
@@ -54,6 +57,24 @@ class Reporter:
             "means a log-out by it, call the session's clear() instead",
             name,
         )
+
+    def lose(self, lost: Lost, route: str) -> None:
+        """Report that the end of a request did not save what it changed.
+
+        Args:
+            lost: what happened.
+            route: what served the request, to be named in the log once; empty: it is not known.
+        """
+        if self.is_heard:
+            self.report(lost)
+        if lost.reason == "log-in" and route not in self._routes and len(self._routes) < _MOST_ROUTES:
+            self._routes.add(route)
+            _log.warning(
+                "what a request%s changed in its session was not saved: somebody logged into it more than %g seconds "
+                "ago, and the request began before that; open WebSockets and streams anew after a log-in (said once)",
+                f" to {route!r}" if route else "",
+                AFTER_LOG_IN,
+            )
 
     def warn_once(self, what: str, message: str, *args: object) -> None:
         """Log a warning, unless one about the same thing was logged before."""

@@ -250,7 +250,7 @@ class Session(TrackedDict):
 
         Raises:
             SessionDataError: a value cannot be stored.
-            SessionEnded: the session was ended meanwhile.
+            SessionEnded: the session was ended meanwhile, or somebody logged into it more than a minute ago.
             ResponseStarted: it needs a cookie that can no longer be sent.
             StoreUnavailable: the store did not say that it did it, and may have all the same. The next save finds out
                 and counts nothing twice; where that cannot be found out, it raises StoreUnavailable again.

@@ -14,6 +14,7 @@ from roomkey.core.reply import NONE, Reply
 from roomkey.core.rules import Rules, logs_in
 from roomkey.core.session import Session
 from roomkey.errors import SessionEnded
+from roomkey.events import Lost
 from roomkey.stores.base import Record
 from roomkey.wire import codec
 from roomkey.wire.codec import Facts
@@ -47,6 +48,7 @@ class RequestState:
     may_begin = True
     begins_here = False  # whether this request began the session: no browser has had a card for it
     lost = False  # whether changes were dropped because the session had ended
+    untold: Lost | None = None  # what was dropped so, until somebody hears of it; None: nothing
     tried: tuple[Attempt, ...] = ()  # writes that the store never answered
     is_behind = False  # whether a swap was lost already, so that the first try can be left out
     under_way: Draft | None = None  # of the task that saves or refreshes; None: none does

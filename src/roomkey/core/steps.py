@@ -15,7 +15,7 @@ from roomkey.core.reply import CLEAR, GIVE
 from roomkey.core.reporting import Reporter
 from roomkey.core.state import RequestState
 from roomkey.errors import ConfigurationError
-from roomkey.events import Created, Rotated
+from roomkey.events import Created, Lost, Rotated
 from roomkey.stores.base import Conflict, Record
 from roomkey.wire import codec
 from roomkey.wire.keys import Keyring, new_session_id, store_key
@@ -63,6 +63,9 @@ class Steps:
                 if step.over.exists:
                     self.is_at(state, self.moved(state, step.over, case.was))
         state.lost = step.is_lost
+        if step.is_lost and case.user_asks:
+            is_theirs = case.was.exists and case.fresh is not None
+            state.untold = Lost(case.was.key, "log-in" if is_theirs else "ended")
         if step.then is not None:
             state.detach()
             await self._begin(state, case, step.then)

@@ -20,6 +20,7 @@ from roomkey.core.registry import unreadable
 from roomkey.core.reply import GIVE
 from roomkey.core.state import RequestState
 from roomkey.core.steps import Steps
+from roomkey.core.tombstones import Way, logged_in_at
 from roomkey.core.turns import Deadline, Turns, pause
 from roomkey.core.unanswered import settled
 from roomkey.errors import ConfigurationError, StoreUnavailable
@@ -91,7 +92,7 @@ class StoreCommitter(Committer):
             if here:
                 await asyncio.wait(here, timeout=self.config.store_timeout)
 
-    async def latest(self, at: Loaded, way: set[str] | None = None) -> Loaded | None:
+    async def latest(self, at: Loaded, way: Way | None = None) -> Loaded | None:
         found = await self.registry.current_of(at.key, at.record.user, at.secret, way)
         return None if found is None else self._opened(found)
 
@@ -331,14 +332,14 @@ class StoreCommitter(Committer):
             refusals, attempts, noted = 0, 0, case.was
             while True:
                 attempts += 1
-                way = set[str]()
+                way = Way()
                 found = await self.registry.current_of(start.key, user, start.secret, way)
                 if is_refused:
                     refusals = await self.registry.wait_for_progress(refused, found, refusals)
                 if found is None and is_log_out(self.rules, case):
                     await self.registry.confirm_end(start)
                 fresh = None if found is None else self._opened(found)
-                case = case._replace(fresh=fresh, now=self.rules.clock())
+                case = case._replace(fresh=fresh, now=self.rules.clock(), log_in=logged_in_at(way, case.log_in))
                 known = settled(case, way) if case.tried else case
                 if known.was is not case.was:
                     draft = case.draft._replace(encoded=known.draft.encoded)

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import enum
 import hashlib
+from collections.abc import Mapping
 
 from roomkey.stores.base import Record
 
-__all__ = ["MOVING", "Kind", "lost_trail", "lost_trail_key", "tombstone"]
+__all__ = ["MOVING", "Kind", "Way", "logged_in_at", "lost_trail", "lost_trail_key", "tombstone"]
 
 MOVING = 10.0  # seconds for which requests with an old library's cookie are served after its session has moved in
 _SEALED_MOVE = 60.0  # seconds for which a request that began before its sealed session moved in may still save
+
+Way = dict[str, Record | None]  # the keys that lead to a session, its own included, and what was found under each
 
 
 class Kind(enum.IntEnum):
@@ -65,3 +68,16 @@ def lost_trail_key(first: str) -> str:
 def lost_trail(now: float, expires_at: float) -> Record:
     """Return the note of a session that has left more tombstones than it may. It is nobody's, and holds no session."""
     return Record(b"\0", 1, now, expires_at)
+
+
+def logged_in_at(way: Mapping[str, Record | None], known: float | None) -> float | None:
+    """Return when somebody logged into a session that was nobody's, in Unix seconds.
+
+    The session's record does not say it: its user may have proved who they are since.
+
+    Args:
+        way: where the session was, and is.
+        known: what an earlier part of the way said; None: there was none.
+    """
+    moments = [left.created_at for left in way.values() if left is not None and left.successor and left.user is None]
+    return moments[-1] if moments else known

@@ -18,6 +18,7 @@ from roomkey.core.plan import Case
 from roomkey.core.reply import GIVE, KEEP, Reply
 from roomkey.core.session import Session
 from roomkey.core.tasks import Tasks
+from roomkey.core.tombstones import Way
 from roomkey.core.unanswered import settled
 from roomkey.core.users import Sessions
 from roomkey.errors import SessionDataError, SessionEnded, StoreUnavailable
@@ -94,7 +95,16 @@ class Transaction(Tasks):
             raise
         self.note(None)
         if lost:
-            raise SessionEnded("the session was ended while this request ran; nothing was saved")
+            self.untold = None
+            raise SessionEnded(
+                "the session was ended while this request ran, or somebody has logged into it; nothing was saved"
+            )
+
+    def tell_lost(self, route: str = "") -> None:
+        """Report what the end of the request could not save. `route`: what served it."""
+        if self.untold is not None:
+            lost, self.untold = self.untold, None
+            self.committer.reporter.lose(lost, route)
 
     async def refresh(self) -> None:
         try:
@@ -116,7 +126,7 @@ class Transaction(Tasks):
 
     async def _latest(self) -> Case:
         """Return what is not saved, and what is stored now. By then it is known which unanswered write was done."""
-        at, way = self.at, set[str]()
+        at, way = self.at, Way()
         case = self.unsaved_over(await self.committer.latest(at, way))
         if not self.tried:
             return case

@@ -15,6 +15,7 @@ from roomkey.core.loaded import Stored
 from roomkey.core.registry import Registry
 from roomkey.core.renewal import Expiry
 from roomkey.core.reporting import Reporter
+from roomkey.core.tombstones import Way
 from roomkey.errors import ConfigurationError, SessionDataError, StoreUnavailable
 from roomkey.options import named_options
 from roomkey.stores.base import Record
@@ -184,7 +185,7 @@ class Sessions:
         handle = keep if isinstance(keep, str) else self._handle_of(keep)
         live = await self._live(user)
         # Others may rotate it meanwhile. Asked after the list: wherever the list has met it, it stays.
-        spared = set[str]()
+        spared = Way()
         await self._find(handle, spared)
         theirs = [Stored(key, record, b"") for key, record in live if key not in spared]
         ended = await self._registry.end_several(theirs)
@@ -200,7 +201,7 @@ class Sessions:
         """
         await self._registry.store.wipe()
 
-    async def _find(self, handle: str, way: set[str] | None = None) -> Stored | None:
+    async def _find(self, handle: str, way: Way | None = None) -> Stored | None:
         return await self._registry.current_of(handle, way=way) if _is_handle(handle) else None
 
     async def _live(self, user: User) -> list[tuple[str, Record]]:

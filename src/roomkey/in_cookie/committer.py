@@ -13,6 +13,7 @@ from roomkey.core.loaded import NOWHERE, Draft, Loaded
 from roomkey.core.plan import Case, Plan, Step, need_cookie, plan
 from roomkey.core.reply import NONE, Carries
 from roomkey.core.state import RequestState
+from roomkey.core.tombstones import Way
 from roomkey.events import Created, Ended, Event, Rotated
 from roomkey.in_cookie.sealed import SealedCards, new_id
 from roomkey.wire.keys import store_key
@@ -39,7 +40,7 @@ class CookieCommitter(Committer):
         carries = state.reply.carries
         return carries is not NONE and not (carries is Carries.ONE and self.cards.count(encoded) > 1)
 
-    async def latest(self, at: Loaded, way: set[str] | None = None) -> Loaded | None:
+    async def latest(self, at: Loaded, way: Way | None = None) -> Loaded | None:
         return at  # a server that keeps nothing knows of nothing newer
 
     async def confirm(self, state: RequestState) -> None:

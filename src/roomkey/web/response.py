@@ -101,6 +101,7 @@ class Response:
             return self.replace(unavailable)
         if work is not None:
             return self._save_first(work, message, headers)
+        self._tell_lost()
         self._go_on(message, headers)
         return self._send(message)
 
@@ -110,6 +111,7 @@ class Response:
         except StoreUnavailable as unavailable:
             await self.replace(unavailable)
             return
+        self._tell_lost()
         self._go_on(message, headers)
         await self._send(message)
 
@@ -144,6 +146,7 @@ class Response:
         except StoreUnavailable as unavailable:
             await self.replace(unavailable)
             return False
+        self._tell_lost()
         self._stage = _STARTED
         if (session._accessed or self.always_varies) and not is_refusal:
             message["headers"] = headers
@@ -211,6 +214,13 @@ class Response:
             if transaction.at is not NOWHERE:
                 raise
             self._say_too_late()
+        self._tell_lost()
+
+    def _tell_lost(self) -> None:
+        """Report what could not be saved. The handler hears nothing of it."""
+        transaction = self._session._transaction
+        if isinstance(transaction, Transaction) and transaction.untold is not None:
+            transaction.tell_lost(route_of(self._scope) or "")
 
     def _say_too_late(self) -> None:
         """Say once for each route that a visitor's new session came too late. Every visitor would be a traceback."""
