@@ -31,17 +31,17 @@ class UnsureStore(MemoryStore):
 
     async def create(self, key, record):
         await self._wait()
-        self._refuse_taken(key, self._clock())
+        self._check_free(key, self._clock())
         await self._unsure(lambda: MemoryStore.create(self, key, record))
 
     async def update(self, key, record, *, version):
         await self._wait()
-        self._refuse_changed(key, version, self._clock())
+        self._check_unchanged(key, version, self._clock())
         await self._unsure(lambda: MemoryStore.update(self, key, record, version=version))
 
     async def rotate(self, key, new_key, record, tombstone, *, version):
         await self._wait()
-        self._refuse_changed(key, version, self._clock())
+        self._check_unchanged(key, version, self._clock())
         await self._unsure(lambda: MemoryStore.rotate(self, key, new_key, record, tombstone, version=version))
 
     async def delete(self, key):
