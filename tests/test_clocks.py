@@ -287,6 +287,8 @@ async def test_a_record_whose_moments_no_clock_shows_is_damaged(field, moment, c
 
     world.store.of_user = of_user
     assert [info.handle for info in await sessions.of(42)] == [other.key]
+    assert await sessions.revoke_all(42, keep=other.session) == 0
+    assert list(world.store._records) == [other.key]
 
 
 @pytest.mark.parametrize("moment", [-1e11, 3e11, 1e300, START + 10 * DAY])

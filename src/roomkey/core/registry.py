@@ -262,18 +262,26 @@ class Registry:
                 ended += answer
         return ended
 
-    async def of_user(self, user: str) -> list[tuple[str, Record]]:
+    async def of_user(self, user: str, absurd: list[str] | None = None) -> list[tuple[str, Record]]:
         """Return key and record of a user's live sessions.
 
         A store that lies, or whose index is late, shows nobody another's session, and ends none.
+
+        Args:
+            user: the user's ID, as text.
+            absurd: takes the keys of records that are the user's, and have moments that no clock shows.
         """
         if not user_ids.can_be_filed(user):
             return []  # nobody is called that
-        return [
-            (key, record)
-            for key, record in await self.store.of_user(user)
-            if record.user == user and record.successor is None and not self.clocks.is_over(self.rules.clock(), record)
-        ]
+        now, live = self.rules.clock(), []
+        for key, record in await self.store.of_user(user):
+            if record.user != user or record.successor is not None:
+                continue
+            if not self.clocks.is_over(now, record):
+                live.append((key, record))
+            elif absurd is not None and self.clocks.is_absurd(record):
+                absurd.append(key)
+        return live
 
     async def discard_unreadable(self, user: str | None) -> int:
         """Remove those of a user's records that cannot be read. Returns how many."""

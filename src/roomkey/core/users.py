@@ -174,7 +174,7 @@ class Sessions:
             keep: the session, or the handle of the session, to spare.
 
         Returns:
-            How many ended.
+            How many ended. Damaged records, which nobody can load, go too and are not counted.
 
         Raises:
             ConfigurationError: the store cannot find a user's sessions, or there is no `user_key`.
@@ -183,7 +183,10 @@ class Sessions:
                 ended.
         """
         handle = keep if isinstance(keep, str) else self._handle_of(keep)
-        live = await self._live(user)
+        absurd: list[str] = []
+        live = await self._live(user, absurd)
+        for key in absurd:  # nobody can load them, so that nothing under way has to be met
+            await self._registry.store.delete(key)
         # Others may rotate it meanwhile. Asked after the list: wherever the list has met it, it stays.
         spared = Way()
         await self._find(handle, spared)
@@ -204,11 +207,11 @@ class Sessions:
     async def _find(self, handle: str, way: Way | None = None) -> Stored | None:
         return await self._registry.current_of(handle, way=way) if _is_handle(handle) else None
 
-    async def _live(self, user: User) -> list[tuple[str, Record]]:
+    async def _live(self, user: User, absurd: list[str] | None = None) -> list[tuple[str, Record]]:
         whose = self._text_of(user)
         if whose is None:
             raise SessionDataError("user: None and an empty text are nobody, and nobody has no sessions; give an ID")
-        return await self._registry.of_user(whose)
+        return await self._registry.of_user(whose, absurd)
 
     def _text_of(self, user: object) -> str | None:
         if self._registry.rules.user_key is None:

@@ -39,7 +39,8 @@ class CookieLoader(Loader):
             if at is None:
                 continue
             if self._clocks.is_over(self.clock(), at.record):
-                reason = "unknown"  # as a session that the server forgot
+                # As a session that the server forgot.
+                reason = "damaged" if self._clocks.is_absurd(at.record) else "unknown"
                 continue
             try:
                 data = codec.decode(at.encoded)
