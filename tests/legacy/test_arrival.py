@@ -354,6 +354,29 @@ async def test_what_an_old_cookie_held_does_not_lead_to_the_sealed_session():
     assert await Browser(app, session=cookie.decode()).visit("/read") == {}
 
 
+@pytest.mark.parametrize("seal", [False, True])
+@pytest.mark.parametrize("seconds", [0, 30, 61])
+async def test_a_log_out_by_a_request_that_brought_the_old_cookie(seal, seconds):
+    """It ends the session that another request has moved in meanwhile. Where it cannot find that one, it fails."""
+    clock = Clock(1_700_000_000.0)
+    store = MemoryStore(clock=clock)
+    app = SessionMiddleware(shop_app, secret_key=SECRET, store=store, legacy=[OwnReader()], clock=clock, seal=seal)
+    life = driver_of(app)
+    slow, other = [await life.arrive([], cookies={b"own": [b"a"]}) for _ in range(2)]
+    other.session["x"] = 1
+    await other.commit()
+    assert other.card
+    clock.advance(seconds)
+    slow.session.clear()
+    if seal and seconds > 60:
+        with pytest.raises(StoreUnavailable):
+            await slow.commit()
+    else:
+        await slow.commit()
+    there = await life.arrive([other.card])
+    assert (there.record is not None) == (seal and seconds > 60)
+
+
 async def test_a_mark_that_cannot_be_followed():
     """A damaged mark, and one that leads to nothing, are no session and no error."""
     store, app = roomkey_with(OwnReader(), seal=True)

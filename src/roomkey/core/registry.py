@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from roomkey.core.loaded import Loaded, Stored
 from roomkey.core.rules import Rules
-from roomkey.core.tombstones import Way, lost_trail, lost_trail_key
+from roomkey.core.tombstones import SEALED_MOVE, Way, lost_trail, lost_trail_key
 from roomkey.core.turns import pause
 from roomkey.errors import StoreUnavailable
 from roomkey.events import Ended, Event
@@ -203,17 +203,19 @@ class Registry:
                     await self.store.touch(note, until)
             await self.store.delete(facts.dropped)
 
-    async def confirm_end(self, stored: Stored) -> None:
+    async def confirm_end(self, stored: Stored, *, hides: bool = False) -> None:
         """Make sure that a session has ended of which nothing is found any more, before anybody is told so.
 
         Args:
             stored: the session as it was read last.
+            hides: whether the way from there was to be kept for a moment only: see `tombstone`.
 
         Raises:
             StoreUnavailable: it may have moved to where nothing leads any more.
         """
         key, record, _ = stored
-        is_sure = self.rules.clock() < record.expires_at  # until then, its tombstone is there, or the note is
+        until = min(record.expires_at, record.created_at + SEALED_MOVE) if hides else record.expires_at
+        is_sure = self.rules.clock() < until  # until then, its tombstone is there, or the note is
         try:
             is_sure = is_sure and await self.store.load(lost_trail_key(next(iter(trail_in(record.data)), key))) is None
         except Unreadable:

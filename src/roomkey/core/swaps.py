@@ -337,7 +337,7 @@ class StoreCommitter(Committer):
                 if is_refused:
                     refusals = await self.registry.wait_for_progress(refused, found, refusals)
                 if found is None and is_log_out(self.rules, case):
-                    await self.registry.confirm_end(start)
+                    await self.registry.confirm_end(start, hides=self.rules.seals and state.moving is not None)
                 fresh = None if found is None else self._opened(found)
                 case = case._replace(fresh=fresh, now=self.rules.clock(), log_in=logged_in_at(way, case.log_in))
                 known = settled(case, way) if case.tried else case

@@ -16,10 +16,10 @@ from collections.abc import Mapping
 
 from roomkey.stores.base import Record
 
-__all__ = ["MOVING", "Kind", "Way", "logged_in_at", "lost_trail", "lost_trail_key", "tombstone"]
+__all__ = ["MOVING", "SEALED_MOVE", "Kind", "Way", "logged_in_at", "lost_trail", "lost_trail_key", "tombstone"]
 
 MOVING = 10.0  # seconds for which requests with an old library's cookie are served after its session has moved in
-_SEALED_MOVE = 60.0  # seconds for which a request that began before its sealed session moved in may still save
+SEALED_MOVE = 60.0  # seconds for which a request that began before its sealed session moved in may still save
 
 Way = dict[str, Record | None]  # the keys that lead to a session, its own included, and what was found under each
 
@@ -54,7 +54,7 @@ def tombstone(kind: Kind, now: float, over: Record, saved: Record, grace: float 
         hides: whether this is the way from an old library's cookie to a sealed session. Whoever knows what that cookie
             held might find it, so that it is not kept for longer than needed.
     """
-    until = min(saved.expires_at, now + _SEALED_MOVE) if hides else max(saved.expires_at, over.expires_at)
+    until = min(saved.expires_at, now + SEALED_MOVE) if hides else max(saved.expires_at, over.expires_at)
     return Record(
         bytes([kind]), saved.version, now, until, over.user, successor="", serve_until=now + kind.serves(grace)
     )

@@ -150,7 +150,8 @@ class Sessions:
                 else's session that ends.
 
         Returns:
-            Whether there was such a session.
+            Whether there was such a session. False also where its ID has changed so often since then that nothing leads
+            there from `handle`: the list has its new one.
 
         Raises:
             ConfigurationError: `user` is given, and there is no `user_key`.
