@@ -6,13 +6,15 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware as StarletteMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response as Page
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from roomkey import SessionMiddleware
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing import Clock
+from roomkey.web import middleware
+from roomkey.web.response import Response, VaryingResponse
 from tests.asgi import SECRET, SpyStore, ask, cookie_in, header, http_scope, make, start
 
 START = 1_700_000_000.0
@@ -127,20 +129,41 @@ async def test_other_cookies_are_the_apps_own(store, caplog):
     assert len(header(answer, b"set-cookie")) == 4 and said(caplog) == []
 
 
+@pytest.mark.parametrize("vary", ["used", "always"])
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_a_request_that_does_not_use_its_session(kind, vary, monkeypatch, caplog):
+    """It is said as well, for the first 1,000 requests. After that nothing is looked at that is not used."""
+
+    async def handler(scope, send):
+        if kind == "websocket":
+            await send({"type": "websocket.accept", "headers": [GONE]})
+        else:
+            await start(send, headers=[GONE])
+
+    monkeypatch.setattr(middleware, "_FIRST", 2)
+    app, other = make(handler, vary=vary), make(lambda scope, send: start(send), vary=vary)
+    for _ in range(5):
+        assert header((await ask(app, {**http_scope(), "type": kind}))[0], b"set-cookie") == [GONE[1]]
+        await ask(other, http_scope())
+    assert len(said(caplog)) == 1
+    usual = Response if vary == "used" else VaryingResponse
+    assert app._response is other._response is usual
+
+
 @pytest.mark.parametrize("name", ["session", "admin"])
 @pytest.mark.parametrize("touches", [False, True])
 def test_a_mounted_middleware_of_the_same_name(name, touches, caplog):
     """An admin page whose log-in sets our cookie is named, also where the request did not use our session."""
 
-    async def log_in(request: Request) -> Response:
+    async def log_in(request: Request) -> Page:
         if touches:
             request.scope["outer"].get("user_id")
         request.session["admin"] = True
-        return Response()
+        return Page()
 
-    async def outer_log_in(request: Request) -> Response:
+    async def outer_log_in(request: Request) -> Page:
         request.session["user_id"] = 7
-        return Response()
+        return Page()
 
     class Keep:
         def __init__(self, app):
@@ -170,12 +193,12 @@ def test_a_mounted_middleware_of_the_same_name(name, touches, caplog):
 def test_a_middleware_around_roomkeys(outside, name):
     """Another library's middleware outside does not get Roomkey's session, which it would write into its own cookie."""
 
-    async def log_in(request: Request) -> Response:
+    async def log_in(request: Request) -> Page:
         request.session["user_id"] = 7
-        return Response()
+        return Page()
 
-    async def me(request: Request) -> Response:
-        return Response(str(request.session.get("user_id")))
+    async def me(request: Request) -> Page:
+        return Page(str(request.session.get("user_id")))
 
     outer = Middleware(outside, secret_key="a" * 32, session_cookie=name)
     app = Starlette(routes=[Route("/login", log_in, methods=["POST"]), Route("/me", me)])

@@ -8,7 +8,6 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from roomkey import SessionMiddleware
-from roomkey.web.response import Response, VaryingResponse
 from tests.asgi import SECRET, SpyStore, ask, cookie_in, http_scope, make, websocket_scope
 
 
@@ -31,7 +30,7 @@ def test_it_is_said_once(url, base, expected, caplog, monkeypatch, tmp_path):
     messages = said(caplog)
     assert len(messages) == (base == "http")
     assert all("https_only=False" in message and "X-Forwarded-Proto" in message for message in messages)
-    assert app._response is Response  # nothing is looked at any more
+    assert app._plain_http.is_known  # nothing is looked at any more
 
 
 async def begin(scope, send):
@@ -61,7 +60,7 @@ async def test_when_it_is_said(path, more, expected, vary, caplog):
     await ask(app, http_scope("/begin"))
     assert len(said(caplog)) == (0 if path == "/begin" and not expected else 1)
     await ask(app, http_scope("/health"))
-    assert app._response is (VaryingResponse if vary == "always" else Response)
+    assert app._plain_http.is_known
 
 
 async def test_a_client_that_sends_the_cookie_back_is_none(caplog):
@@ -94,6 +93,6 @@ async def test_a_websocket_over_plain_http(caplog):
 async def test_without_the_option_nothing_is_watched(caplog):
     """The usual way is the usual way."""
     app = make(begin)
-    assert app._response is Response
+    assert app._plain_http.is_known
     await ask(app, http_scope("/begin"))
     assert said(caplog) == []

@@ -13,7 +13,7 @@ from roomkey.manager import SessionManager
 from roomkey.web.asgi import App, Message, Receive, Scope, Send
 from roomkey.web.frameworks import is_answer, is_route, missing_module
 from roomkey.web.plain_http import PlainHTTP
-from roomkey.web.response import Response, VaryingResponse
+from roomkey.web.response import FirstResponse, Response, VaryingResponse
 from roomkey.web.unavailable import send_unavailable, unavailable_headers
 
 __all__ = ["SessionMiddleware"]
@@ -21,6 +21,7 @@ __all__ = ["SessionMiddleware"]
 # Managers of configurations, by `id`, where a framework makes a middleware for each route.
 _SHARED: WeakValueDictionary[int, SessionManager] = WeakValueDictionary()
 
+_FIRST = 1000  # requests that are looked at more closely
 _KINDS = frozenset({"http", "websocket"})
 _LIFESPAN_ENDS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed")
 
@@ -48,11 +49,12 @@ class SessionMiddleware:
         self.app = app
         self.manager = _manager(app, config, options)
         self.config = self.manager.config
-        self._kind = VaryingResponse if self.config.vary == "always" else Response
-        self._response: Callable[[SessionManager, Session, Scope, Send], Response] = self._kind
-        if self.config.https_only:
-            self._plain_http = PlainHTTP(self.config.session_cookie, self.manager.reporter)
-            self._response = self._watched
+        always = self.config.vary == "always"
+        self._kind: type[Response] = VaryingResponse if always else Response
+        self._first_kind: type[Response] = VaryingResponse if always else FirstResponse
+        self._response: Callable[[SessionManager, Session, Scope, Send], Response] = self._watched
+        self._seen = 0  # requests, until there is nothing more to watch for
+        self._plain_http = PlainHTTP(self.config.session_cookie, self.manager.reporter, self.config.https_only)
         module = missing_module(app)
         if module is not None:
             self.manager.reporter.warn_once(
@@ -107,11 +109,13 @@ class SessionMiddleware:
             manager.let_go(session)
 
     def _watched(self, manager: SessionManager, session: Session, scope: Scope, send: Send) -> Response:
-        """Return the response of a request, watched until it is known whether the app is served over plain HTTP."""
-        send = self._plain_http.watched(scope, send)
-        if self._plain_http.is_known:
-            self._response = self._kind
-        return self._kind(manager, session, scope, send)
+        """Return the response of a request, as long as there are mistakes to watch for that only the log can tell."""
+        self._seen += 1
+        if not self._plain_http.is_known:
+            send = self._plain_http.watched(scope, send)
+        elif self._seen > _FIRST:
+            self._response = self._kind  # from now on it costs nothing
+        return (self._first_kind if self._seen <= _FIRST else self._kind)(manager, session, scope, send)
 
     async def lifespan(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the lifespan protocol around `app`: the store opens before it starts and closes after it has ended."""

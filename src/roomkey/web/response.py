@@ -17,7 +17,7 @@ from roomkey.web.frameworks import is_foreign, route_of
 from roomkey.web.unavailable import send_unavailable, unavailable_headers
 from roomkey.wire.cookies import vary_on_cookie
 
-__all__ = ["Response", "VaryingResponse"]
+__all__ = ["FirstResponse", "Response", "VaryingResponse"]
 
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"})
 
@@ -258,3 +258,14 @@ class VaryingResponse(Response):
     __slots__ = ()
 
     always_varies = True
+
+
+class FirstResponse(Response):
+    """One of the first requests'. It looks whether the app sets our cookie, also where the session is not used."""
+
+    __slots__ = ()
+
+    def send(self, message: Message) -> Awaitable[None]:
+        if message["type"] in _STARTS and not self._session._accessed:
+            self._manager.outgoing.look(list(message.get("headers", ())))
+        return super().send(message)
