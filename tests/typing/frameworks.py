@@ -3,13 +3,16 @@
 from typing import assert_type
 
 from fastapi import FastAPI, Request
+from litestar import Litestar
+from litestar.middleware import DefineMiddleware
 from ravyn import Ravyn, RavynSettings
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from roomkey import Session, SessionMiddleware, Sessions
+from roomkey import Session, SessionManager, SessionMiddleware, Sessions
 from roomkey.csrf import CSRFMiddleware
 from roomkey.events import Event
+from roomkey.litestar import SessionMiddleware as LitestarSessions
 from roomkey.ravyn import SessionConfig
 
 
@@ -37,6 +40,9 @@ starlette.add_middleware(SessionMiddleware, secret_key="k", max_age=5, same_site
 starlette.add_middleware(SessionMiddleware, config=config)
 starlette.add_middleware(SessionMiddleware, secret="k")  # type: ignore[call-arg]
 starlette.add_middleware(SessionMiddleware, secret_key="k", same_site="Strict")  # type: ignore[arg-type]
+# Litestar's types of ASGI are narrower than those of anybody else.
+litestar = Litestar([], middleware=[DefineMiddleware(LitestarSessions, config=SessionManager(config))])  # type: ignore[arg-type]
+LitestarSessions(Litestar([]), config)  # type: ignore[arg-type]
 fastapi = FastAPI()
 fastapi.add_middleware(CSRFMiddleware, trusted_origins=["https://example.com"])
 fastapi.add_middleware(SessionMiddleware, secret_key="k")

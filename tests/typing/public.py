@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections.abc import Callable
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 from uuid import UUID
 
 from roomkey import (
@@ -41,6 +41,8 @@ from roomkey.testing import Clock, StoreContract
 def config() -> None:
     made = SessionConfig(secret_key=["new", b"old"], max_age=None, same_site="strict", store="memory://", domain=None)
     assert_type(made.session_cookie, str)
+    assert_type(SessionConfig(secret_key="k", vary="always").vary, Literal["used", "always"])
+    SessionConfig(secret_key="k", vary="never")  # type: ignore[arg-type]
     assert_type(made.absolute_timeout, float | None)
     assert_type(made.idle_timeout, float)
     assert_type(SessionConfig.from_options({"secret_key": "k"}), SessionConfig)
