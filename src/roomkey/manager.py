@@ -365,8 +365,7 @@ class SessionManager:
         A task that goes on after the request gets another transaction when it needs one.
         """
         transaction = session._transaction
-        # Kept where the session has ended: the task is to hear of that.
-        if isinstance(transaction, Transaction) and transaction.is_calm and transaction.may_begin:
+        if isinstance(transaction, Transaction) and transaction.can_go:
             session._transaction = None
 
     def doubt(self, session: Session) -> None:

@@ -25,6 +25,7 @@ at_once      the commits that most requests need, where nothing waits
 turns        requests of this process that lost a swap take turns
 tasks        the tasks of one request, which save one after the other
 transaction  one request's dealings with its session
+beside       what a request brought beside the session that it got
 cards        signed cookie values that were verified lately
 loader       from a card to a session
 users        Sessions: a user's sessions, listed and revoked

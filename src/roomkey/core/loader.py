@@ -11,6 +11,7 @@ from math import inf
 from types import CoroutineType
 from typing import Any
 
+from roomkey.core.beside import OtherCards
 from roomkey.core.cards import Card, Cards
 from roomkey.core.committer import Committer
 from roomkey.core.loaded import CURRENT, NOWHERE, Stale, Stored
@@ -195,6 +196,7 @@ class StoreLoader(Loader):
             except Unreadable:
                 session = self.refuse("damaged")
             if session._at is not NOWHERE:
+                self._note_others(session, card, cards)
                 return session
             refused = session
             may_begin = may_begin and _may_begin(session)
@@ -203,6 +205,14 @@ class StoreLoader(Loader):
                 self.open(refused).may_begin = False
             return refused
         return self.strangers(cards) if otherwise is None else await otherwise(cards)
+
+    def _note_others(self, session: Session, card: Card, cards: list[bytes]) -> None:
+        """Note which other sessions the request brought. Those before this one are known to have ended."""
+        if len(cards) > 1:
+            others = {other.key: other for other in map(self.cards.verify, cards) if other is not None}
+            others.pop(card.key)
+            if others:
+                self.open(session).beside = OtherCards(self.registry, others.values())
 
     async def _found(self, card: Card, record: Record | None) -> Session:
         """Return the session of a request with this card, which led to this record."""

@@ -35,6 +35,14 @@ class Moving(Protocol):
         ...
 
 
+class Beside(Protocol):
+    """Something that opens a session, beside the one that the request got."""
+
+    async def end(self) -> None:
+        """Have it open nothing any more. Raises StoreUnavailable."""
+        ...
+
+
 class RequestState:
     """One request's session, its response, and what was tried. A transaction is one."""
 
@@ -47,6 +55,8 @@ class RequestState:
     # that of the log-in that ended or rotated this session.
     may_begin = True
     begins_here = False  # whether this request began the session: no browser has had a card for it
+    beside: Beside | None = None  # what else the request brought that opens a session
+    logs_out = False  # whether its session has ended here, and what is beside it is still to end
     lost = False  # whether changes were dropped because the session had ended
     untold: Lost | None = None  # what was dropped so, until somebody hears of it; None: nothing
     tried: tuple[Attempt, ...] = ()  # writes that the store never answered
@@ -205,6 +215,17 @@ class RequestState:
         """Note that there is no session any more, or that it is out of reach."""
         self.reply.withhold()
         self.at = NOWHERE
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the session that was loaded is not this request's any more."""
+        return self.begins_here or not self.at.exists
+
+    async def end_beside(self) -> None:
+        """Where the session has ended here, end what else the request brought. Raises StoreUnavailable."""
+        if self.logs_out and self.beside is not None:
+            await self.beside.end()
+            self.logs_out, self.beside = False, None
 
     async def forget_old(self) -> None:
         """Let go of an old library's session, which has moved in by now."""

@@ -81,6 +81,12 @@ class Transaction(Tasks):
         visitors = self.committer.visitors
         return None if visitors is None else visitors.value_for(self, begins=begins)
 
+    @property
+    def can_go(self) -> bool:
+        """Whether a task that goes on after the request may have another transaction."""
+        # Kept where the session has ended, for the task is to hear of that, and where a log-out has more to end.
+        return self.is_calm and self.may_begin and self.beside is None
+
     # --- what the handler asks ------------------------------------------------------------------------------------
 
     def note(self, error: StoreUnavailable | None) -> None:
@@ -152,7 +158,7 @@ class Transaction(Tasks):
         if not session._accessed and self.moving is None and not self.tried:
             return None
         content, encoded = session._plain(), at.encoded
-        if at is NOWHERE and not content and not intents.ended and not self.tried:
+        if at is NOWHERE and not content and not intents.ended and not self.tried and not self.logs_out:
             return None
         if at is NOWHERE or session._changed or session._shared:
             try:

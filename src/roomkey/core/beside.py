@@ -1,0 +1,62 @@
+"""What a request brought beside the session that it got: other cards of the same browser, for another path or domain.
+
+A log-out ends those sessions too. Else the next request would be logged in again by one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from roomkey.core.cards import Card
+from roomkey.core.loaded import Stored
+from roomkey.core.registry import Registry
+from roomkey.stores.base import Conflict, Record, Unreadable
+from roomkey.wire import codec
+
+__all__ = ["OtherCards"]
+
+
+class OtherCards:
+    """Genuine cards whose sessions were not asked for.
+
+    Args:
+        registry: knows the sessions.
+        cards: from the request.
+    """
+
+    def __init__(self, registry: Registry, cards: Iterable[Card]) -> None:
+        self._registry, self._cards = registry, tuple(cards)
+
+    async def end(self) -> None:
+        """End what each card opens now.
+
+        What has moved on since is not followed: whoever planted a card must not be able to log out the user who has
+        logged in with it.
+        """
+        for card in self._cards:
+            await self._end(card)
+
+    async def _end(self, card: Card) -> None:
+        registry, refusals = self._registry, 0
+        refused: Stored | None = None
+        while True:
+            found = await self._opened_by(card)
+            if refused is not None:
+                refusals = await registry.wait_for_progress(refused, found, refusals)
+            if found is None:
+                return
+            try:
+                await registry.end_at(found, "cleared")
+            except Conflict:  # another request has saved it, or rotated it
+                refused = found
+                continue
+            return
+
+    async def _opened_by(self, card: Card) -> Stored | None:
+        try:
+            record: Record | None = await self._registry.store.load(card.key)
+            if record is None or record.successor is None:
+                return None if record is None else Stored(card.key, record, card.secret)
+            return await self._registry.in_grace(record, card.secret)
+        except (Unreadable, codec.DamagedData):
+            return None  # it opens nothing

@@ -1,0 +1,225 @@
+"""Two live cookies of our name in one browser, of two paths or domains: a log-out ends all that the request brought."""
+
+import asyncio
+import json
+
+import pytest
+
+from roomkey import SessionMiddleware, StoreUnavailable
+from roomkey.stores.memory import MemoryStore
+from roomkey.stores.sqlite import SQLiteStore
+from tests.asgi import HELLO, SECRET, SpyStore, ask, cookie_in, http_scope, start, websocket_scope
+from tests.gate import Gate
+from tests.world import World
+
+
+async def _app(scope, receive, send):
+    session, path = scope["session"], scope["path"]
+    body = json.dumps(session.copy()).encode()
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+        session.clear()
+        await session.save()
+        await send({"type": "websocket.close"})
+        return
+    if path.startswith("/login"):
+        session["user_id"] = 7
+    elif path == "/cart":
+        session["cart"] = 1
+    elif path == "/clear":
+        session.clear()
+    elif path == "/invalidate":
+        session.invalidate()
+    elif path == "/begin":
+        session.invalidate()
+        session["cart"] = 2
+    elif path == "/delete":
+        del session["user_id"]
+    elif path == "/replace":
+        scope["session"] = None
+    elif path == "/save":
+        session.clear()
+        await session.save()
+    elif path == "/late":
+        await start(send)
+        session.clear()
+        await send(HELLO)
+        return
+    elif path == "/retry":
+        session.clear()
+        for _ in range(5):
+            try:
+                await session.save()
+            except StoreUnavailable:
+                continue
+            break
+    await start(send)
+    await send({"type": "http.response.body", "body": body})
+
+
+def _store(kind, tmp_path):
+    return {"memory": MemoryStore, "waits": SpyStore, "sealed": SpyStore}.get(
+        kind, lambda: SQLiteStore(tmp_path / "sessions.sqlite3")
+    )()
+
+
+def _site(kind="waits", tmp_path=None, **options):
+    return SessionMiddleware(
+        _app, secret_key=SECRET, store=_store(kind, tmp_path), **{"seal": kind == "sealed", **options}
+    )
+
+
+def _scope(path, *cards, split=False, kind=http_scope):
+    scope = kind(path)
+    if split:  # as HTTP/2 may
+        scope["headers"] += [(b"cookie", b"session=" + card) for card in cards]
+    else:
+        scope["headers"].append((b"cookie", b"; ".join(b"session=" + card for card in cards)))
+    return scope
+
+
+async def _log_in(site):
+    return cookie_in((await ask(site, http_scope("/login")))[0])
+
+
+async def _holds(site, card):
+    return json.loads((await ask(site, _scope("/read", card)))[-1]["body"])
+
+
+@pytest.mark.parametrize("kind", ["memory", "waits", "sqlite", "sealed"])
+@pytest.mark.parametrize("how", ["clear", "invalidate", "begin", "delete", "replace", "save", "late"])
+async def test_a_log_out_ends_all_that_the_request_brought(kind, how, tmp_path):
+    """However the handler logs out, and whatever the store: neither cookie logs in again."""
+    site = _site(kind, tmp_path)
+    cards = [await _log_in(site) for _ in range(3)]
+    other = await _log_in(site)
+    await ask(site, _scope("/" + how, *cards, split=how == "clear"))
+    assert [await _holds(site, card) for card in cards] == [{}, {}, {}]
+    assert await _holds(site, other) == {"user_id": 7}
+    if kind == "sqlite":
+        await site.config.store.close()
+
+
+async def test_a_log_out_of_a_websocket_does_too():
+    """A WebSocket brings the same cookies."""
+    site = _site()
+    cards = [await _log_in(site) for _ in range(2)]
+    await ask(site, _scope("/", *cards, kind=websocket_scope))
+    assert [await _holds(site, card) for card in cards] == [{}, {}]
+
+
+async def test_what_is_no_log_out_ends_nothing():
+    """A read, a write, and a log-in that rotates leave the other session alone."""
+    site = _site()
+    cards = [await _log_in(site) for _ in range(2)]
+    for path in ("/read", "/cart", "/login"):
+        await ask(site, _scope(path, *cards))
+    assert [await _holds(site, card) for card in cards] == [{"user_id": 7, "cart": 1}, {"user_id": 7}]
+
+
+async def test_one_cookie_that_comes_twice_is_one():
+    """The same card for two paths is no second session."""
+    site = _site()
+    card = await _log_in(site)
+    await ask(site, _scope("/cart", card, card))
+    await ask(site, _scope("/clear", card, card))
+    assert await _holds(site, card) == {}
+
+
+async def test_a_store_that_fails_in_between_is_a_503():
+    """Where the other session cannot be ended, nobody is told that they are logged out; trying again ends it."""
+    site = _site()
+    store = site.config.store
+    cards = [await _log_in(site) for _ in range(2)]
+    inner, count = store.update, 0
+
+    async def update(*args, **options):
+        nonlocal count
+        count += 1
+        if count == 2:
+            raise OSError
+        await inner(*args, **options)
+
+    store.update = update
+    sent = await ask(site, _scope("/clear", *cards))
+    assert sent[0]["status"] == 503
+    assert await _holds(site, cards[1]) == {"user_id": 7}
+    await ask(site, _scope("/clear", *cards))
+    assert [await _holds(site, card) for card in cards] == [{}, {}]
+
+
+async def test_a_save_that_is_tried_again_ends_the_rest():
+    """A handler that saves until it worked has logged out of both."""
+    site = _site()
+    store = site.config.store
+    cards = [await _log_in(site) for _ in range(2)]
+    inner, count = store.update, 0
+
+    async def update(*args, **options):
+        nonlocal count
+        count += 1
+        if count in (2, 3):
+            raise OSError
+        await inner(*args, **options)
+
+    store.update = update
+    await ask(site, _scope("/retry", *cards))
+    assert [await _holds(site, card) for card in cards] == [{}, {}]
+
+
+async def test_a_change_under_way_does_not_save_the_other_session():
+    """Another request saves it in the same moment: it is ended as it is then."""
+    world = World()
+    one, two = await world.begin(user_id=7), await world.begin(user_id=7)
+    visit = await world.life.arrive([one, two])
+    other = await world.arrive(two)
+    other.session["x"] = 1
+    visit.session.clear()
+    inner = world.store.load
+
+    async def load(key):
+        record = await inner(key)
+        if key == other.key and record is not None and record.version == 1:
+            await other.commit()
+        return record
+
+    world.store.load = load
+    await visit.commit()
+    assert [await world.data(card) for card in (one, two)] == [None, None]
+
+
+@pytest.mark.parametrize("moment", ["before", "meanwhile"])
+async def test_a_planted_card_logs_nobody_out(moment):
+    """Who planted a card, and brings it with one of their own, does not end the session that was logged into by it."""
+    world = World()
+    planted, own = await world.begin(cart=1), await world.begin(user_id=666)
+    victim = await world.arrive(planted)
+    victim.session["user_id"] = 7
+    if moment == "before":
+        await victim.commit()
+    attacker = await world.life.arrive([own, planted])
+    attacker.session.clear()
+    if moment == "meanwhile":
+        gate = Gate(world.store, "update")
+        leaving = asyncio.create_task(attacker.commit())
+        await gate.reached.wait()
+        await victim.commit()
+        gate.opened.set()
+        await leaving
+    else:
+        await attacker.commit()
+    assert await world.data(victim.card) == {"cart": 1, "user_id": 7}
+    assert await world.data(own) is None
+
+
+async def test_an_old_card_in_its_grace_opens_a_session_and_ends_it():
+    """What is served still is ended."""
+    world = World()
+    one, two = await world.begin(user_id=7), await world.begin(user_id=7)
+    visit = await world.arrive(two)
+    visit.session.rotate(grace=30)
+    await visit.commit()
+    leaving = await world.life.arrive([one, two])
+    leaving.session.clear()
+    await leaving.commit()
+    assert [await world.data(card) for card in (one, two, visit.card)] == [None, None, None]
