@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from roomkey import SessionMiddleware, StoreUnavailable
+from roomkey import Request, SessionMiddleware, StoreUnavailable
 from roomkey.stores.memory import MemoryStore
 from roomkey.stores.sqlite import SQLiteStore
-from tests.asgi import HELLO, SECRET, SpyStore, ask, cookie_in, http_scope, start, websocket_scope
+from tests.asgi import HELLO, SECRET, SpyStore, ask, cookie_in, header, http_scope, start, websocket_scope
 from tests.gate import Gate
 from tests.world import World
 
@@ -223,3 +223,88 @@ async def test_an_old_card_in_its_grace_opens_a_session_and_ends_it():
     leaving.session.clear()
     await leaving.commit()
     assert [await world.data(card) for card in (one, two, visit.card)] == [None, None, None]
+
+
+# --- cookie:// --------------------------------------------------------------------------------------------------------
+
+
+class Jar:
+    """A browser's cookies of one host, each of its name, domain and path."""
+
+    def __init__(self, host):
+        self.host, self.cookies = host, {}
+
+    def take(self, message):
+        for line in header(message, b"set-cookie"):
+            pair, *attributes = line.decode().split("; ")
+            name, _, value = pair.partition("=")
+            said = dict(each.partition("=")[::2] for each in attributes)
+            domain = said.get("Domain")
+            if domain is not None and self.host != domain and not self.host.endswith("." + domain):
+                continue
+            place = (name, domain, said["Path"])
+            self.cookies.pop(place, None)
+            if said.get("Max-Age") != "0":
+                self.cookies[place] = value
+
+    def headers(self, path):
+        fitting = [
+            (name, value)
+            for (name, _, at), value in self.cookies.items()
+            if path == at or path.startswith(at.rstrip("/") + "/")
+        ]
+        line = "; ".join(f"{name}={value}" for name, value in fitting)
+        return [(b"host", self.host.encode() + b":8000")] + ([(b"cookie", line.encode())] if fitting else [])
+
+
+async def _visit(site, jar, path):
+    sent = await ask(site, {**http_scope(path), "headers": jar.headers(path)})
+    jar.take(sent[0])
+    return sent
+
+
+@pytest.mark.parametrize(
+    "others", [[{"path": "/shop"}], [{"domain": "example.com"}, {"path": "/shop/out", "domain": "www.example.com"}]]
+)
+async def test_a_log_out_takes_all_cookies_back(others):
+    """With `cookie://` the server has nothing to end: it takes back whatever the browser may hold for this page."""
+    jar = Jar("www.example.com")
+
+    async def app(scope, receive, send):
+        if scope["path"].endswith("/login"):
+            scope["session"]["user_id"] = 7
+        elif scope["path"].endswith("/logout"):
+            scope["session"].clear()
+        await start(send)
+        await send({"type": "http.response.body", "body": json.dumps(scope["session"].copy()).encode()})
+
+    sites = [SessionMiddleware(app, secret_key=SECRET, store="cookie://", **options) for options in ({}, *others)]
+    for site in sites:
+        jar.take((await ask(site, http_scope("/login")))[0])
+    assert len(jar.cookies) == len(sites)
+    await _visit(sites[0], jar, "/shop/out/logout")
+    assert jar.cookies == {}
+    assert json.loads((await _visit(sites[0], jar, "/shop/out/page"))[-1]["body"]) == {}
+
+
+async def test_a_path_writes_no_header_of_its_own():
+    """Whatever stands in the URL, it ends neither the attribute nor the line."""
+    site = SessionMiddleware(_app, secret_key=SECRET, store="cookie://")
+    card = await _log_in(site)
+    headers = [(b"host", b"evil.example.com;x\r\n"), (b"cookie", b"session=%s; session=%s" % (card, card))]
+    manager = site.manager
+    session = await manager.load(Request(path="/a;b\r\nSet-Cookie: x=y/" + "c/" * 50 + "\u00fc", headers=headers))
+    session.clear()
+    taken = [value for name, value in await manager.commit(session, raw=True) if name == b"set-cookie"]
+    assert 2 < len(taken) <= 24 and sum(map(len, taken)) < 4096
+    for line in taken:
+        assert line.startswith(b"session=; Max-Age=0;") and b"\r" not in line and b"\n" not in line
+        assert line.count(b"; ") == 5
+
+
+async def test_one_cookie_is_taken_back_by_one_header():
+    """The usual log-out says no more than before."""
+    site = SessionMiddleware(_app, secret_key=SECRET, store="cookie://")
+    card = await _log_in(site)
+    sent = await ask(site, _scope("/clear", card))
+    assert len(header(sent[0], b"set-cookie")) == 1

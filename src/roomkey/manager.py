@@ -130,7 +130,7 @@ class SessionManager:
             ConfigurationError: this is not asyncio, but trio.
             TypeError: it is another framework's request, say.
         """
-        scope = {"client": request.client} if isinstance(request, Request) else _NO_SCOPE
+        scope = {"client": request.client, "path": request.path} if isinstance(request, Request) else _NO_SCOPE
         headers = raw_headers(request)
         answer = self.begin(headers, scope)
         session = answer if isinstance(answer, Session) else await answer
@@ -274,10 +274,10 @@ class SessionManager:
         if self._move_in is not None:
             # Only without a genuine card: a genuine card whose session has ended means that the user has logged out.
             answer = self._loader.load(cards, partial(self._arrive, self._move_in, headers))
-        elif cards:
-            answer = self._loader.load(cards)
         else:
-            answer = self._loader.anonymous()
+            answer = self._loader.load(cards) if cards else self._loader.anonymous()
+        if len(cards) > 1 and isinstance(answer, Session):  # for the paths of all that are taken back
+            self.transaction(answer).page = scope.get("path", "/")
         if self.config.record_client:
             if not isinstance(answer, Session):
                 return self._recording(answer, scope)

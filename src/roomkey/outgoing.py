@@ -81,6 +81,8 @@ class Outgoing:
         if reply.cookie is GIVE:
             card, seconds = reply.card, transaction.seconds_left
         sent = () if reply.carries is Carries.ONE else session._sent
+        if sent and transaction.page is not None:
+            sent = [*sent, (b":path", transaction.page.encode("utf-8", "replace"))]
         remembered = transaction.rules.is_remembered(transaction.at.facts, transaction.at.user)
         headers += self._writer.write(card, seconds, sent, remembered=remembered)
         reply.cookie = KEEP

@@ -57,6 +57,7 @@ class RequestState:
     begins_here = False  # whether this request began the session: no browser has had a card for it
     beside: Beside | None = None  # what else the request brought that opens a session
     logs_out = False  # whether its session has ended here, and what is beside it is still to end
+    page: str | None = None  # the path of the URL, where the request brought several cards; None: it did not
     lost = False  # whether changes were dropped because the session had ended
     untold: Lost | None = None  # what was dropped so, until somebody hears of it; None: nothing
     tried: tuple[Attempt, ...] = ()  # writes that the store never answered

@@ -67,7 +67,8 @@ class SyncManager:
         headers = raw_headers(request)
         client = request.client if isinstance(request, Request) else None
         if any(name == b"cookie" for name, _ in headers):
-            return self.run(self._manager.load(Request(headers=headers, client=client)))
+            path = request.path if isinstance(request, Request) else "/"
+            return self.run(self._manager.load(Request(path=path, headers=headers, client=client)))
         answer = self._manager.begin(headers, {"client": client})  # nothing to look up: no thread is asked
         session = answer if isinstance(answer, Session) else self.run(answer)
         session._sent = headers

@@ -9,6 +9,7 @@ Leaves to others: whether its value is genuine (`roomkey.wire.keys`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from math import ceil
 from typing import Literal, Protocol
@@ -39,6 +40,9 @@ _CHUNK_NUMBERS = frozenset(b"%d" % number for number in range(1, _MOST_CHUNKS))
 # Name, value and attributes of a cookie together: RFC 6265 section 6.1 counts all of them, RFC 6265bis section 5.6
 # name and value only.
 _LARGEST_COOKIE = 4096
+_MOST_PATHS, _MOST_DOMAINS = 6, 4  # for which cookies are taken back: 24 take about 2.5 KB of a response's head
+_HOST = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+_EXPIRED = b"; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
 _LEAST_ROOM = 512  # bytes of a cookie
 _LONGEST_AGE = len("; Max-Age=1000000000000000000")
 
@@ -171,6 +175,35 @@ class Attributes(Protocol):
     def persistent(self) -> bool: ...
 
 
+def _place(path: str, domain: str | None) -> bytes:
+    return f"; Path={path}".encode() + (b"" if domain is None else f"; Domain={domain}".encode())
+
+
+def _places(sent: Iterable[tuple[bytes, bytes]], own: str | None) -> list[tuple[str, str | None]]:
+    """Return the paths and domains for which the cookies of a request may have been given, as far as can be told.
+
+    Args:
+        sent: the request's headers. `:path` is that of its URL, where it is known.
+        own: the configuration's domain.
+    """
+    from urllib.parse import quote  # here, because it takes long, and few responses need it
+
+    path, host = "/", ""
+    for name, value in sent:
+        if name == b":path":
+            path = quote(value, safe="/!$&'()*+=:@")  # as in the URL; nothing that ends an attribute
+        elif name == b"host":
+            host = value.decode("latin-1").rpartition(":")[0] or value.decode("latin-1")
+    parts = [part for part in path.split("/") if part][: _MOST_PATHS - 1]
+    paths = ["/", *("/" + "/".join(parts[:count]) for count in range(1, len(parts) + 1))]
+    domains: list[str | None] = [None] if own is None else [None, own]
+    labels = host.lower().split(".")
+    if _HOST.fullmatch(host) and not labels[-1].isdigit():
+        domains += [".".join(labels[start:]) for start in range(len(labels) - 1)]
+    domains = list(dict.fromkeys(domains))[:_MOST_DOMAINS]
+    return [(path, domain) for domain in domains for path in paths]
+
+
 class CookieWriter:
     """Writes `Set-Cookie` for one configuration; everything that never changes is put together once.
 
@@ -179,22 +212,19 @@ class CookieWriter:
         name: another name than the configuration's.
     """
 
-    __slots__ = ("_attributes", "_clear", "_persistent", "_prefix")
+    __slots__ = ("_attributes", "_clear", "_flags", "_persistent", "_prefix")
 
     def __init__(self, config: Attributes, name: str | None = None) -> None:
-        attributes = f"; Path={config.path}"
-        if config.domain is not None:
-            attributes += f"; Domain={config.domain}"
-        attributes += f"; HttpOnly; SameSite={config.same_site}"
+        flags = f"; HttpOnly; SameSite={config.same_site}"
         if config.https_only:
-            attributes += "; Secure"
+            flags += "; Secure"
         if config.partitioned:
-            attributes += "; Partitioned"
+            flags += "; Partitioned"
         self._prefix = f"{name or config.session_cookie}=".encode()
-        self._attributes = attributes.encode()
+        self._flags = flags.encode()
+        self._attributes = _place(config.path, config.domain) + self._flags
         self._persistent = config.persistent
-        expired = b"; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
-        self._clear = (b"set-cookie", self._prefix + expired + self._attributes)
+        self._clear = (b"set-cookie", self._prefix + _EXPIRED + self._attributes)
 
     @property
     def overhead(self) -> int:
@@ -212,6 +242,10 @@ class CookieWriter:
     def clear(self) -> tuple[bytes, bytes]:
         """Return the header that takes the cookie back. Same attributes: a browser matches name, domain and path."""
         return self._clear
+
+    def clear_at(self, path: str, domain: str | None) -> tuple[bytes, bytes]:
+        """Return the header that takes back a cookie of this name that was given for another path or domain."""
+        return b"set-cookie", self._prefix + _EXPIRED + _place(path, domain) + self._flags
 
     def write(
         self, card: bytes | None, seconds: float, sent: Iterable[tuple[bytes, bytes]], *, remembered: bool = False
@@ -234,9 +268,10 @@ class ChunkWriter:
         ConfigurationError: the cookie's name, domain and path leave no room for a value.
     """
 
-    __slots__ = ("_name", "_room", "_writers")
+    __slots__ = ("_config", "_name", "_room", "_writers")
 
     def __init__(self, config: Attributes) -> None:
+        self._config = config
         self._name = config.session_cookie.encode()
         self._writers = [CookieWriter(config)]
         for number in range(1, _MOST_CHUNKS):
@@ -267,7 +302,11 @@ class ChunkWriter:
     def write(
         self, card: bytes | None, seconds: float, sent: Iterable[tuple[bytes, bytes]], *, remembered: bool = False
     ) -> Headers:
-        """As `CookieWriter.write`; `sent` says which chunks the browser holds, and the surplus ones are taken back."""
+        """As `CookieWriter.write`; `sent` says which chunks the browser holds, and the surplus ones are taken back.
+
+        Where the browser holds several cookies of the name, they are of other paths or domains. A log-out takes all of
+        them back: the server keeps nothing that it could end.
+        """
         headers: Headers = []
         if card is not None:
             text, tag = card[1:], card[1:][_TAG]
@@ -278,7 +317,14 @@ class ChunkWriter:
                 )
         else:
             headers.append(self._writers[0].clear())
-        held = _collect(sent, self._name)[1]
+        firsts, held = _collect(sent, self._name)
+        if card is None and len(firsts) > 1 and not self._name.startswith(b"__Host-"):
+            places = _places(sent, self._config.domain)
+            own = (self._config.path, self._config.domain)
+            return self._surplus(headers, held) + [self._writers[0].clear_at(*at) for at in places if at != own]
+        return self._surplus(headers, held)
+
+    def _surplus(self, headers: Headers, held: Iterable[bytes]) -> Headers:
         surplus = sorted(int(number) for number in held if int(number) >= len(headers))
         return headers + [self._writers[index].clear() for index in surplus]
 
