@@ -95,9 +95,9 @@ class SessionManager:
             self._find = find_cookies
         self._move_in: MoveIn | None = None
         if config.legacy:
-            from roomkey.legacy.move_in import MoveIn  # here, because few apps move in
+            from roomkey.legacy.beside import move_in_to  # here, because few apps move in
 
-            self._move_in = MoveIn(config.legacy, config, reporter.refused)
+            self._move_in = move_in_to(self._loader)
         self.outgoing = Outgoing(config, writer, self._move_in, self._committer)
         self._cookie_name = config.session_cookie.encode("ascii")
         # Whether a commit needs something of the request.

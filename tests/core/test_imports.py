@@ -17,6 +17,7 @@ LAYERS = [
     ["core"],
     ["legacy.move_in"],
     ["legacy.arrival", "in_cookie"],
+    ["legacy.beside"],
     ["request", "outgoing", "lifespan", "arguments"],
     ["sync"],  # the blocking calls of the session manager
     ["manager"],

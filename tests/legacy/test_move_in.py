@@ -1,6 +1,7 @@
 """What finds an old session among a request's cookies, and takes its cookie back."""
 
 import asyncio
+import json
 import logging
 from collections import Counter
 
@@ -8,11 +9,14 @@ import pytest
 import redis
 import redis.asyncio
 
-from roomkey import ConfigurationError, SessionConfig, StoreUnavailable
+from roomkey import ConfigurationError, SessionConfig, SessionMiddleware, StoreUnavailable
 from roomkey.legacy import DjangoCookie, FlaskCookie, LitestarRedis, StarletteCookie, StarsessionsRedis
 from roomkey.legacy.move_in import MoveIn
+from roomkey.stores.memory import MemoryStore
+from roomkey.testing import Clock
 from roomkey.wire.cookies import find_cookies
-from tests.legacy.app import OwnReader
+from tests.asgi import ask, cookie_in, http_scope
+from tests.legacy.app import OwnReader, shop_app
 from tests.legacy.cookies import KEY, SECRET
 from tests.loop_clock import loop_time
 
@@ -130,3 +134,57 @@ async def test_forgetting_may_fail_without_harm(caplog):
         reader.error = OSError("hush")
         await move_in.forget(found)
     assert "could not be removed" in caplog.text and "hush" not in caplog.text
+
+
+def _brings(path, *cookies):
+    sent = b"; ".join(name + b"=" + value for name, value in cookies)
+    return http_scope(path) | {"headers": [(b"cookie", sent)]}
+
+
+async def _read(app, *cookies):
+    return json.loads((await ask(app, _brings("/read", *cookies)))[-1]["body"])
+
+
+@pytest.mark.parametrize("seal", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+async def test_a_log_out_ends_all_old_cookies_of_the_request(own, seal):
+    """Old cookies of several readers, paths and domains, beside Roomkey's own or alone: none of them logs in again."""
+    first, second = OwnReader("one"), OwnReader("two")
+    app = SessionMiddleware(
+        shop_app, secret_key=SECRET, store=MemoryStore(), clock=Clock(), legacy=[first, second], seal=seal
+    )
+    old = [(b"one", b"7"), (b"one", b"8"), (b"two", b"9")]
+    another = (b"one", b"10")
+    cookies = list(old)
+    if own:
+        sent = await ask(app, _brings("/log-in", (b"unknown", b"1")))
+        cookies.insert(0, (b"session", cookie_in(sent[0])))
+    sent = await ask(app, _brings("/log-out", *cookies))
+    assert sent[0]["status"] == 200
+    for cookie in cookies:
+        assert await _read(app, cookie) == {}
+    assert await _read(app, *old) == {}
+    assert await _read(app, another) == {"user_id": "10"}
+    assert {b"7", b"8"} <= set(first.forgotten) and b"9" in second.forgotten
+
+
+async def test_an_old_cookie_that_opens_another_session_is_ended_with_it():
+    """It had moved in already, in another tab whose answer has not come yet."""
+    reader = OwnReader("one")
+    app = SessionMiddleware(shop_app, secret_key=SECRET, store=MemoryStore(), clock=Clock(), legacy=[reader])
+    moved = cookie_in((await ask(app, _brings("/read", (b"one", b"7"))))[0])
+    own = cookie_in((await ask(app, _brings("/log-in")))[0])
+    await ask(app, _brings("/log-out", (b"session", own), (b"one", b"7")))
+    assert await _read(app, (b"session", moved)) == {}
+    assert await _read(app, (b"session", own)) == {}
+    assert await _read(app, (b"one", b"7")) == {}
+
+
+async def test_a_reader_that_is_down_makes_a_log_out_a_503():
+    """Nobody is told that they are logged out while an old cookie may log in again."""
+    reader = OwnReader("one")
+    app = SessionMiddleware(shop_app, secret_key=SECRET, store=MemoryStore(), clock=Clock(), legacy=[reader])
+    own = cookie_in((await ask(app, _brings("/log-in")))[0])
+    reader.error = OSError()
+    sent = await ask(app, _brings("/log-out", (b"session", own), (b"one", b"7")))
+    assert sent[0]["status"] == 503

@@ -222,12 +222,6 @@ class RequestState:
         """Whether the session that was loaded is not this request's any more."""
         return self.begins_here or not self.at.exists
 
-    async def end_beside(self) -> None:
-        """Where the session has ended here, end what else the request brought. Raises StoreUnavailable."""
-        if self.logs_out and self.beside is not None:
-            await self.beside.end()
-            self.logs_out, self.beside = False, None
-
     async def forget_old(self) -> None:
         """Let go of an old library's session, which has moved in by now."""
         if self.moving is not None and self.reply.is_open:

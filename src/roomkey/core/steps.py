@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ from roomkey.core.plan import Case, Plan, Step
 from roomkey.core.registry import Registry
 from roomkey.core.reply import CLEAR, GIVE
 from roomkey.core.reporting import Reporter
-from roomkey.core.state import RequestState
+from roomkey.core.session import Session
+from roomkey.core.state import Beside, RequestState
 from roomkey.errors import ConfigurationError
 from roomkey.events import Created, Lost, Rotated
 from roomkey.stores.base import Conflict, Record
@@ -42,6 +43,7 @@ class Steps:
         self.store, self.envelope = registry.store, registry.envelope
         self.keyring = Keyring(config.secret_key, purpose="session cookie", name=config.session_cookie)
         self._seals = config.seal
+        self.old_cookies: Callable[[Session], Beside] | None = None  # where another library's sessions move in
 
     async def carry_out(self, state: RequestState, case: Case, step: Plan) -> None:
         """Do it in the store, and note what came of it. Raises Conflict."""
@@ -164,6 +166,15 @@ class Steps:
         state.detach()
         if step.cookie is CLEAR:
             state.reply.take_back()
+
+    async def end_beside(self, state: RequestState) -> None:
+        """End what else the request brought, after its session has ended here. Raises StoreUnavailable."""
+        state.logs_out = True  # until it is done
+        if state.beside is not None:
+            await state.beside.end()
+        if self.old_cookies is not None:
+            await self.old_cookies(state.session).end()
+        state.logs_out, state.beside = False, None
 
     async def attempt(self, state: RequestState, step: Plan, after: Loaded, swap: Coroutine[Any, Any, None]) -> None:
         """Swap. Where the store does not answer, or the request is cut off, remember what was tried."""

@@ -196,9 +196,8 @@ class StoreCommitter(Committer):
             if not only_renews:
                 raise  # else logged: a store that takes no changes still serves requests that change nothing
         state.tried = ()
-        if state.beside is not None:
-            state.logs_out = state.logs_out or (was.exists and case.ends and state.has_left)
-            await state.end_beside()
+        if state.logs_out or (was.exists and case.ends and state.has_left):
+            await self.steps.end_beside(state)
         if self.rules.limit is not None:
             await self._keep_to_limit(state, was, self.rules.limit)
         if state.moving is not None:

@@ -13,6 +13,8 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from roomkey.core.beside import OtherCards
+from roomkey.core.cards import Card
 from roomkey.core.loaded import Stored
 from roomkey.core.session import Session
 from roomkey.core.tombstones import Kind
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from roomkey.core.rules import Rules
     from roomkey.legacy.move_in import Found
 
-__all__ = ["arrive_with", "facts_of", "refuse"]
+__all__ = ["arrive_with", "end_with", "facts_of", "refuse"]
 
 _NOT_FILED = 1  # the version of a session that has just moved in. The first request files it under its user
 _LONGER = 24 * 60 * 60.0  # seconds that a note outlives the cookie: other clocks differ, and some count whole seconds
@@ -63,6 +65,45 @@ async def arrive_with(loader: StoreLoader, old: Found) -> Session:
     if record is None:
         return loader.refuse("unknown")
     return await _moving(loader, old, Stored(tombstone.successor, record, secret))
+
+
+async def end_with(loader: StoreLoader, old: Found) -> bool:
+    """End the session that an old cookie opens now. One that has not moved in never will: a note says so.
+
+    Returns:
+        Whether it had not moved in, so that it is still to be removed from its server.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    note_id = old.note_id(loader.committer.config.session_cookie)
+    note, secret = store_key(note_id), loader.envelope.secret_of(note_id)
+    if await loader.store.load(note) is None:
+        nowhere = new_session_id()
+        try:
+            await loader.store.create(note, _note(loader, old, secret, store_key(nowhere), b"", until=0.0))
+        except Conflict:  # another request moves it in
+            pass
+        else:
+            return True
+    tombstone = await loader.store.load(note)
+    if tombstone is None or tombstone.successor is None:
+        return False
+    try:
+        secret = loader.envelope.follow(tombstone, secret)
+    except codec.DamagedData:
+        return False  # it opens nothing
+    await OtherCards(loader.registry, [Card(b"", tombstone.successor, secret, False)]).end()
+    return False
+
+
+def _note(loader: StoreLoader, old: Found, note_secret: bytes, key: str, secret: bytes, *, until: float) -> Record:
+    """Return the note that an old cookie leads to `key`. It outlives the cookie, and lives until then at least."""
+    now = loader.rules.clock()
+    lives = now + (_OLD_COOKIE if old.session.expires_in is None else old.session.expires_in)
+    lives = max(lives, until) + _LONGER
+    note = Record(bytes([Kind.MOVED]), 1, now, lives, successor=key, serve_until=lives)
+    return replace(note, data=note.data + loader.envelope.pass_on(note, note_secret, secret))
 
 
 def facts_of(rules: Rules, old: Found) -> Facts:
@@ -135,10 +176,7 @@ async def _put(loader: StoreLoader, old: Found, note: str, note_secret: bytes) -
     loader.rules.check(old.session.data, stored)
     record = Record(stored, _NOT_FILED, now, loader.rules.clocks.until(now, facts))
     record = replace(record, data=envelope.close(record, key, secret))
-    until = now + (_OLD_COOKIE if old.session.expires_in is None else old.session.expires_in)
-    until = max(until, record.expires_at) + _LONGER
-    left = Record(bytes([Kind.MOVED]), 1, now, until, successor=key, serve_until=until)
-    left = replace(left, data=left.data + envelope.pass_on(left, note_secret, secret))
+    left = _note(loader, old, note_secret, key, secret, until=record.expires_at)
     # The session first: no request may follow the note to where nothing is yet.
     await store.create(key, record)
     try:

@@ -95,6 +95,12 @@ class MoveIn:
                 self._refused["legacy"] += 1
         return None
 
+    async def find_all(self, cookies: Cookies) -> list[Found]:
+        """Return every old session that a request brought. As `find`, and nothing is counted."""
+        brought = [(reader, value) for reader, name in self._readers for value in cookies(name)]
+        found = [(reader, value, await self._read(reader, value)) for reader, value in brought]
+        return [Found(reader, value, session, self) for reader, value, session in found if session is not None]
+
     async def forget(self, found: Found) -> None:
         """Remove the old session from its server, once the new one was saved or the user has logged out.
 
