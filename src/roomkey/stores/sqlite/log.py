@@ -25,7 +25,7 @@ _DUE = 750  # that this process wrote, after which the log is moved
 _START_OVER = 1500  # in a log, from which on it is started over though the event loops write
 _FULL = 2000  # from which on the event loops wait for that with everybody else
 _LONG = 2000  # from which on other processes are kept from writing too
-_HUGE = 16_384  # from which on people are told
+_HUGE = 16_384  # from which on people are told, and again whenever it has doubled
 
 _PATIENCE = 0.005  # seconds to wait for other processes' locks, while the event loops are kept out
 _PAUSE = 0.1  # seconds between two times that other processes are kept from writing
@@ -44,7 +44,7 @@ class Log:
         self._left = 0  # pages that were in the log then
         self._due_at = _DUE  # pages; fewer where other processes write too
         self._stopped_others = float("-inf")  # when, on time.monotonic
-        self._told = False
+        self._tell_at = _HUGE  # pages
 
     def count(self, pages: int) -> None:
         """After a write. Called by the event loops and by the thread."""
@@ -99,12 +99,12 @@ class Log:
 
     def _tell(self, pages: int, moved: int) -> None:
         if pages < _HUGE:
-            self._told = False
-        elif moved < pages and not self._told:
-            self._told = True
+            self._tell_at = _HUGE
+        elif moved < pages and pages >= self._tell_at:
+            self._tell_at = 2 * pages
             _log.warning(
                 "SQLite file %s-wal has grown to %d MB and cannot be emptied: a process stays in a read transaction on "
-                "%s (fuser shows which have it open)",
+                "%s; find it (fuser shows which have it open), and end its transaction, or it",
                 self._path,
                 pages * 4096 // 1_000_000,
                 self._path,
