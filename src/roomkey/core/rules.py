@@ -17,7 +17,9 @@ from roomkey.wire.kinds import shown
 if TYPE_CHECKING:
     from roomkey.config import SessionConfig
 
-__all__ = ["Rules", "logs_in"]
+__all__ = ["LONGEST_AGENT", "Rules", "logs_in"]
+
+LONGEST_AGENT = 256  # bytes of a user agent; a browser's name fits, a novel does not
 
 
 class Rules:

@@ -11,7 +11,7 @@ from roomkey.core.merge import Merged, below_the_pending, doubt, merge, same_obj
 from roomkey.core.plan import Case, Client
 from roomkey.core.renewal import CLOCK_ERROR, Expiry
 from roomkey.core.reply import NONE, Reply
-from roomkey.core.rules import Rules, logs_in
+from roomkey.core.rules import LONGEST_AGENT, Rules, logs_in
 from roomkey.core.session import Session
 from roomkey.errors import SessionEnded
 from roomkey.events import Lost
@@ -24,7 +24,6 @@ __all__ = ["Moving", "RequestState"]
 
 _UNRECORDED: Client = (None, None)
 _LONGEST_ADDRESS = 64  # characters; an IPv6 address with a zone has room
-_LONGEST_AGENT = 256  # characters; a browser's name fits, a novel does not
 
 
 class Moving(Protocol):
@@ -164,7 +163,7 @@ class RequestState:
         agent = next((value for name, value in session._sent if name.lower() == b"user-agent"), None)
         return (
             str(address[0])[:_LONGEST_ADDRESS] if address else None,
-            None if agent is None else _text_of(agent)[:_LONGEST_AGENT],
+            None if agent is None else agent.decode("latin-1")[:LONGEST_AGENT],
         )
 
     def unsaved_over(self, latest: Loaded | None) -> Case:
@@ -227,11 +226,3 @@ class RequestState:
         if self.moving is not None and self.reply.is_open:
             moving, self.moving = self.moving, None
             await moving.forget()
-
-
-def _text_of(header: bytes) -> str:
-    """Return what a client sent, as people read it: UTF-8 where it is valid, and Latin-1 otherwise."""
-    try:
-        return header.decode()
-    except UnicodeDecodeError:
-        return header.decode("latin-1")

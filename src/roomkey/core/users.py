@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import datetime as dt
 import enum
 import functools
@@ -15,6 +16,7 @@ from roomkey.core.loaded import Stored
 from roomkey.core.registry import Registry
 from roomkey.core.renewal import Expiry
 from roomkey.core.reporting import Reporter
+from roomkey.core.rules import LONGEST_AGENT
 from roomkey.core.tombstones import Way
 from roomkey.errors import ConfigurationError, SessionDataError, StoreUnavailable
 from roomkey.options import named_options
@@ -236,7 +238,7 @@ class Sessions:
             last_used_at=_moment(last_used_at),
             expires_at=_moment(rules.clocks.end_of(created_at, expires_at)),
             ip=record.ip,
-            user_agent=record.user_agent,
+            user_agent=_as_read(record.user_agent),
             is_current=key == here,
         )
 
@@ -246,6 +248,21 @@ class Sessions:
 
 def _is_handle(text: object) -> bool:
     return isinstance(text, str) and len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def _as_read(agent: str | None) -> str | None:
+    """Return a user agent as people read it: UTF-8 where it is valid, and Latin-1 otherwise.
+
+    Records keep its bytes, as Latin-1: a database whose encoding is no Unicode takes these, and not every UTF-8 text.
+    """
+    if agent is None or agent.isascii():
+        return agent
+    try:
+        # One that is this long may have been cut within a character, which is left out then.
+        whole = len(agent) < LONGEST_AGENT
+        return codecs.getincrementaldecoder("utf-8")().decode(agent.encode("latin-1"), final=whole)
+    except UnicodeError:
+        return agent
 
 
 def _moment(seconds: float) -> dt.datetime:
