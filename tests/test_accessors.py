@@ -231,3 +231,22 @@ def test_the_plain_middleware_says_which_module_it_misses(framework, monkeypatch
     ((name, level, message),) = caplog.record_tuples
     assert (name, level) == ("roomkey", logging.WARNING)
     assert f"import SessionMiddleware from roomkey.{framework}" in message
+
+
+def test_an_app_that_cannot_be_looked_into():
+    """Whatever it wraps, the middleware is made."""
+
+    class Proxy:
+        def __getattr__(self, name):
+            raise RuntimeError("outside of a request")
+
+        async def __call__(self, scope, receive, send): ...
+
+    class Wraps:
+        def __init__(self):
+            self.inner = Proxy()
+
+        async def __call__(self, scope, receive, send): ...
+
+    for app in (Proxy(), Wraps(), None):
+        SessionMiddleware(app, secret_key=SECRET, store="memory://")

@@ -89,9 +89,12 @@ def _apps_in(app: object) -> Iterator[object]:
     for _ in range(_DEEPEST):
         if app is None:
             return
-        app = getattr(app, "__self__", app)  # the method of a route, say
+        try:
+            app = getattr(app, "__self__", app)  # the method of a route, say
+            inner = getattr(app, "app", None)
+        except Exception:  # a proxy, say, which stands for nothing yet
+            return
         yield app
-        inner = getattr(app, "app", None)
         if inner is None and _package_of(app) not in _PACKAGES:  # a middleware that has another name for it
             inner = next((value for value in getattr(app, "__dict__", {}).values() if callable(value)), None)
         app = inner
