@@ -153,6 +153,22 @@ async def test_a_log_out_past_the_bound_fails(new_site, log_out, before):
         assert await site.who(last) == 42
 
 
+async def test_a_change_past_the_bound_fails(new_site):
+    """It is not dropped in silence, for its session lives. A log-in stands on its own."""
+    async with new_site() as site:
+        card = await site.log_in()
+        changing, saving, logging_in = [await site.life.arrive([card]) for _ in range(3)]
+        last = await move(site, card, MANY)
+        for visit in (changing, saving, logging_in):
+            visit.session["x"] = 1
+        logging_in.session["user_id"] = 43
+        for attempt in (changing.commit, saving.session.save):
+            with pytest.raises(StoreUnavailable, match="ended or changed its ID too often"):
+                await attempt()
+        await logging_in.commit()
+        assert (await site.who(last), await site.who(logging_in.card)) == (42, 43)
+
+
 @pytest.mark.parametrize("log_out", ["clear", "invalidate"])
 async def test_a_log_out_within_the_bound_ends_the_session(new_site, log_out):
     """The request finds the session through all tombstones that it may leave."""

@@ -41,6 +41,7 @@ __all__ = [
     "Plan",
     "Step",
     "is_for",
+    "is_log_in",
     "is_log_out",
     "need_cookie",
     "new_record",
@@ -117,6 +118,11 @@ def is_for(rules: Rules, case: Case, owner: str | None) -> bool:
     """Whether a session that is `owner`'s by now may take what this request did."""
     user = None if case.ends else rules.user_of(case.draft.content)
     return user == case.was.user or owner in (None, user, case.was.user)
+
+
+def is_log_in(rules: Rules, case: Case) -> bool:
+    """Whether the request logs somebody in, which stands on its own: whatever has become of its session."""
+    return logs_in(case.was.user, rules.user_of(case.draft.content), case.draft.intents)
 
 
 def is_log_out(rules: Rules, case: Case) -> bool:

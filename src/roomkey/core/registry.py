@@ -203,11 +203,13 @@ class Registry:
                     await self.store.touch(note, until)
             await self.store.delete(facts.dropped)
 
-    async def confirm_end(self, stored: Stored, *, hides: bool = False) -> None:
-        """Make sure that a session has ended of which nothing is found any more, before anybody is told so.
+    async def confirm_end(self, stored: Stored, is_log_out: bool = True, *, hides: bool = False) -> None:
+        """Make sure that a session has ended of which nothing is found any more, before anything is dropped for that.
 
         Args:
             stored: the session as it was read last.
+            is_log_out: whether somebody is told that they are logged out. That has to be certain. Changes are dropped
+                too where the session has lived for as long as it was to live when it was read.
             hides: whether the way from there was to be kept for a moment only: see `tombstone`.
 
         Raises:
@@ -215,14 +217,14 @@ class Registry:
         """
         key, record, _ = stored
         until = min(record.expires_at, record.created_at + SEALED_MOVE) if hides else record.expires_at
-        is_sure = self.rules.clock() < until  # until then, its tombstone is there, or the note is
+        is_sure = not is_log_out or self.rules.clock() < until  # until then, its tombstone is there, or the note is
         try:
             is_sure = is_sure and await self.store.load(lost_trail_key(next(iter(trail_in(record.data)), key))) is None
         except Unreadable:
             is_sure = False
         if not is_sure:
             raise StoreUnavailable(
-                "the session has either ended or changed its ID too often to be found; log out with its present cookie"
+                "the session has either ended or changed its ID too often to be found; ask again with the new cookie"
             )
 
     async def end(self, stored: Stored, reason: Literal["revoked", "limit"]) -> bool:

@@ -15,7 +15,7 @@ from roomkey.core.committer import Committer
 from roomkey.core.intents import NOTHING, drop_token
 from roomkey.core.lines import Line, Lines, Member, can_wait, laid_over_each_other
 from roomkey.core.loaded import CURRENT, Draft, Loaded, Stale, Stored
-from roomkey.core.plan import Case, Plan, Step, is_for, is_log_out, plan
+from roomkey.core.plan import Case, Plan, Step, is_for, is_log_in, is_log_out, plan
 from roomkey.core.registry import unreadable
 from roomkey.core.reply import GIVE
 from roomkey.core.state import RequestState
@@ -338,8 +338,9 @@ class StoreCommitter(Committer):
                 found = await self.registry.current_of(start.key, user, start.secret, way)
                 if is_refused:
                     refusals = await self.registry.wait_for_progress(refused, found, refusals)
-                if found is None and is_log_out(self.rules, case):
-                    await self.registry.confirm_end(start, hides=self.rules.seals and state.moving is not None)
+                if found is None and not is_log_in(self.rules, case):
+                    hides = self.rules.seals and state.moving is not None
+                    await self.registry.confirm_end(start, is_log_out(self.rules, case), hides=hides)
                 fresh = None if found is None else self._opened(found)
                 case = case._replace(fresh=fresh, now=self.rules.clock(), log_in=logged_in_at(way, case.log_in))
                 known = settled(case, way) if case.tried else case
