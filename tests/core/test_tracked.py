@@ -380,7 +380,7 @@ UNSEEN = {
     "dict.get": lambda s: dict.get(s, CART),
     "dict.__getitem__": lambda s: dict.__getitem__(s, CART),
     "dict.items": lambda s: dict(dict.items(s))[CART],
-    "the garbage collector": lambda s: next(each for each in gc.get_referents(s) if type(each) is list),
+    "the garbage collector": lambda s: next(each for each in gc.get_referents(s) if each == dict.get(s, CART)),
 }
 
 
