@@ -8,7 +8,7 @@ import json
 import itsdangerous
 import pytest
 
-from roomkey import ConfigurationError, SessionConfig, SessionEnded, Sessions
+from roomkey import ConfigurationError, LoginTooOld, SessionConfig, SessionEnded, Sessions
 from roomkey.legacy import StarletteCookie
 from roomkey.wire.keys import new_session_id
 from tests.attacks.site import SECRET, card_in, set_cookies, update
@@ -128,6 +128,33 @@ async def test_a_planted_id_does_not_write_for_ever(new_site):
         _, headers = await site.ask(planted, slow)
         assert not set_cookies(headers)
         assert (await site.ask(site.victim))[0] == {"x": 1, "user_id": 42, "mine": "soon"}
+
+
+@pytest.mark.parametrize("first", ["save", "refresh", "flashes", None])
+async def test_a_request_under_way_with_a_stolen_card_proves_nothing(new_site, first):
+    """The victim proves who they are while it runs: it passes no `require_recent`, and gets no new card."""
+    async with new_site(max_age=30 * 86400) as site:
+
+        async def slow(session):
+            _, headers = await site.ask(stolen, lambda session: session.reauthenticated())
+            site.victim = card_in(headers)
+            site.clock.advance(1)
+            if first == "save":
+                session["mine"] = 1
+            if first == "flashes":
+                session.flash("hello")
+            if first is not None:
+                await getattr(session, first)()
+            with pytest.raises(LoginTooOld):
+                session.require_recent(300)
+            session.rotate()
+
+        stolen = await site.log_in()
+        site.clock.advance(3600)
+        _, headers = await site.ask(stolen, slow)
+        assert not set_cookies(headers)
+        assert await site.who(site.victim) == 42
+        await site.ask(site.victim, lambda session: session.require_recent(300))
 
 
 # --- bringing back what ended -----------------------------------------------------------------------------------------

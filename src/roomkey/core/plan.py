@@ -79,6 +79,7 @@ class Case(NamedTuple):
     may_begin: bool = True  # whether a session may begin that nobody is logged into
     client: Client = (None, None)
     tried: tuple[Attempt, ...] = ()  # writes that may have been done, or not
+    is_outproved: bool = False  # whether another request has proved who the user is since this one came
     log_in: float | None = None  # when somebody logged into it since it was loaded, as the way to where it is now says
     theirs: dict[str, Any] | None = None  # what `fresh` holds, for one call of `plan`; None: it is decoded there
 
@@ -356,7 +357,7 @@ def _rotation(rules: Rules, case: Case, fresh: Loaded, user: str | None, *, pass
     is_shorter = facts is not was.facts and rules.clocks.idle_of(facts) < rules.clocks.idle_of(was.facts)
     asks = intents.rotate is not None or intents.reauthenticated or changes_user or is_login or is_shorter
     # Where another request has proved who the user is, `rotate()` must not hand its card to a request from before.
-    proved = fresh.facts.authenticated_at != was.facts.authenticated_at
+    proved = case.is_outproved or fresh.facts.authenticated_at != was.facts.authenticated_at
     is_own = changes_user or is_login or intents.reauthenticated or not proved
     # Where another request moved the session in, its response carries the cookie.
     moves_in = case.moves_in and fresh.key == was.key

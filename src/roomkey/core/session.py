@@ -152,7 +152,10 @@ class Session(TrackedDict):
 
     @property
     def authenticated_at(self) -> dt.datetime | None:
-        """When the user last logged in (aware, UTC); None: nobody is logged in, or it was in another library."""
+        """When the user last logged in (aware, UTC); None: nobody is logged in, or it was in another library.
+
+        What another request has proved since this one came does not count, for this one may have a stolen cookie.
+        """
         self._accessed = True
         moment = self._attached().authenticated_at
         return None if moment is None else dt.datetime.fromtimestamp(moment, dt.UTC)

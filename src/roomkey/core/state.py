@@ -61,6 +61,9 @@ class RequestState:
     untold: Lost | None = None  # what was dropped so, until somebody hears of it; None: nothing
     tried: tuple[Attempt, ...] = ()  # writes that the store never answered
     is_behind = False  # whether a swap was lost already, so that the first try can be left out
+    # The facts from before another request proved who the user is; None: none has. This request has proved nothing by
+    # that, and may have come with a stolen card.
+    before_proof: Facts | None = None
     under_way: Draft | None = None  # of the task that saves or refreshes; None: none does
 
     @property
@@ -104,7 +107,7 @@ class RequestState:
 
     @property
     def authenticated_at(self) -> float | None:
-        moment = self._present_facts().authenticated_at
+        moment = self.proved_at(self._present_facts())
         if moment is None or moment > self.now() + CLOCK_ERROR:  # damaged: a log-in lies in the past
             return None
         # Without a `user_key`, `reauthenticated` alone says that somebody has proved who they are.
@@ -154,7 +157,32 @@ class RequestState:
         at, is_open = self.session._at, self.reply.carries is not NONE
         client = _UNRECORDED if self.session._peer is None else self._client()
         moves_in = is_open and self.moving is not None
-        return Case(at, draft, at, self.rules.clock(), is_open, moves_in, self.may_begin, client, self.tried)
+        case = Case(at, draft, at, self.rules.clock(), is_open, moves_in, self.may_begin, client, self.tried)
+        return case if self.before_proof is None else case._replace(is_outproved=True)
+
+    def meet(self, was: Loaded, found: Loaded) -> None:
+        """Note what another request has stored: it may have proved meanwhile who the user is.
+
+        Args:
+            was: the session as this request knew it.
+            found: as it is stored now.
+        """
+        if self.before_proof is None and found.facts.authenticated_at != was.facts.authenticated_at:
+            self.before_proof = was.facts
+
+    def meet_done(self, done: Loaded) -> None:
+        """Note that an earlier write was done, though it was not answered. `done`: the session after it."""
+        proves = any(each.intents.reauthenticated or each.intents.cleared for each in self.tried)
+        if proves or done.user != self.at.user:
+            self.before_proof = None
+        else:
+            self.meet(self.at, done)
+
+    def proved_at(self, facts: Facts) -> float | None:
+        """Return when the user proved who they are, as far as this request may rely on it. `facts`: as of now."""
+        before = self.before_proof
+        is_anothers = before is not None and facts.authenticated_at == self.at.facts.authenticated_at
+        return (before if before is not None and is_anothers else facts).authenticated_at
 
     def _client(self) -> Client:
         """Return the IP address as the server resolved it (anybody can send `X-Forwarded-For`), and the user agent."""
@@ -181,6 +209,7 @@ class RequestState:
             raise SessionEnded("the session became another user's while this request ran")
         if any(attempt.may_come(latest) for attempt in case.tried):
             return  # it replaces just this; the next save finds out whether it did
+        self.meet(at, latest)
         intents = draft.intents
         if intents.cleared:  # a log-out that is not saved yet: nothing comes back
             merged = Merged(draft.content, intents.changes)

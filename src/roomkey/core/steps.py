@@ -15,6 +15,7 @@ from roomkey.core.reply import CLEAR, GIVE
 from roomkey.core.reporting import Reporter
 from roomkey.core.session import Session
 from roomkey.core.state import Beside, RequestState
+from roomkey.core.tombstones import Kind
 from roomkey.errors import ConfigurationError
 from roomkey.events import Created, Lost, Rotated
 from roomkey.stores.base import Conflict, Record
@@ -63,6 +64,7 @@ class Steps:
                 state.session._intents = state.session._intents._replace(changes=())
             case Step.NOTHING:
                 if step.over.exists:
+                    state.meet(case.was, step.over)
                     self.is_at(state, self.moved(state, step.over, case.was))
         state.lost = step.is_lost
         if step.is_lost and case.user_asks:
@@ -112,10 +114,16 @@ class Steps:
                 encoded = codec.encode(step.content or {}, was.facts)
                 state.at = was._replace(encoded=encoded, session_id=after.session_id)
             else:
+                if step.over is not was:
+                    state.meet(was, step.over)
                 state.at = after
                 if step.cookie is GIVE:
                     self.give(state, only_renews=True)
             return
+        if step.tombstone is None or Kind(step.tombstone.data[0]).proves:
+            state.before_proof = None
+        else:
+            state.meet(was, step.over)
         self.is_at(state, after, gives=True)
         if step.step is _BEGIN:
             state.may_begin = state.begins_here = True
@@ -156,6 +164,7 @@ class Steps:
             await self.store.update(over.key, record, version=over.record.version)
         elif not await self.store.touch(over.key, record.expires_at):
             raise Conflict
+        state.meet(case.was, over)
         at = self.moved(state, over._replace(record=record), case.was)
         self.is_at(state, at, gives=step.cookie is GIVE, only_renews=True)
 

@@ -376,6 +376,7 @@ class StoreCommitter(Committer):
     def _note_done(self, state: RequestState, known: Case) -> None:
         """Note that an earlier write was done, though it was not answered."""
         before, at = state.at, known.was
+        state.meet_done(at)
         state.at, state.tried = at, known.tried
         if at.session_id is not None and at.key != before.key:
             rotated = Rotated(before.key, at.key, at.user, before.user)

@@ -38,6 +38,11 @@ class Kind(enum.IntEnum):
             return grace or 0.0
         return MOVING if self is Kind.MOVED else 0.0
 
+    @property
+    def proves(self) -> bool:
+        """Whether the request that changed the ID knew who the user is."""
+        return self in (Kind.LOGIN, Kind.REAUTHENTICATED)
+
 
 def tombstone(kind: Kind, now: float, over: Record, saved: Record, grace: float | None, *, hides: bool) -> Record:
     """Return the tombstone for a rotation. The committer names the successor, and adds the way to its secret.

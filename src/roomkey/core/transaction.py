@@ -71,7 +71,7 @@ class Transaction(Tasks):
         return (
             self.under_way is None
             and self.trouble is None
-            and not self.tried
+            and not (self.tried or self.before_proof)
             and self.moving is None
             and self.reply.cookie is KEEP
             and self.reply.visitor is None
