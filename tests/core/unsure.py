@@ -81,11 +81,10 @@ class UnsureStore(MemoryStore):
 
     def live(self):
         """Return the content of each session that lives."""
-        return [
-            codec.decode(record.data)
-            for record in self._records.values()
-            if record.successor is None and record.expires_at > self._clock()
-        ]
+        return [codec.decode(record.data) for record in self.live_records()]
+
+    def live_records(self):
+        return [each for each in self._records.values() if each.successor is None and each.expires_at > self._clock()]
 
 
 class WaitingStore(UnsureStore):
