@@ -53,6 +53,30 @@ async def test_a_rotation_without_grace_ends_the_grace_before_it(again):
     assert await world.data(visit.card) is not None
 
 
+@pytest.mark.parametrize("first", ["rotate", "prove"])
+@pytest.mark.parametrize("beside", ["one request", "two requests", "one after the other"])
+@pytest.mark.parametrize("seal", [False, True])
+async def test_no_grace_where_somebody_proves_who_they_are(first, beside, seal):
+    """A stolen card opens nothing after that, though a grace was asked for in the same request or beside it."""
+    world = World(seal=seal)
+    stolen = await world.begin(user_id=7)
+    proves, rotates = await world.two(stolen)
+    if beside == "one request":
+        rotates = proves
+    for act in ["rotate", "prove"] if first == "rotate" else ["prove", "rotate"]:
+        visit = rotates if act == "rotate" else proves
+        if beside == "one after the other" and act != first:
+            visit = await world.arrive((rotates if first == "rotate" else proves).card)
+        if act == "rotate":
+            visit.session.rotate(grace=30)
+        else:
+            visit.session.reauthenticated()
+        if beside != "one request" or act != first:
+            await visit.commit()
+    assert await world.data(stolen) is None
+    assert world.life.refused["rotated"] == 1
+
+
 @pytest.mark.parametrize("seal", [False, True])
 async def test_grace_leads_over_several_rotations(seal):
     """A card in grace opens a session that was rotated with grace again."""
