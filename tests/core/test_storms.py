@@ -86,7 +86,7 @@ class Storm:
         self.store.failing = self.failing
         await asyncio.gather(*(self.request(cookie) for _ in range(self.chance.randrange(2, 5))))
         self.store.failing = 0.0
-        while pending := self.store.late | self.manager._committer.unfinished:
+        while pending := self.store.late | self.manager._committer.unfinished.tasks:
             await asyncio.wait(pending)
             self.store.late = {task for task in self.store.late if not task.done()}
         (left,) = [record for record in self.store._records.values() if record.successor is None]

@@ -20,6 +20,7 @@ registry     the sessions in a store: found, listed, ended, purged
 committer    what carries plans out
 steps        what is done for each kind of plan: one swap in the store
 lines        requests of this process that change one session are saved together
+unfinished   commits that go on though their requests were cancelled
 swaps        plans carried out in a store, and made anew where another request was first
 at_once      the commits that most requests need, where nothing waits
 turns        requests of this process that lost a swap take turns

@@ -23,14 +23,13 @@ from roomkey.core.steps import Steps
 from roomkey.core.tombstones import Way, logged_in_at
 from roomkey.core.turns import Deadline, Turns, pause
 from roomkey.core.unanswered import settled
+from roomkey.core.unfinished import Unfinished
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.events import Created, Merged, Rotated
 from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.wire import codec
 
 if TYPE_CHECKING:
-    import asyncio  # at run time it is imported where it is used: it is half of the time that `import roomkey` takes
-
     from roomkey.config import SessionConfig
     from roomkey.core.reporting import Reporter
 
@@ -52,7 +51,7 @@ class StoreCommitter(Committer):
         self.keyring = self.steps.keyring
         self.lines = Lines()
         self.turns = Turns()
-        self.unfinished: set[asyncio.Future[bool]] = set()  # commits that go on though their requests were cancelled
+        self.unfinished = Unfinished(config.store_timeout)
 
     # --- what a transaction asks ----------------------------------------------------------------------------------
 
@@ -72,25 +71,10 @@ class StoreCommitter(Committer):
         """
         import asyncio
 
-        task = asyncio.ensure_future(work)
-        self.unfinished.add(task)
-        task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
-
-    def _ended(self, commit: asyncio.Future[bool]) -> None:
-        self.unfinished.discard(commit)
-        if not commit.cancelled():
-            commit.exception()  # heard: a request that was cancelled does not ask any more
+        return await asyncio.shield(self.unfinished.begin(work))
 
     async def finish(self) -> None:
-        if self.unfinished:
-            import asyncio
-
-            loop = asyncio.get_running_loop()
-            # Those of another event loop cannot be awaited here, and after a fork there are the parent's.
-            here = [commit for commit in list(self.unfinished) if commit.get_loop() is loop]
-            if here:
-                await asyncio.wait(here, timeout=self.config.store_timeout)
+        await self.unfinished.finish()
 
     async def latest(self, at: Loaded, way: Way | None = None) -> Loaded | None:
         found = await self.registry.current_of(at.key, at.record.user, at.secret, way)
@@ -266,14 +250,10 @@ class StoreCommitter(Committer):
 
     def _hand_over(self, key: str, line: Line) -> None:
         """Have the requests that wait saved by a task of its own: if one of them is cut off, the others are not."""
-        import asyncio
-
-        if not line.waiting:
+        if line.waiting:
+            self.unfinished.begin(self._serve(key, line))
+        else:
             self.lines.leave(key)
-            return
-        task = asyncio.ensure_future(self._serve(key, line))
-        self.unfinished.add(task)
-        task.add_done_callback(self._ended)
 
     async def _serve(self, key: str, line: Line) -> bool:
         try:
