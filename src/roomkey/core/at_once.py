@@ -113,7 +113,7 @@ class AtOnce:
     def _swap(self, session: Session, after: tuple[Any, ...], operation: Coroutine[Any, Any, None]) -> None:
         try:
             rest = self._guard.start_change(operation)
-        except (Conflict, ConfigurationError):
+        except (Conflict, ConfigurationError, SessionDataError):
             raise
         except BaseException:
             # Whether it was done is not known. The transaction finds out, if anything else is saved.

@@ -16,7 +16,7 @@ from roomkey.core.reporting import Reporter
 from roomkey.core.session import Session
 from roomkey.core.state import Beside, RequestState
 from roomkey.core.tombstones import Kind
-from roomkey.errors import ConfigurationError
+from roomkey.errors import ConfigurationError, SessionDataError
 from roomkey.events import Created, Lost, Rotated
 from roomkey.stores.base import Conflict, Record
 from roomkey.wire import codec
@@ -189,7 +189,7 @@ class Steps:
         """Swap. Where the store does not answer, or the request is cut off, remember what was tried."""
         try:
             await swap
-        except (Conflict, ConfigurationError):
+        except (Conflict, ConfigurationError, SessionDataError):
             raise
         except BaseException:
             self.remember(state, step, after)

@@ -24,7 +24,7 @@ from roomkey.core.tombstones import Way, logged_in_at
 from roomkey.core.turns import Deadline, Turns, pause
 from roomkey.core.unanswered import settled
 from roomkey.core.unfinished import Unfinished
-from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.errors import ConfigurationError, SessionDataError, StoreUnavailable
 from roomkey.events import Created, Merged, Rotated
 from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.wire import codec
@@ -152,7 +152,7 @@ class StoreCommitter(Committer):
         """Swap. None: it is done. A coroutine: the store waits, and this does the rest."""
         try:
             return self.store.start_change(operation)
-        except (Conflict, ConfigurationError):
+        except (Conflict, ConfigurationError, SessionDataError):
             raise
         except BaseException:
             self.steps.remember(state, step, after)

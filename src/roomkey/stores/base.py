@@ -16,6 +16,7 @@ __all__ = [
     "Lifespan",
     "Purge",
     "Record",
+    "Silent",
     "Store",
     "Unreadable",
     "UserIndex",
@@ -130,6 +131,15 @@ class Lifespan(Protocol):
 
     async def close(self) -> None:
         """Give everything back."""
+        ...
+
+
+@runtime_checkable
+class Silent(Protocol):
+    """A store that can say why its server may be silent."""
+
+    def why_silent(self) -> str:
+        """Return what may be wrong where an operation gets no answer in time; empty where nothing is known."""
         ...
 
 

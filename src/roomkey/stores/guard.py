@@ -15,10 +15,22 @@ from functools import cached_property
 from types import CoroutineType, coroutine
 from typing import Any, TypeVar, cast
 
-from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.errors import ConfigurationError, SessionDataError, StoreUnavailable
 from roomkey.event_loop import asyncio_is_missing
 from roomkey.events import Event, OutageBegan, OutageEnded
-from roomkey.stores.base import Conflict, Discard, Lifespan, Purge, Record, Store, Unreadable, UserIndex, Wipe, shown
+from roomkey.stores.base import (
+    Conflict,
+    Discard,
+    Lifespan,
+    Purge,
+    Record,
+    Silent,
+    Store,
+    Unreadable,
+    UserIndex,
+    Wipe,
+    shown,
+)
 
 __all__ = ["SETTLING", "GuardedStore"]
 
@@ -247,12 +259,14 @@ class GuardedStore:
             self._is_down(error, phase, kind)
             return error
         if isinstance(error, TimeoutError):
+            why = self.store.why_silent() if isinstance(self.store, Silent) else ""
             late = StoreUnavailable(
                 f"{type(self.store).__name__} did not answer within {self._timeout:g} s (store_timeout)"
+                + (f"; {why}" if why else "")
             )
             self._is_down(late, phase, kind)
             return late
-        if isinstance(error, ConfigurationError):
+        if isinstance(error, ConfigurationError | SessionDataError):
             return error
         # Drivers have error classes of their own, and this module knows no driver.
         if operation is not _ANSWERED and not hasattr(operation, "send"):

@@ -15,9 +15,38 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
+from roomkey.errors import ConfigurationError
 from roomkey.stores.forks import abandon, at_fork
 
-__all__ = ["LoopRegistry", "LoopResources"]
+__all__ = ["LoopRegistry", "LoopResources", "OneLoop", "is_of_another_loop"]
+
+
+class OneLoop:
+    """The event loop that something of the app's own belongs to: the one in which it was used first.
+
+    Args:
+        what: it is, for people.
+        way_out: what to do instead.
+    """
+
+    def __init__(self, what: str, way_out: str) -> None:
+        self.fault = f"store: {what} was first used in another event loop, where its connections are; {way_out}"
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def enter(self) -> None:
+        """Note the running loop. Raises ConfigurationError where it is another one."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop is not loop:
+            raise ConfigurationError(self.fault)
+        self._loop = loop
+
+
+def is_of_another_loop(error: Exception) -> bool:
+    """Whether asyncio says that a connection belongs to another loop, or to one that has ended."""
+    words = str(error)
+    return isinstance(error, RuntimeError) and (
+        "attached to a different loop" in words or "Event loop is closed" in words
+    )
 
 
 class LoopResources(Protocol):

@@ -15,7 +15,7 @@ import select
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from roomkey.stores.redis.errors import NotSent, SlotNotFound, is_elsewhere, is_named
+from roomkey.stores.redis.errors import NotACluster, NotSent, SlotNotFound, is_elsewhere, is_named
 from roomkey.stores.redis.wire import Wire, take_over
 
 __all__ = ["Borrowed", "Clustered", "Connections", "Own"]
@@ -39,6 +39,8 @@ class _Connection(Protocol):
 class Connections(Protocol):
     """Where connections come from."""
 
+    has_connected: bool  # whether one was ever made
+
     async def exchange(self, commands: bytes, count: int) -> list[Any]:
         """Send commands in one round trip, over a connection that is alive.
 
@@ -50,6 +52,10 @@ class Connections(Protocol):
             The answers, in order. An exception in place of one stands for an error, or for an answer that was lost.
             NotSent: no connection could be had.
         """
+        ...
+
+    async def exchange_at(self, node: tuple[str, int], commands: bytes, count: int) -> list[Any]:
+        """As `exchange`, with another node of the cluster: host and port."""
         ...
 
     async def follow(self) -> bool:
@@ -157,6 +163,7 @@ class Own:
 
     def __init__(self, make: Callable[[], Any], close: Callable[[], Awaitable[None]] | None = None) -> None:
         self._make = make
+        self.has_connected = False
         self._idle: list[_Line] = []
         self._all: set[_Line] = set()
         self._closed = False
@@ -171,6 +178,7 @@ class Own:
         try:
             if not line.is_alive():
                 await line.revive()
+                self.has_connected = True
             answers = await line.exchange(commands, count)
             failed = _is_spent(answers)
         except Exception as error:
@@ -185,6 +193,10 @@ class Own:
         line = _Line(self._make())
         self._all.add(line)
         return line
+
+    async def exchange_at(self, node: tuple[str, int], commands: bytes, count: int) -> list[Any]:
+        """Not done: there is one server."""
+        return [NotACluster()] * count
 
     async def follow(self) -> bool:
         """Return False: there is one server."""
@@ -202,13 +214,18 @@ class Own:
 class _Pooled:
     """Connections of a pool of the driver's: each goes back after its round trip."""
 
+    has_connected = False
+
     async def exchange(self, commands: bytes, count: int) -> list[Any]:
         """See `Connections`."""
+        return await self._exchange(self._take(), commands, count)
+
+    async def _exchange(self, taking: Awaitable[_Connection], commands: bytes, count: int) -> list[Any]:
         try:
-            connection = await self._take()
+            connection = await taking
         except NotSent as error:
             return [error] * count
-        failed = True
+        self.has_connected = failed = True
         try:
             answers = await _converse(connection, commands, count)
             failed = _is_spent(answers)
@@ -253,6 +270,9 @@ class Borrowed(_Pooled):
         finally:
             await self._pool.release(connection)
 
+    async def exchange_at(self, node: tuple[str, int], commands: bytes, count: int) -> list[Any]:
+        return [NotACluster()] * count
+
     async def follow(self) -> bool:
         return False
 
@@ -274,6 +294,7 @@ class Clustered(_Pooled):
         self._lost = False  # whether the node is to be found anew
         self._closing: set[asyncio.Task[None]] = set()
         self._nodes: dict[int, Any] = {}  # of connections that are taken, by their id
+        self._new_nodes: dict[tuple[str, int], Any] = {}  # which got their first slot lately
 
     async def _take(self) -> _Connection:
         client = self._client
@@ -300,6 +321,38 @@ class Clustered(_Pooled):
         self._nodes[id(connection)] = node
         return connection
 
+    async def exchange_at(self, node: tuple[str, int], commands: bytes, count: int) -> list[Any]:
+        """See `Connections`."""
+        return await self._exchange(self._take_at(*node), commands, count)
+
+    async def _take_at(self, host: str, port: int) -> _Connection:
+        try:
+            node = self._node_at(host, port)
+            connection: _Connection = node.acquire_connection()
+        except Exception as error:
+            raise NotSent from error
+        try:
+            await _revive(connection)
+        except BaseException:
+            node.release(connection)
+            raise
+        self._nodes[id(connection)] = node
+        return connection
+
+    def _node_at(self, host: str, port: int) -> Any:
+        """Return a node by its address. One that has no slot yet is not among those that the driver knows."""
+        client = self._client
+        known = client.get_node(host, port) if host else None  # no host: that of the node that said so
+        if known is not None:
+            return known
+        model = client.get_node_from_key(self._key)
+        address = (host or model.host, port)
+        if address not in self._new_nodes:
+            self._new_nodes[address] = type(model)(
+                *address, model.server_type, **client.nodes_manager.connection_kwargs
+            )
+        return self._new_nodes[address]
+
     async def _give_back(self, connection: _Connection, *, failed: bool) -> None:
         node = self._nodes.pop(id(connection))
         self._lost = self._lost or failed
@@ -318,6 +371,8 @@ class Clustered(_Pooled):
             await asyncio.wait(self._closing)
         if self._make is not None:
             await _part(_close(self._client))
+        for node in self._new_nodes.values():
+            await _part(node.disconnect())
 
     def _replace(self, client: Any) -> None:
         """Begin anew from the URL: a client that found no node may have forgotten all it knew (redis-py 6.4)."""

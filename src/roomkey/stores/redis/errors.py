@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from roomkey.errors import StoreUnavailable
+from roomkey.stores.unreachable import at, reason
 
 __all__ = [
     "BROKEN",
@@ -12,6 +13,7 @@ __all__ = [
     "FOREIGN",
     "NO_DATABASE",
     "READ_ONLY",
+    "NotACluster",
     "NotSent",
     "SlotNotFound",
     "explained",
@@ -28,7 +30,12 @@ FORBIDDEN = (
     "ZADD, ZREM, ZRANGE, ZREMRANGEBYSCORE, EVAL and EVALSHA on the keys that begin with the prefix"
 )
 NO_DATABASE = "the Redis server has no database of that number: correct it in the URL"
-_UNREACHABLE = "the Redis server cannot be reached"
+CLUSTERED = "the Redis server is part of a cluster: write redis+cluster:// in the URL"
+CROSS_SLOT = (
+    "the Redis server is part of a cluster, and the prefix has no hash tag, which keeps all keys in one slot: put the "
+    "prefix's name in braces, such as prefix='{shop}:', and write redis+cluster:// in the URL"
+)
+_NO_CLUSTER = "the Redis server is no cluster: write redis:// in the URL, without +cluster"
 # How a broken connection shows: uvloop says RuntimeError where a transport is closed.
 BROKEN = ("ConnectionError", "RuntimeError")
 _BY_NAME = {  # class names: redis-py and valkey-py each have classes of their own
@@ -37,13 +44,14 @@ _BY_NAME = {  # class names: redis-py and valkey-py each have classes of their o
     "BusyLoadingError": "the Redis server is loading its data after a start",
     "OutOfMemoryError": "the Redis server's memory is full (maxmemory): give it more",
     "ReadOnlyError": READ_ONLY,
-    "MovedError": "the Redis server is part of a cluster: write redis+cluster:// in the URL",
+    "MovedError": CLUSTERED,
+    "NotACluster": CLUSTERED,
+    "ClusterCrossSlotError": CROSS_SLOT,
     "AskError": "the Redis cluster is moving the sessions' slot to another node",
     "TryAgainError": "the Redis cluster is moving the sessions' slot to another node",
     "ClusterDownError": "the Redis cluster is down, or no node has the sessions' slot",
     "SlotNotCoveredError": "the Redis cluster is down, or no node has the sessions' slot",
     "SlotNotFound": "the Redis cluster did not say in time which node has the sessions' slot",
-    "RedisClusterException": "the Redis cluster cannot be reached",
     "MasterNotFoundError": "the sentinels know no primary of that name, or cannot be reached",
     "MaxConnectionsError": "the client's connections are all in use: give it more, or give the store a URL",
     "TimeoutError": "the Redis server did not answer in time",
@@ -59,12 +67,20 @@ _BY_WORD = {  # where the server says it inside a script's error
     "ACL failure": FORBIDDEN,
     "The user executing the script": FORBIDDEN,
     "DB index is out of range": NO_DATABASE,
+    "cluster support disabled": _NO_CLUSTER,
+    "Cluster mode is not enabled": _NO_CLUSTER,
+    "CROSSSLOT": CROSS_SLOT,
+    "non local key": CROSS_SLOT,
     "max number of clients": "the Redis server takes no more connections (maxclients)",
 }
 
 
 class NotSent(Exception):
     """No connection could be had; the reason is the cause."""
+
+
+class NotACluster(Exception):
+    """The server is part of a cluster, and the URL says nothing of one."""
 
 
 class SlotNotFound(Exception):
@@ -82,8 +98,14 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def explained(error: BaseException) -> str:
-    """Say what happened without the driver's words: they may hold keys or data."""
+def explained(error: BaseException, where: str = "") -> str:
+    """Say what happened without the driver's words: they may hold keys or data.
+
+    Args:
+        error: the driver's, or `NotSent`.
+        where: the server's address, for people.
+    """
+    connecting = isinstance(error, NotSent)
     error = _cause(error)
     text = str(error)
     for kind in type(error).__mro__:
@@ -95,9 +117,25 @@ def explained(error: BaseException) -> str:
     if _distrusts(error):
         return "the Redis server's certificate is not trusted: name its authority's file with ?ssl_ca_certs= in the URL"
     if not is_named(error, "ResponseError"):
-        return _UNREACHABLE
+        return _unreachable(error, where, connecting=connecting)
     code = re.match(r"[A-Z]{2,20}\b", text)
     return f"the Redis server refused ({code[0] if code else type(error).__name__})"
+
+
+def _unreachable(error: BaseException, where: str, *, connecting: bool) -> str:
+    what = "cluster" if is_named(error, "RedisClusterException") else "server"
+    text = str(error)
+    if "Protocol error" in text:
+        return f"what answers{at(where)} is no Redis server: correct host and port in the URL"
+    why = reason(error)
+    if why is None or why.startswith("the connection was closed"):
+        if "closed" not in text and why is None:
+            return f"the Redis {what} cannot be reached{at(where)}"
+        hint = (
+            ": is it a Redis server, and does it want TLS (rediss://) or not?" if connecting else ": was it restarted?"
+        )
+        return f"the Redis {what} cannot be reached{at(where)}: the connection was closed{hint}"
+    return f"the Redis {what} cannot be reached{at(where)}: {why}"
 
 
 def is_elsewhere(answer: Exception) -> bool:
@@ -109,7 +147,10 @@ def is_permanent(error: Exception) -> bool:
     """Whether nothing but another configuration helps."""
     cause = _cause(error)
     said = explained(cause)
-    return is_named(cause, "AuthenticationError", "MovedError") or _distrusts(cause) or said in (FORBIDDEN, NO_DATABASE)
+    return is_named(cause, "AuthenticationError") or _distrusts(cause) or said in _PERMANENT
+
+
+_PERMANENT = (FORBIDDEN, NO_DATABASE, CLUSTERED, CROSS_SLOT, _NO_CLUSTER)
 
 
 def _distrusts(error: BaseException | None) -> bool:
@@ -121,6 +162,6 @@ def _distrusts(error: BaseException | None) -> bool:
     return False
 
 
-def unavailable(error: Exception) -> StoreUnavailable:
+def unavailable(error: Exception, where: str = "") -> StoreUnavailable:
     """Return an exception for one of those who wait: a shared one would collect the tracebacks of all."""
-    return StoreUnavailable(explained(error))
+    return StoreUnavailable(explained(error, where))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import inspect
 import os
@@ -15,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from roomkey.errors import ConfigurationError
+from roomkey.stores.loops import OneLoop
 from roomkey.stores.redis.connections import Borrowed, Clustered, Connections, Own
 
 __all__ = ["target_of"]
@@ -25,6 +25,8 @@ class _Target:
     """Which server, and how connections to it are made."""
 
     shown: str  # for people: never with a password
+    where: str  # the address alone
+    tls: bool
     clustered: bool
     connect: Callable[[bytes], Connections]  # called in each event loop, with the epoch's key
 
@@ -41,18 +43,15 @@ _TAKES = (
 
 def _by_client(client: Any) -> _Target:
     execute = getattr(client, "execute_command", None)
-    if isinstance(client, type) or not inspect.iscoroutinefunction(execute):
-        raise ConfigurationError(f"store: got {type(client).__name__}; {_TAKES}")
-    loops: list[asyncio.AbstractEventLoop] = []  # the one that the client belongs to, once that is known
+    if isinstance(client, type):
+        raise ConfigurationError(f"store: got the class {client.__name__}; {_TAKES}")
+    if not inspect.iscoroutinefunction(execute):
+        blocks = "" if execute is None else ", a client that blocks the event loop"
+        raise ConfigurationError(f"store: got {type(client).__name__}{blocks}; {_TAKES}")
+    home = OneLoop("the client given to RedisStore", "give a URL, and each loop gets connections of its own")
 
     def in_its_loop(connections: Connections) -> Connections:
-        loop = asyncio.get_running_loop()
-        if loops and loops[0] is not loop:
-            raise ConfigurationError(
-                "store: the client given to RedisStore was first used in another event loop, where its connections "
-                "are; give a URL, and each loop gets connections of its own"
-            )
-        loops[:] = [loop]
+        home.enter()
         return connections
 
     if hasattr(client, "nodes_manager"):
@@ -61,11 +60,19 @@ def _by_client(client: Any) -> _Target:
                 "store: the client reads from replicas, which lag behind: a session that was ended would still be "
                 "there; give a client without read_from_replicas and load_balancing_strategy"
             )
-        return _Target(f"({type(client).__name__})", True, lambda key: in_its_loop(Clustered(client, key)))
+        return _Target(f"({type(client).__name__})", "", False, True, lambda key: in_its_loop(Clustered(client, key)))
     pool = getattr(client, "connection_pool", None)
     if pool is None:
         raise ConfigurationError(f"store: got {type(client).__name__}; {_TAKES}")
-    return _Target(f"({type(client).__name__})", False, lambda key: in_its_loop(Borrowed(pool)))
+    where = _address(getattr(pool, "connection_kwargs", {}))
+    return _Target(f"({type(client).__name__})", where, False, False, lambda key: in_its_loop(Borrowed(pool)))
+
+
+def _address(options: dict[str, Any]) -> str:
+    """Return where a client of the app's own connects to; nothing where it does not say."""
+    if "host" in options:
+        return f"{options['host']}:{options.get('port', 6379)}"
+    return str(options.get("path", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +142,12 @@ def _by_url(url: str) -> _Target:
     scheme = url.partition("://")[0]
     hosts = ",".join(f"{host}:{port}" for host, port in address.hosts)
     shown = f"{scheme}://{hosts}{'/' if address.path else ''}{'/'.join(address.path)}"
+    where = hosts or address.options["path"]
     if address.kind == "cluster":
-        return _Target(shown, True, lambda key: _own_cluster(address, key))
+        return _Target(shown, where, address.tls, True, lambda key: _own_cluster(address, key))
     if address.kind == "sentinel":
-        return _Target(shown, False, lambda key: _own_behind_sentinels(address))
-    return _Target(shown, False, lambda key: _own_server(address))
+        return _Target(shown, "", address.tls, False, lambda key: _own_behind_sentinels(address))
+    return _Target(shown, where, address.tls, False, lambda key: _own_server(address))
 
 
 def _parse(url: str) -> _Address:
@@ -155,8 +163,11 @@ def _parse(url: str) -> _Address:
     parts = _PARTS.fullmatch(rest)
     assert parts is not None  # any text has these parts
     netloc, urlpath, query, fragment = parts.groups("")
+    user, _, hosts = netloc.rpartition("@")
+    # What has an @ further on is a password that was split in the wrong place.
+    if kind != "unix" and "@" not in urlpath + query + fragment and not all(map(_has_port, hosts.split(","))):
+        raise ConfigurationError(f"store: the {scheme} URL's port takes a number up to 65535: {scheme}://host:6379")
     try:
-        user, _, hosts = netloc.rpartition("@")
         addresses = [] if kind == "unix" else [_host(one, kind) for one in hosts.split(",")]
     except ValueError:  # its text would show the URL
         raise ConfigurationError(
@@ -187,6 +198,14 @@ def _parse(url: str) -> _Address:
     if kind == "cluster" and options.pop("db", 0):
         raise ConfigurationError("store: a cluster has the database 0 only; take the number out of the URL")
     return _Address(kind, tls, addresses, path, options)
+
+
+def _has_port(text: str) -> bool:
+    """Whether the port is one, or there is none."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port or "]" in port or (":" in host and not host.endswith("]")):
+        return True  # an IPv6 address has colons too
+    return port.isascii() and port.isdigit() and int(port) < 65536
 
 
 def _host(text: str, kind: str) -> tuple[str, int]:

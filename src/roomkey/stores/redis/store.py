@@ -30,7 +30,7 @@ from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.options import named_options
 from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.stores.loops import LoopRegistry
-from roomkey.stores.redis.errors import FOREIGN, READ_ONLY, is_permanent
+from roomkey.stores.redis.errors import FOREIGN, READ_ONLY, is_named, is_permanent
 from roomkey.stores.redis.link import Link
 from roomkey.stores.redis.records import GENERATION_SIZE, MOMENT, NotARecord, decode, encode, live_marks
 from roomkey.stores.redis.scripts import (
@@ -45,11 +45,14 @@ from roomkey.stores.redis.scripts import (
 )
 from roomkey.stores.redis.servers import target_of
 from roomkey.stores.sharing import LANES
+from roomkey.stores.unreachable import at
 
 __all__ = ["RedisStore"]
 
 _log = logging.getLogger("roomkey")
 
+_PAUSE_LEAST, _PAUSE_MOST = 0.01, 0.1  # seconds between two tries while a cluster moves the slot
+_PATIENCE_MOVING = 1.5  # seconds for which a write waits for the keys of its session to be on one node
 _LONGEST = 253402300800.0  # seconds that the server can keep a key
 
 
@@ -231,16 +234,46 @@ class RedisStore:
             raise Conflict
 
     async def _run(self, script: Script, keys: tuple[bytes, ...], now: float, args: tuple[bytes, ...]) -> int:
-        answer: int = await self._link().writes.ask(_call(script, keys, now, args))
+        command = _call(script, keys, now, args)
+        try:
+            answer: int = await self._link().writes.ask(command)
+        except StoreUnavailable as error:
+            answer = await self._run_when_together(command, error)
         if answer < 0:
             raise StoreUnavailable(FOREIGN)
         return answer
+
+    async def _run_when_together(self, command: Command, error: StoreUnavailable) -> int:
+        """Run what was not run because a cluster moves its keys one by one: some were on this node, some on another.
+
+        It waits outside of the round trips, which are free for others meanwhile.
+        """
+        loop = asyncio.get_running_loop()
+        until, pause = loop.time() + _PATIENCE_MOVING, _PAUSE_LEAST
+        while is_named(error.__cause__, "TryAgainError") and loop.time() < until:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _PAUSE_MOST)
+            try:
+                answer: int = await self._link().writes.ask(command)
+                return answer
+            except StoreUnavailable as again:
+                error = again
+        raise error
 
     def _link(self) -> Link:
         return self._links.get(asyncio.get_running_loop()) or self._loops.enter()
 
     def _connect(self) -> Link:
-        return Link(self._target.connect(self._epoch), self._epoch, self._lanes)
+        return Link(self._target.connect(self._epoch), self._epoch, self._lanes, self._target.where)
+
+    def why_silent(self) -> str:
+        """Say what may be wrong where the server does not answer in time. Nothing where it ever took a connection."""
+        if any(link.has_connected for link in list(self._links.values())):
+            return ""
+        where = at(self._target.where)
+        if self._target.tls:
+            return f"no connection was made so far: does the server{where} speak TLS (rediss://) or not (redis://)?"
+        return f"no connection was made so far: is there a Redis server{where}?"
 
     # What `open` finds
 
