@@ -38,6 +38,7 @@ class PostgresServer(Running):
     Args:
         fsync: False (default): writes are not forced to the disk, which tests of durability need and nothing else does.
         tls: whether it speaks TLS, with a certificate of its own for `localhost` and 127.0.0.1 in `certificate`.
+        encoding: of its databases, such as "LATIN1".
         settings: more of the server's settings, such as `{"max_connections": "20"}`.
         replica_of: a server that runs: this one starts as a copy of it, and follows it until `promote`.
 
@@ -53,6 +54,7 @@ class PostgresServer(Running):
         *,
         fsync: bool = False,
         tls: bool = False,
+        encoding: str = "UTF8",
         settings: dict[str, str] | None = None,
         replica_of: PostgresServer | None = None,
     ) -> None:
@@ -60,6 +62,7 @@ class PostgresServer(Running):
         self.password = secrets.token_hex(12) if replica_of is None else replica_of.password
         self.port = free_port()
         self._tls = tls
+        self._encoding = encoding
         self._settings = {"fsync": "on" if fsync else "off", **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._paused = False
@@ -208,7 +211,7 @@ class PostgresServer(Running):
             f"--username={self.user}",
             f"--pwfile={secret}",
             "--auth=scram-sha-256",
-            "--encoding=UTF8",
+            f"--encoding={self._encoding}",
             "--no-locale",
         )
         secret.unlink()

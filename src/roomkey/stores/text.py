@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, ParamSpec
 
-from roomkey.errors import ConfigurationError
+from roomkey.errors import ConfigurationError, SessionDataError
+from roomkey.stores.base import Record
 
-__all__ = ["DAMAGED", "DEFAULT_TABLE", "printable", "split_name"]
+__all__ = ["DAMAGED", "DEFAULT_TABLE", "NotInCharset", "again_in_ascii", "printable", "split_name"]
+
+_Args = ParamSpec("_Args")
+_Saving = Coroutine[Any, Any, None]
 
 DEFAULT_TABLE = "roomkey_session"
 DAMAGED = "a row holds text that is no UTF-8: it is damaged, and was left alone"
@@ -34,3 +42,38 @@ def printable(text: str | None) -> str | None:
     if text is None or (text.isascii() and "\0" not in text):
         return text
     return text.replace("\0", "").encode("utf-8", "replace").decode()
+
+
+class NotInCharset(SessionDataError):
+    """The database's character set lacks a character."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "user_key: the user's ID has a character that the database's character set does not have, and was not "
+            "saved: give sessions a database in UTF-8 (PostgreSQL: CREATE DATABASE ... ENCODING 'UTF8'), or users "
+            "another ID"
+        )
+
+
+def again_in_ascii(save: Callable[_Args, _Saving]) -> Callable[_Args, _Saving]:
+    """Have a method save once more where it raised `NotInCharset`: what a client sent, which is for people, in ASCII.
+
+    Where that raises it again, the character is in the user's ID, of which none may change.
+    """
+
+    @functools.wraps(save)
+    async def saves(*args: _Args.args, **kwargs: _Args.kwargs) -> None:
+        try:
+            await save(*args, **kwargs)
+        except NotInCharset:
+            plain: list[Any] = [_in_ascii(arg) if isinstance(arg, Record) else arg for arg in args]
+            await save(*plain, **kwargs)
+
+    return saves
+
+
+def _in_ascii(record: Record) -> Record:
+    ip, agent = (
+        None if text is None else text.encode("ascii", "replace").decode() for text in (record.ip, record.user_agent)
+    )
+    return replace(record, ip=ip, user_agent=agent)

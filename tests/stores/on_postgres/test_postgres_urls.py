@@ -83,7 +83,7 @@ async def test_wrong_options(server: PostgresServer) -> None:
     for value in (0, -1, True, "3", 1.5):
         with pytest.raises(ConfigurationError, match="max_connections"):
             PostgresStore("postgresql://host/app", max_connections=value)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="server: int"):
+    with pytest.raises(ConfigurationError, match="PostgresStore: got int"):
         PostgresStore(5)  # type: ignore[arg-type]
 
     pool = asyncpg.create_pool(server.url, min_size=0)

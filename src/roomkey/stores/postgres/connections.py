@@ -20,6 +20,7 @@ import asyncpg  # type: ignore[import-untyped]
 
 from roomkey.stores.postgres.errors import MAY_PASS, CannotConnect
 from roomkey.stores.postgres.urls import TAKES, Target
+from roomkey.stores.unreachable import at
 
 __all__ = ["BorrowedConnections", "Connection", "Connections", "OwnConnections", "Rows", "fetch_once", "use_connection"]
 
@@ -44,6 +45,8 @@ class Connection(Protocol):
 
 class Connections(Protocol):
     """Where connections come from, in one event loop."""
+
+    has_connected: bool  # whether one was ever made; True where that is not known
 
     async def acquire(self) -> Any:
         """Return a connection that is nobody else's. Waits while all are in use."""
@@ -107,6 +110,7 @@ class OwnConnections:
     """
 
     def __init__(self, target: Target) -> None:
+        self.has_connected = False
         self._target = target
         self._dsns = deque(target.dsns)
         self._slots = 0
@@ -195,13 +199,15 @@ class OwnConnections:
     async def _connect(self) -> Any:
         target, dsn = self._target, self._dsns[0]
         try:
-            return await asyncpg.connect(
+            connection = await asyncpg.connect(
                 dsn,
                 timeout=_CONNECT_TIMEOUT,
                 statement_cache_size=target.statement_cache_size,
                 max_cached_statement_lifetime=0,  # for ever: there are ten
                 server_settings=target.settings,
             )
+            self.has_connected = True
+            return connection
         except asyncpg.PostgresError as error:
             if error.sqlstate[:2] in MAY_PASS:
                 raise
@@ -210,14 +216,17 @@ class OwnConnections:
         except ConnectionError as error:
             if "rejected SSL" not in str(error):
                 raise
-            raise CannotConnect("PostgreSQL does not offer TLS: switch it on there, or correct sslmode") from error
+            raise CannotConnect(
+                f"PostgreSQL does not offer TLS{at(target.where)}, or another server answers there: switch TLS on, or "
+                "correct host, port or sslmode in the URL"
+            ) from error
         except ssl.SSLCertVerificationError as error:
             raise CannotConnect(
                 f"PostgreSQL's certificate is not trusted ({error.verify_message}): correct sslmode or sslrootcert"
             ) from error
         except (asyncpg.ClientConfigurationError, ValueError) as error:
             # From nothing: the driver's words may hold a part of the URL.
-            raise CannotConnect(f"server: the driver cannot use this URL ({type(error).__name__}); {TAKES}") from None
+            raise CannotConnect(f"asyncpg cannot use this PostgreSQL URL ({type(error).__name__}); {TAKES}") from None
         except BaseException:
             # Cancelled, perhaps, for the first host was silent until nobody wanted to wait any longer.
             if self._dsns[0] is dsn:
@@ -324,6 +333,8 @@ class OwnConnections:
 
 class BorrowedConnections:
     """A pool of the app's own. It is not ours to close, and its limits are its own."""
+
+    has_connected = True
 
     def __init__(self, pool: asyncpg.Pool[Any]) -> None:
         self._pool = pool

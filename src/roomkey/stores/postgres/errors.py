@@ -8,6 +8,7 @@ from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict
 from roomkey.stores.poolers import refused_setting
 from roomkey.stores.postgres.table import creating_command, missing_rights
+from roomkey.stores.unreachable import at, reason
 
 __all__ = ["GONE", "MAY_PASS", "CannotConnect", "code_of", "explain", "is_lost"]
 
@@ -55,12 +56,13 @@ def code_of(error: Exception) -> str | None:
     return error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
 
 
-def explain(error: Exception, table: str, *, opening: bool) -> Exception:
+def explain(error: Exception, table: str, where: str, *, opening: bool) -> Exception:
     """Return what to raise instead of a driver's error, without the server's words: they may hold keys and data.
 
     Args:
         error: the driver's, or ours, which is returned as it is.
         table: the name of the table.
+        where: the server's address, for people; empty: not known.
         opening: whether a permanent fault is a ConfigurationError. (While the app runs, it is an outage: someone may
             mend it.)
     """
@@ -87,9 +89,11 @@ def explain(error: Exception, table: str, *, opening: bool) -> Exception:
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return StoreUnavailable("PostgreSQL: none of the hosts in the URL is what target_session_attrs asks for")
     if isinstance(error, TimeoutError):
-        return StoreUnavailable("PostgreSQL did not answer in time: is it up, and the host in the URL right?")
+        return StoreUnavailable(
+            f"PostgreSQL cannot be reached{at(where)}: nothing answers in time; is it up, and a PostgreSQL server?"
+        )
     if isinstance(error, OSError):
-        return StoreUnavailable(f"PostgreSQL cannot be reached ({type(error).__name__}): is it up, and the URL right?")
+        return StoreUnavailable(f"PostgreSQL cannot be reached{at(where)}: {reason(error) or type(error).__name__}")
     # InternalClientError: the driver had not noticed yet that the server hung up.
     if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError) and not isinstance(error, ValueError):
         return StoreUnavailable("PostgreSQL's connection was lost, or its pool closed")

@@ -24,7 +24,7 @@ from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.options import named_options
 from roomkey.stores.base import Conflict, Record, Unreadable
-from roomkey.stores.loops import LoopRegistry
+from roomkey.stores.loops import LoopRegistry, OneLoop
 from roomkey.stores.postgres.connections import (
     BorrowedConnections,
     Connection,
@@ -49,7 +49,8 @@ from roomkey.stores.postgres.table import (
     to_row,
 )
 from roomkey.stores.postgres.urls import CONNECTIONS, Target, read_count, read_url
-from roomkey.stores.text import DAMAGED, DEFAULT_TABLE
+from roomkey.stores.text import DAMAGED, DEFAULT_TABLE, NotInCharset, again_in_ascii
+from roomkey.stores.unreachable import at
 
 __all__ = ["PostgresStore"]
 
@@ -108,10 +109,11 @@ class PostgresStore:
                 if value is not None:
                     raise ConfigurationError(f"{name}: with a pool of your own, it is the pool's: give it there")
             self._pool = server
+            self._home = OneLoop("the pool given to PostgresStore", "give a URL, and each loop gets a pool of its own")
         else:
             raise ConfigurationError(
-                f"server: {type(server).__name__}; it takes a URL (postgresql://user:password@host/database) or an "
-                "asyncpg.Pool"
+                f"PostgresStore: got {type(server).__name__}; it takes a URL "
+                "(postgresql://user:password@host/database) or an asyncpg.Pool"
             )
         self._table = DEFAULT_TABLE if table is None else table
         self._quoted = quote(self._table)
@@ -124,6 +126,9 @@ class PostgresStore:
     def __repr__(self) -> str:
         where = "a pool of the app's own" if self._target is None else repr(self._target.shown)
         return f"<PostgresStore {where}, table {self._table!r}>"
+
+    def __str__(self) -> str:
+        return f"table {self._table!r} in {'a pool' if self._target is None else repr(self._target.shown)}"
 
     async def open(self) -> None:
         """Connect, and check that the table is there and ours.
@@ -198,16 +203,19 @@ class PostgresStore:
             link = await self._link_in_use()
         return await link.loads.ask(key)
 
+    @again_in_ascii
     async def create(self, key: str, record: Record) -> None:
         """Put a new record under `key`. Raises `Conflict` when a live one is there."""
         if not await self._ask(self._sql.create, self._clock(), key, *to_row(record)):
             raise Conflict
 
+    @again_in_ascii
     async def update(self, key: str, record: Record, *, version: int) -> None:
         """Replace the live record under `key`. Raises `Conflict` when it is gone, moved on, or has another version."""
         if not await self._ask(self._sql.update, self._clock(), key, version, *to_row(record)):
             raise Conflict
 
+    @again_in_ascii
     async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
         """Put `record` under `new_key` and `tombstone` under `key`. Raises `Conflict` and then changes nothing."""
         if key == new_key:
@@ -238,13 +246,18 @@ class PostgresStore:
             rows = await self._ask(self._sql.of_user, self._clock(), user, again=True)
         except Unreadable:
             rows = [row for row in map(readable, await self._raw_rows_of(user)) if row is not None]
+        except NotInCharset:
+            return []  # and so nobody is called that
         return [(row[0], Record(*row[1:])) for row in rows]
 
     async def discard_unreadable(self, user: str) -> int:
         """Remove those of a user's records that cannot be read; return how many went."""
         if "\0" in user:
             return 0
-        lost = [row[0] for row in await self._raw_rows_of(user) if readable(row) is None]
+        try:
+            lost = [row[0] for row in await self._raw_rows_of(user) if readable(row) is None]
+        except NotInCharset:
+            return 0
         if lost:
             await self._ask(self._sql.discard, self._clock(), user, lost, again=True)
         return len(lost)
@@ -290,6 +303,8 @@ class PostgresStore:
                 # compare-and-swap looks; the next try sees what won, and says Conflict.
                 if tries == _TRIES:
                     raise self._explain(error) from error
+            except asyncpg.UntranslatableCharacterError:
+                raise NotInCharset from None  # the server's words show it
             except UnicodeDecodeError:
                 raise Unreadable(DAMAGED) from None  # the driver's error shows the text
             except Exception as error:
@@ -318,6 +333,7 @@ class PostgresStore:
         link = self._offices.get(asyncio.get_running_loop())
         if link is not None and self._checked:
             return link
+        self._loops.enter()  # where it may not, nobody can mend that while the app runs
         try:
             return await self._open_link()
         except ConfigurationError as error:
@@ -343,10 +359,21 @@ class PostgresStore:
         if self._target is not None:
             return OwnConnections(self._target)
         assert self._pool is not None
+        self._home.enter()
         return BorrowedConnections(self._pool)
 
     def _explain(self, error: Exception, *, opening: bool = False) -> Exception:
         """Return what to raise instead of a driver's error."""
         if code_of(error) in GONE:
             self._checked = False  # the next operation looks at the table again
-        return explain(error, self._table, opening=opening)
+        return explain(error, self._table, self._where, opening=opening)
+
+    @property
+    def _where(self) -> str:
+        return "" if self._target is None else self._target.where
+
+    def why_silent(self) -> str:
+        """Say what may be wrong where the server does not answer in time. Nothing where it ever took a connection."""
+        if any(link.connections.has_connected for link in list(self._offices.values())):
+            return ""
+        return f"no connection was made so far: is there a PostgreSQL server{at(self._where)}?"

@@ -20,6 +20,7 @@ class Target:
 
     dsns: list[str]  # of the same hosts, another first in each; may hold a password: never shown
     shown: str  # host, port and database
+    where: str  # host and port
     settings: dict[str, str]  # for the server
     max_connections: int = CONNECTIONS
     statement_cache_size: int = 100
@@ -39,34 +40,35 @@ def read_url(url: str) -> tuple[Target, dict[str, str]]:
     """Return what the URL says to the driver, and what to us. No error of this shows any of it."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in ("postgresql", "postgres"):
-        raise ConfigurationError(f"server: a URL of another kind; {TAKES}")
+        raise ConfigurationError(f"this is no PostgreSQL URL; {TAKES}")
     try:
         parts = urllib.parse.urlsplit(url)
         query = urllib.parse.parse_qsl(parts.query, strict_parsing=bool(parts.query))
     except ValueError:
-        raise ConfigurationError(f"server: a URL that cannot be read; {TAKES}") from None
+        raise ConfigurationError(f"the PostgreSQL URL cannot be read; {TAKES}") from None
     hosts = parts.netloc.rpartition("@")[2]
     # A password with / ? # or @ in it splits the URL in the wrong place; what comes before would be taken for a host.
     split_wrong = "#" in url or "@" in rest[len(parts.netloc) :] or "@" in parts.netloc.rpartition("@")[0]
     if split_wrong or not all(_is_host(host) for host in hosts.split(",")):
         raise ConfigurationError(
-            f"server: a URL that cannot be read: write / ? # @ : % in its password as %2F %3F %23 %40 %3A %25; {TAKES}"
+            f"the PostgreSQL URL cannot be read: write / ? # @ : % in its password as %2F %3F %23 %40 %3A %25; {TAKES}"
         )
     options = {name: value for name, value in query if name in _OURS}
     theirs = [(name, value) for name, value in query if name not in _OURS]
     names = dict(theirs)
     if names.get("sslmode", "prefer") not in _SSL_MODES:
-        raise ConfigurationError(f"server: sslmode in the URL takes one of {', '.join(_SSL_MODES)}")
+        raise ConfigurationError(f"sslmode in the PostgreSQL URL takes one of {', '.join(_SSL_MODES)}")
     for name in _FILES:
         # The driver would only find out when it connects, and that looks like a server that is down.
         if not os.path.exists(names.get(name, "/")):
-            raise ConfigurationError(f"server: {name} in the URL names no file that is there")
+            raise ConfigurationError(f"{name} in the PostgreSQL URL names no file that is there")
     who, at, _ = parts.netloc.rpartition("@")
     several, tail = hosts.split(","), parts.path + (f"?{urllib.parse.urlencode(theirs)}" if theirs else "")
     turns = [",".join(several[n:] + several[:n]) for n in range(len(several))]
     settings = {} if "application_name" in names else {"application_name": "roomkey"}
-    shown = (hosts or names.get("host", "")) + urllib.parse.unquote(parts.path)
-    return Target([f"{scheme}://{who}{at}{turn}{tail}" for turn in turns], shown, settings), options
+    where = hosts or names.get("host", "")
+    shown = where + urllib.parse.unquote(parts.path)
+    return Target([f"{scheme}://{who}{at}{turn}{tail}" for turn in turns], shown, where, settings), options
 
 
 def _is_host(text: str) -> bool:

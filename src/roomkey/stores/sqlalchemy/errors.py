@@ -7,9 +7,12 @@ from sqlalchemy import exc
 
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.stores.base import Conflict, Unreadable
+from roomkey.stores.loops import is_of_another_loop
 from roomkey.stores.poolers import refused_setting
+from roomkey.stores.sqlalchemy.engines import Home
 from roomkey.stores.sqlalchemy.table import missing_table
-from roomkey.stores.text import DAMAGED
+from roomkey.stores.text import DAMAGED, NotInCharset
+from roomkey.stores.unreachable import at, reason
 
 __all__ = [
     "FORBIDDEN",
@@ -111,6 +114,7 @@ FORBIDDEN: dict[str, set[int | str]] = {
     "mssql": {"28000"},
     "oracle": {1017, 1031, 1045},
 }
+_CANNOT_CONNECT = 2003  # MySQL's drivers
 _MYSQL_WORDS: dict[int | str, str] = {
     1021: "has no space left on its disk: free some",
     1040: "has no connection left (too many clients): raise max_connections there",
@@ -120,7 +124,6 @@ _MYSQL_WORDS: dict[int | str, str] = {
     1203: "has no connection left for this user: raise max_user_connections there",
     1205: "has the row or table locked by another transaction: find it in the process list",
     **dict.fromkeys(_MYSQL_READ_ONLY, _READ_ONLY),
-    2003: "cannot be reached: is it up, and the URL right?",
 }
 _WORDS: dict[str, dict[int | str, str]] = {
     "mysql": _MYSQL_WORDS,
@@ -136,10 +139,10 @@ _WORDS: dict[str, dict[int | str, str]] = {
     },
     "sqlite": {
         5: "is locked by another process: find who holds it (fuser shows them) and end its transaction",
-        8: "file cannot be written: give this process's user the right to",
-        13: "file cannot grow: the disk is full or at its quota; free some space",
-        14: "file cannot be opened: is its directory there, and may this process's user write in it?",
-        26: "file is no database: give sessions another",
+        8: "file{file} cannot be written: give this process's user the right to",
+        13: "file{file} cannot grow: the disk is full or at its quota; free some space",
+        14: "file{file} cannot be opened: is its directory there, and may this process's user write in it?",
+        26: "file{file} is no database: give sessions another",
     },
 }
 
@@ -150,12 +153,23 @@ class Faults:
     Args:
         dialect: the database's.
         table: the name of the table of sessions.
+        where: the database's address, for people; empty: not known.
     """
 
-    def __init__(self, dialect: sa.Dialect, table: str) -> None:
+    def __init__(self, dialect: sa.Dialect, table: str, where: str = "") -> None:
         self.database = _NAMES.get(dialect.name, dialect.name)  # for people
         self._dialect = dialect
         self._table = table
+        self._where = where
+        self.no_connection = f"no connection was made so far: is there a {self.database} server{at(where)}?"
+
+    @property
+    def may_not_empty(self) -> str:
+        """What to say where `wipe` is forbidden."""
+        return (
+            f"{self.database} table {self._table!r}: the account may not empty it; it needs what TRUNCATE does (MySQL: "
+            "DROP, PostgreSQL: TRUNCATE, SQL Server: ALTER)"
+        )
 
     def is_one_of(self, error: Exception, codes: dict[str, set[int | str]]) -> bool:
         """Whether the database names the error by one of these codes."""
@@ -175,12 +189,16 @@ class Faults:
             return error
         if isinstance(error, exc.IntegrityError):
             return Taken()
+        if is_of_another_loop(error):
+            return ConfigurationError(Home.fault)
         permanent = ConfigurationError if opening else StoreUnavailable
         words = str(getattr(error, "orig", None) or error)
         if isinstance(error, UnicodeDecodeError) or words.startswith("Could not decode to UTF-8"):  # SQLite's driver
             return Unreadable(DAMAGED)
         if self.is_one_of(error, _NO_TABLE) or "no such table" in words:
             return permanent(missing_table(self.database, self._table))
+        if self._dialect.name == "postgresql" and _code_of(error) == "22P05":
+            return NotInCharset()
         setting = refused_setting(words) if _code_of(error) == "08P01" else None
         if setting is not None:
             return permanent(setting)
@@ -190,7 +208,7 @@ class Faults:
             return StoreUnavailable(f"{self.database} {self._fault(error)}")
         if opening and isinstance(error, TypeError | ValueError):
             return ConfigurationError(
-                f"server: the driver {self._dialect.driver} cannot use this URL ({type(error).__name__}): "
+                f"the driver {self._dialect.driver} cannot use this URL ({type(error).__name__}): "
                 "are its options right?"
             )
         return error
@@ -199,14 +217,15 @@ class Faults:
         code = _code_of(error)
         known = _WORDS.get(self._dialect.name, {}).get(code) if code is not None else None
         if known is not None:
-            return known
+            return known.replace("{file}", f" {self._where!r}" if self._where else "")
         if self.is_one_of(error, FORBIDDEN):
             return f"refused ({code}): are user, password and database in the URL right, and may the user do this?"
         if isinstance(error, exc.TimeoutError):
             return "has all connections of the pool in use: is it slow, or the pool too small?"
         if is_lost(error):
             return _LOST
-        if isinstance(error, OSError):
-            return f"cannot be reached ({type(error).__name__}): is it up, and the URL right?"
+        why = reason(error)
+        if isinstance(error, OSError) or code == _CANNOT_CONNECT or why is not None:
+            return f"cannot be reached{at(self._where)}: {why or 'is it up, and the URL right?'}"
         shown = type(getattr(error, "orig", None) or error).__name__
         return f"failed ({shown}{'' if code is None else f', {code}'})"

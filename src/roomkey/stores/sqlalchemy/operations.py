@@ -2,7 +2,9 @@
 
 Each operation is a task. One that is cancelled returns at once, and its task is left to end the connection
 in its own time: a server that is silent can keep it for seconds. Nor is it cancelled at any moment: where SQLAlchemy
-sets a connection up, or takes it back, it would lose the connection, or its place in the pool.
+sets a connection up, or takes it back, it would lose the connection, or its place in the pool. But it is cancelled
+again where it does not end: SQLAlchemy waits without a limit for aiosqlite to close a connection, and on SQLite others
+wait for their turn meanwhile.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ __all__ = [
 
 SQLITE_PATIENCE = 10.0  # seconds for which an operation waits for another process's lock
 _GIVE_UP = 2.0  # seconds that a connection gets to be made when nobody waits for it any longer
+_STUCK = 10.0  # seconds that one gets to be taken back, where others wait for that
 _CLOSE_TIMEOUT = 5.0  # seconds that `close` waits for what is under way
 
 Answer = TypeVar("Answer")
@@ -67,17 +70,26 @@ class Operation:
             raise asyncio.CancelledError
         self.stage = stage
 
-    def abandon(self, task: asyncio.Task[Any]) -> None:
-        """Nobody waits any longer: cancel the task, now or when that does no harm."""
+    def abandon(self, task: asyncio.Task[Any], *, in_turn: bool) -> None:
+        """Nobody waits any longer: cancel the task, now or when that does no harm.
+
+        Args:
+            task: the operation's.
+            in_turn: whether others wait until it ends, as with SQLite.
+        """
         self.abandoned = True
         if self.stage is _Stage.WORKING:
             task.cancel()
-        elif self.stage is _Stage.CONNECTING:
-            asyncio.get_running_loop().call_later(_GIVE_UP, self._give_up, task)
+        asyncio.get_running_loop().call_later(_GIVE_UP, self._give_up, task, in_turn, _GIVE_UP)
 
-    def _give_up(self, task: asyncio.Task[Any]) -> None:
-        if self.stage is not _Stage.RETURNING:
+    def _give_up(self, task: asyncio.Task[Any], in_turn: bool, waited: float) -> None:
+        # Again and again: SQLAlchemy waits without a limit for a connection to close, and SQLite's driver may never say
+        # that it has.
+        if task.done():
+            return
+        if self.stage is not _Stage.RETURNING or (in_turn and waited >= _STUCK):
             task.cancel()
+        asyncio.get_running_loop().call_later(_GIVE_UP, self._give_up, task, in_turn, waited + _GIVE_UP)
 
 
 def use_connection(engine: sa.Engine, work: Work[Answer], operation: Operation) -> Answer:
@@ -168,6 +180,7 @@ class Link:
         if engine.dialect.name == "sqlite":
             self.one_by_one = asyncio.Lock()
         self.renewal = Renewal(self._renew)
+        self.has_connected = engine.dialect.name not in READ_ONLY  # whether it ever did; True: not known
         self._generation = 0  # of connections: those of an earlier one are made anew before their next use
         if engine.dialect.name in READ_ONLY:
             sa.event.listen(engine.sync_engine, "connect", self._connected)
@@ -176,6 +189,7 @@ class Link:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def _connected(self, _connection: object, record: ConnectionPoolEntry) -> None:
+        self.has_connected = True
         record.info[self] = self._generation
 
     def _taken(self, _connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
@@ -194,7 +208,7 @@ class Link:
         try:
             await asyncio.wait((task,))
         except BaseException:
-            operation.abandon(task)
+            operation.abandon(task, in_turn=isinstance(self.one_by_one, asyncio.Lock))
             raise
         return task.result()
 

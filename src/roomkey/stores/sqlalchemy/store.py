@@ -45,11 +45,13 @@ from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.stores.loops import LoopRegistry
 from roomkey.stores.sqlalchemy.damaged import delete_lost, rows_of
 from roomkey.stores.sqlalchemy.engines import (
+    Home,
+    address_of,
     checked_engine,
     make_engine,
     quiet_engine,
     read_url,
-    without_password,
+    shown,
 )
 from roomkey.stores.sqlalchemy.errors import (
     FORBIDDEN,
@@ -84,7 +86,7 @@ from roomkey.stores.sqlalchemy.table import (
     to_record,
     to_row,
 )
-from roomkey.stores.text import DEFAULT_TABLE
+from roomkey.stores.text import DEFAULT_TABLE, NotInCharset, again_in_ascii
 
 __all__ = ["SQLAlchemyStore"]
 
@@ -138,18 +140,16 @@ class SQLAlchemyStore:
         self._name = DEFAULT_TABLE if table is None else table
         self.table = session_table(sa.MetaData(), self._name)
         self._sql = Statements(self.table)
-        self._faults = Faults(self._dialect, self._name)
-        self._clock = clock
+        self._faults = Faults(self._dialect, self._name, address_of(self._url or self._engine))
+        self._clock, self._home = clock, Home()
         self._loops = LoopRegistry(self._connect)
         self._offices = self._loops.by_loop
 
     def __repr__(self) -> str:
-        where = (
-            f"an engine of the app's own ({self._dialect.name})"
-            if self._url is None
-            else repr(without_password(self._url))
-        )
-        return f"<SQLAlchemyStore {where}, table {self._name!r}>"
+        return f"<SQLAlchemyStore {shown(self._url, self._dialect)}, table {self._name!r}>"
+
+    def __str__(self) -> str:
+        return f"table {self._name!r} in {shown(self._url, self._dialect)}"
 
     async def open(self) -> None:
         """Connect, and check that the table is there, with its columns.
@@ -207,16 +207,19 @@ class SQLAlchemyStore:
         row = await self._ask(lambda connection: connection.execute(self._sql.load, parameters).first(), again=True)
         return None if row is None else to_record(row)
 
+    @again_in_ascii
     async def create(self, key: str, record: Record) -> None:
         """Put a new record under `key`. Raises `Conflict` when a live one is there."""
         await self._put(key, record, lambda put: self._ask(put, write=True))
 
+    @again_in_ascii
     async def update(self, key: str, record: Record, *, version: int) -> None:
         """Replace the live record under `key`. Raises `Conflict` when it is gone, moved on, or has another version."""
         swap = {**to_row(record), "at": key, "was": version, "now": self._clock()}
         if not await self._ask(partial(changes_a_row, self._sql.update, swap), write=True):
             raise Conflict
 
+    @again_in_ascii
     async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
         """Put `record` under `new_key` and `tombstone` under `key`. Raises `Conflict` and then changes nothing."""
         if key == new_key:
@@ -291,10 +294,7 @@ class SQLAlchemyStore:
         except StoreUnavailable as error:
             if not isinstance(error.__cause__, Exception) or not self._faults.is_one_of(error.__cause__, FORBIDDEN):
                 raise
-            raise ConfigurationError(  # the sessions are not down because of it
-                f"{self._faults.database} table {self._name!r}: the account may not empty it; it needs what TRUNCATE "
-                "does (MySQL: DROP, PostgreSQL: TRUNCATE, SQL Server: ALTER)"
-            ) from error
+            raise ConfigurationError(self._faults.may_not_empty) from error  # not an outage of the sessions
 
     # What is asked, with a connection
 
@@ -382,11 +382,17 @@ class SQLAlchemyStore:
                     explained = self._faults.explain(error, opening=opening)
                     if explained is error:
                         raise
-                    raise explained from (None if isinstance(explained, Unreadable) else error)
+                    raise explained from (None if isinstance(explained, Unreadable | NotInCharset) else error)
             await asyncio.sleep(pause)
+
+    def why_silent(self) -> str:
+        """Say what may be wrong where the database does not answer in time. Nothing where it ever took a connection."""
+        has_connected = any(link.has_connected for link in list(self._offices.values()))
+        return "" if has_connected else self._faults.no_connection
 
     def _connect(self) -> Link:
         if self._url is None:
             assert self._engine is not None
+            self._home.enter(self._engine)
             return Link(self._engine, ours=False)
         return Link(make_engine(self._url), ours=True)
