@@ -54,28 +54,32 @@ def _is_ready(url: str, table: str = "roomkey_session") -> bool:
 
 
 def test_create_makes_the_table_once(server: PostgresServer) -> None:
-    """The table is made; a second time nothing happens. Piped, both say nothing."""
+    """The table is made; a second time nothing happens. Both say so, and which table in which database it is."""
     assert not _is_ready(server.url)
-    for _ in range(2):
-        assert _run("postgres", "create", server.url) == (0, "", "")
+    for did in ("made", "it is there and up to date"):
+        said = f"table 'roomkey_session' in '127.0.0.1:{server.port}/postgres': {did}\n"
+        assert _run("postgres", "create", server.url) == (0, said, "")
         assert _is_ready(server.url)
 
 
 def test_create_with_the_url_in_the_environment(server: PostgresServer) -> None:
     """The URL may stand in ROOMKEY_STORE, out of sight; `--table` names the table."""
-    assert _run("postgres", "create", "--table", "second", ROOMKEY_STORE=server.url) == (0, "", "")
+    code, output, error = _run("postgres", "create", "--table", "second", ROOMKEY_STORE=server.url)
+    assert (code, error) == (0, "") and output.startswith("table 'second' in ")
     assert _is_ready(server.url, "second")
 
 
 def test_create_takes_the_table_from_the_url(server: PostgresServer) -> None:
     """A `?table=` in the URL counts, as it does for the app."""
-    assert _run("postgres", "create", server.url_for(table="third")) == (0, "", "")
+    code, output, error = _run("postgres", "create", server.url_for(table="third"))
+    assert (code, error) == (0, "") and output.startswith("table 'third' in ")
     assert _is_ready(server.url, "third")
 
 
 def test_create_unlogged(server: PostgresServer) -> None:
     """`--unlogged` makes such a table; for one that is logged, the message has the SQL that changes it."""
-    assert _run("postgres", "create", server.url, "--table", "fast", "--unlogged") == (0, "", "")
+    code, output, error = _run("postgres", "create", server.url, "--table", "fast", "--unlogged")
+    assert (code, error) == (0, "") and output.endswith(": made\n")
     assert _is_ready(server.url, "fast")
     code, output, error = _run("postgres", "create", server.url, "--table", "fast")
     assert (code, output) == (2, "") and 'ALTER TABLE "fast" SET LOGGED' in error
@@ -103,7 +107,7 @@ def test_sql_is_printed() -> None:
 def test_wrong_use(args: tuple[str, ...]) -> None:
     """A wrong use is exit code 2, and the standard error output says why without a password."""
     code, output, error = _run("postgres", *args)
-    assert (code, output) == (2, "") and "Error: " in error and "Xsec" not in error
+    assert (code, output) == (2, "") and "Error: " in error and "Xsec" not in error and "server:" not in error
 
 
 def test_wrong_password(server: PostgresServer) -> None:
@@ -136,8 +140,12 @@ def test_sqlalchemy_makes_the_table_once(tmp_path: Path) -> None:
         return True
 
     assert not asyncio.run(is_ready())
-    for _ in range(2):
-        assert _run("sqlalchemy", "create", "--table", "cards", ROOMKEY_STORE=f"sqlalchemy+{url}") == (0, "", "")
+    for did in ("made", "it is there and up to date"):
+        code, output, error = _run("sqlalchemy", "create", "--table", "cards", ROOMKEY_STORE=f"sqlalchemy+{url}")
+        assert (code, error) == (
+            0,
+            "",
+        ) and output == f"table 'cards' in 'sqlite+aiosqlite:///{tmp_path}/app.db': {did}\n"
         assert asyncio.run(is_ready())
 
 
@@ -162,12 +170,29 @@ async def test_sqlalchemy_prints_the_sql_of_each_database(tmp_path: Path) -> Non
         ("create", "mysql://user:Xsecret9@host/app"),  # no driver for asyncio
         ("sql", "mysql://user:Xsecret9@host/app"),
         ("create", "mysql+asyncmy://user:Xsecret9@host/app", "--table", "x" * 200),
+        ("create", "no URL"),
     ],
 )
 def test_wrong_use_of_sqlalchemy(args: tuple[str, ...]) -> None:
     """A wrong use is exit code 2, and the standard error output says why without a password."""
     code, output, error = _run("sqlalchemy", *args)
     assert (code, output) == (2, "") and "Error: " in error and "Xsec" not in error
+    assert "server:" not in error  # which is a name of ours
+
+
+def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    """The message names the file."""
+    code, output, error = _run("sqlalchemy", "create", f"sqlite+aiosqlite:///{tmp_path}/nowhere/app.db")
+    assert (code, output) == (2, "")
+    assert f"SQLite file '{tmp_path}/nowhere/app.db' cannot be opened: is its directory there" in error
+
+
+def test_an_address_where_nobody_listens() -> None:
+    """The message names host and port, and the reason."""
+    for command, url in (("postgres", "postgresql"), ("sqlalchemy", "mysql+asyncmy")):
+        code, output, error = _run(command, "create", f"{url}://user:Xsecret9@nowhere.invalid:1234/app")
+        assert (code, output) == (1, "") and "Xsec" not in error
+        assert "cannot be reached at nowhere.invalid:1234: the host name is not known" in error
 
 
 def test_a_database_that_is_down() -> None:
@@ -249,9 +274,9 @@ def _process(*args: str, **options: int) -> subprocess.CompletedProcess[bytes]:
 
 
 def test_as_a_process(server: PostgresServer) -> None:
-    """`python -m roomkey` does the same; piped it is quiet, in a terminal it says what it did, and no password."""
+    """`python -m roomkey` does the same. It says what it did, in a terminal too, and no password."""
     piped = _process("postgres", "create", server.url, "--table", "run", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert (piped.returncode, piped.stdout, piped.stderr) == (0, b"", b"")
+    assert (piped.returncode, piped.stderr) == (0, b"") and piped.stdout.endswith(b"/postgres': made\n")
     ours, theirs = pty.openpty()
     try:
         shown = _process("postgres", "create", server.url, "--table", "run", stdout=theirs, stderr=subprocess.PIPE)

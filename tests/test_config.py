@@ -6,9 +6,15 @@ import datetime as dt
 import re
 
 import pytest
+import redis
+import redis.asyncio
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from roomkey import ConfigurationError, RoomkeyError, SessionConfig
 from roomkey.stores.memory import MemoryStore
+from roomkey.stores.redis import RedisStore
+from roomkey.stores.sqlite import SQLiteStore
 from roomkey.testing import Clock
 from tests.driver import Driver
 
@@ -263,12 +269,61 @@ async def test_a_store_made_from_a_url_has_the_clock():
         ("sqlalchemy+mysql://a@b/c", r"^store: .*sqlalchemy\+mysql\+asyncmy://"),
         ("sqlite:///x.db?timeout=5", "SQLiteStore"),
         ("sqlite://x.db", "three slashes"),
+        ("reddis://localhost", "did you mean redis://"),
+        ("redis+cluser://localhost", r"did you mean redis\+cluster://"),
+        ("postgress://localhost/app", "did you mean postgres://"),
+        ("memroy://", "did you mean memory://"),
+        ("redis://localhost:abc/0", "port takes a number up to 65535"),
+        ("redis+cluster://one:6379,two:70000", "port takes a number up to 65535"),
+        ("rediss://user:geheim@[::1]:x/0", "port takes a number up to 65535"),
+        ("redis://:pass/word@localhost:6379/0", "in a user name or password, write"),
+        ("redis://:pass?word@localhost:6379/0", "in a user name or password, write"),
     ],
 )
 def test_a_url_that_is_nearly_right(url, says):
     """The message has the one that is."""
-    with pytest.raises(ConfigurationError, match=says):
+    with pytest.raises(ConfigurationError, match=says) as caught:
         SessionConfig(secret_key=SECRET, store=url)
+    assert not any(word in str(caught.value) for word in ("geheim", "pass/", "pass?"))
+
+
+def test_a_url_that_is_far_from_any():
+    """No guess is made."""
+    with pytest.raises(ConfigurationError, match="unknown scheme 'http'; it takes"):
+        SessionConfig(secret_key=SECRET, store="http://localhost")
+
+
+@pytest.mark.parametrize("url", ["redis://[::1]/0", "redis://[::1]:6380", "redis://host", "redis://a:b%3A@host:1/2"])
+def test_ports_of_redis(url):
+    """A port may be left out, and IPv6 addresses have colons."""
+    assert SessionConfig(secret_key=SECRET, store=url).store
+
+
+def test_a_path_is_an_sqlite_file(tmp_path):
+    """`pathlib.Path` names a file, so it needs no URL around it."""
+    store = SessionConfig(secret_key=SECRET, store=tmp_path / "x.sqlite3").store
+    assert isinstance(store, SQLiteStore) and repr(store) == f"<SQLiteStore '{tmp_path}/x.sqlite3'>"
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: redis.asyncio.Redis(), r"got a Redis of redis\.asyncio; give RedisStore\(client\)"),
+        (lambda: redis.Redis(), "got a Redis that blocks the event loop; give its URL"),
+        (lambda: create_async_engine("sqlite+aiosqlite://"), r"got an AsyncEngine; give SQLAlchemyStore\(engine\)"),
+        (lambda: create_engine("sqlite://"), "got an Engine, which blocks the event loop"),
+    ],
+)
+def test_a_drivers_client(make, says):
+    """Whoever gives what a store is made of reads which store that is."""
+    with pytest.raises(ConfigurationError, match=f"^store: {says}"):
+        SessionConfig(secret_key=SECRET, store=make())
+
+
+def test_a_blocking_client_for_the_redis_store():
+    """The message says what is wrong with it."""
+    with pytest.raises(ConfigurationError, match="got Redis, a client that blocks the event loop; it takes"):
+        RedisStore(redis.Redis())
 
 
 def test_a_missing_secret_is_named():

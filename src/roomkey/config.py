@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import re
 from collections.abc import Callable, Sequence
 from math import ceil
@@ -68,7 +69,7 @@ class _Options(TypedDict, total=False):
     partitioned: bool
     absolute_timeout: Seconds | None
     anonymous_max_age: Seconds | None
-    store: Store | CookieStore | str
+    store: Store | CookieStore | os.PathLike[str] | str
     user_key: str | None
     max_sessions_per_user: int | None
     record_client: bool
@@ -117,8 +118,9 @@ class SessionConfig:
             or what a bot left behind. `None`: `max_age`, which it never exceeds. A shorter life keeps fewer records of
             bots, and visitors who come back later find nothing. It counts for sessions that begin, and after a log-out.
             It needs `user_key`.
-        store: a `Store` or a URL: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`, `redis://` and its
-            kin, `postgresql://`, `sqlalchemy+...://`, `cookie://`.
+        store: a `Store`, the path of an SQLite file (`pathlib.Path`), or a URL: `memory://`,
+            `sqlite:///relative.db`, `sqlite:////absolute.db`, `redis://` and its kin, `postgresql://`,
+            `sqlalchemy+...://`, `cookie://`.
         user_key: the session key that says whose session it is: when its value changes, the session ID rotates and
             the session is filed under that user. An ID and its text (`1` and `"1"`) are one user. `None` switches both
             off, and `Sessions.of` with them.
@@ -160,7 +162,7 @@ class SessionConfig:
     partitioned: bool = False
     absolute_timeout: float | None = _Default(2592000)  # 30 days, in seconds
     anonymous_max_age: float | None = None  # seconds
-    store: Store | CookieStore | str = "sqlite:///sessions.sqlite3"
+    store: Store | CookieStore | os.PathLike[str] | str = "sqlite:///sessions.sqlite3"
     user_key: str | None = "user_id"
     max_sessions_per_user: int | None = None
     record_client: bool = False

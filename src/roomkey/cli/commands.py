@@ -1,15 +1,15 @@
 """What the command `roomkey` does: the steps that a person or a deployment takes once, and not the app.
 
 Exit codes: 0 means done. 1: it cannot be done now (the server is down). 2: it cannot be done in this way (a wrong URL
-or option, or no right to do it). What went wrong is on the standard error output. The standard output is for people,
-and empty where it is no terminal. Only `sql` always writes its statements there.
+or option, or no right to do it). What went wrong is on the standard error output, and what was done is on the standard
+output.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
+import threading
 from collections.abc import Iterator
 
 import click
@@ -96,6 +96,7 @@ def create_sqlalchemy(url: str, table: str | None) -> None:
             return store, await store.create_table()
         finally:
             await store.close()
+            _join_drivers()
 
     with _failures():
         _report(*asyncio.run(make()))
@@ -108,6 +109,13 @@ def print_sqlalchemy(url: str, table: str | None) -> None:
     """Print the SQL that makes the table in such a database, for your own migrations. Nothing is asked of it."""
     with _failures():
         click.echo(store_class(*_SQLALCHEMY)(url, table=table).ddl(), nl=False)
+
+
+def _join_drivers() -> None:
+    """Let the threads of aiosqlite end while the event loop is there: they print a traceback where they miss it."""
+    for thread in threading.enumerate():
+        if "_connection_worker_thread" in thread.name:
+            thread.join(1)
 
 
 @contextlib.contextmanager
@@ -128,5 +136,4 @@ def _failure(error: Exception, *, code: int) -> click.ClickException:
 
 
 def _report(store: object, is_new: bool) -> None:
-    if sys.stdout.isatty():
-        click.echo(f"{store!r}: {'made' if is_new else 'it is there and up to date'}")
+    click.echo(f"{store}: {'made' if is_new else 'it is there and up to date'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, cast
@@ -28,13 +29,17 @@ def store_from(value: object, *, clock: _Clock = system_time) -> Store:
     """Return the store that `value` names.
 
     Args:
-        value: a URL, or a `Store`, which is returned as it is.
+        value: a URL, the path of an SQLite file (`pathlib.Path`), or a `Store`, which is returned as it is.
         clock: returns Unix seconds; for a store that is made from a URL.
 
     Raises:
         ConfigurationError: neither, or a URL that names no store, or one whose driver is not installed. The URL itself
             is not shown: it may hold a password.
     """
+    if isinstance(value, os.PathLike):
+        from roomkey.stores.sqlite import SQLiteStore
+
+        return SQLiteStore(value, clock=clock)
     if isinstance(value, str):
         scheme, separator, rest = value.partition("://")
         if not separator:
@@ -43,15 +48,17 @@ def store_from(value: object, *, clock: _Clock = system_time) -> Store:
         if opener is None and scheme.startswith("sqlalchemy+"):
             opener = _open_sqlalchemy
         if opener is None:
-            hint = f"did you mean sqlalchemy+{scheme[:40]}://?; " if scheme.partition("+")[0] in _SQL else ""
-            raise ConfigurationError(f"store: unknown scheme {scheme[:40]!r}; {hint}{_TAKES}")
+            raise ConfigurationError(f"store: unknown scheme {scheme[:40]!r}; {_hint(scheme)}{_TAKES}")
         try:
             return opener(value, rest, clock)
         except ConfigurationError as error:
-            said = str(error).removeprefix("store: ").removeprefix("server: ")
+            said = str(error).removeprefix("store: ")
         raise ConfigurationError(f"store: {said}")  # without the URL's context
     if isinstance(value, type):
         raise ConfigurationError(f"store: got the class {value.__name__}; make one: {value.__name__}(...)")
+    client = _client_of(value)
+    if client is not None:
+        raise ConfigurationError(f"store: got {client}")
     missing = [name for name in _OPERATIONS if not callable(getattr(value, name, None))]
     if missing and not _is_cookie_store(value):
         raise ConfigurationError(
@@ -62,6 +69,38 @@ def store_from(value: object, *, clock: _Clock = system_time) -> Store:
 
 _SQL = ("mysql", "mariadb", "postgresql", "postgres", "sqlite", "mssql", "oracle")
 _OPERATIONS = ("load", "create", "update", "rotate", "touch", "delete")
+
+
+def _hint(scheme: str) -> str:
+    """Return what was probably meant by a scheme that there is not."""
+    if scheme.partition("+")[0] in _SQL:
+        return f"did you mean sqlalchemy+{scheme[:40]}://?; "
+    import difflib  # only to say sorry with
+
+    near = difflib.get_close_matches(scheme[:40].lower(), _BY_SCHEME, n=1, cutoff=0.7)
+    return f"did you mean {near[0]}://?; " if near else ""
+
+
+def _client_of(value: object) -> str | None:
+    """Say which store takes a driver's client, where `value` is one; None: it is something else. No driver is imported.
+
+    By the names of classes, for most drivers are not installed.
+    """
+    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(value).__mro__}
+    if ("asyncpg", "Pool") in kinds:
+        return "an asyncpg.Pool; give PostgresStore(pool), from roomkey.stores.postgres"
+    if ("sqlalchemy", "AsyncEngine") in kinds:
+        return "an AsyncEngine; give SQLAlchemyStore(engine), from roomkey.stores.sqlalchemy"
+    if ("sqlalchemy", "Engine") in kinds:
+        return "an Engine, which blocks the event loop; give SQLAlchemyStore(engine) with one of create_async_engine"
+    for package, name in kinds & set(_CLIENTS):
+        if any(kind.__module__.startswith(f"{package}.asyncio") for kind in type(value).__mro__):
+            return f"a {name} of {package}.asyncio; give RedisStore(client), from roomkey.stores.redis"
+        return f"a {name} that blocks the event loop; give its URL, or RedisStore(client) with one of {package}.asyncio"
+    return None
+
+
+_CLIENTS = [("redis", "Redis"), ("redis", "RedisCluster"), ("valkey", "Valkey"), ("valkey", "ValkeyCluster")]
 
 
 def _open_memory(url: str, rest: str, clock: _Clock) -> Store:
