@@ -12,6 +12,7 @@ from roomkey.stores.sqlite import worker
 from tests.loop_clock import HANGS, WaitingLoop
 from tests.servers import left_out
 from tests.servers.mariadb import mariadb_binary
+from tests.servers.pgbouncer import pgbouncer_binary
 from tests.servers.postgres import postgres_programs
 from tests.servers.redis import redis_binary
 
@@ -23,7 +24,13 @@ settings.load_profile("roomkey")
 def pytest_report_header() -> list[str]:
     """Say which servers the tests start, and which they go without."""
     lines = []
-    for name, find in ("redis", redis_binary), ("postgres", postgres_programs), ("mariadb", mariadb_binary):
+    servers = {
+        "redis": redis_binary,
+        "postgres": postgres_programs,
+        "mariadb": mariadb_binary,
+        "pgbouncer": pgbouncer_binary,
+    }
+    for name, find in servers.items():
         if name not in left_out():
             try:
                 lines.append(f"{name}: {find()}")
