@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, assert_type
 from uuid import UUID
 
@@ -267,6 +268,7 @@ def stores() -> None:
     discarding: list[Discard] = [sqlite, redis, postgres, other]
     opening: list[Lifespan] = [sqlite, redis, postgres, other]
     SessionConfig(secret_key="k", store=CookieStore(max_size=8192))
+    SessionConfig(secret_key="k", store=Path("sessions.sqlite3"))
     del own, built_in, purging, listing, wiping, discarding, opening
 
 
