@@ -73,6 +73,7 @@ class Browsers(RuleBasedStateMachine):
         self.jars = [None] * BROWSERS
         self.under_way = []
         self.cards = []  # every card that was ever given
+        self.handles = {}  # by card: the public name of the session under the ID of that card
         self.writers = {}  # by value: the user it was written under
         self.count = 0
         self.happened = 0  # requests that came or were answered since the clock was moved
@@ -245,6 +246,7 @@ class Browsers(RuleBasedStateMachine):
                 self.jars[one.browser] = None if card == CLEARS else card
                 if card != CLEARS and card not in self.cards:
                     self.cards.append(card)
+                    self.handles[card] = one.session.handle
         self.model = self.explained(list(zip(chosen, given, strict=True)))
         for one in chosen:
             self.note_writers(one)
@@ -282,6 +284,8 @@ class Browsers(RuleBasedStateMachine):
             expected = kept.data if model.is_open(kept) else None
             if data != expected:
                 raise Mismatch(f"session {root} holds {data}, and not {expected}")
+            if data is not None and session.handle != self.handles[kept.card]:
+                raise Mismatch(f"session {root} has another card by now: this one is in its grace")
 
     def note_writers(self, one):
         asked = one.asked
