@@ -65,6 +65,7 @@ class Asked:
     since: int = 0  # at which of the session's users it came
     proved: float | None = None  # as for `Kept`
     may_begin: bool = True
+    lives_until: float = 0.0  # when its session, as it was loaded, expires at the soonest
     mine: dict = field(default_factory=dict)  # the session as the handler sees it
     put: set = field(default_factory=set)  # keys that were assigned
     calls: list = field(default_factory=list)  # of `change` to "n": what the function got, and what it made of it
@@ -171,7 +172,8 @@ class Model:
                 serves = all(self.now < old.serve_until for old in way)
                 if self.is_open(kept) and serves and len(set(whose)) == 1:
                     return root, True
-                return None, self.now >= way[0].serve_until + LATE
+                # The tombstones of a session that was ended go with it, and no browser has a newer card that lives.
+                return None, kept.is_over or self.now >= way[0].serve_until + LATE
         return None, True
 
     # --- what a request does --------------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from roomkey import SessionEnded, SessionManager
+from roomkey import SessionEnded, SessionManager, StoreUnavailable
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing.clock import Clock
-from tests.core.model import CAP, CLEARS, MAX_AGE, Asked, Mismatch, Model
+from tests.core.model import CAP, CLEARS, LIVES, MAX_AGE, Asked, Mismatch, Model
 from tests.loop_clock import WaitingLoop
 
 BROWSERS = 2
@@ -136,6 +136,7 @@ class Browsers(RuleBasedStateMachine):
             self.check_writers(seen)
             asked.base, asked.mine = dict(seen), dict(seen)
             asked.since, asked.proved = len(kept.users) - 1, kept.proved
+            asked.lives_until = kept.used + LIVES
         self.under_way.append(UnderWay(browser, self.managers[manager], session, asked))
 
     def check_writers(self, seen):
@@ -218,7 +219,12 @@ class Browsers(RuleBasedStateMachine):
                 self.run(one.session.save())
             except SessionEnded:
                 is_lost = True
-        self.answer([one])
+            except StoreUnavailable:  # as in `answer`
+                assert one.asked.asks and self.clock() >= one.asked.lives_until
+                self.under_way.remove(one)
+                return
+        if not self.answer([one]):
+            return
         assert is_lost == (how == "saves first" and one.asked.is_lost)
         assert one.session.copy() == one.asked.shows
 
@@ -233,14 +239,23 @@ class Browsers(RuleBasedStateMachine):
         self.answer(chosen)
 
     def answer(self, chosen):
+        """Let responses go out together. Return the requests that were answered: not those that raised."""
         self.happened += 1
         for one in chosen:
             self.under_way.remove(one)
 
         async def together():
-            return await asyncio.gather(*(one.manager.commit(one.session, headers=[("x-app", "1")]) for one in chosen))
+            commits = (one.manager.commit(one.session, headers=[("x-app", "1")]) for one in chosen)
+            return await asyncio.gather(*commits, return_exceptions=True)
 
-        given = [self.card_in(headers) for headers in self.run(together())]
+        answers = list(zip(chosen, self.run(together()), strict=True))
+        for one, answer in answers:
+            if isinstance(answer, StoreUnavailable):  # it runs for longer than its session was to live
+                assert one.asked.asks and self.clock() >= one.asked.lives_until
+            elif isinstance(answer, BaseException):
+                raise answer
+        chosen = [one for one, answer in answers if not isinstance(answer, StoreUnavailable)]
+        given = [self.card_in(answer) for _, answer in answers if not isinstance(answer, StoreUnavailable)]
         for one, card in zip(chosen, given, strict=True):
             if card is not None:
                 self.jars[one.browser] = None if card == CLEARS else card
@@ -254,6 +269,7 @@ class Browsers(RuleBasedStateMachine):
         for one in chosen:  # what others have in the session by now is shown to nobody but them
             others = {key: value for key, value in one.session.copy().items() if key not in one.asked.put}
             assert {self.writers.get(value) for value in others.values()} <= {None, one.asked.owner, one.asked.user}
+        return chosen
 
     def card_in(self, headers):
         (value,) = [value for name, value in headers if name == "set-cookie"] or [None]
