@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 _PATIENT_SHOP = f"""
 import runpy
 from roomkey import SessionConfig
-SessionConfig.__init__.__kwdefaults__["store_timeout"] = {HANGS}
+SessionConfig.__init__.__wrapped__.__kwdefaults__["store_timeout"] = {HANGS}
 runpy.run_module("examples.ravyn_shop", run_name="__main__", alter_sys=True)
 """
 
