@@ -278,7 +278,11 @@ class Registry:
         if not user_ids.can_be_filed(user):
             return []  # nobody is called that
         now, live = self.rules.clock(), []
-        for key, record in await self.store.of_user(user):
+        try:
+            found = await self.store.of_user(user)
+        except Unreadable as error:  # a list leaves out what it is of; a custom store may not
+            raise unreadable() from error
+        for key, record in found:
             if record.user != user or record.successor is not None:
                 continue
             if not self.clocks.is_over(now, record):

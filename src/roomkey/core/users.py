@@ -195,7 +195,8 @@ class Sessions:
         await self._find(handle, spared)
         theirs = [Stored(key, record, b"") for key, record in live if key not in spared]
         ended = await self._registry.end_several(theirs)
-        return ended + await self._registry.discard_unreadable(user=self._text_of(user))
+        await self._registry.discard_unreadable(user=self._text_of(user))
+        return ended
 
     @_notes_outages
     async def end_all(self) -> None:

@@ -17,7 +17,7 @@ _Args = ParamSpec("_Args")
 _Saving = Coroutine[Any, Any, None]
 
 DEFAULT_TABLE = "roomkey_session"
-DAMAGED = "a row holds text that is no UTF-8: it is damaged, and was left alone"
+DAMAGED = "a row holds a value that is not what its column says: it is damaged, and was left alone"
 _LONGEST_NAME = 50  # characters of a table's name: PostgreSQL cuts names at 63, and those of the indexes are longer
 
 

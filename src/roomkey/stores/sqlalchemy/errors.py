@@ -36,7 +36,7 @@ class Unsure(Exception):
     """The connection was lost while a transaction was being committed."""
 
 
-OURS = (Conflict, ConfigurationError, StoreUnavailable, Taken, Unsure)
+OURS = (Conflict, ConfigurationError, StoreUnavailable, Taken, Unreadable, Unsure)
 
 
 def _code_of(error: Exception) -> int | str | None:

@@ -27,7 +27,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
@@ -43,7 +43,7 @@ from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.options import named_options
 from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.stores.loops import LoopRegistry
-from roomkey.stores.sqlalchemy.damaged import delete_lost, rows_of
+from roomkey.stores.sqlalchemy.damaged import all_rows, delete_lost, first_row, rows_of
 from roomkey.stores.sqlalchemy.engines import (
     Home,
     address_of,
@@ -204,7 +204,7 @@ class SQLAlchemyStore:
     async def load(self, key: str) -> Record | None:
         """Return the live record under `key`, or None."""
         parameters = {"at": key, "now": self._clock()}
-        row = await self._ask(lambda connection: connection.execute(self._sql.load, parameters).first(), again=True)
+        row = await self._ask(lambda connection: first_row(self._sql.load, parameters, connection), again=True)
         return None if row is None else to_record(row)
 
     @again_in_ascii
@@ -261,14 +261,12 @@ class SQLAlchemyStore:
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         """Return key and record of every live session of `user`."""
         parameters = {"whose": hash_user(user), "now": self._clock()}
-        rows: Sequence[Any]
         try:
-            rows = await self._ask(
-                lambda connection: connection.execute(self._sql.of_user, parameters).all(), again=True
-            )
+            rows = await self._ask(lambda connection: all_rows(self._sql.of_user, parameters, connection), again=True)
+            return [(row[0], to_record(row[1:])) for row in rows]
         except Unreadable:
-            rows, _ = await self._ask(partial(rows_of, self._sql, parameters), again=True)
-        return [(row[0], to_record(row[1:])) for row in rows]
+            sound, _ = await self._ask(partial(rows_of, self._sql, parameters), again=True)
+        return [(row[0], to_record(row[1:])) for row in sound]
 
     async def discard_unreadable(self, user: str) -> int:
         """Remove those of a user's records that cannot be read; return how many went."""

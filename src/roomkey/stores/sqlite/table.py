@@ -207,14 +207,14 @@ def of_user(connection: sqlite3.Connection, now: float, user: str) -> list[tuple
         if not _is_no_text(error):
             raise
         rows = [row for _, row in _one_by_one(connection, now, user) if row is not None]
-    return [(row[0], record_from(row[1:])) for row in rows]
+    return [(row[0], record_from((*row[1:-2], _text(row[-2]), _text(row[-1])))) for row in rows if _fits(row)]
 
 
 def discard_unreadable(connection: sqlite3.Connection, now: float, user: str) -> int:
     lost = [
         place
         for place, row in _one_by_one(connection, now, user)
-        if row is None or _is_astray(connection, row[0], place)
+        if row is None or not _fits(row) or _is_astray(connection, row[0], place)
     ]
     for place in lost:  # not by the key, which may be what is damaged
         try:
@@ -242,6 +242,26 @@ def _one_by_one(connection: sqlite3.Connection, now: float, user: str) -> Iterat
                 raise
             row = None
         yield place, row
+
+
+def _fits(row: tuple[Any, ...]) -> bool:
+    """Whether each value that counts is of its column's type.
+
+    SQLite keeps any type in any column, so that a flipped bit can make bytes of a text.
+    """
+    key, data, version, created_at, expires_at, user, successor, serve_until = row[:-2]
+    return (
+        isinstance(data, bytes)
+        and isinstance(version, int)
+        and all(isinstance(moment, int | float) for moment in (created_at, expires_at))
+        and all(text is None or isinstance(text, str) for text in (key, user, successor))
+        and (successor is None or isinstance(serve_until, int | float))
+    )
+
+
+def _text(value: Any) -> str | None:
+    """Return a text that is shown to people; None where it is none."""
+    return value if isinstance(value, str) else None
 
 
 def _is_no_text(error: sqlite3.OperationalError) -> bool:
