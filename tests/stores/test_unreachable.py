@@ -205,3 +205,13 @@ async def test_clients_of_the_apps_own() -> None:
         await store.load(make_key())
     await store.close()
     await engine.dispose()
+
+
+async def test_sentinels_that_nobody_reaches() -> None:
+    """They are not said to know no primary of that name."""
+    address = f"127.0.0.1:{free_port()}"
+    store = RedisStore(f"redis+sentinel://:geheim@{address}/main")
+    with pytest.raises(RoomkeyError) as caught:
+        await store.load(make_key())
+    await store.close()
+    assert str(caught.value).startswith("sentinels cannot be reached"), caught.value

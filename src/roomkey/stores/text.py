@@ -11,7 +11,7 @@ from typing import Any, ParamSpec
 from roomkey.errors import ConfigurationError, SessionDataError
 from roomkey.stores.base import Record
 
-__all__ = ["DAMAGED", "DEFAULT_TABLE", "NotInCharset", "again_in_ascii", "printable", "split_name"]
+__all__ = ["DAMAGED", "DEFAULT_TABLE", "NotInCharset", "again_in_ascii", "has_port", "printable", "split_name"]
 
 _Args = ParamSpec("_Args")
 _Saving = Coroutine[Any, Any, None]
@@ -77,3 +77,11 @@ def _in_ascii(record: Record) -> Record:
         None if text is None else text.encode("ascii", "replace").decode() for text in (record.ip, record.user_agent)
     )
     return replace(record, ip=ip, user_agent=agent)
+
+
+def has_port(text: str) -> bool:
+    """Whether the port of a host in a URL is one, or there is none."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port or "]" in port or (":" in host and not host.endswith("]")):
+        return True  # an IPv6 address has colons too
+    return port.isascii() and port.isdigit() and 0 < int(port) < 65536

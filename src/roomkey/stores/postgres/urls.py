@@ -8,6 +8,7 @@ import urllib.parse
 from dataclasses import dataclass
 
 from roomkey.errors import ConfigurationError
+from roomkey.stores.text import has_port
 
 __all__ = ["CONNECTIONS", "TAKES", "Target", "read_count", "read_url"]
 
@@ -49,6 +50,10 @@ def read_url(url: str) -> tuple[Target, dict[str, str]]:
     hosts = parts.netloc.rpartition("@")[2]
     # A password with / ? # or @ in it splits the URL in the wrong place; what comes before would be taken for a host.
     split_wrong = "#" in url or "@" in rest[len(parts.netloc) :] or "@" in parts.netloc.rpartition("@")[0]
+    if "@" not in url and not split_wrong and not all(has_port(host) for host in hosts.split(",")):
+        raise ConfigurationError(
+            "the PostgreSQL URL's port takes a number up to 65535: postgresql://host:5432/database"
+        )
     if split_wrong or not all(_is_host(host) for host in hosts.split(",")):
         raise ConfigurationError(
             f"the PostgreSQL URL cannot be read: write / ? # @ : % in its password as %2F %3F %23 %40 %3A %25; {TAKES}"
@@ -72,8 +77,7 @@ def read_url(url: str) -> tuple[Target, dict[str, str]]:
 
 
 def _is_host(text: str) -> bool:
-    found = _HOST.fullmatch(text)
-    return found is not None and int((found[2] or "")[1:] or 0) < 65536
+    return _HOST.fullmatch(text) is not None and has_port(text)
 
 
 def read_count(name: str, value: int | None, options: dict[str, str], *, default: int, least: int) -> int:

@@ -52,7 +52,7 @@ _BY_NAME = {  # class names: redis-py and valkey-py each have classes of their o
     "ClusterDownError": "the Redis cluster is down, or no node has the sessions' slot",
     "SlotNotCoveredError": "the Redis cluster is down, or no node has the sessions' slot",
     "SlotNotFound": "the Redis cluster did not say in time which node has the sessions' slot",
-    "MasterNotFoundError": "the sentinels know no primary of that name, or cannot be reached",
+    "MasterNotFoundError": "the sentinels know no primary of that name: correct it in the URL",
     "MaxConnectionsError": "the client's connections are all in use: give it more, or give the store a URL",
     "TimeoutError": "the Redis server did not answer in time",
 }
@@ -108,6 +108,8 @@ def explained(error: BaseException, where: str = "") -> str:
     connecting = isinstance(error, NotSent)
     error = _cause(error)
     text = str(error)
+    if is_named(error, "MasterNotFoundError") and " : " in text:  # the driver adds what each sentinel met
+        return f"sentinels cannot be reached{at(where)}, and none that answers knows the primary"
     for kind in type(error).__mro__:
         if kind.__name__ in _BY_NAME:
             return _BY_NAME[kind.__name__]

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from roomkey.errors import ConfigurationError
 from roomkey.stores.loops import OneLoop
 from roomkey.stores.redis.connections import Borrowed, Clustered, Connections, Own
+from roomkey.stores.text import has_port
 
 __all__ = ["target_of"]
 
@@ -165,7 +166,7 @@ def _parse(url: str) -> _Address:
     netloc, urlpath, query, fragment = parts.groups("")
     user, _, hosts = netloc.rpartition("@")
     # What has an @ further on is a password that was split in the wrong place.
-    if kind != "unix" and "@" not in urlpath + query + fragment and not all(map(_has_port, hosts.split(","))):
+    if kind != "unix" and "@" not in urlpath + query + fragment and not all(map(has_port, hosts.split(","))):
         raise ConfigurationError(f"store: the {scheme} URL's port takes a number up to 65535: {scheme}://host:6379")
     try:
         addresses = [] if kind == "unix" else [_host(one, kind) for one in hosts.split(",")]
@@ -198,14 +199,6 @@ def _parse(url: str) -> _Address:
     if kind == "cluster" and options.pop("db", 0):
         raise ConfigurationError("store: a cluster has the database 0 only; take the number out of the URL")
     return _Address(kind, tls, addresses, path, options)
-
-
-def _has_port(text: str) -> bool:
-    """Whether the port is one, or there is none."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port or "]" in port or (":" in host and not host.endswith("]")):
-        return True  # an IPv6 address has colons too
-    return port.isascii() and port.isdigit() and int(port) < 65536
 
 
 def _host(text: str, kind: str) -> tuple[str, int]:

@@ -13,6 +13,7 @@ from sqlalchemy.pool import NullPool, Pool, StaticPool
 from roomkey.errors import ConfigurationError
 from roomkey.stores.loops import OneLoop
 from roomkey.stores.sqlalchemy.table import PREFIX
+from roomkey.stores.text import has_port
 
 __all__ = ["Home", "address_of", "checked_engine", "make_engine", "quiet_engine", "read_url", "shown"]
 
@@ -112,6 +113,9 @@ def read_url(given: str | URL) -> tuple[URL, str | None]:
     try:
         url = make_url(given.removeprefix(PREFIX) if isinstance(given, str) else given)
     except (exc.ArgumentError, ValueError):
+        hosts = str(given).partition("://")[2].partition("/")[0]
+        if "@" not in str(given) and not has_port(hosts):
+            raise ConfigurationError(f"the SQLAlchemy URL's port takes a number up to 65535; {_TAKES}") from None
         raise ConfigurationError(f"the SQLAlchemy URL cannot be read; {_TAKES}") from None
     # A password with @ in it splits the URL in the wrong place; what comes after would be taken for a host.
     if url.username is not None and "@" in f"{url.host or ''}{url.database or ''}":
