@@ -56,7 +56,7 @@ def _is_ready(url: str, table: str = "roomkey_session") -> bool:
 def test_create_makes_the_table_once(server: PostgresServer) -> None:
     """The table is made; a second time nothing happens. Both say so, and which table in which database it is."""
     assert not _is_ready(server.url)
-    for did in ("made", "it is there and up to date"):
+    for did in ("created", "already there and up to date"):
         said = f"table 'roomkey_session' in '127.0.0.1:{server.port}/postgres': {did}\n"
         assert _run("postgres", "create", server.url) == (0, said, "")
         assert _is_ready(server.url)
@@ -79,7 +79,7 @@ def test_create_takes_the_table_from_the_url(server: PostgresServer) -> None:
 def test_create_unlogged(server: PostgresServer) -> None:
     """`--unlogged` makes such a table; for one that is logged, the message has the SQL that changes it."""
     code, output, error = _run("postgres", "create", server.url, "--table", "fast", "--unlogged")
-    assert (code, error) == (0, "") and output.endswith(": made\n")
+    assert (code, error) == (0, "") and output.endswith(": created\n")
     assert _is_ready(server.url, "fast")
     code, output, error = _run("postgres", "create", server.url, "--table", "fast")
     assert (code, output) == (2, "") and 'ALTER TABLE "fast" SET LOGGED' in error
@@ -140,7 +140,7 @@ def test_sqlalchemy_makes_the_table_once(tmp_path: Path) -> None:
         return True
 
     assert not asyncio.run(is_ready())
-    for did in ("made", "it is there and up to date"):
+    for did in ("created", "already there and up to date"):
         code, output, error = _run("sqlalchemy", "create", "--table", "cards", ROOMKEY_STORE=f"sqlalchemy+{url}")
         assert (code, error) == (
             0,
@@ -234,7 +234,7 @@ def test_without_the_driver(command: list[str]) -> None:
     whole = [sys.executable, "-c", code, "postgres", *command]
     done = subprocess.run(whole, capture_output=True, text=True, timeout=HANGS, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "Error: store: its driver is not installed: pip install 'roomkey[postgres]'\n"
+    assert done.stderr == "Error: store: the packages for this store are missing: pip install 'roomkey[postgres]'\n"
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def _process(*args: str, **options: int) -> subprocess.CompletedProcess[bytes]:
 def test_as_a_process(server: PostgresServer) -> None:
     """`python -m roomkey` does the same. It says what it did, in a terminal too, and no password."""
     piped = _process("postgres", "create", server.url, "--table", "run", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert (piped.returncode, piped.stderr) == (0, b"") and piped.stdout.endswith(b"/postgres': made\n")
+    assert (piped.returncode, piped.stderr) == (0, b"") and piped.stdout.endswith(b"/postgres': created\n")
     ours, theirs = pty.openpty()
     try:
         shown = _process("postgres", "create", server.url, "--table", "run", stdout=theirs, stderr=subprocess.PIPE)

@@ -211,7 +211,14 @@ def test_options_make_a_config():
         ("secretkey", "secret_key"),
         ("secure", "https_only"),
         ("cookie_name", "session_cookie"),
+        ("cookie_secure", "https_only"),
+        ("cookie_path", "path"),
+        ("cookie_domain", "domain"),
         ("lifetime", "max_age"),
+        ("session_lifetime", "max_age"),
+        ("session_ttl", "max_age"),
+        ("expires", "max_age"),
+        ("redis_url", "store"),
     ],
 )
 def test_an_unknown_option_is_refused_with_a_suggestion(option, meant):
@@ -229,7 +236,16 @@ def test_an_option_like_no_other_lists_them_all():
 
 
 @pytest.mark.parametrize(
-    "option", ["session_serializer", "session_deserializer", "populate_session", "rolling", "httponly"]
+    "option",
+    [
+        "session_serializer",
+        "session_deserializer",
+        "populate_session",
+        "rolling",
+        "httponly",
+        "http_only",
+        "cookie_httponly",
+    ],
 )
 def test_options_of_other_libraries_are_explained(option):
     """An option that only other libraries' sessions have is refused with the reason and the way out."""
@@ -264,12 +280,21 @@ async def test_a_store_made_from_a_url_has_the_clock():
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("mysql+asyncmy://a@b/c", r"did you mean sqlalchemy\+mysql\+asyncmy://\?"),
-        ("postgresql+asyncpg://a@b/c", r"did you mean sqlalchemy\+postgresql\+asyncpg://\?"),
-        ("sqlalchemy+mysql://a@b/c", r"^store: .*sqlalchemy\+mysql\+asyncmy://"),
+        ("mysql://a@b/c", r"; for MySQL and MariaDB write sqlalchemy\+mysql\+asyncmy://$"),
+        ("mysql+asyncmy://a@b/c", r"; for MySQL and MariaDB write sqlalchemy\+mysql\+asyncmy://$"),
+        ("mariadb://a@b/c", r"; for MySQL and MariaDB write sqlalchemy\+mysql\+asyncmy://$"),
+        ("postgresql+asyncpg://a@b/c", r"; for PostgreSQL write postgresql://, or sqlalchemy\+postgresql\+asyncpg://$"),
+        ("sqlite+aiosqlite:///x", r"; for SQLite write sqlite:///, or sqlalchemy\+sqlite\+aiosqlite:///$"),
+        ("mssql://a@b/c", r"; for SQL Server write sqlalchemy\+mssql\+aioodbc://$"),
+        ("oracle://a@b/c", r"; for Oracle write sqlalchemy\+oracle\+oracledb_async://$"),
+        (
+            "sqlalchemy+mysql://a@b/c",
+            r"^store: the URL names no driver.*; for MySQL write sqlalchemy\+mysql\+asyncmy://$",
+        ),
+        ("sqlalchemy+postgresql+psycopg2://a@b/c", "; for PostgreSQL write .*asyncpg://$"),
         ("sqlite:///x.db?timeout=5", "SQLiteStore"),
         ("sqlite://x.db", "three slashes"),
-        ("reddis://localhost", "did you mean redis://"),
+        ("reddis://localhost", r"^store: unknown scheme 'reddis'; did you mean redis://\?$"),
         ("redis+cluser://localhost", r"did you mean redis\+cluster://"),
         ("postgress://localhost/app", "did you mean postgres://"),
         ("memroy://", "did you mean memory://"),

@@ -45,7 +45,15 @@ def _config(**options):
 # --- at start-up ------------------------------------------------------------------------------------------------------
 
 MISSPELT = "maxage: no such option; did you mean max_age?"
-NO_KEY = f"secret_key: missing; it takes str, bytes, a Secret, or a list of these; {ADVICE}"
+KEYS = (
+    "it takes str, bytes, an object that hides its text (Starlette's Secret, pydantic's SecretStr), or a list of these"
+)
+NO_KEY = f"secret_key: missing; {KEYS}; {ADVICE}"
+STORES = (
+    "it takes memory://, sqlite:///relative/path.db, sqlite:////absolute/path.db, redis://, valkey://, postgresql://, "
+    "sqlalchemy+..., cookie://, or a Store"
+)
+NO_FILE = "path: got a URL; it takes the path of a file, such as 'sessions.sqlite3' (or give store= the URL)"
 BYTES_SECRET = f"secret_key: got a Secret that holds no text; give Secret(text), or the bytes themselves; {ADVICE}"
 PATHS = (
     "exempt_paths: got 'webhooks'; it takes paths that begin with '/', such as '/webhooks/' (with everything below "
@@ -58,6 +66,10 @@ AT_START = {
     "config of Ravyn": (lambda: RavynConfig(secret_key=KEY, maxage=3), MISSPELT),
     "middleware": (lambda: SessionMiddleware(None, secret_key=KEY, maxage=3), MISSPELT),
     "manager": (lambda: SessionManager(secret_key=KEY, maxage=3), MISSPELT),
+    "a name like another option's": (
+        lambda: SessionConfig(secret_key=KEY, http_only=True),
+        "http_only: not an option of Roomkey; the cookie is always HttpOnly: leave it out",
+    ),
     "another library's name": (
         lambda: SessionConfig(secret_key=KEY, httponly=True),
         "httponly: not an option of Roomkey; the cookie is always HttpOnly: leave it out",
@@ -120,6 +132,32 @@ AT_START = {
         lambda: _config(max_age=dt.timedelta(days=-1)),
         "max_age: got datetime.timedelta(days=-1); it takes a number of seconds above 0, or a timedelta",
     ),
+    "a key of another type": (lambda: _config(secret_key=7), f"secret_key: got int; {KEYS}; {ADVICE}"),
+    "no store": (lambda: _config(store=None), f"store: got None; {STORES}"),
+    "a database without its driver": (
+        lambda: _config(store="mysql://user:hunter2@host/app"),
+        "store: unknown scheme 'mysql'; for MySQL and MariaDB write sqlalchemy+mysql+asyncmy://",
+    ),
+    "a URL without a driver": (
+        lambda: _config(store="sqlalchemy+postgresql://user:hunter2@host/app"),
+        "store: the URL names no driver for asyncio (it says postgresql); for PostgreSQL write "
+        "sqlalchemy+postgresql+asyncpg://",
+    ),
+    "a URL for a path": (lambda: SQLiteStore("sqlite:///x.db"), NO_FILE),
+    "a server for a path": (lambda: SQLiteStore("postgresql://user:hunter2@host/app"), NO_FILE),
+    "no path": (
+        lambda: SQLiteStore(":memory:"),
+        "path: got ':memory:'; it takes the path of a file, such as 'sessions.sqlite3' (for sessions in memory use "
+        "roomkey.stores.memory.MemoryStore)",
+    ),
+    "how SQLite waits": (
+        lambda: SQLiteStore("x", synchronous="OFF"),
+        "synchronous: got 'OFF'; it takes 'NORMAL' or 'FULL'",
+    ),
+    "cookies that are too large": (
+        lambda: CookieStore(max_size=99999),
+        "max_size: got 99999; it takes 512 to 32768 bytes",
+    ),
     "path without a slash": (lambda: CSRFMiddleware(None, exempt_paths=["webhooks"]), PATHS),
 }
 
@@ -145,24 +183,32 @@ def test_an_error_from_within_stays_as_it_is():
         Store("url")
 
 
-WITHOUT_CRYPTOGRAPHY = {
+MISSING = "store: the packages for this store are missing: pip install 'roomkey[{}]'"
+WITHOUT_PACKAGES = {
     "seal": (
+        "cryptography",
         "seal=True, store='memory://'",
         "seal: got True; encryption needs the package cryptography: pip install 'roomkey[crypto]'",
     ),
     "cookie": (
+        "cryptography",
         "store='cookie://'",
         "store: got cookie://; encryption needs the package cryptography: pip install 'roomkey[crypto]'",
     ),
+    "MySQL": ("sqlalchemy", "store='sqlalchemy+mysql+asyncmy://host/app'", MISSING.format("mysql")),
+    "MariaDB": ("sqlalchemy", "store='sqlalchemy+mariadb+asyncmy://host/app'", MISSING.format("mysql")),
+    "another database": ("sqlalchemy", "store='sqlalchemy+mssql+aioodbc://mysql/app'", MISSING.format("sqlalchemy")),
+    "PostgreSQL": ("asyncpg", "store='postgresql://host/app'", MISSING.format("postgres")),
+    "Redis": ("redis", "store='redis://host'", MISSING.format("redis")),
 }
 
 
-@pytest.mark.parametrize("option", WITHOUT_CRYPTOGRAPHY)
+@pytest.mark.parametrize("option", WITHOUT_PACKAGES)
 def test_a_missing_package(option):
     """The configuration fails when it is made, and names the option that needs the package."""
-    given, text = WITHOUT_CRYPTOGRAPHY[option]
+    package, given, text = WITHOUT_PACKAGES[option]
     code = (
-        "import sys; sys.modules['cryptography'] = None\nimport roomkey\n"
+        f"import sys; sys.modules[{package!r}] = None\nimport roomkey\n"
         f"try: roomkey.SessionConfig(secret_key='k' * 32, {given})\n"
         "except roomkey.ConfigurationError as error: print(error)\n"
     )

@@ -16,7 +16,7 @@ from roomkey.options import Seconds, is_number, named_options, seconds_of
 from roomkey.stores.base import Store, UserIndex
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.urls import store_from
-from roomkey.wire.keys import ADVICE, SecretKeys
+from roomkey.wire.keys import ADVICE, KEY_TAKES, SecretKeys
 
 if TYPE_CHECKING:
     from roomkey.events import Event
@@ -31,31 +31,38 @@ _LARGEST = 1e11  # seconds (3,000 years) or bytes. Infinity, NaN and numbers bey
 _CALLED_ELSEWHERE = {  # what other libraries call it
     "secure": "https_only",
     "https": "https_only",
+    "cookie_secure": "https_only",
     "samesite": "same_site",
     "cookie": "session_cookie",
     "cookie_name": "session_cookie",
+    "cookie_path": "path",
+    "cookie_domain": "domain",
     "key": "secret_key",
     "secret": "secret_key",
     "lifetime": "max_age",
     "timeout": "max_age",
     "expire": "max_age",
+    "expires": "max_age",
+    "session_lifetime": "max_age",
+    "session_ttl": "max_age",
     "idle_timeout": "max_age",
     "ttl": "max_age",
     "backend": "store",
     "session_backend": "store",
+    "redis_url": "store",
 }
 _LEAVE_OUT = {
     "rolling": "max_age counts from the last use in any case: leave it out",
-    "httponly": "the cookie is always HttpOnly: leave it out",
+    **dict.fromkeys(("httponly", "http_only", "cookie_httponly"), "the cookie is always HttpOnly: leave it out"),
     "session_serializer": "values keep their type without a serializer: leave it out",
     "session_deserializer": "values keep their type without a deserializer: leave it out",
     "populate_session": "it would create a session for every bot: set the first values in a handler instead",
 }
-_MISSING = {"secret_key": f"it takes str, bytes, a Secret, or a list of these; {ADVICE}"}
+_MISSING = {"secret_key": f"{KEY_TAKES}; {ADVICE}"}
 
 
 class _Default(int):
-    """A number that nobody gave."""
+    """The default, told apart from the same number given by the app."""
 
 
 class _Options(TypedDict, total=False):
@@ -97,13 +104,13 @@ class SessionConfig:
     Spans of time are given in seconds, or as a `timedelta`. They are kept in seconds.
 
     Args:
-        secret_key: signs the cookie. `str`, `bytes`, or a `Secret`. A list rotates: the first signs, all verify. A key
-            under 32 bytes warns (`WeakSecretWarning`): somebody who guesses it can sign cookies, though not guess the
-            ID in them.
+        secret_key: signs the cookie. `str`, `bytes`, or an object that hides its text (Starlette's `Secret`, pydantic's
+            `SecretStr`). A list rotates: the first signs, all verify. A key under 32 bytes warns
+            (`WeakSecretWarning`): somebody who guesses it can sign cookies, though not guess the ID in them.
         session_cookie: the cookie's name, 1 to 256 characters of an RFC 6265 token.
-        max_age: seconds a session lives after it was last used. 4 hours by default. (NIST SP 800-63B section 2.2.3 asks
-            for reauthentication within at most 1 hour of inactivity at AAL2: lower it where that applies.) `None`, as
-            Starlette takes it, means `persistent=False` with the default.
+        max_age: seconds a session lives after it was last used. 4 hours by default. (NIST SP 800-63B-4 section 2.2.3
+            asks for reauthentication within at most 1 hour of inactivity at AAL2: lower it where that applies.) `None`,
+            as Starlette takes it, means `persistent=False` with the default.
         same_site: `"lax"`, `"strict"` or `"none"`. `"none"` sends the cookie with other sites' requests and needs
             `https_only`.
         https_only: the `Secure` attribute. Off by default, for development. Set it wherever HTTPS is served.
@@ -111,13 +118,13 @@ class SessionConfig:
         path: the cookie's `Path`.
         domain: the cookie's `Domain`. `None`: this host only, which is the safest.
         partitioned: the `Partitioned` attribute (CHIPS). It needs `https_only`.
-        absolute_timeout: seconds a session lives at most, however busy (NIST SP 800-63B section 2.1.3: 30 days at
+        absolute_timeout: seconds a session lives at most, however busy (NIST SP 800-63B-4 section 2.1.3: 30 days at
             AAL1). It is never below `max_age`. Where it is not given, it is 30 days, or `max_age` if that is longer.
             `None`: no cap.
         anonymous_max_age: seconds a session that nobody is logged into lives after it was last used: a visitor's cart,
-            or what a bot left behind. `None`: `max_age`, which it never exceeds. A shorter life keeps fewer records of
-            bots, and visitors who come back later find nothing. It counts for sessions that begin, and after a log-out.
-            It needs `user_key`.
+            or what a bot left behind. `None`: `max_age`, which it never exceeds. A shorter time keeps fewer records of
+            bots, but visitors who come back later have lost their session. It counts for sessions that begin, and after
+            a log-out. It needs `user_key`.
         store: a `Store`, the path of an SQLite file (`pathlib.Path`), or a URL: `memory://`,
             `sqlite:///relative.db`, `sqlite:////absolute.db`, `redis://` and its kin, `postgresql://`,
             `sqlalchemy+...://`, `cookie://`.
@@ -134,9 +141,9 @@ class SessionConfig:
             sessions that there are. `cookie://` encrypts in any case.
         store_timeout: seconds one store operation may take before the answer is 503.
         max_bytes: the largest encoded size of a session, in bytes. A larger one is a `SessionDataError`.
-        strict_types: refuse a value of a subclass (an `IntEnum` member, a `Counter`, a named tuple) with a
-            `SessionDataError`. Off by default: it is kept as the kind that it is of, equal and of the base type. The
-            next request then finds a plain `int`, `dict` or `tuple`.
+        strict_types: a value of a subclass (an `IntEnum` member, a `Counter`, a named tuple) is a `SessionDataError`.
+            Off by default: it is kept as its base type, and equal. The next request then finds a plain `int`, `dict` or
+            `tuple`.
         legacy: readers of another library's sessions (`roomkey.legacy`), which move in on first sight. Take them out
             again once the old cookies have expired. Until then, anybody who knows the old key can make up sessions.
         vary: which responses say `Vary: Cookie`. `"used"`: those whose request used its session, so that caches may

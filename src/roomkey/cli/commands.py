@@ -91,7 +91,7 @@ def create_sqlalchemy(url: str, table: str | None) -> None:
     """
 
     async def make() -> tuple[object, bool]:
-        store = store_class(*_SQLALCHEMY)(url, table=table)
+        store = store_class(*_SQLALCHEMY, url)(url, table=table)
         try:
             return store, await store.create_table()
         finally:
@@ -108,7 +108,7 @@ def create_sqlalchemy(url: str, table: str | None) -> None:
 def print_sqlalchemy(url: str, table: str | None) -> None:
     """Print the SQL that makes the table in such a database, for your own migrations. Nothing is asked of it."""
     with _failures():
-        click.echo(store_class(*_SQLALCHEMY)(url, table=table).ddl(), nl=False)
+        click.echo(store_class(*_SQLALCHEMY, url)(url, table=table).ddl(), nl=False)
 
 
 def _join_drivers() -> None:
@@ -136,4 +136,4 @@ def _failure(error: Exception, *, code: int) -> click.ClickException:
 
 
 def _report(store: object, is_new: bool) -> None:
-    click.echo(f"{store}: {'made' if is_new else 'it is there and up to date'}")
+    click.echo(f"{store}: {'created' if is_new else 'already there and up to date'}")

@@ -53,9 +53,7 @@ class CookieStore:
 
     def __init__(self, *, max_size: int = _DEFAULT_SIZE) -> None:
         if type(max_size) is not int or not _SMALLEST_SIZE <= max_size <= _LARGEST_SIZE:
-            raise ConfigurationError(
-                f"CookieStore: max_size is {max_size!r}; it takes bytes from {_SMALLEST_SIZE} to {_LARGEST_SIZE}"
-            )
+            raise ConfigurationError(f"max_size: got {max_size!r}; it takes {_SMALLEST_SIZE} to {_LARGEST_SIZE} bytes")
         self.max_size = max_size
 
     def __repr__(self) -> str:

@@ -48,12 +48,14 @@ def store_from(value: object, *, clock: _Clock = system_time) -> Store:
         if opener is None and scheme.startswith("sqlalchemy+"):
             opener = _open_sqlalchemy
         if opener is None:
-            raise ConfigurationError(f"store: unknown scheme {scheme[:40]!r}; {_hint(scheme)}{_TAKES}")
+            raise ConfigurationError(f"store: unknown scheme {scheme[:40]!r}; {_meant(scheme)}")
         try:
             return opener(value, rest, clock)
         except ConfigurationError as error:
             said = str(error).removeprefix("store: ")
         raise ConfigurationError(f"store: {said}")  # without the URL's context
+    if value is None:
+        raise ConfigurationError(f"store: got None; {_TAKES}")
     if isinstance(value, type):
         raise ConfigurationError(f"store: got the class {value.__name__}; make one: {value.__name__}(...)")
     client = _client_of(value)
@@ -67,18 +69,29 @@ def store_from(value: object, *, clock: _Clock = system_time) -> Store:
     return cast(Store, value)
 
 
-_SQL = ("mysql", "mariadb", "postgresql", "postgres", "sqlite", "mssql", "oracle")
+_MYSQL = "for MySQL and MariaDB write sqlalchemy+mysql+asyncmy://"
+_POSTGRES = "for PostgreSQL write postgresql://, or sqlalchemy+postgresql+asyncpg://"
+_SQL = {  # by the first part of a URL's scheme, as SQLAlchemy has it: what to write
+    "mysql": _MYSQL,
+    "mariadb": _MYSQL,
+    "postgresql": _POSTGRES,
+    "postgres": _POSTGRES,
+    "sqlite": "for SQLite write sqlite:///, or sqlalchemy+sqlite+aiosqlite:///",
+    "mssql": "for SQL Server write sqlalchemy+mssql+aioodbc://",
+    "oracle": "for Oracle write sqlalchemy+oracle+oracledb_async://",
+}
 _OPERATIONS = ("load", "create", "update", "rotate", "touch", "delete")
 
 
-def _hint(scheme: str) -> str:
-    """Return what was probably meant by a scheme that there is not."""
-    if scheme.partition("+")[0] in _SQL:
-        return f"did you mean sqlalchemy+{scheme[:40]}://?; "
+def _meant(scheme: str) -> str:
+    """Return what was probably meant by a scheme that there is not, or else all that there are."""
+    database = scheme.partition("+")[0]
+    if database in _SQL:
+        return _SQL[database]
     import difflib  # only to say sorry with
 
     near = difflib.get_close_matches(scheme[:40].lower(), _BY_SCHEME, n=1, cutoff=0.7)
-    return f"did you mean {near[0]}://?; " if near else ""
+    return f"did you mean {near[0]}://?" if near else _TAKES
 
 
 def _client_of(value: object) -> str | None:
@@ -135,7 +148,7 @@ def _open_postgres(url: str, rest: str, clock: _Clock) -> Store:
 
 
 def _open_sqlalchemy(url: str, rest: str, clock: _Clock) -> Store:
-    return cast(Store, store_class("sqlalchemy", "SQLAlchemyStore")(url, clock=clock))
+    return cast(Store, store_class("sqlalchemy", "SQLAlchemyStore", url)(url, clock=clock))
 
 
 def _open_cookie(url: str, rest: str, clock: _Clock) -> Store:
@@ -152,8 +165,13 @@ def _is_cookie_store(value: object) -> bool:
     return isinstance(value, CookieStore)
 
 
-def store_class(module: str, name: str) -> Any:
+def store_class(module: str, name: str, url: str = "") -> Any:
     """Return a store's class, from the module that has the name of its extra.
+
+    Args:
+        module: below `roomkey.stores`.
+        name: of the class.
+        url: of the database, where there is one: MySQL has an extra of its own.
 
     Raises:
         ConfigurationError: its driver is not installed.
@@ -161,7 +179,11 @@ def store_class(module: str, name: str) -> Any:
     try:
         return getattr(import_module(f"roomkey.stores.{module}"), name)
     except ImportError as error:
-        raise ConfigurationError(f"store: its driver is not installed: pip install 'roomkey[{module}]'") from error
+        scheme = url.partition("://")[0]
+        extra = "mysql" if "mysql" in scheme or "mariadb" in scheme else module
+        raise ConfigurationError(
+            f"store: the packages for this store are missing: pip install 'roomkey[{extra}]'"
+        ) from error
 
 
 _BY_SCHEME: dict[str, Callable[[str, str, _Clock], Store]] = {

@@ -19,7 +19,7 @@ from typing import Any
 
 from roomkey.errors import ConfigurationError, WeakSecretWarning
 
-__all__ = ["ADVICE", "Keyring", "SecretKeys", "new_session_id", "store_key"]
+__all__ = ["ADVICE", "KEY_TAKES", "Keyring", "SecretKeys", "new_session_id", "store_key"]
 
 _KEY_NAME_LENGTH = 4  # characters
 _ID_LENGTH = 32  # characters, 24 random bytes
@@ -30,6 +30,9 @@ _ENOUGH_BYTES = 32  # as long as the output of SHA-256: RFC 2104 section 3
 _REVEALS = ("get_secret_value", "get_secret")  # pydantic's and Litestar's way to the secret
 _WHOLE = (str, bytes, bytearray, memoryview)  # sequences that are one value
 ADVICE = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+KEY_TAKES = (
+    "it takes str, bytes, an object that hides its text (Starlette's Secret, pydantic's SecretStr), or a list of these"
+)
 
 
 class SecretKeys:
@@ -99,9 +102,7 @@ def _secret_bytes(value: Any) -> bytes:
     elif _hides_text(value):
         secret = _text_of(value).encode()
     else:
-        raise ConfigurationError(
-            f"secret_key: got {type(value).__name__}; it takes str, bytes, a Secret, or a list of these; {ADVICE}"
-        )
+        raise ConfigurationError(f"secret_key: got {type(value).__name__}; {KEY_TAKES}; {ADVICE}")
     if not secret.strip():
         raise ConfigurationError(f"secret_key is empty; {ADVICE}")
     return secret

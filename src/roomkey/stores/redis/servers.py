@@ -139,7 +139,7 @@ def _known(kind: str) -> dict[str, str]:
 def _by_url(url: str) -> _Target:
     address = _parse(url)
     if importlib.util.find_spec("redis") is None:
-        raise ConfigurationError("store: Redis needs a driver: pip install 'roomkey[redis]'")
+        raise ConfigurationError("store: the packages for this store are missing: pip install 'roomkey[redis]'")
     scheme = url.partition("://")[0]
     hosts = ",".join(f"{host}:{port}" for host, port in address.hosts)
     shown = f"{scheme}://{hosts}{'/' if address.path else ''}{'/'.join(address.path)}"

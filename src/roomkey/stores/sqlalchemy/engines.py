@@ -25,6 +25,14 @@ _DRIVERS = (
     "sqlalchemy+mysql+asyncmy://, or one with mariadb+asyncmy, postgresql+asyncpg, sqlite+aiosqlite, mssql+aioodbc or "
     "oracle+oracledb_async"
 )
+_FOR_ASYNCIO = {  # by the database in the URL: what to write
+    "mysql": "for MySQL write sqlalchemy+mysql+asyncmy://",
+    "mariadb": "for MariaDB write sqlalchemy+mariadb+asyncmy://",
+    "postgresql": "for PostgreSQL write sqlalchemy+postgresql+asyncpg://",
+    "sqlite": "for SQLite write sqlalchemy+sqlite+aiosqlite:///",
+    "mssql": "for SQL Server write sqlalchemy+mssql+aioodbc://",
+    "oracle": "for Oracle write sqlalchemy+oracle+oracledb_async://",
+}
 _TAKES = "it takes an AsyncEngine, or a URL such as mysql+asyncmy://user:password@host:3306/database"
 
 
@@ -129,7 +137,8 @@ def read_url(given: str | URL) -> tuple[URL, str | None]:
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"{url.drivername} needs {error.name}: pip install {error.name}") from error
     if not is_async:
-        raise ConfigurationError(f"{url.drivername} is no driver for asyncio; name one in the URL, such as {_DRIVERS}")
+        instead = _FOR_ASYNCIO.get(url.get_backend_name(), f"name one, such as {_DRIVERS}")
+        raise ConfigurationError(f"the URL names no driver for asyncio (it says {url.drivername}); {instead}")
     if url.get_backend_name() == "sqlite" and _is_in_memory(url):
         raise ConfigurationError("the URL names an SQLite database in memory; for sessions in memory use memory://")
     if url.get_backend_name() in ("mysql", "mariadb") and url.query.get("charset", "utf8mb4") != "utf8mb4":

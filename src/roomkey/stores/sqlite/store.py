@@ -19,6 +19,7 @@ would take the parent's locks for its own. So connections are closed before `os.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import weakref
 from collections.abc import Callable
@@ -36,6 +37,7 @@ from roomkey.stores.sqlite.worker import Job, Kind, Worker, running
 
 __all__ = ["SQLiteStore"]
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")  # RFC 3986 section 3.1
 _PAGE = 4096  # bytes
 _IN_A_ROW = 3500  # bytes of data, from which on a row needs pages of its own
 _MOST_STEPS = 50  # of one purge, each over a few hundred records: bounds the time that one call takes
@@ -61,7 +63,7 @@ class SQLiteStore:
             your requests may. With `synchronous="FULL"` it makes no difference: every write is done in the thread.
 
     Raises:
-        ConfigurationError: `path` names no file (":memory:", ""), or `synchronous` is neither of the two.
+        ConfigurationError: `path` names no file (":memory:", "", a URL), or `synchronous` is neither of the two.
     """
 
     answers_at_once = True  # mostly; an operation that waits may be gone on with in another task
@@ -75,13 +77,17 @@ class SQLiteStore:
         writes_in_thread: bool = False,
     ) -> None:
         name = os.fspath(path)
+        if isinstance(name, str) and _URL.match(name):  # not shown: it may hold a password
+            raise ConfigurationError(
+                "path: got a URL; it takes the path of a file, such as 'sessions.sqlite3' (or give store= the URL)"
+            )
         if not isinstance(name, str) or not name or name == ":memory:" or name.startswith("file:"):
             raise ConfigurationError(
-                f"path: {name!r}; it takes the path of a file, such as 'sessions.sqlite3' "
+                f"path: got {name!r}; it takes the path of a file, such as 'sessions.sqlite3' "
                 "(for sessions in memory use roomkey.stores.memory.MemoryStore)"
             )
         if synchronous not in ("NORMAL", "FULL"):
-            raise ConfigurationError(f"synchronous: {synchronous!r}; it takes 'NORMAL' or 'FULL'")
+            raise ConfigurationError(f"synchronous: got {synchronous!r}; it takes 'NORMAL' or 'FULL'")
         self._path = Path(os.path.abspath(name))
         self._clock = clock
         self._synchronous = synchronous
