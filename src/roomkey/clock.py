@@ -14,7 +14,7 @@ __all__ = ["Ticks", "system_time", "ticks_of"]
 
 
 class Ticks(Protocol):
-    """What has a clock. The module `time` is one."""
+    """An object with a `time()` that returns Unix seconds. The module `time` is one."""
 
     @property
     def time(self) -> Callable[[], float]: ...  # returns Unix seconds

@@ -46,7 +46,7 @@ class SessionDataError(RoomkeyError, TypeError):
 class SessionEnded(RoomkeyError):
     """The session was ended (logged out, revoked, expired) while this request was running.
 
-    So it is for a request from before a log-in, a minute after that.
+    It is also raised for a request that began before a log-in, when it saves more than a minute after it.
     """
 
 
@@ -75,7 +75,9 @@ class StoreUnavailable(RoomkeyError):
 
     @classmethod
     def within(cls, error: BaseException) -> StoreUnavailable | None:
-        """Find the outage that an error tells of. A task group raises an `ExceptionGroup`, and so may its tasks.
+        """Return the `StoreUnavailable` that an error is, or that is inside its `ExceptionGroup`.
+
+        A task group raises an `ExceptionGroup`, and so may its tasks.
 
         Args:
             error: what a handler raised.

@@ -1,4 +1,4 @@
-"""Which event loop runs here. Roomkey needs that of asyncio: its stores, and the tasks that wait for each other, do."""
+"""Checks that asyncio runs here. Roomkey's stores, and tasks that wait for each other, need it."""
 
 from __future__ import annotations
 

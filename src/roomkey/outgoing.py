@@ -1,4 +1,4 @@
-"""The headers of a response: what its session owes the browser and the caches."""
+"""The cookie, `Vary` and `Cache-Control` that a session adds to a response."""
 
 from __future__ import annotations
 

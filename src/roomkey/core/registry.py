@@ -181,8 +181,8 @@ class Registry:
     async def shorten_trail(self, facts: Facts, expires_at: float) -> None:
         """Remove the tombstone for which a session that has just rotated has no room any more.
 
-        A note is left first, once for each session: requests that find nothing under an old key of it must not take the
-        session for ended.
+        An overflow record is left first, once for each session: requests that find nothing under an old key of it must
+        not take the session for ended.
 
         Args:
             facts: those from before the rotation.
@@ -217,7 +217,9 @@ class Registry:
         """
         key, record, _ = stored
         until = min(record.expires_at, record.created_at + SEALED_MOVE) if hides else record.expires_at
-        is_sure = not is_log_out or self.rules.clock() < until  # until then, its tombstone is there, or the note is
+        is_sure = (
+            not is_log_out or self.rules.clock() < until
+        )  # until then, its tombstone or the overflow record is there
         try:
             is_sure = is_sure and await self.store.load(lost_trail_key(next(iter(trail_in(record.data)), key))) is None
         except Unreadable:

@@ -3,9 +3,9 @@
 The kind of a tombstone is why the ID changed. It says for how long the old ID is served to requests that arrive with
 it. It is the first byte of the tombstone's data. What follows is the envelope's: the new secret, where data is sealed.
 
-A session knows the keys of its tombstones: its trail. The trail has an end, and whatever leaves it is removed. Then a
-note is left, once for each session, under a key that follows from the first key of the session. Where a request finds
-nothing under its old key, it tells by the note whether the session may still be there.
+A session knows the keys of its tombstones: its trail. The trail has an end, and whatever leaves it is removed. Then an
+overflow record is left, once for each session, under a key that follows from the first key of the session. A request
+that finds nothing under its old key tells by the overflow record whether the session may still be there.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def tombstone(kind: Kind, now: float, over: Record, saved: Record, grace: float 
 
 
 def lost_trail_key(first: str) -> str:
-    """Return where the note lies of a session that has left more tombstones than it may. `first`: its first key."""
+    """Return the key of the overflow record: of a session that left too many tombstones. `first`: its first key."""
     return hashlib.sha256(b"roomkey: a trail that was cut\0" + first.encode()).hexdigest()
 
 
 def lost_trail(now: float, expires_at: float) -> Record:
-    """Return the note of a session that has left more tombstones than it may. It is nobody's, and holds no session."""
+    """Return the overflow record of a session that left too many tombstones. It is nobody's, and holds no session."""
     return Record(b"\0", 1, now, expires_at)
 
 

@@ -31,7 +31,7 @@ _PREFIXES = ("__host-", "__secure-")
 
 
 class Visitors:
-    """Those of one configuration.
+    """The visitors' cookie of one configuration.
 
     Args:
         config: the configuration.

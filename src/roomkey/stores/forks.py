@@ -10,7 +10,7 @@ __all__ = ["abandon", "at_fork"]
 
 
 class ForkAware(Protocol):
-    """A store that can start anew."""
+    """A store, or a part of one, that takes something along into the child of a fork that it must not use there."""
 
     def after_fork(self) -> None:
         """In the child of a fork: let go of what is the parent's, by way of `abandon`."""
@@ -22,7 +22,7 @@ _abandoned: list[object] = []
 
 
 def at_fork(store: ForkAware) -> None:
-    """Have `store` start anew in every child of this process."""
+    """Call `store.after_fork()` in each child of this process."""
     _stores.add(store)
 
 
