@@ -219,6 +219,11 @@ def test_a_missing_package(option):
 # --- in a request -----------------------------------------------------------------------------------------------------
 
 
+async def _outside():
+    """Ask for tokens where the session's middleware is not around."""
+    await ask(CSRFMiddleware(None, tokens=True), http_scope("/pay", method="POST"))
+
+
 async def _started(act):
     """Change the session of a new visitor when the response has started."""
     manager = SessionManager(_config())
@@ -229,6 +234,13 @@ async def _started(act):
 
 
 IN_A_REQUEST = {
+    "the order of the middlewares": (
+        _outside,
+        ConfigurationError,
+        "CSRFMiddleware(tokens=True) finds no session; SessionMiddleware has to be outside of it: with add_middleware, "
+        "add it after CSRFMiddleware",
+        [],
+    ),
     "a new session after the start": (
         lambda: _started(lambda session: session.update(cart=[{"name": "tea"}])),
         ResponseStarted,
@@ -251,7 +263,7 @@ async def test_in_a_request(mistake):
     with pytest.raises(kind) as caught:
         await provoke()
     assert str(caught.value) == text
-    assert caught.value.__notes__ == notes
+    assert getattr(caught.value, "__notes__", []) == notes
 
 
 # --- in the log -------------------------------------------------------------------------------------------------------
@@ -274,6 +286,14 @@ async def _other_origin():
     await ask(CSRFMiddleware(app), {**http_scope("/pay", method="POST"), "headers": headers})
 
 
+async def _no_token():
+    async def app(scope, receive, send):
+        raise AssertionError("not asked")
+
+    manager = SessionManager(_config())
+    await ask(SessionMiddleware(CSRFMiddleware(app, tokens=True), manager), http_scope("/pay", method="POST"))
+
+
 LOGGED = {
     "remembered past the absolute timeout": (
         _remember_long,
@@ -286,7 +306,15 @@ LOGGED = {
         _other_origin,
         [
             "answered 403 to a cross-site request to '/pay': the Origin is 'https://shop.example' and the Host "
-            "'10.0.0.5:8000'; if both are yours, have the proxy pass the Host on, or give the origin in trusted_origins"
+            "'10.0.0.5:8000'; if both are your site, have the proxy pass on the Host header, or add the Origin to "
+            "trusted_origins"
+        ],
+    ),
+    "a page that sends no token": (
+        _no_token,
+        [
+            "answered 403 to a request to '/pay': no valid token in the header X-CSRF-Token; have the page send "
+            "csrf_token(session) there"
         ],
     ),
 }

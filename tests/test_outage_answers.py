@@ -151,7 +151,7 @@ async def test_a_request_that_others_are_first_of_for_ever_is_told():
         await inner(key, *args, version=version, **options)
 
     world.store.rotate = rotate
-    with pytest.raises(StoreUnavailable, match="other requests save it too"):
+    with pytest.raises(StoreUnavailable, match="other requests were saving it"):
         await visit.commit()
 
 

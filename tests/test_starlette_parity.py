@@ -549,7 +549,7 @@ def test_differs_plain_http(caplog):
     for client, is_said in zip(pair(https_only=True), (False, True), strict=True):
         client.post("/update", json={"some": "data"})
         assert client.get("/view").json() == {"session": {}}
-        assert ("https_only=True, and a session began over plain HTTP" in caplog.text) is is_said
+        assert ("https_only=True, but a session began over plain HTTP" in caplog.text) is is_said
 
 
 def test_differs_own_cookie(caplog):

@@ -87,7 +87,8 @@ class CSRFMiddleware:
                 return
             if self._tokens and scope["type"] == "http" and not self._has_token(scope):
                 _log.warning(
-                    "answered 403 to a request to %r: its header X-CSRF-Token has no token of csrf_token(session)",
+                    "answered 403 to a request to %r: no valid token in the header X-CSRF-Token; have the page send "
+                    "csrf_token(session) there",
                     scope["path"][:200],
                 )
                 await _forbid(scope, send, _NO_TOKEN)
@@ -124,14 +125,17 @@ class CSRFMiddleware:
         if host == origin:
             return None
         return (
-            f"the Origin is {_shown(origins[0])} and the Host {_shown(hosts[0])}; if both are yours, have the proxy "
-            "pass the Host on, or give the origin in trusted_origins"
+            f"the Origin is {_shown(origins[0])} and the Host {_shown(hosts[0])}; if both are your site, have the "
+            "proxy pass on the Host header, or add the Origin to trusted_origins"
         )
 
     def _has_token(self, scope: Scope) -> bool:
         session = scope.get("session")
         if session is None:
-            raise ConfigurationError("CSRFMiddleware(tokens=True) finds no session; put SessionMiddleware around it")
+            raise ConfigurationError(
+                "CSRFMiddleware(tokens=True) finds no session; SessionMiddleware has to be outside of it: with "
+                "add_middleware, add it after CSRFMiddleware"
+            )
         found = [value for name, value in scope["headers"] if name == b"x-csrf-token"]
         return len(found) == 1 and verify_csrf_token(session, found[0].decode("latin-1"))
 

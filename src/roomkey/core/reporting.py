@@ -52,9 +52,9 @@ class Reporter:
         """Say once that the app itself sets a cookie of this name, which is ours."""
         self.warn_once(
             "cookie",
-            "the app's response sets the cookie %r, and that is the name of Roomkey's session cookie: each of the two "
-            "ends the other's sessions; give one of them another name (Roomkey's is session_cookie=...); where the app "
-            "means a log-out by it, call the session's clear() instead",
+            "the app's response sets the cookie %r, and that is the name of Roomkey's session cookie. Each of the two "
+            "ends the other's sessions. Give one of them another name (Roomkey's is session_cookie=...). If the app "
+            "wants to log the user out, call the session's clear() instead",
             name,
         )
 
@@ -71,7 +71,8 @@ class Reporter:
             self._routes.add(route)
             _log.warning(
                 "what a request%s changed in its session was not saved: somebody logged into it more than %g seconds "
-                "ago, and the request began before that; open WebSockets and streams anew after a log-in (said once)",
+                "ago, and the request began before that. Open WebSockets and streams anew after a log-in (said once "
+                "for each route)",
                 f" to {route!r}" if route else "",
                 AFTER_LOG_IN,
             )

@@ -19,7 +19,7 @@ __all__ = ["Tasks"]
 class Tasks(RequestState):
     """What one request knows of its session, for one task at a time.
 
-    Not by a lock, which each write would have to make.
+    It uses no lock, because each write would have to make one.
     """
 
     committer: Committer
@@ -45,7 +45,8 @@ class Tasks(RequestState):
                         raise
             except TimeoutError as error:
                 raise StoreUnavailable(
-                    f"the session was not saved within {seconds:g} s (store_timeout): other tasks of this request save"
+                    f"the session was not saved within {seconds:g} s (store_timeout): other tasks of this request were "
+                    "saving it"
                 ) from error
         self.under_way = NO_DRAFT
 

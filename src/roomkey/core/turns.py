@@ -41,7 +41,7 @@ class Deadline:
         """Note that it has passed, and return the error that says so."""
         self.has_passed = True
         return StoreUnavailable(
-            f"the session was not saved within {self._seconds:g} s (store_timeout): other requests save it too"
+            f"the session was not saved within {self._seconds:g} s (store_timeout): other requests were saving it"
         )
 
 

@@ -119,7 +119,7 @@ class Migrating:
                     await asyncio.sleep(_PAUSE)
             except Conflict:  # another request was first
                 await asyncio.sleep(_PAUSE)
-        raise StoreUnavailable("a session is being moved between two stores, and does not arrive")
+        raise StoreUnavailable("a session is being moved between two stores, and the move did not end in time")
 
     async def create(self, key: str, record: Record) -> None:
         """Put a new record under `key`, in the new store. Raises `Conflict` when a live one is there."""
@@ -171,7 +171,7 @@ class Migrating:
                 return
             except Conflict:  # it has just arrived, or was saved
                 continue
-        raise StoreUnavailable("a session is saved again and again while it is to end")
+        raise StoreUnavailable("a session could not be ended: other requests kept saving it")
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records, where a store has to be told; return how many went."""

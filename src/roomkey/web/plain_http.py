@@ -51,10 +51,10 @@ class PlainHTTP:
                 self.is_known = True
                 self._reporter.warn_once(
                     "plain HTTP",
-                    "https_only=True, and a session began over plain HTTP: browsers do not send its cookie back there, "
-                    "so that each request begins another session; serve the app over HTTPS; for development and "
-                    "tests, set https_only=False; behind a proxy that speaks HTTPS, have it send X-Forwarded-Proto "
-                    "and the server believe it (uvicorn: --proxy-headers and --forwarded-allow-ips)",
+                    "https_only=True, but a session began over plain HTTP. Browsers do not send its cookie back there, "
+                    "so each request begins another session. Serve the app over HTTPS. In development set "
+                    "https_only=False. Behind a proxy that speaks HTTPS, have it send X-Forwarded-Proto and have the "
+                    "server trust it (uvicorn: --proxy-headers and --forwarded-allow-ips)",
                 )
             await send(message)
 

@@ -227,9 +227,9 @@ class Response:
         route = route_of(self._scope)
         self._manager.reporter.warn_once(
             f"too late: {route}",
-            "%s put something into the session of a visitor who had none, after the response had started: a new "
-            "session needs a cookie, which could not go out any more, and nothing was saved; put something into the "
-            "session before the response starts: a background task is too late, and so is a dependency after `yield`",
+            "%s put something into the session of a visitor who had none, after the response had started. A new "
+            "session needs a cookie, which could not go out any more, so nothing was saved. Put something into the "
+            "session before the response starts. A background task is too late, and so is a dependency after `yield`",
             "a handler" if route is None else f"the route {route}",
         )
 
@@ -245,9 +245,9 @@ class Response:
         what = "was deleted" if content is _GONE else f"was replaced by a {type(content).__name__}"
         self._manager.reporter.warn_once(
             f"scope: {what}",
-            'scope["session"] %s, and Roomkey ignores that: to replace the content of its session, call clear() and '
-            "update({...}), and to log out, clear(); where a mounted app or another middleware has sessions of its own "
-            "under another cookie, nothing is to be done",
+            'scope["session"] %s, and Roomkey ignores that. To replace the content of its session, call clear() and '
+            "update({...}). To log out, call clear(). If a mounted app or another middleware has sessions of its own "
+            "under another cookie, there is nothing to do",
             what,
         )
 

@@ -98,5 +98,5 @@ def _named(name: Any, offset: dt.timedelta | None, text: str) -> dt.tzinfo:
 def _say_once() -> None:
     _log.warning(
         "a session holds a moment in a named time zone that this machine does not know; here it has a fixed offset: "
-        "install the package tzdata, or a newer one (said once)"
+        "install the package tzdata, or update it (said once)"
     )

@@ -328,7 +328,8 @@ class SQLAlchemyStore:
                 raise Conflict
             # It expired and was purged in between.
         raise StoreUnavailable(
-            f"{self._faults.database} refused a record: was its table {self._name!r} changed by hand?"
+            f"{self._faults.database} did not take a record. Compare table {self._name!r} with what "
+            "`roomkey sqlalchemy sql` prints"
         )
 
     def _examine(self, connection: sa.Connection) -> None:

@@ -104,7 +104,7 @@ class Log:
             self._tell_at = 2 * pages
             _log.warning(
                 "SQLite file %s-wal has grown to %d MB and cannot be emptied: a process stays in a read transaction on "
-                "%s; find it (fuser shows which have it open), and end its transaction, or it",
+                "%s; find it (fuser shows which processes have it open) and end its transaction, or stop the process",
                 self._path,
                 pages * 4096 // 1_000_000,
                 self._path,
