@@ -265,23 +265,70 @@ _FROZEN = """
 import datetime, sys
 from freezegun import freeze_time
 
-real = datetime.datetime
-with freeze_time("2026-01-02 03:04:05"):
-    from roomkey.wire.codec import decode, encode  # as an app does that a test imports
+if AT_IMPORT:
+    freeze_time("2026-01-02 03:04:05").start()
 
-    data = {"v": [datetime.datetime.now(datetime.UTC), datetime.date.today(), real(2026, 1, 2)]}
-    inside = decode(encode(data))
-    assert inside == data
-after = decode(encode(inside))
-assert after == inside
-assert [type(value).__module__ for value in after["v"]] == ["datetime"] * 3, after
+from roomkey import SessionMiddleware
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+found = {}
+
+
+async def put(request):
+    session = request.session
+    session["now"], session["today"] = datetime.datetime.now(datetime.UTC), datetime.date.today()
+    session["several"] = {1: (datetime.datetime.now(), datetime.date.today())}
+    await session.save()
+    session["again"] = datetime.datetime.now(datetime.UTC)
+    return PlainTextResponse("ok")
+
+
+async def get(request):
+    found.update(request.session.copy())
+    return PlainTextResponse("ok")
+
+
+app = Starlette(routes=[Route("/put", put), Route("/get", get)])
+app.add_middleware(SessionMiddleware, secret_key="k" * 43, store="memory://")
+
+
+def ask(client, path):
+    answer = client.get(path)
+    assert answer.status_code == 200, answer
+    return answer
+
+
+def check():
+    values = [found["now"], found["today"], *found["several"][1], found["again"]]
+    names = [f"{type(value).__module__}.{type(value).__name__}" for value in values]
+    assert names == ["datetime.datetime", "datetime.date", "datetime.datetime", "datetime.date", "datetime.datetime"]
+
+
+client = TestClient(app)
+if not AT_IMPORT:
+    ask(client, "/put")  # something runs before the time stands still, too
+    with freeze_time("2026-01-02 03:04:05"):
+        client = TestClient(app)
+        ask(client, "/put")
+        ask(client, "/get")
+        check()
+        assert found["now"] == datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC), found
+    ask(TestClient(app), "/put")
+else:
+    ask(client, "/put")
+    ask(client, "/get")
+    check()
 """
 
 
-def test_the_time_may_stand_still_when_it_is_imported():
-    """freezegun puts classes of its own into `datetime`; moments are of the library's types all the same."""
+@pytest.mark.parametrize("at_import", [False, True], ids=["imported before", "imported while it stands still"])
+def test_the_time_may_stand_still(at_import):
+    """freezegun puts classes of its own into `datetime` and each module. Moments are the library's all the same."""
     pytest.importorskip("freezegun")
-    code = "import sys; sys.path[:0] = " + repr(sys.path) + _FROZEN
+    code = f"import sys; sys.path[:0] = {sys.path!r}; AT_IMPORT = {at_import}" + _FROZEN
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
 
 

@@ -35,7 +35,7 @@ from roomkey.wire.facts import (
     make_facts,
     with_facts,
 )
-from roomkey.wire.kinds import DATE, DATETIME, NotKept, Place, plain, plain_key, refusal, shown
+from roomkey.wire.kinds import LIBRARY, NotKept, Place, plain, plain_key, refusal, shown
 from roomkey.wire.moments import fields_of, moment_of
 
 __all__ = [
@@ -236,9 +236,9 @@ _WRITERS: dict[type, Callable[[Any], ormsgpack.Ext]] = {
     tuple: lambda value: ormsgpack.Ext(_TUPLE, _pack(list(value))),
     set: lambda value: ormsgpack.Ext(_SET, _members(value)),
     frozenset: lambda value: ormsgpack.Ext(_FROZENSET, _members(value)),
-    DATETIME: lambda value: ormsgpack.Ext(_DATETIME, _pack(fields_of(value))),
+    LIBRARY.datetime: lambda value: ormsgpack.Ext(_DATETIME, _pack(fields_of(value))),
     dt.time: lambda value: ormsgpack.Ext(_TIME, _pack(fields_of(value))),
-    DATE: lambda value: ormsgpack.Ext(_DATE, value.isoformat().encode()),
+    LIBRARY.date: lambda value: ormsgpack.Ext(_DATE, value.isoformat().encode()),
     dt.timedelta: lambda value: ormsgpack.Ext(_TIMEDELTA, _pack([value.days, value.seconds, value.microseconds])),
     Decimal: lambda value: ormsgpack.Ext(_DECIMAL, str(value).encode()),
     UUID: lambda value: ormsgpack.Ext(_UUID, value.bytes),
@@ -359,8 +359,8 @@ _READERS: dict[int, Callable[[bytes], Any]] = {
     _DICT: lambda payload: dict(_unpack(payload)),
     _INT: lambda payload: int.from_bytes(payload, "big", signed=True),
     _STR: lambda payload: payload.decode("utf-8", "surrogatepass"),
-    _DATETIME: lambda payload: moment_of(DATETIME, _unpack(payload)),
-    _DATE: lambda payload: DATE.fromisoformat(payload.decode()),
+    _DATETIME: lambda payload: moment_of(LIBRARY.datetime, _unpack(payload)),
+    _DATE: lambda payload: LIBRARY.date.fromisoformat(payload.decode()),
     _TIME: lambda payload: moment_of(dt.time, _unpack(payload)),
     _TIMEDELTA: lambda payload: dt.timedelta(*_unpack(payload)),
     _DECIMAL: lambda payload: Decimal(payload.decode()),

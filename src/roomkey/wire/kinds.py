@@ -16,7 +16,7 @@ from uuid import UUID
 
 from roomkey.errors import SessionDataError
 
-__all__ = ["DATE", "DATETIME", "NotKept", "Place", "plain", "plain_key", "refusal", "shown"]
+__all__ = ["LIBRARY", "NotKept", "Place", "plain", "plain_key", "refusal", "shown"]
 
 
 class NotKept(TypeError):
@@ -28,13 +28,20 @@ def _real(kind: Any) -> Any:
     return next(each for each in kind.__mro__ if each.__module__ == "datetime")
 
 
-DATETIME, DATE = _real(dt.datetime), _real(dt.date)
+class _Classes(NamedTuple):
+    """Two classes of the standard library, held together: freezegun replaces each that is a module's own global."""
+
+    datetime: type[dt.datetime]
+    date: type[dt.date]
+
+
+LIBRARY = _Classes(_real(dt.datetime), _real(dt.date))
 _ALL = slice(None)
 
 
 def _moment(value: dt.datetime) -> Any:
     date, time = (value.year, value.month, value.day), (value.hour, value.minute, value.second, value.microsecond)
-    return DATETIME(*date, *time, value.tzinfo, fold=value.fold)
+    return LIBRARY.datetime(*date, *time, value.tzinfo, fold=value.fold)
 
 
 # How the plain copy of each kind is made: past the methods of the subclass, which may say something else.
@@ -49,8 +56,8 @@ _COPIES: dict[type, Callable[[Any], Any]] = {
     frozenset: lambda value: frozenset(frozenset.__iter__(value)),
     OrderedDict: lambda value: dict(OrderedDict.items(value)),  # it has an order of its own
     dict: lambda value: dict(dict.items(value)),
-    DATETIME: _moment,
-    DATE: lambda value: DATE(value.year, value.month, value.day),
+    LIBRARY.datetime: _moment,
+    LIBRARY.date: lambda value: LIBRARY.date(value.year, value.month, value.day),
     dt.time: lambda value: dt.time(
         value.hour, value.minute, value.second, value.microsecond, value.tzinfo, fold=value.fold
     ),
