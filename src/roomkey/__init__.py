@@ -18,6 +18,7 @@ from roomkey.errors import (
 )
 from roomkey.manager import SessionManager
 from roomkey.request import Request
+from roomkey.web.connections import session_of
 from roomkey.web.middleware import SessionMiddleware
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "Sessions",
     "StoreUnavailable",
     "WeakSecretWarning",
+    "session_of",
 ]

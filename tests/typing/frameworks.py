@@ -1,15 +1,16 @@
 """What a type checker sees of an app, with the frameworks' own types; mypy reads this file, nothing runs it."""
 
-from typing import assert_type
+from typing import Any, assert_type
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, WebSocket
 from litestar import Litestar
+from litestar import Request as LitestarRequest
 from litestar.middleware import DefineMiddleware
 from ravyn import Ravyn, RavynSettings
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from roomkey import Session, SessionManager, SessionMiddleware, Sessions
+from roomkey import Session, SessionManager, SessionMiddleware, Sessions, session_of
 from roomkey.csrf import CSRFMiddleware
 from roomkey.events import Event
 from roomkey.litestar import SessionMiddleware as LitestarSessions
@@ -52,3 +53,9 @@ async def handler(request: Request) -> None:
     session: Session = request.scope["session"]
     session.remember(86400)
     assert_type(session.sessions, Sessions)
+    assert_type(session_of(request), Session)
+
+
+async def websocket(socket: WebSocket, request: LitestarRequest[object, object, Any]) -> None:
+    assert_type(session_of(socket), Session)
+    assert_type(session_of(request), Session)

@@ -22,6 +22,7 @@ from roomkey import (
     Sessions,
     StoreUnavailable,
     WeakSecretWarning,
+    session_of,
 )
 from roomkey.csrf import CSRFMiddleware, csrf_token, verify_csrf_token
 from roomkey.events import Created, Ended, Event, Lost, Refused
@@ -187,6 +188,11 @@ async def manager(app: SessionMiddleware) -> None:
     session.modified = True
     assert_type(session.mark_modified(), None)
     assert_type(await session.regenerate_id(), None)
+
+
+def of_a_request(scope: dict[str, Any]) -> None:
+    assert_type(session_of(scope), Session)
+    session_of("request")  # type: ignore[arg-type]
 
 
 def sync(sync: SyncManager, session: Session) -> None:

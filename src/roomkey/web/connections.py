@@ -4,18 +4,69 @@
 Litestar, whose own do no more than read and assign `scope["session"]`: nobody could tell that a handler asked for the
 session, and what is assigned there may be the session of any other middleware. With another library's session they do
 what they did before.
+
+`session_of` is for code that knows no framework, and for type checkers, to which `request.session` is a plain dict.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from roomkey.core.session import Session
+from roomkey.errors import ConfigurationError
 
-__all__ = ["follow"]
+__all__ = ["HasScope", "follow", "session_of"]
 
 _DONE = "_roomkey"
+
+
+class HasScope(Protocol):
+    """A request or a WebSocket of any ASGI framework."""
+
+    @property
+    def scope(self) -> Mapping[str, Any]: ...
+
+
+def session_of(connection: HasScope | Mapping[str, Any]) -> Session:
+    """Return the session of a request or a WebSocket, and count it as used.
+
+    It is what `request.session` gives, under its own type.
+
+    Args:
+        connection: the request or WebSocket of any ASGI framework, or the scope itself.
+
+    Raises:
+        ConfigurationError: the request went through no `SessionMiddleware` of Roomkey's, or another library's session
+            stands in the place of its session. The message says what to add.
+        TypeError: it is no request, no WebSocket and no scope.
+
+    Example:
+        >>> from starlette.requests import Request
+        >>> from roomkey import session_of
+        >>> async def log_in(request: Request) -> None:
+        ...     session_of(request).remember(14 * 24 * 3600)
+    """
+    scope = connection if isinstance(connection, Mapping) else getattr(connection, "scope", None)
+    if not isinstance(scope, Mapping):
+        raise TypeError(
+            f"session_of: got {type(connection).__name__}; it takes a request or a WebSocket of an ASGI framework, or "
+            "its scope"
+        )
+    session = scope.get("session")
+    if isinstance(session, Session):
+        session.mark_accessed()
+        return session
+    if session is None:
+        raise ConfigurationError(
+            "session_of: the request has no session: put roomkey.SessionMiddleware around the app, as in "
+            "app.add_middleware(SessionMiddleware, secret_key=..., store=...)"
+        )
+    raise ConfigurationError(
+        f"session_of: the session of the request is a {type(session).__module__}.{type(session).__qualname__}, and not "
+        "Roomkey's: another session middleware runs inside Roomkey's, or in its place; take it out, or put "
+        "roomkey.SessionMiddleware there"
+    )
 
 
 def follow(connection: Any, module: str, *, nothing: tuple[object, ...] = (None,)) -> None:
