@@ -22,7 +22,7 @@ LAYERS = [
     ["sync"],  # the blocking calls of the session manager
     ["manager"],
     ["web"],
-    ["lilya", "litestar"],
+    ["fastapi", "lilya", "litestar"],
     ["ravyn"],
     [""],  # `import roomkey`
     # What stands beside: nothing else imports it.

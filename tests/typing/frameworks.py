@@ -1,8 +1,10 @@
 """What a type checker sees of an app, with the frameworks' own types; mypy reads this file, nothing runs it."""
 
+import datetime as dt
+from typing import Annotated as WithMore
 from typing import Any, assert_type
 
-from fastapi import FastAPI, Request, WebSocket
+from fastapi import Depends, FastAPI, Request, WebSocket
 from litestar import Litestar
 from litestar import Request as LitestarRequest
 from litestar.middleware import DefineMiddleware
@@ -13,6 +15,7 @@ from starlette.middleware import Middleware
 from roomkey import Session, SessionManager, SessionMiddleware, Sessions, session_of
 from roomkey.csrf import CSRFMiddleware
 from roomkey.events import Event
+from roomkey.fastapi import CurrentSession, require_login, require_recent
 from roomkey.litestar import SessionMiddleware as LitestarSessions
 from roomkey.ravyn import SessionConfig
 
@@ -59,3 +62,17 @@ async def handler(request: Request) -> None:
 async def websocket(socket: WebSocket, request: LitestarRequest[object, object, Any]) -> None:
     assert_type(session_of(socket), Session)
     assert_type(session_of(request), Session)
+
+
+@fastapi.get("/")
+async def guarded(
+    session: CurrentSession,
+    user: WithMore[int, Depends(require_login)],
+    again: WithMore[int, Depends(require_recent(dt.timedelta(minutes=5)))],
+) -> None:
+    assert_type(session, Session)
+    assert_type(user, int)
+    session.remember(86400)
+
+
+require_recent("5 minutes")  # type: ignore[arg-type]

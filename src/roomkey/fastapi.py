@@ -1,0 +1,226 @@
+"""FastAPI: the session as a type of a handler's argument, and guards for those who have to be logged in.
+
+The middleware is the usual one. What this module adds are dependencies. They work in handlers that are `def` or
+`async def`, for WebSockets, and in dependencies with `yield`.
+
+The guards stand in the OpenAPI document as an API key in a cookie. Its name is the one that the app's middleware was
+added with. FastAPI (0.165) asks a security scheme for its name without saying for which app, so importing this module
+has `FastAPI.openapi` put it in.
+"""
+
+# No `from __future__ import annotations`: FastAPI 0.115 cannot evaluate them for an object that is called.
+
+from collections.abc import Awaitable, Callable, Mapping
+from math import inf
+from typing import Annotated, Any
+
+try:
+    from fastapi import Depends, FastAPI, HTTPException, WebSocketException
+    from fastapi.requests import HTTPConnection
+    from fastapi.security import APIKeyCookie
+except ImportError as error:
+    raise ImportError("roomkey.fastapi needs FastAPI: pip install 'roomkey[fastapi]'") from error
+
+from roomkey.config import SessionConfig
+from roomkey.core.loader import Loader
+from roomkey.core.session import Session
+from roomkey.errors import ConfigurationError, LoginTooOld
+from roomkey.manager import SessionManager
+from roomkey.options import Seconds, is_number, seconds_of
+from roomkey.web.connections import session_of
+from roomkey.web.middleware import SessionMiddleware
+from roomkey.wire.user_ids import text_of
+
+__all__ = ["CurrentSession", "SessionConfig", "SessionMiddleware", "require_login", "require_recent"]
+
+_SCHEME = "SessionCookie"  # what the OpenAPI document calls it
+_POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
+_DONE = "_roomkey"
+
+
+async def _current_session(connection: HTTPConnection) -> Session:
+    return session_of(connection)
+
+
+CurrentSession = Annotated[Session, Depends(_current_session)]
+"""The session of the request or WebSocket, as the type of an argument of a handler or a dependency.
+
+A request through no `SessionMiddleware` is a `ConfigurationError` that says what to add.
+
+Example:
+    >>> from fastapi import FastAPI
+    >>> from roomkey.fastapi import CurrentSession, SessionMiddleware
+    >>> app = FastAPI()
+    >>> app.add_middleware(SessionMiddleware, secret_key="k" * 32, store="memory://")
+    >>> @app.post("/cart/{item}")
+    ... def add(item: str, session: CurrentSession) -> list[str]:
+    ...     session.setdefault("cart", []).append(item)
+    ...     return session["cart"]
+"""
+
+
+class _SessionCookie(APIKeyCookie):
+    """The session cookie, as a security scheme. What it gives to a guard is the session.
+
+    That there is a cookie says nothing: the session may have ended, or be a visitor's.
+    """
+
+    async def __call__(self, request: HTTPConnection) -> Session:  # type: ignore[override]
+        return session_of(request)
+
+
+_cookie = _SessionCookie(
+    name=SessionConfig.session_cookie,
+    scheme_name=_SCHEME,
+    description="The session cookie. A log-in sets it, and the browser sends it by itself.",
+    auto_error=False,
+)
+
+
+_Guarded = Annotated[Session, Depends(_cookie)]
+
+
+async def require_login(connection: HTTPConnection, session: _Guarded) -> Any:
+    """Let only those through who are logged in: `user: Annotated[int, Depends(require_login)]`.
+
+    It is a dependency. Anybody else gets a 401 with a `WWW-Authenticate` challenge. A WebSocket is closed with 1008
+    (policy violation) before it is accepted, which servers answer with 403.
+
+    Returns:
+        The user's ID, as it stands in the session under the configured `user_key`.
+
+    Raises:
+        HTTPException: nobody is logged in.
+        WebSocketException: the same, for a WebSocket.
+        ConfigurationError: the request went through no `SessionMiddleware`, or `user_key` is None.
+
+    Example:
+        >>> from typing import Annotated
+        >>> from fastapi import Depends, FastAPI
+        >>> from roomkey.fastapi import SessionMiddleware, require_login
+        >>> app = FastAPI()
+        >>> app.add_middleware(SessionMiddleware, secret_key="k" * 32, store="memory://")
+        >>> @app.get("/me")
+        ... async def me(user: Annotated[int, Depends(require_login)]) -> int:
+        ...     return user
+    """
+    return _logged_in(connection, session, "require_login")
+
+
+def require_recent(seconds: Seconds) -> Callable[..., Awaitable[Any]]:
+    """Return a dependency that lets only those through whose log-in is recent: `Depends(require_recent(300))`.
+
+    It is for a dangerous step, such as a change of the password (OWASP ASVS 7.5.1). A visitor who is not logged in gets
+    the 401 of `require_login`. A user whose log-in is too long ago gets a 403: they are known, and have to prove again
+    who they are. The text says so, and the challenge has the `error` and the `max_age` of RFC 9470. Ask for the
+    password then, and call `session.reauthenticated()`. A WebSocket is closed with 1008 in both cases.
+
+    Args:
+        seconds: how long ago the log-in may be, in seconds or as a `timedelta`.
+
+    Returns:
+        The dependency. It gives the user's ID, as `require_login` does, and raises what that raises.
+
+    Raises:
+        ValueError: `seconds` is no number above 0.
+
+    Example:
+        >>> from fastapi import Depends, FastAPI
+        >>> from roomkey.fastapi import SessionMiddleware, require_recent
+        >>> app = FastAPI()
+        >>> app.add_middleware(SessionMiddleware, secret_key="k" * 32, store="memory://")
+        >>> @app.delete("/account", dependencies=[Depends(require_recent(300))])
+        ... async def delete_account() -> None: ...
+    """
+    span: float = seconds_of(seconds)
+    if not is_number(span) or not 0 < span < inf:
+        raise ValueError(f"require_recent: seconds is {seconds!r}; it takes a number above 0, or a timedelta")
+
+    async def recent_login(connection: HTTPConnection, session: _Guarded) -> Any:
+        user = _logged_in(connection, session, "require_recent")
+        try:
+            session.require_recent(span)
+        except LoginTooOld:
+            raise _refusal(
+                connection,
+                403,
+                f"The last log-in is more than {span:.15g} seconds ago. Prove again who you are, then repeat this.",
+                f'{_challenge(session)}, error="insufficient_user_authentication", max_age="{int(span)}"',
+            ) from None
+        return user
+
+    return recent_login
+
+
+def _logged_in(connection: HTTPConnection, session: Session, guard: str) -> Any:
+    """Return the user's ID. `guard`: who asks, for the error."""
+    user_key = _config_of(session).user_key
+    if user_key is None:
+        raise ConfigurationError(
+            f"{guard}: user_key is None in SessionConfig, so nobody can be logged in; give it the session key that "
+            "has the user's ID"
+        )
+    user = session.get(user_key)
+    if text_of(user) is None:
+        raise _refusal(connection, 401, "Not logged in.", _challenge(session))
+    return user
+
+
+def _refusal(connection: HTTPConnection, status: int, why: str, challenge: str) -> HTTPException | WebSocketException:
+    if connection.scope["type"] == "websocket":
+        return WebSocketException(_POLICY_VIOLATION, why)
+    return HTTPException(status, why, {"WWW-Authenticate": challenge})
+
+
+def _challenge(session: Session) -> str:
+    """Return what RFC 9110 asks of each 401. Browsers ignore the scheme, which nobody has registered, and ask nothing.
+
+    It is that of the draft "HTTP Authentication with HTTP Cookies" (draft-broyer-http-cookie-auth).
+    """
+    return f'Cookie cookie-name="{_config_of(session).session_cookie}"'
+
+
+def _config_of(session: Session) -> SessionConfig:
+    origin = session._origin
+    if not isinstance(origin, Loader):
+        raise ConfigurationError("the session belongs to no request: put roomkey.SessionMiddleware around the app")
+    return origin.committer.config
+
+
+# --- the OpenAPI document ---------------------------------------------------------------------------------------------
+
+
+def _cookie_name(app: FastAPI) -> str:
+    """Return the cookie's name in the configuration that the app's middleware was added with; else the default one."""
+    for middleware in app.user_middleware:
+        kind: Any = middleware.cls
+        if not (isinstance(kind, type) and issubclass(kind, SessionMiddleware)):
+            continue
+        options: Mapping[str, Any] = middleware.kwargs
+        config = options.get("config", next(iter(middleware.args), None))
+        if isinstance(config, SessionManager):
+            config = config.config
+        name = config.session_cookie if isinstance(config, SessionConfig) else options.get("session_cookie")
+        return name if isinstance(name, str) else SessionConfig.session_cookie
+    return SessionConfig.session_cookie
+
+
+def _name_cookies() -> None:
+    """Have each app's OpenAPI document name its own cookie."""
+    if hasattr(FastAPI, _DONE):
+        return
+    made = FastAPI.openapi
+
+    def openapi(self: FastAPI) -> dict[str, Any]:
+        document = made(self)
+        scheme = document.get("components", {}).get("securitySchemes", {}).get(_SCHEME)
+        if isinstance(scheme, dict) and scheme.get("in") == "cookie":
+            scheme["name"] = _cookie_name(self)
+        return document
+
+    openapi.__doc__ = made.__doc__
+    FastAPI.openapi = openapi  # type: ignore[method-assign]
+    setattr(FastAPI, _DONE, True)
+
+
+_name_cookies()
