@@ -10,23 +10,31 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from roomkey import SessionManager
+from roomkey.testing import client_session
 from tests.loop_clock import HANGS
 from tests.servers.parts import free_port
 
 ROOT = Path(__file__).parent.parent
+SECRET = "k" * 43
 ADA = {"name": "ada", "password": "lovelace"}
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def store(tmp_path_factory):
+    return f"sqlite:///{tmp_path_factory.mktemp('fastapi') / 'sessions.sqlite3'}"
+
+
+@pytest.fixture(scope="module")
+def address(store):
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", str(port)],
         cwd=ROOT / "examples",
         env={
             **os.environ,
-            "SECRET_KEY": "k" * 43,
-            "STORE": f"sqlite:///{tmp_path_factory.mktemp('fastapi') / 'sessions.sqlite3'}",
+            "SECRET_KEY": SECRET,
+            "STORE": store,
             "PYTHONPATH": str(ROOT / "src"),
         },
         stdout=subprocess.PIPE,
@@ -118,6 +126,18 @@ def test_the_document_has_the_lock(client):
     assert document["components"]["securitySchemes"]["SessionCookie"]["name"] == "session"
     assert document["paths"]["/me"]["get"]["security"] == [{"SessionCookie": []}]
     assert "security" not in document["paths"]["/"]["get"]
+
+
+def test_a_client_that_a_test_logs_in(client, store):
+    """A manager with the server's options logs a client in without a request, and sees what the server saved."""
+    manager = SessionManager(secret_key=SECRET, store=store)
+    with client_session(client, manager) as session:
+        session["user_id"] = "ada"
+    assert client.get("/me").json() == {"user": "ada"}
+    client.post("/cart/tea")
+    with client_session(client, manager) as session:
+        assert session == {"user_id": "ada", "cart": ["tea"]}
+    manager.sync.close()
 
 
 def test_the_page_shows_this_app():

@@ -6,6 +6,16 @@ The middleware is the usual one. What this module adds are dependencies. They wo
 The guards stand in the OpenAPI document as an API key in a cookie. Its name is the one that the app's middleware was
 added with. FastAPI (0.165) asks a security scheme for its name without saying for which app, so importing this module
 has `FastAPI.openapi` put it in.
+
+Example:
+    >>> from fastapi import FastAPI
+    >>> from roomkey.fastapi import CurrentSession, SessionMiddleware
+    >>> app = FastAPI()
+    >>> app.add_middleware(SessionMiddleware, secret_key="k" * 32, store="memory://")
+    >>> @app.post("/cart/{item}")
+    ... def add(item: str, session: CurrentSession) -> list[str]:
+    ...     session.setdefault("cart", []).append(item)
+    ...     return session["cart"]
 """
 
 # No `from __future__ import annotations`: FastAPI 0.115 cannot evaluate them for an object that is called.
@@ -46,16 +56,6 @@ CurrentSession = Annotated[Session, Depends(_current_session)]
 """The session of the request or WebSocket, as the type of an argument of a handler or a dependency.
 
 A request through no `SessionMiddleware` is a `ConfigurationError` that says what to add.
-
-Example:
-    >>> from fastapi import FastAPI
-    >>> from roomkey.fastapi import CurrentSession, SessionMiddleware
-    >>> app = FastAPI()
-    >>> app.add_middleware(SessionMiddleware, secret_key="k" * 32, store="memory://")
-    >>> @app.post("/cart/{item}")
-    ... def add(item: str, session: CurrentSession) -> list[str]:
-    ...     session.setdefault("cart", []).append(item)
-    ...     return session["cart"]
 """
 
 

@@ -8,9 +8,12 @@ from fastapi import Depends, FastAPI, Request, WebSocket
 from litestar import Litestar
 from litestar import Request as LitestarRequest
 from litestar.middleware import DefineMiddleware
+from litestar.testing import AsyncTestClient
+from litestar.testing import TestClient as LitestarClient
 from ravyn import Ravyn, RavynSettings
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.testclient import TestClient as StarletteClient
 
 from roomkey import Session, SessionManager, SessionMiddleware, Sessions, session_of
 from roomkey.csrf import CSRFMiddleware
@@ -18,6 +21,7 @@ from roomkey.events import Event
 from roomkey.fastapi import CurrentSession, require_login, require_recent
 from roomkey.litestar import SessionMiddleware as LitestarSessions
 from roomkey.ravyn import SessionConfig
+from roomkey.testing import client_session
 
 
 def on_event(event: Event) -> None: ...
@@ -73,6 +77,14 @@ async def guarded(
     assert_type(session, Session)
     assert_type(user, int)
     session.remember(86400)
+
+
+def test_clients(
+    one: StarletteClient, two: LitestarClient[Litestar], three: AsyncTestClient[Litestar], manager: SessionManager
+) -> None:
+    for opened in (client_session(one, manager), client_session(two, manager), client_session(three, manager)):
+        with opened as session:
+            assert_type(session, Session)
 
 
 require_recent("5 minutes")  # type: ignore[arg-type]

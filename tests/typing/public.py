@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Literal, assert_type
 from uuid import UUID
 
+import httpx
+
 from roomkey import (
     ConfigurationError,
     LoginTooOld,
@@ -37,7 +39,7 @@ from roomkey.stores.redis import RedisStore
 from roomkey.stores.sqlalchemy import SQLAlchemyStore
 from roomkey.stores.sqlite import SQLiteStore
 from roomkey.sync import SyncManager, SyncSessions
-from roomkey.testing import Clock, StoreContract
+from roomkey.testing import Clock, StoreContract, client_session
 
 
 def config() -> None:
@@ -276,6 +278,16 @@ def stores() -> None:
     SessionConfig(secret_key="k", store=CookieStore(max_size=8192))
     SessionConfig(secret_key="k", store=Path("sessions.sqlite3"))
     del own, built_in, purging, listing, wiping, discarding, opening
+
+
+async def test_client(client: httpx.Client, other: httpx.AsyncClient, manager: SessionManager) -> None:
+    with client_session(client, manager) as session:
+        assert_type(session, Session)
+    async with client_session(other, manager) as session:
+        assert_type(session, Session)
+    client_session(client)  # type: ignore[call-arg]
+    client_session("client", manager)  # type: ignore[arg-type]
+    client_session(client, manager.config)  # type: ignore[arg-type]
 
 
 def testing(clock: Clock) -> None:
