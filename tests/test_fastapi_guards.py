@@ -331,6 +331,19 @@ def test_a_wrong_span_fails_as_the_app_is_made(wrong):
         require_recent(wrong)
 
 
+def test_guards_give_way_to_a_tests_own():
+    """`dependency_overrides` replaces a guard, and then no session is needed."""
+    app = FastAPI()
+    just_now = require_recent(300)
+
+    @app.get("/")
+    async def page(user: User, again: Annotated[int, Depends(just_now)]) -> list[int]:
+        return [user, again]
+
+    app.dependency_overrides.update({require_login: lambda: 7, just_now: lambda: 8})
+    assert TestClient(app).get("/").json() == [7, 8]
+
+
 # --- the OpenAPI document ---------------------------------------------------------------------------------------------
 
 
