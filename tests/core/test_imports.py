@@ -22,7 +22,8 @@ LAYERS = [
     ["sync"],  # the blocking calls of the session manager
     ["manager"],
     ["web"],
-    ["fastapi", "lilya", "litestar"],
+    ["pallets"],  # what Flask and Quart have in common
+    ["fastapi", "flask", "lilya", "litestar"],
     ["ravyn"],
     [""],  # `import roomkey`
     # What stands beside: nothing else imports it.

@@ -7,6 +7,8 @@ from typing import Any, Literal, assert_type
 from uuid import UUID
 
 import httpx
+from flask import Flask
+from flask.sessions import SessionMixin
 
 from roomkey import (
     ConfigurationError,
@@ -28,6 +30,8 @@ from roomkey import (
 )
 from roomkey.csrf import CSRFMiddleware, csrf_token, verify_csrf_token
 from roomkey.events import Created, Ended, Event, Lost, Refused
+from roomkey.flask import FlaskSession, Roomkey
+from roomkey.flask import session as flask_session
 from roomkey.legacy import DjangoCookie, FlaskCookie, LegacyReader, StarletteCookie
 from roomkey.prometheus import session_metrics
 from roomkey.stores.base import Conflict, Discard, Lifespan, Purge, Record, Store, UserIndex, Wipe
@@ -297,3 +301,19 @@ def testing(clock: Clock) -> None:
     class TestOwnStore(StoreContract):
         def make_store(self, clock: Clock) -> Store:
             return OwnStore()
+
+
+def on_flask(app: Flask) -> None:
+    roomkey = Roomkey(app, store="memory://", max_age=dt.timedelta(hours=1), user_key=None)
+    Roomkey().init_app(app)
+    Roomkey("app")  # type: ignore[arg-type]
+    Roomkey(app, same_site="lax")  # type: ignore[call-arg]  # SESSION_COOKIE_SAMESITE says it
+    assert_type(roomkey.manager, SessionManager)
+    assert_type(flask_session, FlaskSession)
+    flask_session.permanent = True
+    assert_type(flask_session.permanent, bool)
+    assert_type(flask_session.new, bool)
+    plain: Session = flask_session
+    mixed: SessionMixin = flask_session
+    assert_type(roomkey.manager.sync.flashes(flask_session), list[tuple[str, Any]])
+    del plain, mixed

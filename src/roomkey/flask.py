@@ -1,0 +1,245 @@
+"""Flask: `flask.session` is a Roomkey session.
+
+    app.secret_key = os.environ["SECRET_KEY"]
+    Roomkey(app, store="sqlite:///sessions.sqlite3")
+
+Flask's own settings say what they always say: `SECRET_KEY`, `SECRET_KEY_FALLBACKS`, `SESSION_COOKIE_*` and
+`PERMANENT_SESSION_LIFETIME`. Every other option of `SessionConfig` is given by keyword, or as `ROOMKEY_*` in
+`app.config`. Everything is on `manager.sync`, so that it works under threads, gevent and forking servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Unpack, cast
+
+try:
+    import flask
+    from flask.sessions import SessionInterface, SessionMixin
+except ImportError as error:
+    raise ImportError("roomkey.flask needs Flask: pip install roomkey[flask]") from error
+
+from roomkey.errors import StoreUnavailable
+from roomkey.manager import SessionManager
+from roomkey.pallets import TRY_AGAIN, AppManager, AppOptions, FlaskSession, NoSession, try_again_headers
+from roomkey.request import Request
+
+if TYPE_CHECKING:
+    from flask import Flask, Response
+
+__all__ = ["FlaskSession", "Roomkey", "session"]
+
+_SESSION = "roomkey.session"  # where the WSGI environ has the request's session
+_OUTAGE = "roomkey.outage"  # where it has a StoreUnavailable that Flask makes a 500 of
+_SERVED = "roomkey.served"  # it is there where Flask serves a request
+
+# `flask.session`, as what it is: a type checker then knows `session.change`.
+session = cast(FlaskSession, flask.session)
+
+
+class Roomkey:
+    """Gives a Flask app Roomkey's sessions.
+
+    Args:
+        app: the app, which has its settings already; None: call `init_app`.
+        options: those of `SessionConfig`, but for those that Flask has settings for. `ROOMKEY_MAX_AGE` and its kin in
+            `app.config` come first. `user_key` is by default `"_user_id"` where the app has a Flask-Login
+            `LoginManager`, and `"user_id"` where it has none. `absolute_timeout` is by default 30 days, or
+            `PERMANENT_SESSION_LIFETIME` if that is longer.
+
+    Raises:
+        ConfigurationError: an option or a setting is wrong, or there is no `SECRET_KEY`.
+
+    Example:
+        >>> from flask import Flask, session
+        >>> from roomkey.flask import Roomkey
+        >>> app = Flask(__name__)
+        >>> app.secret_key = "k" * 32
+        >>> roomkey = Roomkey(app, store="memory://")
+        >>> @app.get("/")
+        ... def index():
+        ...     session["visits"] = session.get("visits", 0) + 1
+        ...     return str(session["visits"])
+        >>> client = app.test_client()
+        >>> [client.get("/").text for _ in range(2)]
+        ['1', '2']
+    """
+
+    def __init__(self, app: Flask | None = None, **options: Unpack[AppOptions]) -> None:
+        self._options: dict[str, Any] = {**options}
+        self._app: Flask | None = None  # the one app; None: there is none, or there are several
+        self._count = 0  # apps
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Give an app its sessions. Call it once the app has its settings, and before its first request.
+
+        Raises:
+            ConfigurationError: as for `Roomkey`.
+        """
+        interface = _Interface(AppManager(app, self._options))
+        app.session_interface = interface
+        app.extensions["roomkey"] = self
+        app.before_request_funcs.setdefault(None, []).insert(0, _refuse_without_session)
+        flask.got_request_exception.connect(interface.fail, app)
+        if StoreUnavailable not in app.error_handler_spec[None][None]:
+            app.register_error_handler(StoreUnavailable, interface.try_again)
+        self._count += 1
+        self._app = app if self._count == 1 else None
+
+    @property
+    def manager(self) -> SessionManager:
+        """The session manager of the current app. `manager.sync` has its blocking calls.
+
+        Raises:
+            RuntimeError: there are several apps, and none is current; or `init_app` was not called.
+        """
+        app = flask.current_app or self._app
+        interface = app.session_interface if app else None
+        if not isinstance(interface, _Interface):
+            raise RuntimeError("Roomkey serves no app here: call init_app(app), and use `with app.app_context():`")
+        return interface.app.manager
+
+
+class _Interface(SessionInterface):
+    """The sessions of one app.
+
+    Args:
+        app: the app's session manager.
+    """
+
+    def __init__(self, app: AppManager) -> None:
+        self.app = app
+
+    # --- what Flask asks ------------------------------------------------------------------------------------------
+
+    def open_session(self, app: Flask, request: flask.Request) -> FlaskSession | NoSession:
+        """Load the session of a request. Where the store is down, the first `before_request` function raises."""
+        environ = request.environ
+        found: FlaskSession | NoSession
+        try:
+            found = cast(FlaskSession, self.app.for_request().sync.load(_request_of(request)))
+        except StoreUnavailable as error:
+            found = NoSession(error)
+        environ[_SESSION] = found
+        return found
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Commit the session, and write into the response's headers what it owes."""
+        environ = flask.request.environ
+        is_served = _SERVED in environ  # else it is the `session_transaction()` of a test client, which is to raise
+        if isinstance(session, NoSession):
+            if not is_served:
+                raise session.error
+            return
+        assert isinstance(session, FlaskSession)
+        outage: StoreUnavailable | None = environ.pop(_OUTAGE, None)
+        if outage is None:
+            try:
+                self._commit(app, session, response)
+            except StoreUnavailable as error:
+                if not is_served:
+                    raise
+                outage = error
+        if outage is not None:
+            _replace(response, app.make_response(app.handle_user_exception(outage)))
+            self.app.manager.abandon(session)
+            self._commit(app, session, response)
+        if response.is_streamed and not response.direct_passthrough:
+            response.response = _Stream(response.response, self.app.manager, session)
+
+    def _commit(self, app: Flask, session: FlaskSession, response: Response) -> None:
+        session._settle(self.app)
+        given = list(response.headers)
+        headers = self.app.manager.sync.commit(session, status=response.status_code, headers=given, raw=False)
+        if headers != given:
+            response.headers.clear()
+            response.headers.extend(headers)
+
+    # --- errors ---------------------------------------------------------------------------------------------------
+
+    def fail(self, _: Flask, *, exception: BaseException, **__: Any) -> None:
+        """Note that nobody has handled an error: its request saves nothing. A signal of Flask's calls it."""
+        environ = flask.request.environ if flask.has_request_context() else {}
+        found = environ.get(_SESSION)
+        if isinstance(found, FlaskSession):
+            self.app.manager.abandon(found)
+            environ[_OUTAGE] = StoreUnavailable.within(exception)
+
+    def try_again(self, error: StoreUnavailable) -> Response:
+        """Answer 503. It is the error handler of an app that has none of its own for `StoreUnavailable`."""
+        found = flask.request.environ.get(_SESSION)
+        if isinstance(found, FlaskSession):
+            self.app.manager.abandon(found)
+        return flask.current_app.response_class(TRY_AGAIN, 503, try_again_headers(error), mimetype="text/plain")
+
+
+class _Stream:
+    """The chunks of a streamed response. After the last one, what changed since the start is committed.
+
+    Args:
+        chunks: what the app streams.
+        manager: commits the session.
+        session: of the request.
+    """
+
+    def __init__(self, chunks: Iterable[Any], manager: SessionManager, session: FlaskSession) -> None:
+        self._chunks, self._next = chunks, iter(chunks).__next__
+        self._manager, self._session = manager, session
+        self._is_over = False
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return self._next()
+        except StopIteration:
+            if not self._is_over:
+                self._is_over = True
+                self._manager.sync.commit(self._session)
+            raise
+        except BaseException:
+            self._give_up()
+            raise
+
+    def close(self) -> None:
+        """End the stream. Where it comes before the last chunk, the client has gone: nothing more is saved."""
+        self._give_up()
+        close = getattr(self._chunks, "close", None)
+        if close is not None:
+            close()
+
+    def _give_up(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._manager.abandon(self._session)
+
+
+def _refuse_without_session() -> None:
+    """Raise the outage of a request whose session could not be loaded, before anything of the app runs."""
+    environ = flask.request.environ
+    environ[_SERVED] = True
+    found = environ.get(_SESSION)
+    if isinstance(found, NoSession):
+        raise found.error
+
+
+def _replace(response: Response, made: Response) -> None:
+    """Make one response of another: the caller holds it."""
+    close = getattr(response.response, "close", None)
+    if close is not None:
+        close()
+    response.response, response.status = made.response, made.status
+    response.headers, response.direct_passthrough = made.headers, made.direct_passthrough
+
+
+def _request_of(request: flask.Request) -> Request:
+    environ = request.environ
+    headers = [(name, environ[key]) for name, key in _SENT if key in environ]
+    client = (request.remote_addr, int(environ.get("REMOTE_PORT") or 0)) if request.remote_addr else None
+    return Request(scheme=request.scheme, path=request.root_path + request.path, headers=headers, client=client)
+
+
+_SENT = (("cookie", "HTTP_COOKIE"), ("user-agent", "HTTP_USER_AGENT"))

@@ -1,0 +1,211 @@
+"""What Flask and Quart have in common: settings, and a session with the attributes that theirs have."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+try:
+    from flask.sessions import SecureCookieSession, SessionMixin
+except ImportError as error:
+    raise ImportError("roomkey.flask needs Flask: pip install roomkey[flask]") from error
+
+from roomkey.config import SessionConfig
+from roomkey.core.intents import AS_IT_IS
+from roomkey.core.session import Session
+from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.manager import SessionManager
+from roomkey.wire.keys import ADVICE
+
+if TYPE_CHECKING:
+    import os
+
+    from flask.sansio.app import App
+
+    from roomkey.events import Event
+    from roomkey.legacy import LegacyReader
+    from roomkey.options import Seconds
+    from roomkey.stores.base import Store
+    from roomkey.stores.cookie import CookieStore
+
+__all__ = ["TRY_AGAIN", "AppManager", "AppOptions", "FlaskSession", "NoSession", "try_again_headers"]
+
+TRY_AGAIN = "The session store is unavailable; try again in a moment.\n"  # the page of a 503
+
+_USER_ID = "_user_id"  # Flask-Login's key for who is logged in
+_PERMANENT = "_permanent"  # Flask's key for `session.permanent`
+# Options that Flask has settings of its own for.
+_SETTINGS = {
+    "secret_key": "SECRET_KEY",
+    "session_cookie": "SESSION_COOKIE_NAME",
+    "domain": "SESSION_COOKIE_DOMAIN",
+    "path": "SESSION_COOKIE_PATH",
+    "https_only": "SESSION_COOKIE_SECURE",
+    "same_site": "SESSION_COOKIE_SAMESITE",
+    "partitioned": "SESSION_COOKIE_PARTITIONED",
+    "persistent": "session.permanent",
+}
+
+
+class FlaskSession(Session, SessionMixin):
+    """What `flask.session` is: a Roomkey `Session` with the attributes that Flask's sessions have."""
+
+    @property
+    def permanent(self) -> bool:
+        """Whether the session is kept for `PERMANENT_SESSION_LIFETIME` after its last use, and outlives the browser.
+
+        It ends `absolute_timeout` after the log-in all the same. A session that holds nothing else is empty.
+        """
+        return bool(self.get(_PERMANENT, False))
+
+    @permanent.setter
+    def permanent(self, value: bool) -> None:
+        if bool(value) is not self.permanent:  # apps assign it before every request
+            self[_PERMANENT] = bool(value)
+
+    @property
+    def new(self) -> bool:  # type: ignore[override]  # it is read, and never assigned
+        """Whether this request found no session."""
+        return self.is_new
+
+    def _settle(self, app: AppManager) -> None:
+        """Have the session live for as long as `permanent` says. `app` is about to commit it."""
+        permanent: bool | None = dict.get(self, _PERMANENT)
+        if permanent is None or self._intents.lifetime != AS_IT_IS:
+            return
+        if self._changed and dict.__len__(self) == 1:
+            del self[_PERMANENT]
+            return
+        at = self._at
+        manager = app.manager
+        is_remembered = manager.registry.rules.is_remembered(at.facts, at.user)
+        if not permanent:
+            if is_remembered:
+                self.remember(None)
+        elif not is_remembered or not {_PERMANENT, manager.config.user_key}.isdisjoint(self._put or ()):
+            self.remember(app.lifetime)  # a change of user forgets it
+
+
+class AppOptions(TypedDict, total=False):
+    """What `Roomkey` takes: the options of `SessionConfig` that Flask has no settings for."""
+
+    max_age: Seconds
+    absolute_timeout: Seconds | None
+    anonymous_max_age: Seconds | None
+    store: Store | CookieStore | os.PathLike[str] | str
+    user_key: str | None
+    max_sessions_per_user: int | None
+    record_client: bool
+    seal: bool
+    store_timeout: Seconds
+    max_bytes: int
+    strict_types: bool
+    legacy: Sequence[LegacyReader]
+    vary: Literal["used", "always"]
+    on_event: Callable[[Event], None] | None
+    clock: Callable[[], float]
+
+
+class NoSession(SecureCookieSession):
+    """Stands for the session of a request whose session could not be loaded. Only the error page sees it.
+
+    Args:
+        error: the outage.
+    """
+
+    def __init__(self, error: StoreUnavailable) -> None:
+        super().__init__()
+        self.error = error
+
+
+class AppManager:
+    """The session manager of one app. It is made when it is first needed, for Flask-Login may come after Roomkey.
+
+    Args:
+        app: the app, which has its settings.
+        given: options that the code gives. Those of `app.config`, `ROOMKEY_*`, come first.
+
+    Raises:
+        ConfigurationError: an option or a setting is wrong.
+    """
+
+    def __init__(self, app: App, given: dict[str, Any]) -> None:
+        options = given | app.config.get_namespace("ROOMKEY_")
+        self._app, self._config = app, _config_of(app, options)
+        self._has_user_key = "user_key" in options
+        self._lock = threading.Lock()
+        self._manager: SessionManager | None = None
+
+    @property
+    def manager(self) -> SessionManager:
+        """The app's session manager."""
+        if self._manager is None:
+            with self._lock:
+                if self._manager is None:
+                    self._manager = self._make_manager()
+        return self._manager
+
+    def _make_manager(self) -> SessionManager:
+        config = self._config
+        if self._is_for_flask_login():
+            config = dataclasses.replace(config, user_key=_USER_ID)
+        return SessionManager(config, session_class=FlaskSession)
+
+    def _is_for_flask_login(self) -> bool:
+        return not self._has_user_key and hasattr(self._app, "login_manager")  # where Flask-Login puts itself
+
+    def for_request(self) -> SessionManager:
+        """Return the manager for a request. Raises ConfigurationError."""
+        manager = self.manager
+        if self._is_for_flask_login() and manager.config.user_key != _USER_ID:
+            raise ConfigurationError(
+                f"user_key: Flask-Login came to the app after Roomkey's manager was made: make its LoginManager before "
+                f"the manager is used, or give user_key={_USER_ID!r}"
+            )
+        return manager
+
+    @property
+    def lifetime(self) -> float:
+        """How many seconds a permanent session lives after its last use."""
+        return self._app.permanent_session_lifetime.total_seconds()
+
+
+def _config_of(app: App, options: dict[str, Any]) -> SessionConfig:
+    """Return the configuration that an app's settings and these options make. Raises ConfigurationError."""
+    for name, setting in _SETTINGS.items():
+        if name in options:
+            raise ConfigurationError(f"{name}: on Flask, {setting} says it: set that, and leave the option out")
+    settings = app.config
+    if not settings["SECRET_KEY"]:
+        raise ConfigurationError(f"SECRET_KEY: missing; set it before Roomkey(app); {ADVICE}")
+    if not settings["SESSION_COOKIE_HTTPONLY"]:
+        raise ConfigurationError("SESSION_COOKIE_HTTPONLY: the cookie is always HttpOnly: leave it out")
+    same_site: Any = settings["SESSION_COOKIE_SAMESITE"]
+    try:
+        config = SessionConfig.from_options(
+            {
+                **options,
+                "secret_key": [settings["SECRET_KEY"], *(settings.get("SECRET_KEY_FALLBACKS") or ())],
+                "session_cookie": settings["SESSION_COOKIE_NAME"],
+                "domain": settings["SESSION_COOKIE_DOMAIN"] or None,
+                "path": settings["SESSION_COOKIE_PATH"] or settings["APPLICATION_ROOT"],
+                "https_only": settings["SESSION_COOKIE_SECURE"],
+                "same_site": same_site.lower() if isinstance(same_site, str) else same_site or "lax",
+                "partitioned": settings.get("SESSION_COOKIE_PARTITIONED", False),
+                "persistent": False,
+            }
+        )
+    except ConfigurationError as error:
+        about = _SETTINGS.get(str(error).partition(" ")[0].removesuffix(":"))
+        raise (ConfigurationError(f"{about} is wrong: {error}") if about else error) from None
+    lifetime = app.permanent_session_lifetime.total_seconds()
+    if "absolute_timeout" not in options and lifetime > (config.absolute_timeout or lifetime):
+        config = dataclasses.replace(config, absolute_timeout=lifetime)
+    return config
+
+
+def try_again_headers(error: StoreUnavailable) -> dict[str, str]:
+    """Return the headers of a 503."""
+    return {"Retry-After": str(error.retry_after), "Cache-Control": "no-store"}
