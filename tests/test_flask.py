@@ -621,6 +621,15 @@ def test_a_stream_that_fails_saves_nothing():
     assert closed == [True, True] and client.get("/").json == {"n": 1}
 
 
+def test_a_stream_that_begins_a_session(caplog):
+    """It is too late for that: the log says so once, and the visitor gets the whole stream."""
+    app, _ = stream_app()
+    for _ in range(2):
+        client = app.test_client()
+        assert client.get("/stream").text == "ab" and cookie(client) is None
+    assert [record.message.partition(" put")[0] for record in caplog.records] == ["the endpoint stream"]
+
+
 def test_a_file_is_sent_as_it_is():
     """Nothing stands between it and the server."""
     app, _ = make_app()

@@ -19,9 +19,9 @@ try:
 except ImportError as error:
     raise ImportError("roomkey.flask needs Flask: pip install roomkey[flask]") from error
 
-from roomkey.errors import StoreUnavailable
+from roomkey.errors import ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager
-from roomkey.pallets import TRY_AGAIN, AppManager, AppOptions, FlaskSession, NoSession, try_again_headers
+from roomkey.pallets import TRY_AGAIN, AppManager, AppOptions, FlaskSession, NoSession, say_too_late, try_again_headers
 from roomkey.request import Request
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class _Interface(SessionInterface):
             self.app.manager.abandon(session)
             self._commit(app, session, response)
         if response.is_streamed and not response.direct_passthrough:
-            response.response = _Stream(response.response, self.app.manager, session)
+            response.response = _Stream(response.response, self.app.manager, session, flask.request.endpoint)
 
     def _commit(self, app: Flask, session: FlaskSession, response: Response) -> None:
         session._settle(self.app)
@@ -182,11 +182,14 @@ class _Stream:
         chunks: what the app streams.
         manager: commits the session.
         session: of the request.
+        endpoint: the name of the view.
     """
 
-    def __init__(self, chunks: Iterable[Any], manager: SessionManager, session: FlaskSession) -> None:
+    def __init__(
+        self, chunks: Iterable[Any], manager: SessionManager, session: FlaskSession, endpoint: str | None
+    ) -> None:
         self._chunks, self._next = chunks, iter(chunks).__next__
-        self._manager, self._session = manager, session
+        self._manager, self._session, self._endpoint = manager, session, endpoint
         self._is_over = False
 
     def __iter__(self) -> Iterator[Any]:
@@ -198,11 +201,17 @@ class _Stream:
         except StopIteration:
             if not self._is_over:
                 self._is_over = True
-                self._manager.sync.commit(self._session)
+                self._commit()
             raise
         except BaseException:
             self._give_up()
             raise
+
+    def _commit(self) -> None:
+        try:
+            self._manager.sync.commit(self._session)
+        except ResponseStarted as error:
+            say_too_late(self._manager, self._session, error, self._endpoint)
 
     def close(self) -> None:
         """End the stream. Where it comes before the last chunk, the client has gone: nothing more is saved."""

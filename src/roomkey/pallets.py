@@ -15,7 +15,7 @@ except ImportError as error:
 from roomkey.config import SessionConfig
 from roomkey.core.intents import AS_IT_IS
 from roomkey.core.session import Session
-from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.errors import ConfigurationError, ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.wire.keys import ADVICE
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from roomkey.stores.base import Store
     from roomkey.stores.cookie import CookieStore
 
-__all__ = ["TRY_AGAIN", "AppManager", "AppOptions", "FlaskSession", "NoSession", "try_again_headers"]
+__all__ = ["TRY_AGAIN", "AppManager", "AppOptions", "FlaskSession", "NoSession", "say_too_late", "try_again_headers"]
 
 TRY_AGAIN = "The session store is unavailable; try again in a moment.\n"  # the page of a 503
 
@@ -209,3 +209,23 @@ def _config_of(app: App, options: dict[str, Any]) -> SessionConfig:
 def try_again_headers(error: StoreUnavailable) -> dict[str, str]:
     """Return the headers of a 503."""
     return {"Retry-After": str(error.retry_after), "Cache-Control": "no-store"}
+
+
+def say_too_late(manager: SessionManager, session: Session, error: ResponseStarted, route: str | None) -> None:
+    """Say once for each route that a visitor's new session came too late. Every visitor would be a traceback.
+
+    Args:
+        manager: could not commit the session.
+        session: of the request.
+        error: what the commit raised. It is raised again where the visitor had a session.
+        route: the name of the route.
+    """
+    if session._at.exists:
+        raise error
+    manager.reporter.warn_once(
+        f"too late: {route}",
+        "%s put something into the session of a visitor who had none, after the response had started: a new session "
+        "needs a cookie, which could not go out any more, and nothing was saved; put something into the session before "
+        "the response starts: what a stream or an accepted WebSocket does is too late",
+        "a view" if route is None else f"the endpoint {route}",
+    )
