@@ -17,7 +17,7 @@ try:
     import flask
     from flask.sessions import SessionInterface, SessionMixin
 except ImportError as error:
-    raise ImportError("roomkey.flask needs Flask: pip install roomkey[flask]") from error
+    raise ImportError('roomkey.flask needs Flask: pip install "roomkey[flask]"') from error
 
 from roomkey.errors import ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager

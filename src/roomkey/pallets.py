@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 try:
     from flask.sessions import SecureCookieSession, SessionMixin
 except ImportError as error:
-    raise ImportError("roomkey.flask needs Flask: pip install roomkey[flask]") from error
+    raise ImportError('roomkey.flask needs Flask: pip install "roomkey[flask]"') from error
 
 from roomkey.config import SessionConfig
 from roomkey.core.intents import AS_IT_IS
@@ -176,7 +176,7 @@ def _config_of(app: App, options: dict[str, Any]) -> SessionConfig:
     """Return the configuration that an app's settings and these options make. Raises ConfigurationError."""
     for name, setting in _SETTINGS.items():
         if name in options:
-            raise ConfigurationError(f"{name}: on Flask, {setting} says it: set that, and leave the option out")
+            raise ConfigurationError(f"{name}: {setting} says it: set that, and leave the option out")
     settings = app.config
     if not settings["SECRET_KEY"]:
         raise ConfigurationError(f"SECRET_KEY: missing; set it before Roomkey(app); {ADVICE}")

@@ -23,7 +23,7 @@ LAYERS = [
     ["manager"],
     ["web"],
     ["pallets"],  # what Flask and Quart have in common
-    ["fastapi", "flask", "lilya", "litestar"],
+    ["fastapi", "flask", "lilya", "litestar", "quart"],
     ["ravyn"],
     [""],  # `import roomkey`
     # What stands beside: nothing else imports it.

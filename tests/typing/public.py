@@ -9,6 +9,7 @@ from uuid import UUID
 import httpx
 from flask import Flask
 from flask.sessions import SessionMixin
+from quart import Quart
 
 from roomkey import (
     ConfigurationError,
@@ -34,6 +35,8 @@ from roomkey.flask import FlaskSession, Roomkey
 from roomkey.flask import session as flask_session
 from roomkey.legacy import DjangoCookie, FlaskCookie, LegacyReader, StarletteCookie
 from roomkey.prometheus import session_metrics
+from roomkey.quart import Roomkey as QuartRoomkey
+from roomkey.quart import session as quart_session
 from roomkey.stores.base import Conflict, Discard, Lifespan, Purge, Record, Store, UserIndex, Wipe
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.memory import MemoryStore
@@ -317,3 +320,12 @@ def on_flask(app: Flask) -> None:
     mixed: SessionMixin = flask_session
     assert_type(roomkey.manager.sync.flashes(flask_session), list[tuple[str, Any]])
     del plain, mixed
+
+
+async def on_quart(app: Quart) -> None:
+    roomkey = QuartRoomkey(app, store="memory://", max_age=5)
+    QuartRoomkey().init_app(app)
+    QuartRoomkey(app, persistent=True)  # type: ignore[call-arg]  # session.permanent says it
+    assert_type(roomkey.manager, SessionManager)
+    assert_type(quart_session.permanent, bool)
+    assert_type(await quart_session.flashes(), list[tuple[str, Any]])

@@ -1,0 +1,309 @@
+"""Quart: `quart.session` is a Roomkey session, in requests and WebSockets.
+
+    app.secret_key = os.environ["SECRET_KEY"]
+    Roomkey(app, store="sqlite:///sessions.sqlite3")
+
+It is as `roomkey.flask`, but for what is awaited: `await session.save()`. The store opens and closes with the app.
+A WebSocket's session is committed when the socket is accepted, and once more when its handler has returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
+
+try:
+    import quart
+    from quart.sessions import SessionInterface, SessionMixin
+    from quart.wrappers.response import IterableBody, ResponseBody
+except ImportError as error:
+    raise ImportError('roomkey.quart needs Quart: pip install "roomkey[quart]"') from error
+
+from werkzeug.datastructures import Headers
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+from roomkey.errors import ResponseStarted, StoreUnavailable
+from roomkey.manager import SessionManager
+from roomkey.pallets import (
+    TRY_AGAIN,
+    AppManager,
+    AppOptions,
+    FlaskSession,
+    NoSession,
+    say_too_late,
+    try_again_headers,
+)
+from roomkey.request import Request
+
+if TYPE_CHECKING:
+    from quart import Quart, Response
+    from quart.wrappers import BaseRequestWebsocket, Websocket
+
+    Answer = Response | WerkzeugResponse
+
+__all__ = ["QuartSession", "Roomkey", "session"]
+
+QuartSession = FlaskSession  # Quart's sessions have Flask's attributes
+
+_SESSION = "roomkey.session"  # where the ASGI scope has the request's session
+_OUTAGE = "roomkey.outage"  # where it has a StoreUnavailable that Quart makes a 500 of
+_SERVED = "roomkey.served"  # it is there where Quart serves a request
+_TRY_AGAIN_LATER = 1013  # WebSocket close code, IANA registry
+
+# `quart.session`, as what it is: a type checker then knows `session.change`.
+session = cast(QuartSession, quart.session)
+
+
+class Roomkey:
+    """Gives a Quart app Roomkey's sessions.
+
+    Args:
+        app: the app, which has its settings already; None: call `init_app`.
+        options: as for `roomkey.flask.Roomkey`.
+
+    Raises:
+        ConfigurationError: an option or a setting is wrong, or there is no `SECRET_KEY`.
+
+    Example:
+        >>> import asyncio
+        >>> from quart import Quart, session
+        >>> from roomkey.quart import Roomkey
+        >>> app = Quart(__name__)
+        >>> app.secret_key = "k" * 32
+        >>> roomkey = Roomkey(app, store="memory://")
+        >>> @app.get("/")
+        ... async def index():
+        ...     session["visits"] = session.get("visits", 0) + 1
+        ...     return str(session["visits"])
+        >>> async def visit():
+        ...     client = app.test_client()
+        ...     return [await (await client.get("/")).get_data(as_text=True) for _ in range(2)]
+        >>> asyncio.run(visit())
+        ['1', '2']
+    """
+
+    def __init__(self, app: Quart | None = None, **options: Unpack[AppOptions]) -> None:
+        self._options: dict[str, Any] = {**options}
+        self._app: Quart | None = None  # the one app; None: there is none, or there are several
+        self._count = 0  # apps
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Quart) -> None:
+        """Give an app its sessions. Call it once the app has its settings, and before its first request.
+
+        Raises:
+            ConfigurationError: as for `Roomkey`.
+        """
+        interface = _Interface(AppManager(app, self._options))
+        app.session_interface = interface  # type: ignore[assignment]  # Quart names one class
+        app.extensions["roomkey"] = self
+        for functions in (app.before_request_funcs, app.before_websocket_funcs):
+            functions.setdefault(None, []).insert(0, _refuse_without_session)
+        quart.got_request_exception.connect(interface.fail, app)
+        quart.got_websocket_exception.connect(interface.fail, app)
+        if StoreUnavailable not in app.error_handler_spec[None][None]:
+            app.register_error_handler(StoreUnavailable, interface.try_again)
+        app.while_serving(interface.while_serving)
+        self._count += 1
+        self._app = app if self._count == 1 else None
+
+    @property
+    def manager(self) -> SessionManager:
+        """The session manager of the current app.
+
+        Raises:
+            RuntimeError: there are several apps, and none is current; or `init_app` was not called.
+        """
+        app = quart.current_app or self._app
+        interface = app.session_interface if app else None
+        if not isinstance(interface, _Interface):
+            raise RuntimeError(
+                "Roomkey serves no app here: call init_app(app), and use `async with app.app_context():`"
+            )
+        return interface.app.manager
+
+
+class _Interface(SessionInterface):
+    """The sessions of one app.
+
+    Args:
+        app: the app's session manager.
+    """
+
+    def __init__(self, app: AppManager) -> None:
+        self.app = app
+
+    async def while_serving(self) -> AsyncGenerator[None, None]:
+        """Open the store before the app serves, and close it afterwards."""
+        async with self.app.manager:
+            yield
+
+    # --- what Quart asks ------------------------------------------------------------------------------------------
+
+    async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> FlaskSession | NoSession:
+        """Load the session of a request. Where the store is down, the first `before_request` function raises."""
+        scope = cast("dict[str, Any]", request.scope)
+        kind, client = scope["type"], scope.get("client")
+        client = (client[0], client[1]) if client else None
+        path = request.root_path + request.path
+        asked = Request(kind=kind, scheme=scope["scheme"], path=path, headers=scope["headers"], client=client)
+        found: FlaskSession | NoSession
+        try:
+            found = cast(FlaskSession, await self.app.for_request().load(asked))
+        except StoreUnavailable as error:
+            found = NoSession(error)
+        scope[_SESSION] = found
+        if kind == "websocket" and isinstance(found, FlaskSession):
+            self._follow_accept(cast("Websocket", request), found)
+        return found
+
+    def _follow_accept(self, websocket: Websocket, session: FlaskSession) -> None:
+        """Have a WebSocket commit its session where it is accepted. Quart calls that before each message, too."""
+        accept: Callable[[Headers, str | None], Awaitable[None]] = websocket._accept
+
+        async def commit_and_accept(headers: Headers, subprotocol: str | None) -> None:
+            if not session._has_started:
+                session._settle(self.app)
+                given = list(headers.items())
+                headers = Headers(await self.app.manager.commit(session, status=101, headers=given, raw=False))
+            await accept(headers, subprotocol)
+
+        websocket._accept = commit_and_accept
+
+    async def save_session(self, app: Quart, session: SessionMixin, response: Answer | None) -> None:
+        """Commit the session, and write into the response's headers what it owes."""
+        scope = _scope()
+        is_served = _SERVED in scope  # else it is the `session_transaction()` of a test client, which is to raise
+        if isinstance(session, NoSession):
+            if not is_served:
+                raise session.error
+            return
+        assert isinstance(session, FlaskSession)
+        outage: StoreUnavailable | None = scope.pop(_OUTAGE, None)
+        if outage is None:
+            try:
+                await self._commit(session, response)
+            except StoreUnavailable as error:
+                if not is_served:
+                    raise
+                outage = error
+        if outage is not None:
+            made = await app.make_response(await app.handle_user_exception(outage))
+            self.app.manager.abandon(session)
+            if response is not None:
+                await _replace(response, made)
+                await self._commit(session, response)
+        elif isinstance(response, quart.Response) and isinstance(response.response, IterableBody):
+            response.response = _Stream(response.response, self, session, _endpoint())
+
+    async def _commit(self, session: FlaskSession, response: Answer | None) -> None:
+        if response is None or (session._has_started and _is_websocket()):
+            await self.finish(session, _endpoint())
+            return
+        session._settle(self.app)
+        given = list(response.headers)
+        status = response.status_code
+        headers = await self.app.manager.commit(session, status=status, headers=given, raw=False)
+        if headers != given:
+            response.headers.clear()
+            response.headers.extend(headers)
+
+    async def finish(self, session: FlaskSession, endpoint: str | None) -> None:
+        """Commit what changed after the response had started."""
+        manager = self.app.manager
+        try:
+            await manager.commit(session, can_set_cookie=False)
+        except ResponseStarted as error:
+            say_too_late(manager, session, error, endpoint)
+
+    # --- errors ---------------------------------------------------------------------------------------------------
+
+    async def fail(self, _: Quart, *, exception: BaseException, **__: Any) -> None:
+        """Note that nobody has handled an error: its request saves nothing. A signal of Quart's calls it."""
+        scope = _scope()
+        found = scope.get(_SESSION)
+        if isinstance(found, FlaskSession):
+            self.app.manager.abandon(found)
+            scope[_OUTAGE] = StoreUnavailable.within(exception)
+
+    async def try_again(self, error: StoreUnavailable) -> Response:
+        """Answer 503, or close a WebSocket that can get no HTTP response.
+
+        It is the error handler of an app that has none of its own for `StoreUnavailable`.
+        """
+        scope = _scope()
+        found = scope.get(_SESSION)
+        if isinstance(found, FlaskSession):
+            self.app.manager.abandon(found)
+        if _is_websocket():
+            is_accepted = isinstance(found, FlaskSession) and found._has_started
+            if is_accepted or "websocket.http.response" not in (scope.get("extensions") or {}):
+                await quart.websocket.close(_TRY_AGAIN_LATER, "session store unavailable")
+        return quart.current_app.response_class(TRY_AGAIN, 503, try_again_headers(error), mimetype="text/plain")
+
+
+class _Stream(ResponseBody):
+    """The chunks of a streamed response. After the last one, what changed since the start is committed.
+
+    Args:
+        body: what the app streams.
+        interface: commits the session.
+        session: of the request.
+        endpoint: the name of the view.
+    """
+
+    def __init__(self, body: ResponseBody, interface: _Interface, session: FlaskSession, endpoint: str | None) -> None:
+        self._body, self._interface, self._session, self._endpoint = body, interface, session, endpoint
+        self._is_over = False
+
+    async def __aenter__(self) -> Self:
+        self._chunks = await self._body.__aenter__()
+        return self
+
+    async def __aexit__(self, kind: type, error: BaseException, traceback: TracebackType) -> None:
+        if not self._is_over:  # it failed, or the client has gone
+            self._is_over = True
+            self._interface.app.manager.abandon(self._session)
+        await self._body.__aexit__(kind, error, traceback)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        async for chunk in self._chunks:
+            yield chunk
+        if not self._is_over:
+            self._is_over = True
+            await self._interface.finish(self._session, self._endpoint)
+
+
+async def _refuse_without_session() -> None:
+    """Raise the outage of a request whose session could not be loaded, before anything of the app runs."""
+    scope = _scope()
+    scope[_SERVED] = True
+    found = scope.get(_SESSION)
+    if isinstance(found, NoSession):
+        raise found.error
+
+
+async def _replace(response: Answer, made: Answer) -> None:
+    """Make one response of another: the caller holds it."""
+    data = made.get_data() if isinstance(made, WerkzeugResponse) else await made.get_data(as_text=False)
+    response.set_data(data)
+    response.status_code, response.headers = made.status_code, made.headers
+
+
+def _current() -> BaseRequestWebsocket:
+    """Return the request, or the WebSocket, that is served here."""
+    return quart.request if quart.has_request_context() else quart.websocket
+
+
+def _scope() -> dict[str, Any]:
+    return cast("dict[str, Any]", _current().scope)
+
+
+def _endpoint() -> str | None:
+    return _current().endpoint
+
+
+def _is_websocket() -> bool:
+    return not quart.has_request_context()
