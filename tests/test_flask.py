@@ -336,6 +336,13 @@ def test_what_is_wrong_is_said_at_the_start(settings, options, says):
         make_app(settings=settings, **options)
 
 
+def test_an_app_has_one_roomkey():
+    """A second one is a mistake."""
+    app, _ = make_app()
+    with pytest.raises(ConfigurationError, match="call it once"):
+        Roomkey(app)
+
+
 def test_several_apps():
     """Each has its own manager, which is asked for within the app's context."""
     roomkey = Roomkey(store="memory://")
@@ -527,6 +534,39 @@ def test_a_page_of_the_apps_own_for_an_outage(operation, quiet):
     assert answer.status_code == 503 and answer.text == "True, in 5 s"
     store.failing.clear()
     assert client.get("/").json == {"n": 1}
+
+
+def test_a_503_has_the_headers_of_every_response(quiet):
+    """Those that the app adds after each request, for CORS say, and nothing of the page that does not go out."""
+    app, _, store, begin = outage_app()
+
+    @app.after_request
+    def add(response):
+        response.headers["Access-Control-Allow-Origin"] = "https://example.com"
+        response.headers["Content-Security-Policy"] = "default-src 'self'"
+        response.set_cookie("other", "1")
+        response.headers.update({"ETag": '"1"', "Content-Language": "de", "Cache-Control": "public"})
+        return response
+
+    client = begin()
+    store.failing.add("update")
+    answer = client.get("/count")
+    assert answer.status_code == 503 and answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Access-Control-Allow-Origin"] and answer.headers["Content-Security-Policy"]
+    assert not {"ETag", "Content-Language", "Set-Cookie"}.intersection(answer.headers.keys())
+
+
+def test_a_store_that_hangs_is_a_503(quiet):
+    """After `store_timeout`."""
+
+    class Hanging(WaitingStore):
+        async def load(self, key):
+            await asyncio.Event().wait()
+
+    app, _ = make_app(Hanging(), store_timeout=0.05)
+    client = app.test_client()
+    client.get("/count")
+    assert client.get("/").status_code == 503
 
 
 def test_an_outage_within_a_view(quiet):

@@ -151,6 +151,22 @@ def test_strong_protection_of_flask_logins():
     assert client.get("/who").text == "None"
 
 
+def test_a_user_who_confirms_the_log_in():
+    """Flask-Login's `confirm_login` keeps the user, so the app says that the ID is to change."""
+    app, _, client = make_app()
+
+    @app.get("/confirm")
+    def confirm():
+        flask_login.confirm_login()
+        session.reauthenticated()
+        return ""
+
+    client.get("/login")
+    before = card(client)
+    client.get("/confirm")
+    assert card(client) != before and client.get("/who").text == "ann" and who_has(app, before) == "None"
+
+
 # --- Flask-WTF --------------------------------------------------------------------------------------------------------
 
 

@@ -292,6 +292,23 @@ async def test_a_page_of_the_apps_own_for_an_outage(quiet):
     assert await json(client) == {"n": 1}
 
 
+async def test_a_503_has_the_headers_of_every_response(quiet):
+    """Those that the app adds after each request."""
+    store = WaitingStore()
+    app, _ = make_app(store)
+
+    @app.after_request
+    async def add(response):
+        response.headers["Access-Control-Allow-Origin"] = "https://example.com"
+        return response
+
+    client = app.test_client()
+    await client.get("/count")
+    store.failing.add("update")
+    answer = await client.get("/count")
+    assert answer.status_code == 503 and answer.headers["Access-Control-Allow-Origin"]
+
+
 async def test_an_outage_in_session_transaction(quiet):
     """It is raised."""
     store = WaitingStore()

@@ -21,7 +21,17 @@ except ImportError as error:
 
 from roomkey.errors import ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager
-from roomkey.pallets import TRY_AGAIN, AppManager, AppOptions, FlaskSession, NoSession, say_too_late, try_again_headers
+from roomkey.pallets import (
+    TRY_AGAIN,
+    AppManager,
+    AppOptions,
+    FlaskSession,
+    NoSession,
+    check_first,
+    keep_others,
+    say_too_late,
+    try_again_headers,
+)
 from roomkey.request import Request
 
 if TYPE_CHECKING:
@@ -76,8 +86,9 @@ class Roomkey:
         """Give an app its sessions. Call it once the app has its settings, and before its first request.
 
         Raises:
-            ConfigurationError: as for `Roomkey`.
+            ConfigurationError: as for `Roomkey`, or this is the app's second one.
         """
+        check_first(app, app.session_interface, _Interface)
         interface = _Interface(AppManager(app, self._options))
         app.session_interface = interface
         app.extensions["roomkey"] = self
@@ -240,6 +251,7 @@ def _replace(response: Response, made: Response) -> None:
     close = getattr(response.response, "close", None)
     if close is not None:
         close()
+    keep_others(response.headers, made.headers)
     response.response, response.status = made.response, made.status
     response.headers, response.direct_passthrough = made.headers, made.direct_passthrough
 

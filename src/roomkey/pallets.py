@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import os
 
     from flask.sansio.app import App
+    from werkzeug.datastructures import Headers
 
     from roomkey.events import Event
     from roomkey.legacy import LegacyReader
@@ -30,7 +31,17 @@ if TYPE_CHECKING:
     from roomkey.stores.base import Store
     from roomkey.stores.cookie import CookieStore
 
-__all__ = ["TRY_AGAIN", "AppManager", "AppOptions", "FlaskSession", "NoSession", "say_too_late", "try_again_headers"]
+__all__ = [
+    "TRY_AGAIN",
+    "AppManager",
+    "AppOptions",
+    "FlaskSession",
+    "NoSession",
+    "check_first",
+    "keep_others",
+    "say_too_late",
+    "try_again_headers",
+]
 
 TRY_AGAIN = "The session store is unavailable; try again in a moment.\n"  # the page of a 503
 
@@ -229,3 +240,29 @@ def say_too_late(manager: SessionManager, session: Session, error: ResponseStart
         "the response starts: what a stream or an accepted WebSocket does is too late",
         "a view" if route is None else f"the endpoint {route}",
     )
+
+
+def check_first(app: App, interface: object, kind: type) -> None:
+    """Refuse a second `Roomkey` for one app. Raises ConfigurationError."""
+    if isinstance(interface, kind):
+        raise ConfigurationError(f"init_app: the app {app.name!r} has Roomkey's sessions already; call it once")
+
+
+# What headers say of one body, or of what became of one request. All others stand on any response of the app.
+_OF_ONE = frozenset(
+    {"accept-ranges", "age", "cache-control", "etag", "expires", "last-modified", "location", "set-cookie"}
+)
+
+
+def keep_others(given: Headers, made: Headers) -> None:
+    """Take into a 503 what the app puts on all its responses: what browsers need for CORS, say.
+
+    Args:
+        given: the headers of the response that does not go out.
+        made: those of the one that does.
+    """
+    for name, value in given:
+        lower = name.lower()
+        is_of_body = lower.startswith("content-") and not lower.startswith("content-security-policy")
+        if not is_of_body and lower not in _OF_ONE and name not in made:
+            made.add(name, value)

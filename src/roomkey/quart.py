@@ -31,6 +31,8 @@ from roomkey.pallets import (
     AppOptions,
     FlaskSession,
     NoSession,
+    check_first,
+    keep_others,
     say_too_late,
     try_again_headers,
 )
@@ -94,8 +96,9 @@ class Roomkey:
         """Give an app its sessions. Call it once the app has its settings, and before its first request.
 
         Raises:
-            ConfigurationError: as for `Roomkey`.
+            ConfigurationError: as for `Roomkey`, or this is the app's second one.
         """
+        check_first(app, app.session_interface, _Interface)
         interface = _Interface(AppManager(app, self._options))
         app.session_interface = interface  # type: ignore[assignment]  # Quart names one class
         app.extensions["roomkey"] = self
@@ -287,6 +290,7 @@ async def _refuse_without_session() -> None:
 
 async def _replace(response: Answer, made: Answer) -> None:
     """Make one response of another: the caller holds it."""
+    keep_others(response.headers, made.headers)
     data = made.get_data() if isinstance(made, WerkzeugResponse) else await made.get_data(as_text=False)
     response.set_data(data)
     response.status_code, response.headers = made.status_code, made.headers
