@@ -53,7 +53,9 @@ def test_every_code_block_runs_alone(page, block, tmp_path):
 
 
 def _python(arguments, folder):
-    environment = {**os.environ, "SECRET_KEY": "k" * 43, "PYTHONPATH": str(ROOT / "src")}
+    others = {name: value for name, value in os.environ.items() if not name.startswith("ROOMKEY_")}
+    options = {"ROOMKEY_SECRET_KEY": "k" * 43, "ROOMKEY_STORE": "memory://"}
+    environment = {**others, **options, "SECRET_KEY": "k" * 43, "PYTHONPATH": str(ROOT / "src")}
     return subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=5 * HANGS
     )  # long enough for the whole contract of a store

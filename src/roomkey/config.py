@@ -11,6 +11,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 from roomkey.clock import system_time
+from roomkey.environment import in_terms_of_variables, options_from, variable_of
 from roomkey.errors import ConfigurationError
 from roomkey.options import Seconds, is_number, named_options, seconds_of
 from roomkey.stores.base import Store, UserIndex
@@ -314,3 +315,29 @@ class SessionConfig:
             ConfigurationError: an option is unknown, missing or wrong.
         """
         return cls(**options)
+
+    @classmethod
+    def from_env(cls, **options: Unpack[SessionOptions]) -> Self:
+        """Make a config from environment variables: `ROOMKEY_SECRET_KEY`, `ROOMKEY_STORE`, `ROOMKEY_MAX_AGE` and so on.
+
+        A text is read as its option's type: a number, a number of seconds, `true` or `false`, or text. `none` is None.
+        A JSON list of texts in `ROOMKEY_SECRET_KEY` rotates. What is no text (`legacy`, `on_event`, `clock`) has no
+        variable.
+
+        Args:
+            options: count in the place of their variables.
+
+        Raises:
+            ConfigurationError: an option is unknown, missing or wrong. The message names the variable or the option.
+        """
+        kinds = {field.name: str(field.type) for field in dataclasses.fields(cls)}
+        read = options_from(os.environ, kinds, but=options, meant=_CALLED_ELSEWHERE, leave_out=_LEAVE_OUT)
+        if "secret_key" not in read and "secret_key" not in options:
+            raise ConfigurationError(f"{variable_of('secret_key')}: missing; set it, or give secret_key; {ADVICE}")
+        try:
+            return cls.from_options({**read, **options})
+        except ConfigurationError as error:
+            text = in_terms_of_variables(str(error), read)
+            if text is None:
+                raise
+        raise ConfigurationError(text)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from roomkey.errors import ConfigurationError
 
-__all__ = ["Seconds", "is_number", "named_options", "seconds_of"]
+__all__ = ["Seconds", "is_number", "named_options", "seconds_of", "unknown_name"]
 
 Seconds = float | dt.timedelta  # a span of time, as a caller may give it
 
@@ -86,6 +86,35 @@ def seconds_of(value: Any) -> Any:
     return int(seconds) if seconds.is_integer() else seconds
 
 
+def unknown_name(
+    name: str,
+    known: Sequence[str],
+    of: str,
+    meant: Mapping[str, str],
+    leave_out: Mapping[str, str],
+    *,
+    spelt: Callable[[str], str] = str,
+) -> str:
+    """Return the text of an error about an option that there is not, with the one that comes near.
+
+    Args:
+        name: of no option.
+        known: the options.
+        of: what has them, or nothing.
+        meant: as for `named_options`.
+        leave_out: as for `named_options`.
+        spelt: how the caller writes an option's name.
+    """
+    if name in leave_out:
+        return f"{spelt(name)}: not an option of Roomkey; {leave_out[name]}"
+    import difflib  # only to say sorry with
+
+    close = [meant[name]] if name in meant else difflib.get_close_matches(name, known, n=1)
+    names = ", ".join(map(spelt, known))
+    listed = f"the options are {names}" if len(known) > 1 else f"the one option is {names}"
+    return f"{spelt(name)}: no such option{of}; " + (f"did you mean {spelt(close[0])}?" if close else listed)
+
+
 def _unknown(
     signature: inspect.Signature,
     options: Mapping[str, Any],
@@ -96,14 +125,8 @@ def _unknown(
     """Say of the first option that there is none of its name, and which one comes near."""
     known = [name for name in signature.parameters if name != "self"]
     for name in options:
-        if name in leave_out:
-            return f"{name}: not an option of Roomkey; {leave_out[name]}"
-        if name not in known:
-            import difflib  # only to say sorry with
-
-            close = [meant[name]] if name in meant else difflib.get_close_matches(name, known, n=1)
-            listed = f"the options are {', '.join(known)}" if len(known) > 1 else f"the one option is {known[0]}"
-            return f"{name}: no such option{of}; " + (f"did you mean {close[0]}?" if close else listed)
+        if name in leave_out or name not in known:
+            return unknown_name(name, known, of, meant, leave_out)
     return None
 
 

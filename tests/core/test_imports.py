@@ -8,6 +8,7 @@ from tests.core.imports import BY_NAME, FILES, GRAPH, TREES
 LAYERS = [
     ["errors", "clock"],
     ["options"],
+    ["environment"],
     ["event_loop"],
     ["events"],
     ["wire"],

@@ -29,6 +29,7 @@ def on_event(event: Event) -> None: ...
 
 config = SessionConfig(secret_key="k", store="memory://", max_age=5, user_key="member", on_event=on_event)
 assert_type(config.max_age, float | None)
+assert_type(SessionConfig.from_env(), SessionConfig)
 ravyn = Ravyn(routes=[], session_config=config)
 sessions = Sessions(config)
 

@@ -57,6 +57,8 @@ def config() -> None:
     assert_type(made.absolute_timeout, float | None)
     assert_type(made.idle_timeout, float)
     assert_type(SessionConfig.from_options({"secret_key": "k"}), SessionConfig)
+    assert_type(SessionConfig.from_env(max_age=dt.timedelta(days=14), clock=Clock(5.0)), SessionConfig)
+    SessionConfig.from_env(max_ages=5)  # type: ignore[call-arg]
     SessionConfig(
         secret_key="k", max_age=dt.timedelta(days=14), absolute_timeout=None, store_timeout=dt.timedelta(0, 1)
     )
