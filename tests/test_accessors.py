@@ -43,10 +43,13 @@ def starlette_app(config):
     async def show(request: StarletteRequest):
         return StarletteResponse(orjson.dumps(request.session))
 
+    async def peek(request: StarletteRequest):
+        return StarletteResponse(orjson.dumps({"user_id": request.session.peek("user_id")}))
+
     async def picture(request: StarletteRequest):
         return StarletteResponse(b"")
 
-    app = Starlette(routes=[Route("/show", show), Route("/picture", picture)])
+    app = Starlette(routes=[Route("/show", show), Route("/peek", peek), Route("/picture", picture)])
     return SessionMiddleware(app, config)
 
 
@@ -57,6 +60,10 @@ def fastapi_app(config):
     @app.get("/show")
     async def show(request: FastAPIRequest):
         return StarletteResponse(orjson.dumps(request.session))
+
+    @app.get("/peek")
+    def peek(request: FastAPIRequest):
+        return {"user_id": request.session.peek("user_id")}
 
     @app.get("/picture")
     async def picture():
@@ -69,11 +76,14 @@ def lilya_app(config):
     async def show(request: LilyaRequest):
         return LilyaResponse(msgspec.json.encode(request.session))
 
+    async def peek(request: LilyaRequest):
+        return {"user_id": request.session.peek("user_id")}
+
     async def picture():
         return LilyaResponse(b"")
 
     middleware = [DefineMiddleware(roomkey.lilya.SessionMiddleware, config=config)]
-    return Lilya(routes=[Path("/show", show), Path("/picture", picture)], middleware=middleware)
+    return Lilya(routes=[Path("/show", show), Path("/peek", peek), Path("/picture", picture)], middleware=middleware)
 
 
 def litestar_routes():
@@ -81,11 +91,15 @@ def litestar_routes():
     async def show(request: LitestarRequest) -> dict:
         return request.session
 
+    @litestar_get("/peek")
+    async def peek(request: LitestarRequest) -> dict:
+        return {"user_id": request.session.peek("user_id")}
+
     @litestar_get("/picture")
     async def picture() -> str:
         return ""
 
-    return [show, picture]
+    return [show, peek, picture]
 
 
 def litestar_app(config):
@@ -102,11 +116,15 @@ def ravyn_app(config):
     async def show(request: RavynRequest) -> dict:
         return request.session
 
+    @ravyn_get("/peek")
+    async def peek(request: RavynRequest) -> dict:
+        return {"user_id": request.session.peek("user_id")}
+
     @ravyn_get("/picture")
     async def picture() -> str:
         return ""
 
-    return Ravyn(routes=[Gateway(handler=show), Gateway(handler=picture)], session_config=config)
+    return Ravyn(routes=[Gateway(handler=each) for each in (show, peek, picture)], session_config=config)
 
 
 APPS = [starlette_app, fastapi_app, lilya_app, litestar_app, litestar_app_with_middleware, ravyn_app]
@@ -123,7 +141,10 @@ def store(request, tmp_path):
 
 @pytest.mark.parametrize("make_app", APPS)
 async def test_the_accessor_is_use(make_app, store):
-    """What it returns is private, and keeps the session alive. A page that asks for nothing stays public."""
+    """What it returns is private, and keeps the session alive. A page that asks for nothing stays public.
+
+    A page that only peeks is private, and keeps nothing alive.
+    """
     clock = Clock(START)
     kind = roomkey.ravyn.SessionConfig if make_app is ravyn_app else SessionConfig
     config = kind(secret_key=SECRET, store=store(clock), clock=clock, max_age=1000)
@@ -138,6 +159,11 @@ async def test_the_accessor_is_use(make_app, store):
         assert answer.headers["vary"] == "Cookie" and "set-cookie" not in answer.headers
         clock.advance(200)
         assert "set-cookie" not in client.get("/picture", headers=cookie).headers
+        answer = client.get("/peek", headers=cookie)
+        assert (answer.json(), answer.headers["vary"]) == (
+            {"user_id": 7},
+            "Cookie",
+        ) and "set-cookie" not in answer.headers
         answer = client.get("/show", headers=cookie)
         assert answer.headers["vary"] == "Cookie" and "Max-Age=1000" in answer.headers["set-cookie"]
 

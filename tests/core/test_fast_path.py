@@ -112,6 +112,7 @@ READS = {
     "a key": lambda session: session["user_id"],
     "get": lambda session: session.get("theme"),
     "get with a default": lambda session: session.get("missing", []),
+    "peek": lambda session: session.peek("cart"),
     "in": lambda session: "cart" in session,
     "len": len,
     "its keys": list,

@@ -60,6 +60,7 @@ fastapi.add_middleware(SessionMiddleware, secret_key="k")
 async def handler(request: Request) -> None:
     session: Session = request.scope["session"]
     session.remember(86400)
+    assert_type(session.peek("theme", "dark"), Any)
     assert_type(session.sessions, Sessions)
     assert_type(session_of(request), Session)
 

@@ -78,6 +78,9 @@ async def session(session: Session) -> None:
     session[5] = "five"  # type: ignore[index]
     assert_type(session.copy(), dict[str, Any])
     assert_type(session.mark_accessed(), None)
+    assert_type(session.peek("user_id"), Any)
+    session.peek("views", 0)
+    session.peek(5)  # type: ignore[arg-type]
     assert_type(session.rotate(grace=30), None)
     assert_type(session.invalidate(), None)
     session.change("views", lambda views: views + 1, default=0)

@@ -17,6 +17,7 @@ __all__ = [
     "Intents",
     "check_own_keys",
     "drop_token",
+    "sorted_out",
     "without_others_keys",
 ]
 
@@ -102,6 +103,21 @@ def check_own_keys(data: dict[str, Any]) -> None:
     for key, is_right, instead in _OWN_KEYS:
         if dict.__contains__(data, key) and not is_right(dict.__getitem__(data, key)):
             raise SessionDataError(f"session[{key!r}] is a key of Roomkey's own: {instead}, or take another key")
+
+
+def sorted_out(waiting: list[Any], seen: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Return which of the messages that wait were there to see, and the others.
+
+    In a session that somebody has logged into meanwhile, the others are for them.
+    """
+    mine, taken, left = list(seen), [], []
+    for message in waiting:
+        if message in mine:
+            mine.remove(message)
+            taken.append(message)
+        else:
+            left.append(message)
+    return taken, left
 
 
 def without_others_keys(data: dict[str, Any]) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, S
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from roomkey.core.intents import CSRF, FLASHES, MISSING, NOTHING, Change, check_own_keys
+from roomkey.core.intents import CSRF, FLASHES, MISSING, NOTHING, Change, check_own_keys, sorted_out
 from roomkey.core.loaded import NOWHERE, Loaded, completed
 from roomkey.core.ports import Origin, Transaction
-from roomkey.core.tracked import TrackedDict
+from roomkey.core.tracked import PEEKED, TrackedDict
 from roomkey.errors import LoginTooOld, SessionDataError, SessionEnded
 from roomkey.options import Seconds, is_number, seconds_of
 from roomkey.wire import codec
@@ -217,16 +217,8 @@ class Session(TrackedDict):
         taken: list[tuple[str, Any]] = []
 
         def take(waiting: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-            # Runs again on what is fresh: what the swap that won has found, counts. And no more than what was there to
-            # see: in a session that somebody has logged into meanwhile, the others are for them.
-            taken.clear()
-            mine, left = list(seen), []
-            for message in waiting:
-                if message in mine:
-                    mine.remove(message)
-                    taken.append(message)
-                else:
-                    left.append(message)
+            # Runs again on what is fresh: what the swap that won has found, counts.
+            taken[:], left = sorted_out(waiting, seen)
             return left
 
         self.change(FLASHES, take, default=[])
@@ -285,8 +277,8 @@ class Session(TrackedDict):
 
     @property
     def accessed(self) -> bool:
-        """Whether anything read or wrote the session in this request. Frameworks may assign it."""
-        return self._accessed
+        """Whether anything used the session in this request, other than `peek`. Frameworks may assign it."""
+        return self._accessed is not False and self._accessed is not PEEKED
 
     @accessed.setter
     def accessed(self, value: bool) -> None:
@@ -359,14 +351,16 @@ class Session(TrackedDict):
         """
         if self._changed or self._shared or self._transaction is not None or self._intents is not NOTHING:
             return self._is_quiet_after_all()
-        return not self._accessed or self._origin is None or self._origin.ticks.time() < self._fresh_until
+        if not self._accessed or self._origin is None or self._origin.ticks.time() < self._fresh_until:
+            return True
+        return self._accessed is PEEKED
 
     def _is_quiet_after_all(self) -> bool:
         if self._changed or self._intents is not NOTHING:
             return False
         if self._transaction is not None and not self._transaction.is_calm:
             return False
-        if not self._accessed:
+        if not self._accessed or self._accessed is PEEKED:
             return True
         if self._shared and not self._is_same():
             return False

@@ -1,6 +1,6 @@
 """A dict that notes how it was used.
 
-`_accessed`: something read or wrote it.
+`_accessed`: something read or wrote it. A look with `peek` alone is `PEEKED`, which is true and no use.
 `_changed`: a key was assigned or taken out since it was last saved.
 `_shared`: a value that can be changed in place was handed out or put in. That stays true for the rest of the request.
 While `_changed` and `_shared` are both false, the content is what was loaded, and nothing has to be encoded.
@@ -12,12 +12,24 @@ then changes in place is not seen, and it is not saved unless something else is.
 from __future__ import annotations
 
 import copy
+import enum
 from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from typing import Any, NoReturn, Self, SupportsIndex
 
 from roomkey.wire.codec import IMMUTABLE
 
-__all__ = ["TrackedDict"]
+__all__ = ["PEEKED", "TrackedDict"]
+
+
+class _Use(enum.Enum):
+    """How a dict was used that nothing was seen to read or write. Each member is true."""
+
+    ASKED = "asked"  # as far as anybody knows: it was asked for once
+    PEEKED = "peeked"  # by `peek` alone
+
+
+# Bound once: to look up a member of an enumeration takes longer than a call.
+_ASKED, PEEKED = _Use.ASKED, _Use.PEEKED
 
 
 class TrackedDict(dict[str, Any]):
@@ -27,7 +39,7 @@ class TrackedDict(dict[str, Any]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         dict.__init__(self, *args, **kwargs)
-        self._accessed = False
+        self._accessed: bool | _Use = False
         self._changed = False
         self._shared = False
         self._put: set[str] | None = None  # keys that were assigned since it was last saved; None: no key
@@ -36,8 +48,9 @@ class TrackedDict(dict[str, Any]):
         """Count the session as used: the response says `Vary: Cookie`, and a renewal that is due is done.
 
         `request.session` calls this. Call it where only C code reads a bare `scope["session"]`: nobody can notice that.
+        Where a `peek` and no other use follows, that is what the session was asked for: call it after the `peek` then.
         """
-        self._accessed = True
+        self._accessed = _ASKED if self._accessed is False or self._accessed is PEEKED else True
 
     def _plain(self) -> dict[str, Any]:
         """Return a plain copy without counting as used. (`dict.copy` would go through `__iter__`, 20 times slower.)"""
@@ -61,6 +74,22 @@ class TrackedDict(dict[str, Any]):
         if type(value) not in IMMUTABLE and value is not default:
             self._shared = True
         return value
+
+    def peek(self, key: str, default: Any = None) -> Any:
+        """Return a copy of a value without counting as use: nothing is renewed. The response says `Vary: Cookie`.
+
+        `request.session.peek(...)` is no use either, though `request.session` alone is one.
+
+        Args:
+            key: which one.
+            default: is returned as it is where the key is missing.
+        """
+        if self._accessed is False or self._accessed is _ASKED:
+            self._accessed = PEEKED
+        if not dict.__contains__(self, key):
+            return default
+        value = dict.__getitem__(self, key)
+        return value if type(value) in IMMUTABLE else copy.deepcopy(value)
 
     # --- keys alone -----------------------------------------------------------------------------------------------
 

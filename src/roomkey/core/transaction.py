@@ -19,6 +19,7 @@ from roomkey.core.reply import GIVE, KEEP, Reply
 from roomkey.core.session import Session
 from roomkey.core.tasks import Tasks
 from roomkey.core.tombstones import Way
+from roomkey.core.tracked import PEEKED
 from roomkey.core.unanswered import settled
 from roomkey.core.users import Sessions
 from roomkey.errors import SessionDataError, SessionEnded, StoreUnavailable
@@ -155,7 +156,8 @@ class Transaction(Tasks):
         if intents.refused is not None:
             session._intents = intents._replace(refused=None)
             raise intents.refused
-        if not session._accessed and self.moving is None and not self.tried:
+        is_used = session._accessed and session._accessed is not PEEKED
+        if not is_used and self.moving is None and not self.tried:
             return None
         content, encoded = session._plain(), at.encoded
         if at is NOWHERE and not content and not intents.ended and not self.tried and not self.logs_out:

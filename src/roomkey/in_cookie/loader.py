@@ -74,7 +74,7 @@ class CookieLoader(Loader):
         session = self.session_class(codec.decode(encoded))
         session._origin, session._at = self, unfiled(encoded, facts, user)
         self.open(session).moving = old
-        session.mark_accessed()
+        session._accessed = True
         return session
 
 

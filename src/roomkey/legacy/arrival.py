@@ -147,7 +147,7 @@ async def _moving(loader: StoreLoader, old: Found, stored: Stored) -> Session:
     session = loader.opened(Stored(key, record, secret))
     if session._at.exists:
         loader.open(session).moving = old
-        session.mark_accessed()
+        session._accessed = True
     return session
 
 
