@@ -2,8 +2,9 @@
 
 import pytest
 
-from roomkey import Request, SessionManager, SessionMiddleware
+from roomkey import Request, SessionConfig, SessionManager, SessionMiddleware
 from roomkey.csrf import csrf_token, verify_csrf_token
+from roomkey.legacy import StarletteCookie
 from roomkey.stores.memory import MemoryStore
 from tests.asgi import HELLO, never
 from tests.world import CountingStore
@@ -197,13 +198,53 @@ async def test_a_value_that_was_made_elsewhere(server):
 async def test_two_apps_on_one_host(way):
     """Another path or another cookie of the session has another cookie for its visitors."""
     names = set()
-    for options in ({}, {"path": "/a"}, {"path": "/b"}, {"session_cookie": "sid"}, {"session_cookie": "__Secure-x"}):
+    for options in (
+        {},
+        {"path": "/a"},
+        {"path": "/b"},
+        {"session_cookie": "sid"},
+        {"session_cookie": "__Secure-session"},
+        {"session_cookie": "__Host-session"},
+    ):
         browser = Browser(Server(way, **options))
         await browser.form()
         ((name, _, attributes),) = cookies_of(browser.headers)
         assert name.startswith(b"__Host-") and b"Path=/;" in attributes
         names.add(name)
-    assert len(names) == 5
+    assert len(names) == 6
+
+
+class OwnConfig(SessionConfig):
+    """As an app may have it: it takes no options."""
+
+    def __init__(self, **options):
+        super().__init__(secret_key=SECRET, store="memory://", https_only=True, **options)
+
+
+@pytest.mark.parametrize("legacy", [(), [StarletteCookie("k", cookie_name="old")]], ids=["", "legacy"])
+async def test_a_configuration_with_an_init_of_its_own(legacy):
+    """Its cookies are those of any other."""
+
+    class Fixed(OwnConfig):
+        def __init__(self):
+            super().__init__(legacy=legacy)
+
+    manager = SessionManager(Fixed())
+    session = await manager.load(Request())
+    csrf_token(session)
+    ((name, _, attributes),) = cookies_of(await manager.commit(session, raw=True))
+    assert (name, attributes) == (COOKIE, b"Path=/; HttpOnly; SameSite=lax; Secure")
+
+
+async def test_a_long_name_of_the_sessions_cookie(way):
+    """The cookie beside it has a name that is no longer than a name may be, and is another one for each."""
+    names = set()
+    for name in ("n" * 250, "n" * 255 + "a", "n" * 255 + "b"):
+        browser = Browser(Server(way, session_cookie=name))
+        token = await browser.form()
+        assert await browser.post(token)
+        names |= set(browser.jar)
+    assert len(names) == 3 and max(map(len, names)) <= 256
 
 
 # --- log-ins and log-outs ---------------------------------------------------------------------------------------------

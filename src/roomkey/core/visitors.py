@@ -12,8 +12,7 @@ logged in.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from roomkey.core.reply import CLEAR, GIVE, KEEP, Carries
 from roomkey.wire.cookies import CookieWriter, Headers, find_cookies
@@ -28,6 +27,19 @@ if TYPE_CHECKING:
 __all__ = ["Visitors", "visitors_for"]
 
 _PREFIXES = ("__host-", "__secure-")
+_LONGEST = 256  # characters of a cookie's name
+
+
+class _Attributes(NamedTuple):
+    """Of the cookie: for the whole host, and for as long as the browser runs."""
+
+    session_cookie: str
+    same_site: Literal["lax", "strict", "none"]
+    partitioned: bool
+    path: str = "/"
+    domain: str | None = None
+    https_only: bool = True
+    persistent: bool = False
 
 
 class Visitors:
@@ -41,7 +53,7 @@ class Visitors:
         name = _name_beside(config)
         self._name = name.encode("ascii")
         self._keyring = Keyring(config.secret_key, purpose="CSRF token of a visitor", name=name)
-        self._writer = CookieWriter(replace(config, session_cookie=name, path="/", persistent=False))
+        self._writer = CookieWriter(_Attributes(name, config.same_site, config.partitioned))
 
     def value_for(self, state: RequestState, *, begins: bool) -> bytes | None:
         """Return the signed value that a visitor's tokens are bound to; None: there is none.
@@ -88,10 +100,12 @@ def visitors_for(config: SessionConfig) -> Visitors | None:
 
 def _name_beside(config: SessionConfig) -> str:
     """Return the cookie's name: another one for each cookie of a session on the same host."""
-    name = config.session_cookie
+    own = name = config.session_cookie
     for prefix in _PREFIXES:
-        if name.lower().startswith(prefix):
-            name = name[len(prefix) :]
-    if config.path != "/":
-        name += "-" + hashlib.sha256(config.path.encode()).hexdigest()[:8]
-    return f"__Host-{name}-csrf"
+        if own.lower().startswith(prefix):
+            name = own[len(prefix) :]
+    whole = f"__Host-{name}-csrf"
+    if name == own and config.path == "/" and len(whole) <= _LONGEST:
+        return whole
+    # What the name does not say of the session's cookie, the hash does: its prefix, its path, and all that is too long.
+    return f"__Host-{name[:200]}-{hashlib.sha256(f'{own} {config.path}'.encode()).hexdigest()[:16]}-csrf"

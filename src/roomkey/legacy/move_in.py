@@ -9,17 +9,14 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Iterable
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
+from roomkey.config import SessionConfig
 from roomkey.core.intents import without_others_keys
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.legacy.readers import MOST_VALUE, Cookies, LegacyReader, LegacySession, size_of
 from roomkey.wire.cookies import CookieWriter
-
-if TYPE_CHECKING:
-    from roomkey.config import SessionConfig
-
 
 __all__ = ["Found", "MoveIn"]
 
@@ -74,7 +71,7 @@ class MoveIn:
         old.pop(own, None)
         # Prepared: which cookie, and the header that takes it back.
         self._take_back = [
-            (name, CookieWriter(replace(config, session_cookie=cookie, path=path, domain=domain)).clear())
+            (name, CookieWriter(_with(config, session_cookie=cookie, path=path, domain=domain)).clear())
             for (cookie, path, domain), name in old.items()
         ]
 
@@ -148,3 +145,8 @@ class MoveIn:
             raise unavailable from error
         self._down = False
         return answer
+
+
+def _with(config: SessionConfig, **changes: Any) -> SessionConfig:
+    """Return a checked configuration with these changes. `dataclasses.replace` needs the `__init__` of a subclass."""
+    return SessionConfig(**{each.name: getattr(config, each.name) for each in fields(SessionConfig)} | changes)
