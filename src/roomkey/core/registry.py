@@ -217,9 +217,8 @@ class Registry:
         """
         key, record, _ = stored
         until = min(record.expires_at, record.created_at + SEALED_MOVE) if hides else record.expires_at
-        is_sure = (
-            not is_log_out or self.rules.clock() < until
-        )  # until then, its tombstone or the overflow record is there
+        # Until then, its tombstone or the overflow record is there.
+        is_sure = not is_log_out or self.rules.clock() < until
         try:
             is_sure = is_sure and await self.store.load(lost_trail_key(next(iter(trail_in(record.data)), key))) is None
         except Unreadable:
