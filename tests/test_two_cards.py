@@ -6,6 +6,8 @@ import json
 import pytest
 
 from roomkey import Request, SessionMiddleware, StoreUnavailable
+from roomkey.core.reply import Cookie
+from roomkey.csrf import csrf_token
 from roomkey.stores.memory import MemoryStore
 from roomkey.stores.sqlite import SQLiteStore
 from tests.asgi import HELLO, SECRET, SpyStore, ask, cookie_in, header, http_scope, start, websocket_scope
@@ -33,8 +35,28 @@ async def _app(scope, receive, send):
     elif path == "/begin":
         session.invalidate()
         session["cart"] = 2
+    elif path == "/forms":
+        session["user_id"] = 7
+        csrf_token(session)
     elif path == "/delete":
         del session["user_id"]
+    elif path == "/leave":
+        del session["user_id"]
+        session["cart"] = 3
+    elif path == "/farewell":
+        session.clear()
+        session.flash("Good bye")
+    elif path == "/put":
+        session.clear()
+        session["language"] = "en"
+    elif path == "/token":
+        session.clear()
+        csrf_token(session)
+    elif path == "/switch":
+        session.invalidate()
+        session["user_id"] = 8
+    elif path == "/welcome":
+        session.pop("cart", None)
     elif path == "/save":
         session.clear()
         await session.save()
@@ -85,7 +107,10 @@ async def _holds(site, card):
 
 
 @pytest.mark.parametrize("kind", ["memory", "waits", "sqlite", "sealed"])
-@pytest.mark.parametrize("how", ["clear", "invalidate", "begin", "delete", "save", "late"])
+@pytest.mark.parametrize(
+    "how",
+    ["clear", "invalidate", "begin", "delete", "save", "late", "leave", "farewell", "put", "token", "switch"],
+)
 async def test_a_log_out_ends_all_that_the_request_brought(kind, how, tmp_path):
     """However the handler logs out, and whatever the store: neither cookie logs in again."""
     site = _site(kind, tmp_path)
@@ -96,6 +121,62 @@ async def test_a_log_out_ends_all_that_the_request_brought(kind, how, tmp_path):
     assert await _holds(site, other) == {"user_id": 7}
     if kind == "sqlite":
         await site.config.store.close()
+
+
+async def test_a_user_who_leaves_forms_behind_has_left():
+    """The session ends where nothing but the secret of the user's forms is left, and the other one with it."""
+    site = _site()
+    cards = [cookie_in((await ask(site, http_scope("/forms")))[0]) for _ in range(2)]
+    await ask(site, _scope("/delete", *cards))
+    assert [await _holds(site, card) for card in cards] == [{}, {}]
+
+
+@pytest.mark.parametrize("kind", ["memory", "waits", "sqlite", "sealed"])
+@pytest.mark.parametrize("how", ["clear", "invalidate", "begin", "farewell", "put", "token"])
+async def test_a_log_out_in_a_session_of_nobody_ends_the_users(kind, how, tmp_path):
+    """The user presses log out where the card of nobody's session comes first."""
+    site = _site(kind, tmp_path)
+    planted = cookie_in((await ask(site, http_scope("/cart")))[0])
+    own = await _log_in(site)
+    await ask(site, _scope("/" + how, planted, own))
+    assert await _holds(site, own) == {}
+    if kind == "sqlite":
+        await site.config.store.close()
+
+
+async def test_what_the_user_goes_on_with_stays():
+    """The old ID opens the same session for a moment, and comes with it: the session is not ended by that."""
+    world = World()
+    before = await world.begin(cart=1)
+    visit = await world.arrive(before)
+    visit.session.rotate(grace=30)
+    await visit.commit()
+    leaving = await world.life.arrive([visit.card, before])
+    leaving.session.clear()
+    leaving.session["language"] = "en"
+    await leaving.commit()
+    assert await world.data(visit.card) == {"language": "en"}
+
+
+@pytest.mark.parametrize("kind", ["memory", "waits", "sqlite", "sealed"])
+async def test_a_session_of_nobody_that_is_emptied_logs_nobody_out(kind, tmp_path):
+    """Whoever planted its card cannot have a page that takes its last key out end the user's own session."""
+    site = _site(kind, tmp_path)
+    planted = cookie_in((await ask(site, http_scope("/cart")))[0])
+    own = await _log_in(site)
+    await ask(site, _scope("/welcome", planted, own))
+    assert await _holds(site, planted) == {}
+    assert await _holds(site, own) == {"user_id": 7}
+    if kind == "sqlite":
+        await site.config.store.close()
+
+
+async def test_without_a_user_key_an_emptied_session_is_a_log_out():
+    """There nobody knows whose a session is."""
+    site = _site(user_key=None)
+    cards = [await _log_in(site) for _ in range(2)]
+    await ask(site, _scope("/delete", *cards))
+    assert [await _holds(site, card) for card in cards] == [{}, {}]
 
 
 async def test_a_log_out_of_a_websocket_does_too():
@@ -124,7 +205,8 @@ async def test_one_cookie_that_comes_twice_is_one():
     assert await _holds(site, card) == {}
 
 
-async def test_a_store_that_fails_in_between_is_a_503():
+@pytest.mark.parametrize(("how", "failing"), [("clear", 2), ("farewell", 1), ("leave", 1)])
+async def test_a_store_that_fails_in_between_is_a_503(how, failing):
     """Where the other session cannot be ended, nobody is told that they are logged out; trying again ends it."""
     site = _site()
     store = site.config.store
@@ -134,16 +216,53 @@ async def test_a_store_that_fails_in_between_is_a_503():
     async def update(*args, **options):
         nonlocal count
         count += 1
-        if count == 2:
+        if count == failing:
             raise OSError
         await inner(*args, **options)
 
     store.update = update
-    sent = await ask(site, _scope("/clear", *cards))
+    sent = await ask(site, _scope("/" + how, *cards))
     assert sent[0]["status"] == 503
+    assert not any(b"Max-Age=0" not in line for line in header(sent[0], b"set-cookie"))
     assert await _holds(site, cards[1]) == {"user_id": 7}
-    await ask(site, _scope("/clear", *cards))
+    await ask(site, _scope("/" + how, *cards))
     assert [await _holds(site, card) for card in cards] == [{}, {}]
+
+
+@pytest.mark.parametrize("how", ["clear", "farewell", "leave"])
+@pytest.mark.parametrize("lost", [1, 2])
+async def test_a_write_without_an_answer_is_tried_again(how, lost):
+    """A handler that saves until it worked has logged out of both, whichever write was not answered."""
+    world = World()
+    cards = [await world.begin(user_id=7, cart=1) for _ in range(2)]
+    visit = await world.life.arrive(cards)
+    count = 0
+
+    def losing(inner):
+        async def operation(*args, **options):
+            nonlocal count
+            await inner(*args, **options)
+            count += 1
+            if count == lost:
+                raise OSError
+
+        return operation
+
+    world.store.update, world.store.rotate = losing(world.store.update), losing(world.store.rotate)
+    if how == "leave":
+        del visit.session["user_id"]
+    else:
+        visit.session.clear()
+    if how == "farewell":
+        visit.session.flash("Good bye")
+    with pytest.raises(StoreUnavailable):
+        await visit.session.save()
+    await visit.session.save()
+    await visit.commit()
+    if how != "clear":
+        assert visit.cookie is Cookie.GIVE
+        assert await world.data(visit.card) == visit.session.copy()
+    assert [await world.data(card) for card in cards] == [None, None]
 
 
 async def test_a_save_that_is_tried_again_ends_the_rest():

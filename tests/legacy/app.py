@@ -45,6 +45,12 @@ async def shop_app(scope, receive, send):
         return
     if path == "/log-out":
         session.clear()
+    elif path == "/farewell":
+        session.clear()
+        session.flash("Good bye")
+    elif path == "/leave":
+        session.pop("user_id", None)
+        session["cart"] = 1
     elif path == "/log-in":
         session["user_id"] = "new"
     elif path == "/count":

@@ -147,7 +147,8 @@ async def _read(app, *cookies):
 
 @pytest.mark.parametrize("seal", [False, True])
 @pytest.mark.parametrize("own", [False, True])
-async def test_a_log_out_ends_all_old_cookies_of_the_request(own, seal):
+@pytest.mark.parametrize("how", ["/log-out", "/farewell", "/leave"])
+async def test_a_log_out_ends_all_old_cookies_of_the_request(own, how, seal):
     """Old cookies of several readers, paths and domains, beside Roomkey's own or alone: none of them logs in again."""
     first, second = OwnReader("one"), OwnReader("two")
     app = SessionMiddleware(
@@ -159,13 +160,21 @@ async def test_a_log_out_ends_all_old_cookies_of_the_request(own, seal):
     if own:
         sent = await ask(app, _brings("/log-in", (b"unknown", b"1")))
         cookies.insert(0, (b"session", cookie_in(sent[0])))
-    sent = await ask(app, _brings("/log-out", *cookies))
+    sent = await ask(app, _brings(how, *cookies))
     assert sent[0]["status"] == 200
     for cookie in cookies:
         assert await _read(app, cookie) == {}
     assert await _read(app, *old) == {}
     assert await _read(app, another) == {"user_id": "10"}
     assert {b"7", b"8"} <= set(first.forgotten) and b"9" in second.forgotten
+
+
+async def test_a_log_out_keeps_what_is_put_into_a_visitors_session():
+    """The old session was nobody's. It moves in with the log-out, and the new cookie opens what is left of it."""
+    reader = OwnReader("one", data={"cart": 1})
+    app = SessionMiddleware(shop_app, secret_key=SECRET, store=MemoryStore(), clock=Clock(), legacy=[reader])
+    card = cookie_in((await ask(app, _brings("/farewell", (b"one", b"7"))))[0])
+    assert await _read(app, (b"session", card)) == {"_flashes": [["info", "Good bye"]]}
 
 
 async def test_an_old_cookie_that_opens_another_session_is_ended_with_it():

@@ -19,6 +19,8 @@ visitors     what CSRF tokens are bound to where no session is
 registry     the sessions in a store: found, listed, ended, purged
 committer    what carries plans out
 steps        what is done for each kind of plan: one swap in the store
+cards        signed cookie values that were verified lately
+beside       what a request brought beside the session that it got
 lines        requests of this process that change one session are saved together
 unfinished   commits that go on though their requests were cancelled
 swaps        plans carried out in a store, and made anew where another request was first
@@ -26,8 +28,6 @@ at_once      the commits that most requests need, where nothing waits
 turns        requests of this process that lost a swap take turns
 tasks        the tasks of one request, which save one after the other
 transaction  one request's dealings with its session
-beside       what a request brought beside the session that it got
-cards        signed cookie values that were verified lately
 loader       from a card to a session
 users        Sessions: a user's sessions, listed and revoked
 reporting    events and counts

@@ -9,11 +9,29 @@ from collections.abc import Iterable
 
 from roomkey.core.cards import Card
 from roomkey.core.loaded import Stored
+from roomkey.core.plan import Case
 from roomkey.core.registry import Registry
+from roomkey.core.rules import Rules
 from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.wire import codec
 
-__all__ = ["OtherCards"]
+__all__ = ["OtherCards", "is_log_out_of_all"]
+
+
+def is_log_out_of_all(rules: Rules, case: Case) -> bool:
+    """Whether what else the browser brought must not log anybody in again.
+
+    A user leaves however the user's session is left with nobody logged in. `clear` and `invalidate` are a log-out in
+    a session of nobody too. That such a session is emptied is none: somebody may have planted its card, to have a page
+    log the user out. Without a `user_key` nobody knows whose a session is, and emptying it counts.
+    """
+    was, draft = case.was, case.draft
+    intents = [draft.intents, *(attempt.intents for attempt in case.tried)]
+    if was.user is not None and any(each.ended for each in intents):
+        return True  # it ended, be the session that begins after it somebody's
+    asks = was.user is not None or any(each.logs_out for each in intents)
+    asks = asks or (rules.user_key is None and not draft.content)
+    return was.exists and asks and rules.user_of(draft.content) is None
 
 
 class OtherCards:
@@ -27,23 +45,23 @@ class OtherCards:
     def __init__(self, registry: Registry, cards: Iterable[Card]) -> None:
         self._registry, self._cards = registry, tuple(cards)
 
-    async def end(self) -> None:
-        """End what each card opens now.
+    async def end(self, spare: str) -> None:
+        """End what each card opens now, but for what is under the key `spare`: the request goes on with that.
 
         What has moved on since is not followed: whoever planted a card must not be able to log out the user who has
         logged in with it.
         """
         for card in self._cards:
-            await self._end(card)
+            await self._end(card, spare)
 
-    async def _end(self, card: Card) -> None:
+    async def _end(self, card: Card, spare: str) -> None:
         registry, refusals = self._registry, 0
         refused: Stored | None = None
         while True:
             found = await self._opened_by(card)
             if refused is not None:
                 refusals = await registry.wait_for_progress(refused, found, refusals)
-            if found is None:
+            if found is None or found.key == spare:
                 return
             try:
                 await registry.end_at(found, "cleared")

@@ -37,8 +37,8 @@ class Moving(Protocol):
 class Beside(Protocol):
     """Something that opens a session, beside the one that the request got."""
 
-    async def end(self) -> None:
-        """Have it open nothing any more. Raises StoreUnavailable."""
+    async def end(self, spare: str) -> None:
+        """Have it open nothing any more, but for a session under the key `spare`. Raises StoreUnavailable."""
         ...
 
 
@@ -55,7 +55,7 @@ class RequestState:
     may_begin = True
     begins_here = False  # whether this request began the session: no browser has had a card for it
     beside: Beside | None = None  # what else the request brought that opens a session
-    logs_out = False  # whether its session has ended here, and what is beside it is still to end
+    logs_out = False  # whether it has logged out here, and what is beside its session is still to end
     page: str | None = None  # the path of the URL, where the request brought several cards; None: it did not
     lost = False  # whether changes were dropped because the session had ended
     untold: Lost | None = None  # what was dropped so, until somebody hears of it; None: nothing
@@ -244,11 +244,6 @@ class RequestState:
         """Note that there is no session any more, or that it is out of reach."""
         self.reply.withhold()
         self.at = NOWHERE
-
-    @property
-    def has_left(self) -> bool:
-        """Whether the session that was loaded is not this request's any more."""
-        return self.begins_here or not self.at.exists
 
     async def forget_old(self) -> None:
         """Let go of an old library's session, which has moved in by now."""

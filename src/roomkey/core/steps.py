@@ -177,13 +177,21 @@ class Steps:
             state.reply.take_back()
 
     async def end_beside(self, state: RequestState) -> None:
-        """End what else the request brought, after its session has ended here. Raises StoreUnavailable."""
+        """End what else the request brought, after it has logged out here. Raises StoreUnavailable."""
+        is_again = state.logs_out
         state.logs_out = True  # until it is done
-        if state.beside is not None:
-            await state.beside.end()
-        if self.old_cookies is not None:
-            await self.old_cookies(state.session).end()
+        try:
+            if state.beside is not None:
+                await state.beside.end(state.at.key)
+            if self.old_cookies is not None:
+                await self.old_cookies(state.session).end(state.at.key)
+        except BaseException:
+            # Without the card of a session of nobody, the user finds the session that lives, and can log out of it.
+            state.reply.withhold()
+            raise
         state.logs_out, state.beside = False, None
+        if is_again:
+            self.give(state)
 
     async def attempt(self, state: RequestState, step: Plan, after: Loaded, swap: Coroutine[Any, Any, None]) -> None:
         """Swap. Where the store does not answer, or the request is cut off, remember what was tried."""

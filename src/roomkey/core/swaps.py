@@ -11,6 +11,7 @@ import random
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from roomkey.core.beside import is_log_out_of_all
 from roomkey.core.committer import Committer
 from roomkey.core.intents import NOTHING, drop_token
 from roomkey.core.lines import Line, Lines, Member, can_wait, laid_over_each_other
@@ -97,6 +98,8 @@ class StoreCommitter(Committer):
             or self.rules.limit is not None
             or state.tried
             or state.moving is not None
+            or state.logs_out
+            or (draft.intents is not NOTHING and draft.intents.logs_out)
         ):
             return self.commit(state, draft)
         # The store answers at once, or mostly: no coroutine is made for what most commits are.
@@ -180,7 +183,7 @@ class StoreCommitter(Committer):
             if not only_renews:
                 raise  # else logged: a store that takes no changes still serves requests that change nothing
         state.tried = ()
-        if state.logs_out or (was.exists and case.ends and state.has_left):
+        if state.logs_out or is_log_out_of_all(self.rules, case):
             await self.steps.end_beside(state)
         if self.rules.limit is not None:
             await self._keep_to_limit(state, was, self.rules.limit)

@@ -171,7 +171,7 @@ class Transaction(Tasks):
                 self.committer.reporter.refuse("damaged")  # nobody could save what the store holds: it is left alone
                 return None
         draft = Draft(content, encoded, intents, session._put or frozenset(), only_put=not session._shared)
-        if self.tried or at is NOWHERE or encoded != at.encoded or not content:
+        if self.tried or self.logs_out or at is NOWHERE or encoded != at.encoded or not content:
             return draft
         if intents is not NOTHING and intents.needs_saving:
             return draft

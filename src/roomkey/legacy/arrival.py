@@ -67,8 +67,10 @@ async def arrive_with(loader: StoreLoader, old: Found) -> Session:
     return await _moving(loader, old, Stored(tombstone.successor, record, secret))
 
 
-async def end_with(loader: StoreLoader, old: Found) -> bool:
-    """End the session that an old cookie opens now. One that has not moved in never will: a note says so.
+async def end_with(loader: StoreLoader, old: Found, spare: str) -> bool:
+    """End the session that an old cookie opens now, but for one under the key `spare`.
+
+    One that has not moved in never will: a note says so.
 
     Returns:
         Whether it had not moved in, so that it is still to be removed from its server.
@@ -93,7 +95,7 @@ async def end_with(loader: StoreLoader, old: Found) -> bool:
         secret = loader.envelope.follow(tombstone, secret)
     except codec.DamagedData:
         return False  # it opens nothing
-    await OtherCards(loader.registry, [Card(b"", tombstone.successor, secret, False)]).end()
+    await OtherCards(loader.registry, [Card(b"", tombstone.successor, secret, False)]).end(spare)
     return False
 
 

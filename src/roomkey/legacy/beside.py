@@ -26,10 +26,14 @@ class OldCookies:
     def __init__(self, loader: StoreLoader, move_in: MoveIn, session: Session) -> None:
         self._loader, self._move_in, self._session = loader, move_in, session
 
-    async def end(self) -> None:
-        """End what they opened, and note that they open nothing any more. Raises StoreUnavailable."""
+    async def end(self, spare: str) -> None:
+        """End what they opened, but for a session under the key `spare`, and note that they open nothing any more.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
         for old in await self._move_in.find_all(partial(find_cookies, list(self._session._sent))):
-            if await end_with(self._loader, old):
+            if await end_with(self._loader, old, spare):
                 await old.forget()
 
 
