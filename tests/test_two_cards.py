@@ -6,6 +6,7 @@ import json
 import pytest
 
 from roomkey import Request, SessionMiddleware, StoreUnavailable
+from roomkey.core.renewal import LATE
 from roomkey.core.reply import Cookie
 from roomkey.csrf import csrf_token
 from roomkey.stores.memory import MemoryStore
@@ -303,6 +304,79 @@ async def test_a_change_under_way_does_not_save_the_other_session():
     world.store.load = load
     await visit.commit()
     assert [await world.data(card) for card in (one, two)] == [None, None]
+
+
+async def _rotated(world, card, *, by="rotate"):
+    """Return the new card of a session that another tab has rotated."""
+    visit = await world.arrive(card)
+    if by == "login":
+        visit.session.clear()
+        visit.session["user_id"] = 7
+    else:
+        getattr(visit.session, by)()
+    await visit.commit()
+    return visit.card
+
+
+@pytest.mark.parametrize("seal", [False, True])
+@pytest.mark.parametrize("by", ["rotate", "reauthenticated", "login"])
+async def test_what_another_tab_rotates_meanwhile_ends_too(by, seal):
+    """The log-out is under way for long, and the user's other session gets a new ID, twice."""
+    world = World(seal=seal)
+    one, two = await world.begin(user_id=7), await world.begin(user_id=7)
+    leaving = await world.life.arrive([one, two])
+    world.clock.advance(LATE + 1)
+    rotated = await _rotated(world, two, by=by)
+    world.clock.advance(LATE + 1)
+    rotated = await _rotated(world, rotated, by=by)
+    leaving.session.clear()
+    await leaving.commit()
+    assert await world.data(rotated) is None
+
+
+async def test_what_rotates_in_the_moment_of_its_end_ends_too():
+    """Another process rotates it after it was found."""
+    world = World()
+    one, two = await world.begin(user_id=7), await world.begin(user_id=7)
+    leaving = await world.life.arrive([one, two])
+    leaving.session.clear()
+    inner, rotated = world.store.update, []
+
+    async def update(key, record, *, version):
+        if key == leaving.key or rotated:
+            return await inner(key, record, version=version)
+        rotated.append(await _rotated(world, two))
+        return await inner(key, record, version=version)
+
+    world.store.update = update
+    await leaving.commit()
+    assert await world.data(rotated[0]) is None
+
+
+@pytest.mark.parametrize(("since", "ends"), [(LATE - 1, True), (LATE + 1, False)])
+async def test_an_old_card_ends_only_what_the_browser_may_not_know_of(since, ends):
+    """A browser that sent its cookies before it had the new one logs out. A copy from long ago does not."""
+    world = World()
+    one, two = await world.begin(user_id=7), await world.begin(user_id=7)
+    rotated = await _rotated(world, two)
+    world.clock.advance(since)
+    leaving = await world.life.arrive([one, two])
+    leaving.session.clear()
+    await leaving.commit()
+    assert await world.data(rotated) == (None if ends else {"user_id": 7})
+
+
+async def test_what_another_user_took_over_meanwhile_stays():
+    """It is followed no further than to the end of the user's own time."""
+    world = World()
+    one, two = await world.begin(user_id=7), await world.begin(user_id=7)
+    leaving = await world.life.arrive([one, two])
+    other = await world.arrive(two)
+    other.session["user_id"] = 8
+    await other.commit()
+    leaving.session.clear()
+    await leaving.commit()
+    assert await world.data(other.card) == {"user_id": 8}
 
 
 @pytest.mark.parametrize("moment", ["before", "meanwhile"])

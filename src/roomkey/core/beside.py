@@ -44,12 +44,13 @@ class OtherCards:
 
     def __init__(self, registry: Registry, cards: Iterable[Card]) -> None:
         self._registry, self._cards = registry, tuple(cards)
+        self._came = registry.rules.clock()
 
     async def end(self, spare: str) -> None:
         """End what each card opens now, but for what is under the key `spare`: the request goes on with that.
 
-        What has moved on since is not followed: whoever planted a card must not be able to log out the user who has
-        logged in with it.
+        A user's session that other requests have rotated since is followed, as long as it stays the user's. One of
+        nobody is not: whoever planted its card must not be able to log out the user who has logged in with it.
         """
         for card in self._cards:
             await self._end(card, spare)
@@ -75,6 +76,6 @@ class OtherCards:
             record: Record | None = await self._registry.store.load(card.key)
             if record is None or record.successor is None:
                 return None if record is None else Stored(card.key, record, card.secret)
-            return await self._registry.in_grace(record, card.secret)
+            return await self._registry.in_grace(record, card.secret, self._came)
         except (Unreadable, codec.DamagedData):
             return None  # it opens nothing

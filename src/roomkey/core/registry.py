@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from roomkey.core.loaded import Loaded, Stored
+from roomkey.core.renewal import LATE
 from roomkey.core.rules import Rules
 from roomkey.core.tombstones import SEALED_MOVE, Way, lost_trail, lost_trail_key
 from roomkey.core.turns import pause
@@ -92,21 +93,30 @@ class Registry:
             key = record.successor
         return None
 
-    async def in_grace(self, tombstone: Record, secret: bytes) -> Stored | None:
+    async def in_grace(self, tombstone: Record, secret: bytes, came: float | None = None) -> Stored | None:
         """Find the session that an old ID opens during its grace; None: nothing, to whoever arrives with it now.
 
         Each rotation on the way must still serve, and leave the session whose it was: who planted an ID, and has it
         rotated while nobody is logged in, must not arrive in the session of whoever logs in next.
+
+        Args:
+            tombstone: what lies under the old ID.
+            secret: what opened it there.
+            came: when the request came, in Unix seconds, to find a user's session that other requests have rotated
+                since; None: only what the ID opens now.
 
         Raises:
             DamagedData: a tombstone does not say where the session is.
             StoreUnavailable: the store did not answer, or the session has moved too often.
         """
         key, record, been, hops = "", tombstone, set[str](), 0
+        moment, late = self.rules.clock(), 0.0
+        if came is not None and tombstone.user is not None:
+            moment, late = came, LATE
         while True:
             if record.successor is None:
                 return Stored(key, record, secret)
-            if record.successor in been or not self.clocks.serves(self.rules.clock(), record):
+            if record.successor in been or not self.clocks.serves(moment, record, late):
                 return None
             been.add(record.successor)
             hops = _one_more(hops)
