@@ -7,8 +7,9 @@ from roomkey.core.loaded import Stored
 from roomkey.core.registry import _MOST_HOPS
 from roomkey.core.reply import Cookie
 from roomkey.errors import StoreUnavailable
+from roomkey.legacy import LegacySession
 from roomkey.wire.facts import LONGEST_TRAIL
-from tests.attacks.site import Site, card_in, update
+from tests.attacks.site import Site, card_in, set_cookies, update
 
 MANY = 3 * LONGEST_TRAIL  # rotations of one session
 
@@ -222,3 +223,153 @@ async def test_a_log_out_later_than_its_session_was_to_live_fails(new_site):
         with pytest.raises(StoreUnavailable, match="ended or changed its ID"):
             await held.commit()
         assert await site.who(last) == 42
+
+
+async def keep_alive(site, card, seconds, step=36):
+    """Use a session every few seconds; return its last card."""
+    for _ in range(0, seconds, step):
+        site.clock.advance(step)
+        _, headers = await site.ask(card, lambda session: session.mark_accessed())
+        card = card_in(headers) if set_cookies(headers) else card
+    return card
+
+
+async def renewed_unseen(site, card):
+    """Have a request load a session that another one renews then; return it, and a third one that knows of that."""
+    site.clock.advance(600)
+    before = await site.life.arrive([card])
+    await site.ask(card, lambda session: session.mark_accessed())
+    return before, await site.life.arrive([card])
+
+
+@pytest.mark.parametrize("log_out", LOG_OUTS)
+async def test_a_log_out_finds_a_session_that_was_shortened_and_renewed(new_site, log_out):
+    """A renewal changes no version: the tombstone outlives what a request that never saw the renewal knew."""
+    async with new_site() as site:
+        shortens, held = await renewed_unseen(site, await site.log_in())
+        shortens.session.remember(50)
+        await shortens.commit()
+        last = await keep_alive(site, shortens.card, 432)
+        assert await site.who(last) == 42
+        LOG_OUTS[log_out](held.session)
+        await held.commit()
+        assert await site.who(last) is None
+
+
+@pytest.mark.parametrize("log_out", LOG_OUTS)
+@pytest.mark.parametrize("times", [1, MANY])
+async def test_a_log_out_at_a_dead_end_fails(new_site, log_out, times):
+    """The first tombstone is there, and those of the shorter life after it have expired, with the note of them."""
+    async with new_site() as site:
+        card = await site.log_in()
+        held = await site.life.arrive([card])
+        card = await move(site, card, 1, lambda session: session.remember(50))
+        card = await move(site, card, times, lambda session: session.rotate())
+        last = await keep_alive(site, card, 216)
+        LOG_OUTS[log_out](held.session)
+        with pytest.raises(StoreUnavailable, match="ended or changed its ID"):
+            await held.commit()
+        assert await site.who(last) == 42
+
+
+async def test_a_log_out_while_somebody_impersonates_and_returns_fails(new_site):
+    """The session was another user's meanwhile, and is the first one's again: it lives."""
+    async with new_site() as site:
+        card = await site.log_in()
+        leaving, changing = [await site.life.arrive([card]) for _ in range(2)]
+        for user in (43, 42):
+            card = await site.log_in(user, cookie=card)
+        leaving.session.clear()
+        with pytest.raises(StoreUnavailable, match="ended or changed its ID"):
+            await leaving.commit()
+        changing.session["x"] = 1
+        await changing.commit()  # nothing goes from one user's session to another's
+        assert (await site.ask(card))[0] == {"user_id": 42}
+
+
+@pytest.mark.parametrize("users", [[43], [43, 44], [43, 44, 45]])
+async def test_a_log_out_of_a_session_that_is_anothers_is_done(new_site, users):
+    """Whoever was logged in is not any more, and the other user stays."""
+    async with new_site() as site:
+        card = await site.log_in()
+        held = await site.life.arrive([card])
+        for user in users:
+            card = await site.log_in(user, cookie=card)
+        held.session.clear()
+        await held.commit()
+        assert await site.who(card) == users[-1]
+
+
+class Old:
+    """A reader of one old cookie."""
+
+    cookie_name, path, domain = "old", "/", None
+
+    async def read(self, value):
+        return LegacySession({"user_id": 42}) if value == b"abc" else None
+
+    async def forget(self, value):
+        pass
+
+
+OLD = [(b"cookie", b"old=abc")]
+
+
+async def log_out_from_before(site, meanwhile, move_in=lambda session: session.mark_accessed()):
+    """Have a request with an old cookie log out, after another one has moved its session in.
+
+    Args:
+        site: the site.
+        meanwhile: takes the card of the session, and returns its last one.
+        move_in: what the other request does.
+
+    Returns the last card, and what the log-out raised.
+    """
+    cards, raised = [], []
+
+    async def leave(session):
+        session.mark_accessed()
+        _, headers = await site.ask(None, move_in, headers=OLD)
+        cards.append(await meanwhile(card_in(headers[-1:])))  # the other one takes the old cookie back
+        session.clear()
+        try:
+            await session.save()
+        except StoreUnavailable as error:
+            raised.append(str(error))
+
+    await site.ask(None, leave, headers=OLD)
+    return cards[0], raised
+
+
+@pytest.mark.parametrize("times", [LONGEST_TRAIL + 2, MANY])
+async def test_a_log_out_of_a_session_that_moved_in_and_on_fails(new_site, times):
+    """Its first tombstone is none of its trail, where it is sealed."""
+    async with new_site(legacy=[Old()]) as site:
+        card, raised = await log_out_from_before(
+            site, lambda card: move(site, card, times, lambda session: session.rotate())
+        )
+        assert len(raised) == 1 and "ended or changed its ID" in raised[0]
+        assert await site.who(card) == 42
+
+
+@pytest.mark.parametrize("times", [0, 1, LONGEST_TRAIL - 1, MANY])
+async def test_a_second_log_out_of_a_session_that_moved_in_is_done(new_site, times):
+    """It has ended, wherever it was by then."""
+    async with new_site(legacy=[Old()]) as site:
+
+        async def meanwhile(card):
+            card = await move(site, card, times, lambda session: session.rotate())
+            await site.ask(card, lambda session: session.clear())
+            return card
+
+        card, raised = await log_out_from_before(site, meanwhile)
+        assert (await site.who(card), raised) == (None, [])
+
+
+async def test_a_log_out_finds_a_session_that_moved_in_for_a_short_time(new_site):
+    """It was shortened as it moved in, and renewed since."""
+    async with new_site(legacy=[Old()]) as site:
+        card, raised = await log_out_from_before(
+            site, lambda card: keep_alive(site, card, 12, 4), lambda session: session.remember(5)
+        )
+        assert (await site.who(card), raised) == (None, [])

@@ -85,7 +85,7 @@ def saves_anns(content, **more):
 def rotates(content, kind, *, serves=0.0, left_by=None, **more):
     """Return what a plan says that gives a session a new ID. `left_by`: whose the old one was."""
     plan = saves(content, step=Step.ROTATE, cookie=GIVE, kind=kind, expires_at=UNTIL, serves_until=NOW + serves) | more
-    return plan | {"tombstone": (plan["version"], left_by, max(plan["expires_at"], FRESH))}
+    return plan | {"tombstone": (plan["version"], left_by, max(plan["expires_at"], UNTIL))}
 
 
 def logs_in(content, *, user="ann", **more):

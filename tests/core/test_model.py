@@ -219,8 +219,8 @@ class Browsers(RuleBasedStateMachine):
                 self.run(one.session.save())
             except SessionEnded:
                 is_lost = True
-            except StoreUnavailable:  # as in `answer`
-                assert one.asked.asks and self.clock() >= one.asked.lives_until
+            except StoreUnavailable:
+                assert self.may_not_tell(one, [])
                 self.under_way.remove(one)
                 return
         if not self.answer([one]):
@@ -238,6 +238,15 @@ class Browsers(RuleBasedStateMachine):
                 self.act(data, one)
         self.answer(chosen)
 
+    def may_not_tell(self, one, others):
+        """Whether nobody can tell if a request's session has ended. `others`: those that are answered meanwhile."""
+        asked = one.asked
+        if self.clock() >= asked.lives_until:  # it runs for longer than its session was to live
+            return asked.asks
+        # Somebody else had the session meanwhile, and whoever logs out may be logged in again.
+        users = self.model.kept[asked.root].users[asked.since :] + [each.asked.user for each in others]
+        return asked.owner is not None and asked.user is None and any(user != asked.owner for user in users)
+
     def answer(self, chosen):
         """Let responses go out together. Return the requests that were answered: not those that raised."""
         self.happened += 1
@@ -250,8 +259,8 @@ class Browsers(RuleBasedStateMachine):
 
         answers = list(zip(chosen, self.run(together()), strict=True))
         for one, answer in answers:
-            if isinstance(answer, StoreUnavailable):  # it runs for longer than its session was to live
-                assert one.asked.asks and self.clock() >= one.asked.lives_until
+            if isinstance(answer, StoreUnavailable):
+                assert self.may_not_tell(one, [each for each in chosen if each is not one])
             elif isinstance(answer, BaseException):
                 raise answer
         chosen = [one for one, answer in answers if not isinstance(answer, StoreUnavailable)]

@@ -171,7 +171,9 @@ def test_a_swap_is_over_what_is_stored_now(situation):
             assert step.tombstone.successor == "" and step.tombstone.user == step.over.record.user
             assert step.tombstone.version == step.record.version
             assert NOW <= step.tombstone.serve_until <= NOW + 30
-            assert step.tombstone.expires_at == max(step.record.expires_at, step.over.record.expires_at)
+            over = step.over.record
+            renewed = NOW + (codec.facts_in(over.data).lifetime or IDLE)
+            assert step.tombstone.expires_at == max(step.record.expires_at, over.expires_at, renewed)
 
 
 @MANY

@@ -16,6 +16,7 @@ unanswered   writes that the store never answered: which of them was done
 reply        what the response does with the cookie
 state        what one request knows of its session
 visitors     what CSRF tokens are bound to where no session is
+trails       what rotations leave behind, and what it tells of a session that is not found
 registry     the sessions in a store: found, listed, ended, purged
 committer    what carries plans out
 steps        what is done for each kind of plan: one swap in the store

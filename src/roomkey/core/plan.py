@@ -323,7 +323,8 @@ def _laid_over(rules: Rules, case: Case, fresh: Loaded) -> Plan:
         ip, user_agent = case.client if owner is not None else (None, None)
     record = Record(encoded, fresh.record.version + 1, created_at, expires_at, owner, ip=ip, user_agent=user_agent)
     if kind is not None:
-        left = tombstone(kind, now, fresh.record, record, intents.rotate, hides=hides)
+        renewed = rules.clocks.until(now, fresh.facts)
+        left = tombstone(kind, now, fresh.record, record, intents.rotate, renewed=renewed, hides=hides)
         return Plan(Step.ROTATE, fresh, record, facts, shows, GIVE, left)
     gives = seen and (is_renewed or was.stale is not CURRENT)
     if passed_on:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from roomkey.core.loaded import Loaded, Stored
 from roomkey.core.renewal import LATE
 from roomkey.core.rules import Rules
-from roomkey.core.tombstones import SEALED_MOVE, Way, lost_trail, lost_trail_key
+from roomkey.core.tombstones import Way
+from roomkey.core.trails import MOST_HOPS as _MOST_HOPS
+from roomkey.core.trails import Trails, may_live
 from roomkey.core.turns import pause
 from roomkey.errors import StoreUnavailable
 from roomkey.events import Ended, Event
@@ -20,7 +22,6 @@ from roomkey.stores.cookie import CookieStore
 from roomkey.stores.guard import GuardedStore
 from roomkey.wire import codec, user_ids
 from roomkey.wire.envelope import envelope_for, trail_in
-from roomkey.wire.facts import LONGEST_TRAIL, Facts, trail_from
 
 if TYPE_CHECKING:
     from roomkey.config import SessionConfig
@@ -29,7 +30,6 @@ __all__ = ["Registry", "unreadable"]
 
 _MOST_REFUSALS = 50  # in a row, of the version that was just read
 _REFUSED_WAIT = 0.02  # seconds between them
-_MOST_HOPS = 2 * LONGEST_TRAIL  # from tombstone to tombstone, in one search
 _ENDED_AT_ONCE = 16  # sessions, by one call; as many connections may be in use meanwhile
 _PURGE_EVERY = 60.0  # seconds between two purges
 _PURGE_BATCH = 500  # records
@@ -48,6 +48,7 @@ class Registry:
         self.rules = Rules(config)
         self.clocks = self.rules.clocks
         self.store = GuardedStore(cast(Store, config.store), config.store_timeout, report)
+        self.trails = Trails(self.store, self.rules.clock)
         self.envelope = envelope_for(config)
         self.report = report
         self._purged_at = self.rules.clock()
@@ -178,42 +179,11 @@ class Registry:
         await self.store.update(key, ended, version=record.version)
         await self.store.delete(key)
         self.report(Ended(key, record.user, reason))
-        await self._remove_trail(trail_in(record.data))
+        await self.trails.remove(trail_in(record.data))
 
-    async def _remove_trail(self, trail: list[str]) -> None:
-        """Remove the tombstones of a session that has ended: they lead nowhere."""
-        if len(trail) == LONGEST_TRAIL:
-            trail = [*trail, lost_trail_key(trail[0])]
-        with contextlib.suppress(StoreUnavailable):  # logged; what is left expires with the session
-            for key in trail:
-                await self.store.delete(key)
-
-    async def shorten_trail(self, facts: Facts, expires_at: float) -> None:
-        """Remove the tombstone for which a session that has just rotated has no room any more.
-
-        An overflow record is left first, once for each session: requests that find nothing under an old key of it must
-        not take the session for ended.
-
-        Args:
-            facts: those from before the rotation.
-            expires_at: of the session now.
-        """
-        if facts.dropped is None:
-            return
-        note = lost_trail_key(trail_from(facts.trail)[0])
-        with contextlib.suppress(StoreUnavailable, Unreadable):  # logged; the tombstone stays then
-            old = await self.store.load(facts.dropped)
-            if old is None:
-                return
-            until = max(old.expires_at, expires_at)
-            if not await self.store.touch(note, until):
-                try:
-                    await self.store.create(note, lost_trail(self.rules.clock(), until))
-                except Conflict:  # another request was first
-                    await self.store.touch(note, until)
-            await self.store.delete(facts.dropped)
-
-    async def confirm_end(self, stored: Stored, is_log_out: bool = True, *, hides: bool = False) -> None:
+    async def confirm_end(
+        self, stored: Stored, is_log_out: bool = True, *, hides: bool = False, way: Way | None = None
+    ) -> None:
         """Make sure that a session has ended of which nothing is found any more, before anything is dropped for that.
 
         Args:
@@ -221,22 +191,16 @@ class Registry:
             is_log_out: whether somebody is told that they are logged out. That has to be certain. Changes are dropped
                 too where the session has lived for as long as it was to live when it was read.
             hides: whether the way from there was to be kept for a moment only: see `tombstone`.
+            way: what was found on the way from there; None: it is looked for.
 
         Raises:
             StoreUnavailable: it may have moved to where nothing leads any more.
         """
-        key, record, _ = stored
-        until = min(record.expires_at, record.created_at + SEALED_MOVE) if hides else record.expires_at
-        # Until then, its tombstone or the overflow record is there.
-        is_sure = not is_log_out or self.rules.clock() < until
-        try:
-            is_sure = is_sure and await self.store.load(lost_trail_key(next(iter(trail_in(record.data)), key))) is None
-        except Unreadable:
-            is_sure = False
-        if not is_sure:
-            raise StoreUnavailable(
-                "the session has either ended or changed its ID too often to be found; ask again with the new cookie"
-            )
+        if way is None:
+            way = Way()
+            if await self.current_of(stored.key, stored.record.user, way=way) is not None:
+                raise may_live()
+        await self.trails.confirm_end(stored, way, is_log_out=is_log_out, hides=hides)
 
     async def end(self, stored: Stored, reason: Literal["revoked", "limit"]) -> bool:
         """End the session where it is now, whoever's it is by then. Returns whether it was this call that ended it.

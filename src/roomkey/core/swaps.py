@@ -23,7 +23,7 @@ from roomkey.core.state import RequestState
 from roomkey.core.steps import Steps
 from roomkey.core.tombstones import Way, logged_in_at
 from roomkey.core.turns import Deadline, Turns, pause
-from roomkey.core.unanswered import settled
+from roomkey.core.unanswered import last_read, settled
 from roomkey.core.unfinished import Unfinished
 from roomkey.errors import ConfigurationError, SessionDataError, StoreUnavailable
 from roomkey.events import Created, Merged, Rotated
@@ -322,8 +322,9 @@ class StoreCommitter(Committer):
                 if is_refused:
                     refusals = await self.registry.wait_for_progress(refused, found, refusals)
                 if found is None and not is_log_in(self.rules, case):
-                    hides = self.rules.seals and state.moving is not None
-                    await self.registry.confirm_end(start, is_log_out(self.rules, case), hides=hides)
+                    last = last_read(start, case.tried, way)
+                    hides = last is start and self.rules.seals and state.moving is not None
+                    await self.registry.confirm_end(last, is_log_out(self.rules, case), hides=hides, way=way)
                 fresh = None if found is None else self._opened(found)
                 case = case._replace(fresh=fresh, now=self.rules.clock(), log_in=logged_in_at(way, case.log_in))
                 known = settled(case, way) if case.tried else case

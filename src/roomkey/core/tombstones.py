@@ -44,11 +44,14 @@ class Kind(enum.IntEnum):
         return self in (Kind.LOGIN, Kind.REAUTHENTICATED)
 
 
-def tombstone(kind: Kind, now: float, over: Record, saved: Record, grace: float | None, *, hides: bool) -> Record:
+def tombstone(
+    kind: Kind, now: float, over: Record, saved: Record, grace: float | None, *, renewed: float, hides: bool
+) -> Record:
     """Return the tombstone for a rotation. The committer names the successor, and adds the way to its secret.
 
     It outlives the grace: a slow request that loaded the old record must still find the successor, if only to end it.
     And it lives as long as the old record had to live, so that whoever read that record knows how long it can be found.
+    No tombstone lives for less than `SEALED_MOVE`: where one that hides leads to another one, that is there still.
 
     Args:
         kind: why the ID changes.
@@ -56,10 +59,13 @@ def tombstone(kind: Kind, now: float, over: Record, saved: Record, grace: float 
         over: the record under the old ID.
         saved: the record under the new ID.
         grace: what `rotate` asked for, in seconds.
+        renewed: until when a renewal of the old record, which no version tells of, may have kept it by now.
         hides: whether this is the way from an old library's cookie to a sealed session. Whoever knows what that cookie
             held might find it, so that it is not kept for longer than needed.
     """
-    until = min(saved.expires_at, now + SEALED_MOVE) if hides else max(saved.expires_at, over.expires_at)
+    until = now + SEALED_MOVE
+    if not hides:
+        until = max(until, saved.expires_at, over.expires_at, renewed)
     return Record(
         bytes([kind]), saved.version, now, until, over.user, successor="", serve_until=now + kind.serves(grace)
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from roomkey.core.loaded import NOWHERE, Attempt, Draft, Loaded
+from roomkey.core.loaded import NOWHERE, Attempt, Draft, Loaded, Stored
 from roomkey.core.plan import Case
 from roomkey.errors import StoreUnavailable
 from roomkey.wire import codec
 from roomkey.wire.codec import NO_FACTS
 
-__all__ = ["settled"]
+__all__ = ["last_read", "settled"]
 
 
 def settled(case: Case, way: Collection[str]) -> Case:
@@ -41,6 +41,16 @@ def settled(case: Case, way: Collection[str]) -> Case:
                     "nothing was saved"
                 )
     return case._replace(draft=_with(case.tried, case.draft))
+
+
+def last_read(start: Stored, tried: Sequence[Attempt], way: Collection[str]) -> Stored:
+    """Return the session as it was read last. `start`: as it was loaded; `way`: the keys that lead on from there."""
+    for attempt in tried:
+        if attempt.over is not None and attempt.over.key in way:
+            start = attempt.over
+        if attempt.gives_key and attempt.after.key in way:
+            start = attempt.after.stored
+    return start
 
 
 def _was_done(case: Case, attempt: Attempt, way: Collection[str]) -> bool:
