@@ -59,6 +59,8 @@ VALUES = {
     "max_bytes": ("1024", 1024),
     "strict_types": ("TRUE", True),
     "vary": ("always", "always"),
+    "exclude": ('["/health", "/static/"]', ("/health", "/static/")),
+    "passive": ('["/poll"]', ("/poll",)),
 }
 TESTED_ELSEWHERE = {"secret_key", "store"}
 NO_TEXT = {"legacy", "on_event", "clock"}
@@ -131,6 +133,9 @@ WRONG = {
     "no number without none": ("STORE_TIMEOUT", "none", "got 'none'; it takes a number of seconds"),
     "no whole number": ("MAX_BYTES", "1.5", "got '1.5'; it takes a whole number"),
     "no boolean": ("HTTPS_ONLY", "2", "got '2'; it takes true or false"),
+    "no list": ("EXCLUDE", "/health", "got '/health'; it takes a JSON list of texts, such as ["),
+    "no list of texts": ("PASSIVE", "[5]", "got '[5]'; it takes a JSON list of texts, such as ["),
+    "a wrong path": ("PASSIVE", '["poll"]', "got 'poll'; it takes paths that begin with '/', such as '/poll/'"),
     "an empty text": ("DOMAIN", "", "it is empty; unset it, and the option has its default"),
     "no text": ("CLOCK", "time.time", "no text stands for what this option takes; give it as an argument"),
     "no text either": ("LEGACY", "[]", "no text stands for what this option takes; give it as an argument"),

@@ -14,6 +14,7 @@ from roomkey.clock import system_time
 from roomkey.environment import in_terms_of_variables, options_from, variable_of
 from roomkey.errors import ConfigurationError
 from roomkey.options import Seconds, is_number, named_options, seconds_of
+from roomkey.paths import checked_paths
 from roomkey.stores.base import Store, UserIndex
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.urls import store_from
@@ -87,6 +88,8 @@ class _Options(TypedDict, total=False):
     strict_types: bool
     legacy: Sequence[LegacyReader]
     vary: Literal["used", "always"]
+    exclude: Sequence[str]
+    passive: Sequence[str]
     on_event: Callable[[Event], None] | None
     clock: Callable[[], float]
 
@@ -151,6 +154,12 @@ class SessionConfig:
             keep the others for everybody. `"always"`: all of them. Set that where code reads the session in a way that
             nobody can notice: C code that is handed a bare `scope["session"]`, say. It renews no session: for that,
             call `session.mark_accessed()`.
+        exclude: paths that need no session, such as `"/health"`. A path that ends with `/` stands for everything below
+            it. Nothing is loaded there, and to use the session is a `ConfigurationError`. They count from the app's
+            root, without the `root_path` of a server or a mount.
+        passive: paths, as for `exclude`, that keep no session alive: of a page that polls, say. The session is loaded
+            and saved as elsewhere, and its expiry stays as it is. A session that begins there, a log-in, and
+            `reauthenticated` and `remember`, have the expiry that they have elsewhere.
         on_event: is called with each event of `roomkey.events`, in the request's task: be quick. What it raises is
             logged, and affects no session.
         clock: returns Unix seconds. Tests give one that they move.
@@ -180,6 +189,8 @@ class SessionConfig:
     strict_types: bool = False
     legacy: Sequence[LegacyReader] = ()
     vary: Literal["used", "always"] = "used"
+    exclude: Sequence[str] = ()
+    passive: Sequence[str] = ()
     on_event: Callable[[Event], None] | None = None
     clock: Callable[[], float] = system_time
 
@@ -194,6 +205,8 @@ class SessionConfig:
             self._set("persistent", False)
         self._check_numbers()
         self._check_cookie()
+        self._set("exclude", checked_paths("exclude", self.exclude, "/static/"))
+        self._set("passive", checked_paths("passive", self.passive, "/poll/"))
         if self.user_key is not None and (type(self.user_key) is not str or not self.user_key):
             self._fail("user_key", "it takes a session key (text), or None")
         if not callable(self.clock):

@@ -24,6 +24,7 @@ from roomkey.core.intents import CSRF
 from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError
 from roomkey.options import named_options
+from roomkey.paths import Paths, checked_paths
 from roomkey.wire.user_ids import text_of
 
 __all__ = ["CSRFMiddleware", "csrf_token", "verify_csrf_token"]
@@ -55,7 +56,7 @@ class CSRFMiddleware:
         app: the ASGI app to wrap.
         trusted_origins: origins that may make requests all the same, such as `"https://login.example.com"`.
         exempt_paths: paths that are not checked, such as a webhook's. A path that ends with `/` stands for everything
-            below it. They are compared with `scope["path"]` as it is.
+            below it. They count from the app's root, without the `root_path` of a server or a mount.
         tokens: unsafe requests also have to bring a token, in the header `X-CSRF-Token`. Where tokens come in a form
             field, leave this off, and call `verify_csrf_token` in the handler.
 
@@ -73,9 +74,7 @@ class CSRFMiddleware:
     ) -> None:
         self.app = app
         self._trusted = frozenset(_checked_origin(origin) for origin in _several("trusted_origins", trusted_origins))
-        paths = [_checked_path(path) for path in _several("exempt_paths", exempt_paths)]
-        self._exempt = frozenset(paths)
-        self._exempt_below = tuple(path for path in paths if path.endswith("/"))
+        self._exempt = Paths(checked_paths("exempt_paths", exempt_paths, "/webhooks/"))
         self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
@@ -98,8 +97,7 @@ class CSRFMiddleware:
     def _is_exempt(self, scope: Scope) -> bool:
         if scope["type"] == "http" and scope["method"] in _SAFE:
             return True
-        path: str = scope["path"]
-        return path in self._exempt or bool(self._exempt_below and path.startswith(self._exempt_below))
+        return self._exempt.match(scope) is not None
 
     def _cross_site(self, scope: Scope) -> str | None:
         headers = scope["headers"]
@@ -278,15 +276,6 @@ def _checked_origin(origin: object) -> tuple[str, str, int]:
     if parsed is None or "*" in parsed[1]:
         raise ConfigurationError(f"trusted_origins: got {origin!r}; it takes origins such as 'https://example.com'")
     return parsed
-
-
-def _checked_path(path: object) -> str:
-    if not isinstance(path, str) or not path.startswith("/") or path == "/" or "*" in path:
-        raise ConfigurationError(
-            f"exempt_paths: got {path!r}; it takes paths that begin with '/', such as '/webhooks/' (with everything "
-            "below it). It takes no wildcards, and not '/' itself, which would be all paths"
-        )
-    return path
 
 
 async def _forbid(scope: Scope, send: Any, body: bytes) -> None:

@@ -23,6 +23,7 @@ from roomkey.event_loop import needs_asyncio
 from roomkey.lifespan import Lifespan
 from roomkey.outgoing import Outgoing
 from roomkey.request import Request, raw_headers, raw_pairs, text_pairs
+from roomkey.routes import Begin, by_path
 from roomkey.stores.base import Unreadable
 from roomkey.stores.cookie import CookieStore
 from roomkey.wire.cookies import ChunkWriter, CookieWriter, find_chunked, find_cookies
@@ -102,10 +103,10 @@ class SessionManager:
         # Whether a commit needs something of the request.
         self._asks_request = self._find is find_chunked or self._move_in is not None or config.record_client
         # As `load`, with raw headers; a coroutine only where the store waits. The scope has the client's address.
-        self.begin: Callable[[RawHeaders, Mapping[str, Any]], Session | Coroutine[Any, Any, Session]] = self._begin
+        self.begin: Begin = self._begin
         if not self._asks_request and isinstance(self._loader, StoreLoader):
             self.begin = self._loader.from_headers
-        self._begin_here, self.begin = self.begin, self._begin_first
+        self._begin_here, self.begin = by_path(self.begin, self._loader, config), self._begin_first
         self._lifespan = Lifespan(self._committer)
         self.at_once = self._make_at_once(writer)
 
@@ -122,7 +123,8 @@ class SessionManager:
         """Return the session of a request; an empty one where it brought none.
 
         Args:
-            request: the request, or the value of its `Cookie` header alone; None: it has none.
+            request: the request, or the value of its `Cookie` header alone; None: it has none. Only a request has a
+                path, for `exclude` and `passive`.
 
         Raises:
             StoreUnavailable: whether there is a session cannot be known. Answer with a 503; there is nothing to commit.

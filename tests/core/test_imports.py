@@ -8,7 +8,7 @@ from tests.core.imports import BY_NAME, FILES, GRAPH, TREES
 LAYERS = [
     ["errors", "clock"],
     ["options"],
-    ["environment"],
+    ["environment", "paths"],
     ["event_loop"],
     ["events"],
     ["wire"],
@@ -19,7 +19,7 @@ LAYERS = [
     ["legacy.move_in"],
     ["legacy.arrival", "in_cookie"],
     ["legacy.beside"],
-    ["request", "outgoing", "lifespan", "arguments"],
+    ["request", "outgoing", "lifespan", "arguments", "routes"],
     ["sync"],  # the blocking calls of the session manager
     ["manager"],
     ["web"],

@@ -45,7 +45,7 @@ class Property(RavynSettings):
 
 
 starlette = Starlette(middleware=[Middleware(SessionMiddleware, secret_key="k", store="memory://")])
-starlette.add_middleware(SessionMiddleware, secret_key="k", max_age=5, same_site="strict")
+starlette.add_middleware(SessionMiddleware, secret_key="k", max_age=5, same_site="strict", exclude=["/health"])
 starlette.add_middleware(SessionMiddleware, config=config)
 starlette.add_middleware(SessionMiddleware, secret="k")  # type: ignore[call-arg]
 starlette.add_middleware(SessionMiddleware, secret_key="k", same_site="Strict")  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """What a type checker sees of the public names; mypy reads this file, nothing runs it."""
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, assert_type
 from uuid import UUID
@@ -69,6 +69,8 @@ def config() -> None:
     SessionConfig(secret_key="k", same_site="Lax")  # type: ignore[arg-type]
     SessionConfig(secret_key="k", max_ages=5)  # type: ignore[call-arg]
     SessionConfig(secret_key="k", strict_types=True)
+    assert_type(SessionConfig(secret_key="k", exclude=["/health"], passive=("/poll",)).exclude, Sequence[str])
+    SessionConfig(secret_key="k", exclude=[5])  # type: ignore[list-item]
     made.max_age = 5  # type: ignore[misc]  # frozen
 
 

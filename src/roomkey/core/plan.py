@@ -81,6 +81,7 @@ class Case(NamedTuple):
     tried: tuple[Attempt, ...] = ()  # writes that may have been done, or not
     is_outproved: bool = False  # whether another request has proved who the user is since this one came
     log_in: float | None = None  # when somebody logged into it since it was loaded, as the way to where it is now says
+    renews: bool = True  # whether use of the session renews it
     theirs: dict[str, Any] | None = None  # what `fresh` holds, for one call of `plan`; None: it is decoded there
 
     @property
@@ -283,7 +284,9 @@ def _plain_save(rules: Rules, case: Case, fresh: Loaded) -> Plan:
     expires_at, cookie = old.expires_at, KEEP
     if fresh.stale is not CURRENT or case.now >= rules.clocks.fresh_until(old, fresh.facts):
         seen = _is_seen(case, fresh)
-        _, expires_at, is_renewed = rules.clocks.expiry(case.now, old, fresh.facts, fresh.facts, seen=seen)
+        _, expires_at, is_renewed = rules.clocks.expiry(
+            case.now, old, fresh.facts, fresh.facts, seen=seen, renews=case.renews
+        )
         if seen and (is_renewed or fresh.stale is not CURRENT):
             cookie = GIVE
     record = saved_record(rules, old, draft.content, draft.encoded, expires_at)
@@ -315,7 +318,7 @@ def _laid_over(rules: Rules, case: Case, fresh: Loaded) -> Plan:
     shows = None if fresh is was and user == was.user else content
     seen = kind is not None or _is_seen(case, fresh)
     created_at, expires_at, is_renewed = rules.clocks.expiry(
-        now, fresh.record, fresh.facts, facts, seen=seen, rotates=kind is not None
+        now, fresh.record, fresh.facts, facts, seen=seen, rotates=kind is not None, renews=case.renews
     )
     owner = user if content is draft.content else rules.user_of(content)
     ip, user_agent = fresh.record.ip, fresh.record.user_agent

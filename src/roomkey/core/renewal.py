@@ -138,7 +138,15 @@ class Clocks:
         return max(self.until(now, facts, seen=seen), record.expires_at)
 
     def expiry(
-        self, now: float, record: Record, before: Facts, facts: Facts, *, seen: bool, rotates: bool = False
+        self,
+        now: float,
+        record: Record,
+        before: Facts,
+        facts: Facts,
+        *,
+        seen: bool,
+        rotates: bool = False,
+        renews: bool = True,
     ) -> Expiry:
         """Return the expiry of a session that is saved now.
 
@@ -150,12 +158,15 @@ class Clocks:
                 lifetime counts at once, also a shorter one.
             seen: as for `until`.
             rotates: a new ID is renewed in any case: its cookie goes out.
+            renews: whether the request renews anything. A log-in and another lifetime count all the same.
         """
-        created_at = record.created_at
-        if facts.authenticated_at is not None and facts.authenticated_at != before.authenticated_at:
+        created_at, proves = record.created_at, facts.authenticated_at != before.authenticated_at
+        if facts.authenticated_at is not None and proves:
             created_at = facts.authenticated_at
         if facts.lifetime != before.lifetime:
             return Expiry(created_at, self.until(now, facts, seen=seen), True)
+        if not (renews or proves):
+            return Expiry(created_at, record.expires_at, False)
         if rotates or self.is_due(now, record, facts, seen=seen):
             return Expiry(created_at, self.renewed(now, record, facts, seen=seen), True)
         return Expiry(created_at, record.expires_at, False)

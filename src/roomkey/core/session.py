@@ -351,16 +351,14 @@ class Session(TrackedDict):
         """
         if self._changed or self._shared or self._transaction is not None or self._intents is not NOTHING:
             return self._is_quiet_after_all()
-        if not self._accessed or self._origin is None or self._origin.ticks.time() < self._fresh_until:
-            return True
-        return self._accessed is PEEKED
+        return not self._accessed or self._origin is None or self._origin.ticks.time() < self._fresh_until
 
     def _is_quiet_after_all(self) -> bool:
         if self._changed or self._intents is not NOTHING:
             return False
         if self._transaction is not None and not self._transaction.is_calm:
             return False
-        if not self._accessed or self._accessed is PEEKED:
+        if not self._accessed:
             return True
         if self._shared and not self._is_same():
             return False

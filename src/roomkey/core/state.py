@@ -53,6 +53,7 @@ class RequestState:
     # Whether a session may begin here that nobody is logged into. Not where the browser may have a newer cookie by now:
     # that of the log-in that ended or rotated this session.
     may_begin = True
+    renews = True  # whether use of the session renews it
     begins_here = False  # whether this request began the session: no browser has had a card for it
     beside: Beside | None = None  # what else the request brought that opens a session
     logs_out = False  # whether it has logged out here, and what is beside its session is still to end
@@ -137,7 +138,13 @@ class RequestState:
         renews = renews or (self.rules.renews_each and self.is_modified())
         seen = self.reply.is_open and at.session_id is not None
         return self.rules.clocks.expiry(
-            self.now(), record, at.facts, self._present_facts(), seen=seen, rotates=renews and self.reply.is_open
+            self.now(),
+            record,
+            at.facts,
+            self._present_facts(),
+            seen=seen,
+            rotates=renews and self.reply.is_open,
+            renews=self.renews,
         )
 
     def is_modified(self) -> bool:
@@ -158,6 +165,8 @@ class RequestState:
         client = _UNRECORDED if self.session._peer is None else self._client()
         moves_in = is_open and self.moving is not None
         case = Case(at, draft, at, self.rules.clock(), is_open, moves_in, self.may_begin, client, self.tried)
+        if not self.renews:
+            case = case._replace(renews=False)
         return case if self.before_proof is None else case._replace(is_outproved=True)
 
     def meet(self, was: Loaded, found: Loaded) -> None:

@@ -85,8 +85,9 @@ class Transaction(Tasks):
     @property
     def can_go(self) -> bool:
         """Whether a task that goes on after the request may have another transaction."""
-        # Kept where the session has ended, for the task is to hear of that, and where a log-out has more to end.
-        return self.is_calm and self.may_begin and self.beside is None
+        # Kept where the session has ended, for the task is to hear of that, where a log-out has more to end, and where
+        # the task is to renew nothing.
+        return self.is_calm and self.may_begin and self.beside is None and self.renews
 
     # --- what the handler asks ------------------------------------------------------------------------------------
 
@@ -182,6 +183,8 @@ class Transaction(Tasks):
         at, clocks, now = self.at, self.rules.clocks, self.now()
         if self.moving is not None:
             return self.reply.is_open  # with the first response that can give a cookie
+        if not self.renews:
+            return False
         if at.stale is not CURRENT:
             return True
         return clocks.is_due(now, at.record, at.facts, seen=self.reply.is_open and at.session_id is not None)

@@ -83,7 +83,8 @@ class CookieCommitter(Committer):
         was, facts, user = case.was, step.facts, step.record.user
         until = self.rules.clocks.until(case.now, facts)  # the cookie goes out in any case, so that it is renewed too
         if was.exists and facts.lifetime == was.facts.lifetime:
-            until = max(until, was.record.expires_at)
+            renews = case.renews or facts.authenticated_at != was.facts.authenticated_at
+            until = max(until, was.record.expires_at) if renews else was.record.expires_at
         rotates = step.step is Step.ROTATE
         session_id = new_id() if was.session_id is None or rotates else was.session_id
         record = self.cards.stamped(step.record, until)

@@ -66,10 +66,11 @@ class SyncManager:
         """As `SessionManager.load`."""
         headers = raw_headers(request)
         client = request.client if isinstance(request, Request) else None
+        path = request.path if isinstance(request, Request) else "/"
         if any(name == b"cookie" for name, _ in headers):
-            path = request.path if isinstance(request, Request) else "/"
             return self.run(self._manager.load(Request(path=path, headers=headers, client=client)))
-        answer = self._manager.begin(headers, {"client": client})  # nothing to look up: no thread is asked
+        # Nothing to look up: no thread is asked.
+        answer = self._manager.begin(headers, {"client": client, "path": path})
         session = answer if isinstance(answer, Session) else self.run(answer)
         session._sent = headers
         return session

@@ -1,0 +1,92 @@
+"""Requests whose path says that they get no session (`exclude`), or that they keep none alive (`passive`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from roomkey.core.session import Session
+from roomkey.core.transaction import Transaction
+from roomkey.errors import ConfigurationError
+from roomkey.paths import Paths
+
+if TYPE_CHECKING:
+    from roomkey.config import SessionConfig
+    from roomkey.core.loader import Loader
+
+__all__ = ["Begin", "by_path"]
+
+Begin = Callable[[list[tuple[bytes, bytes]], Mapping[str, Any]], Session | Coroutine[Any, Any, Session]]
+
+# What is a use of a session, beside everything that has no underscore before it.
+_USES = (
+    *("__getitem__", "__setitem__", "__delitem__", "__contains__", "__len__", "__iter__", "__reversed__"),
+    *("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__or__", "__ror__", "__ior__"),
+    *("__str__", "__copy__", "__deepcopy__"),
+)
+
+
+def by_path(begin: Begin, loader: Loader, config: SessionConfig) -> Begin:
+    """Return what begins requests. Where no paths are told apart, it is `begin` itself.
+
+    Args:
+        begin: loads the session of a request.
+        loader: opens the transactions of the sessions that `begin` loads.
+        config: says which paths are told apart.
+    """
+    if not config.exclude and not config.passive:
+        return begin
+    exclude, passive = Paths(tuple(config.exclude)), Paths(tuple(config.passive))
+    excluded = {path: _refusing(loader.session_class, path) for path in config.exclude}
+
+    async def renewing_nothing(answer: Coroutine[Any, Any, Session]) -> Session:
+        return _renew_nothing(await answer, loader)
+
+    def begin_by_path(
+        headers: list[tuple[bytes, bytes]], scope: Mapping[str, Any]
+    ) -> Session | Coroutine[Any, Any, Session]:
+        path = exclude.match(scope)
+        if path is not None:
+            session = excluded[path]()
+            session._origin = loader
+            return session
+        answer = begin(headers, scope)
+        if passive.match(scope) is None:
+            return answer
+        return _renew_nothing(answer, loader) if isinstance(answer, Session) else renewing_nothing(answer)
+
+    return begin_by_path
+
+
+def _renew_nothing(session: Session, loader: Loader) -> Session:
+    transaction = session._transaction
+    if not isinstance(transaction, Transaction):
+        transaction = loader.open(session)
+    transaction.renews = False
+    return session
+
+
+def _refusing(session_class: type[Session], path: str) -> type[Session]:
+    """Return a class of sessions of which any use raises ConfigurationError.
+
+    Args:
+        session_class: what handlers get elsewhere.
+        path: what `exclude` has.
+    """
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise ConfigurationError(
+            f"exclude: it has {path!r}, so that this request has no session; take that out of exclude, or do not use "
+            "request.session here"
+        )
+
+    def shown(_: object) -> str:
+        return f"Session(none: exclude has {path!r})"
+
+    uses = {name for name in dir(session_class) if not name.startswith("_")} - {"accessed"}
+    is_property = {name: not callable(getattr(session_class, name)) for name in (*uses, *_USES)}
+    members: dict[str, Any] = {
+        name: property(refuse, refuse, refuse) if is_property[name] else refuse for name in (*uses, *_USES)
+    }
+    # A subclass's `__init__` may use the session.
+    return type("Session", (session_class,), {**members, "__init__": Session.__init__, "__repr__": shown})
