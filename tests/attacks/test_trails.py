@@ -373,3 +373,42 @@ async def test_a_log_out_finds_a_session_that_moved_in_for_a_short_time(new_site
             site, lambda card: keep_alive(site, card, 12, 4), lambda session: session.remember(5)
         )
         assert (await site.who(card), raised) == (None, [])
+
+
+async def test_a_second_log_out_while_the_first_one_tidies_up_is_done(new_site):
+    """The note that there were more tombstones goes first of all that a session leaves."""
+    async with new_site() as plain:
+        site, store = watched(plain)
+        last = await move(site, await site.log_in(), MANY)
+        held = await site.life.arrive([last])
+        removed = []
+
+        async def delete(key):
+            await store.inner.delete(key)
+            removed.append(key)
+            if len(removed) == 3:
+                held.session.clear()
+                await held.commit()
+
+        store.delete = delete
+        await site.ask(last, lambda session: session.clear())
+        assert len(removed) > 3 and not held.lost
+        assert await store.rows() == 0
+
+
+async def test_a_session_that_ends_before_its_trail_is_cut_leaves_nothing(new_site):
+    """A revocation comes between a rotation and the note that there were more tombstones."""
+    async with new_site() as plain:
+        site, store = watched(plain)
+        card = await move(site, await site.log_in(), LONGEST_TRAIL)
+        held = await site.life.arrive([card])
+
+        async def touch(key, expires_at):
+            assert await Sessions(site.config).revoke_all(42) == 1
+            return await store.inner.touch(key, expires_at)
+
+        store.touch = touch
+        await site.ask(card, lambda session: session.rotate())
+        assert await store.rows() == 0
+        held.session.clear()
+        await held.commit()

@@ -146,7 +146,7 @@ class Steps:
         if step.step is _BEGIN:
             return self.registry.purge_when_due() if self.registry.is_purge_due else None
         before = step.over.facts
-        return None if before.dropped is None else self.registry.trails.shorten(before, after.record.expires_at)
+        return None if before.dropped is None else self.registry.trails.shorten(before, after)
 
     async def _begin(self, state: RequestState, case: Case, step: Plan) -> None:
         if case.was.exists:

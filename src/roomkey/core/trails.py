@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from roomkey.core.loaded import Stored
+from roomkey.core.loaded import Loaded, Stored
 from roomkey.core.tombstones import SEALED_MOVE, Way, lost_trail, lost_trail_key
 from roomkey.core.turns import pause
 from roomkey.errors import StoreUnavailable
@@ -35,12 +35,12 @@ class Trails:
     async def remove(self, trail: list[str]) -> None:
         """Remove the tombstones of a session that has ended: they lead nowhere."""
         if len(trail) == LONGEST_TRAIL:
-            trail = [*trail, lost_trail_key(trail[0])]
+            trail = [lost_trail_key(trail[0]), *trail]  # the note first: it has log-outs fail that run now
         with contextlib.suppress(StoreUnavailable):  # logged; what is left expires with the session
             for key in trail:
                 await self._store.delete(key)
 
-    async def shorten(self, facts: Facts, expires_at: float) -> None:
+    async def shorten(self, facts: Facts, after: Loaded) -> None:
         """Remove the tombstone for which a session that has just rotated has no room any more.
 
         A note is left first, once for each session: requests that find nothing under an old key of it must not take the
@@ -48,7 +48,7 @@ class Trails:
 
         Args:
             facts: those from before the rotation.
-            expires_at: of the session now.
+            after: the session now.
         """
         if facts.dropped is None:
             return
@@ -57,12 +57,15 @@ class Trails:
             old = await self._store.load(facts.dropped)
             if old is None:
                 return
-            until = max(old.expires_at, expires_at)
+            until = max(old.expires_at, after.record.expires_at)
             if not await self._store.touch(note, until):
                 try:
                     await self._store.create(note, lost_trail(self._clock(), until))
                 except Conflict:  # another request was first
                     await self._store.touch(note, until)
+                else:
+                    if await self._store.load(after.key) is None:  # it has ended, and took no note along
+                        await self._store.delete(note)
             await self._store.delete(facts.dropped)
 
     async def confirm_end(self, stored: Stored, way: Way, *, is_log_out: bool, hides: bool = False) -> None:
