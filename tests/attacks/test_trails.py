@@ -412,3 +412,18 @@ async def test_a_session_that_ends_before_its_trail_is_cut_leaves_nothing(new_si
         assert await store.rows() == 0
         held.session.clear()
         await held.commit()
+
+
+async def test_a_log_out_without_a_user_key_past_the_bound_fails(new_site):
+    """Whoever takes out the last key logs out, where no key says whose a session is."""
+    async with new_site(user_key=None) as site:
+        _, headers = await site.ask(None, update(who=42))
+        held = await site.life.arrive([card_in(headers)])
+        last = await move(site, card_in(headers), 1, lambda session: session.rotate())
+        for _ in range(3):
+            site.clock.advance(500)
+            await site.ask(last, lambda session: session.mark_modified())
+        del held.session["who"]
+        with pytest.raises(StoreUnavailable, match="ended or changed its ID"):
+            await held.commit()
+        assert (await site.ask(last))[0] == {"who": 42}

@@ -130,6 +130,7 @@ def is_log_in(rules: Rules, case: Case) -> bool:
 def is_log_out(rules: Rules, case: Case) -> bool:
     """Whether somebody is to be logged out: nobody may be told so of a session that only cannot be found."""
     asks = case.was.user is not None or case.draft.intents.logs_out or any(attempt.ends for attempt in case.tried)
+    asks = asks or (rules.user_key is None and case.ends)  # anybody may be logged in, and is not with the last key gone
     return asks and rules.user_of(case.draft.content) is None
 
 
