@@ -38,6 +38,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import roomkey
 from roomkey import ConfigurationError, SessionMiddleware, StoreUnavailable
+from roomkey.csrf import csrf_token
 from roomkey.ravyn import SessionConfig
 from roomkey.stores.memory import MemoryStore
 from roomkey.wire import codec
@@ -139,7 +140,7 @@ def test_the_documented_options():
     """Each option that Ravyn documents reaches the cookie."""
     options = {"session_cookie": "sid", "max_age": 60, "same_site": "strict", "https_only": True}
     with client(Ravyn(routes=routes(), session_config=config(**options))) as browser:
-        header = browser.post("/login/ada").headers["set-cookie"]
+        _, header = browser.post("/login/ada").headers.get_list("set-cookie")  # after the one of visitors' CSRF tokens
     assert re.fullmatch(r"sid=[\w-]{76}; Max-Age=60; Path=/; HttpOnly; SameSite=strict; Secure", header)
 
 
@@ -603,6 +604,30 @@ def test_a_shared_exception_keeps_users_apart():
         assert answer.status_code == 403
         assert "set-cookie" not in answer.headers
         assert stranger.get("/me").status_code == 401
+
+
+def test_a_log_in_by_an_http_exception_ends_the_visitors_tokens():
+    """The exception has room for one cookie. What a visitor left goes with the user's next form, or the log-out."""
+
+    @get("/form")
+    async def form(request: Request) -> dict:
+        return {"csrf": csrf_token(request.session)}
+
+    @post("/enter")
+    async def enter(request: Request) -> dict:
+        request.session["user_id"] = "ada"
+        raise HTTPException(status_code=303, headers={"location": "/"})
+
+    settings = config(https_only=True, session_cookie="session")
+    app = Ravyn(routes=[*routes(), Gateway(handler=form), Gateway(handler=enter)], session_config=settings)
+    for end in ("form", "logout"):
+        with RavynTestClient(app, base_url="https://testserver") as browser:
+            browser.get("/form")
+            assert set(browser.cookies) == {"__Host-session-csrf"}
+            assert browser.post("/enter", follow_redirects=False).status_code == 303
+            assert "session" in browser.cookies
+            browser.get("/form") if end == "form" else browser.post("/logout")
+            assert "__Host-session-csrf" not in browser.cookies
 
 
 def test_ravyns_own_config_keeps_the_data_in_the_cookie():

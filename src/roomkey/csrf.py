@@ -142,7 +142,8 @@ def csrf_token(session: AnySession, *, user_key: str | None = None) -> str:
     """Return a token for this session's forms or scripts. Each call gives another text for the same secret.
 
     A visitor who has no session gets none for it, where `https_only` is set and `domain` is not: the token is bound to
-    a cookie of its own, which the response sends. Elsewhere a session begins.
+    a cookie of its own, which the response sends. Elsewhere a session begins. A browser that opens two pages at once,
+    and has neither cookie yet, keeps what the later response sends: the token in the other page is worthless.
 
     A log-in, a log-out or a change of user makes a new secret. The tokens from before are worth nothing then.
 
@@ -161,7 +162,7 @@ def csrf_token(session: AnySession, *, user_key: str | None = None) -> str:
             f"csrf_token: user_key is {user_key!r}, and SessionConfig's is {its_key!r}; give it there alone"
         )
     user = _user(session, its_key)
-    visitor = None if session else _visitor(session, user, begins=True)
+    visitor = _visitor(session, user, begins=True) if user is not None or not session else None
     if visitor is not None:
         return _masked(_secret_of(visitor))
     known = _secrets_for(user, session.get(CSRF))
@@ -169,7 +170,7 @@ def csrf_token(session: AnySession, *, user_key: str | None = None) -> str:
     if not known:
 
         def add(kept: object) -> list[str | None]:
-            # Pages that are opened together each make one: all of them are good.
+            # Pages of one session that are opened together each make one: all of them are good.
             others = _secrets_for(user, kept)[1 - _MOST_SECRETS :]
             return [user, *(each.hex() for each in (*others, secret))]  # text: other libraries keep what JSON has
 
@@ -212,12 +213,12 @@ def _visitor(session: AnySession, user: str | None, *, begins: bool) -> bytes | 
 
     Args:
         session: the request's.
-        user: whose it is.
+        user: whose it is. The response takes back what the user brought of the visitor before.
         begins: whether the response is to give one, where the request brought none.
     """
-    if user is not None or not isinstance(session, Session) or session._origin is None:
+    if not isinstance(session, Session) or session._origin is None:
         return None
-    return session._attached().visitor(begins=begins)
+    return session._attached().visitor(user, begins=begins)
 
 
 def _secret_of(visitor: bytes) -> bytes:

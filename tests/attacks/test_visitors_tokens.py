@@ -72,9 +72,10 @@ class Browser:
     def __init__(self, server):
         self.server, self.jar, self.headers = server, {}, []
 
-    async def ask(self, act, extra=b""):
-        """Send a request; return what `act` returned."""
-        sent = b"; ".join([name + b"=" + value for name, value in self.jar.items()] + ([extra] if extra else []))
+    async def ask(self, act, extra=b"", *, bare=False):
+        """Send a request; return what `act` returned. `bare`: without cookies, as after a link on another site."""
+        jar = {} if bare else self.jar
+        sent = b"; ".join([name + b"=" + value for name, value in jar.items()] + ([extra] if extra else []))
         answer, self.headers = await self.server.answer([(b"cookie", sent)] if sent else [], act)
         for name, value, attributes in cookies_of(self.headers):
             self.jar.pop(name, None)
@@ -88,8 +89,8 @@ class Browser:
     async def post(self, token, extra=b""):
         return await self.ask(lambda session: verify_csrf_token(session, token), extra)
 
-    async def log_in(self, user=7):
-        await self.ask(lambda session: session.update(user_id=user))
+    async def log_in(self, user=7, *, bare=False):
+        await self.ask(lambda session: session.update(user_id=user), bare=bare)
 
     async def log_out(self):
         await self.ask(lambda session: session.clear())
@@ -271,6 +272,61 @@ async def test_a_token_from_before_a_log_in_is_worthless_after_the_log_out(serve
     assert not await browser.post(token)
     await browser.form()
     assert not await browser.post(token)
+
+
+STORES = {"memory": MemoryStore, "waiting": CountingStore, "cookie": lambda: "cookie://"}
+
+
+@pytest.mark.parametrize("has_form", [False, True], ids=["", "with a form"])
+@pytest.mark.parametrize("store", STORES)
+async def test_a_log_in_that_brings_no_cookies(way, store, has_form):
+    """SameSite=Strict holds them back after a link in a mail, and SameSite=Lax from another site's form."""
+    browser = Browser(Server(way, STORES[store](), same_site="strict"))
+    token = await browser.form()
+
+    def log_in(session):
+        if has_form:
+            csrf_token(session)
+        session["user_id"] = 7
+
+    await browser.ask(log_in, bare=True)
+    assert set(browser.jar) == {b"session"}
+    del browser.jar[b"session"]  # it ends elsewhere
+    assert not await browser.post(token)
+
+
+@pytest.mark.parametrize("store", STORES)
+async def test_a_log_out_that_leaves_a_message(way, store):
+    """It begins another session. The tokens from before the log-in are worthless all the same."""
+    browser = Browser(Server(way, STORES[store]()))
+    page = Browser(browser.server)
+    token = await page.form()
+    await browser.log_in()
+    browser.jar[COOKIE] = page.jar[COOKIE]
+    await browser.ask(lambda session: (session.clear(), session.flash("bye")))
+    assert set(browser.jar) == {b"session"}
+    assert not await browser.post(token)
+    new = await browser.form()
+    assert await browser.post(new) and not await browser.post(token)
+
+
+async def test_a_page_of_a_user_takes_back_what_a_visitor_left(server):
+    """Where the log-in could not: a page that asks for a token does, or a form that is sent, and no other page."""
+    page = Browser(server)
+    another = await Browser(server).form()
+    for act in (csrf_token, lambda session: verify_csrf_token(session, another)):
+        await page.form()
+        kept = page.jar[COOKIE]
+        await page.log_in()
+        page.jar[COOKIE] = kept
+        await page.ask(lambda session: session["user_id"])
+        assert set(page.jar) == {b"session", COOKIE}
+        await page.ask(act)
+        assert set(page.jar) == {b"session"}
+        assert (b"cache-control", b"no-store") in page.headers
+        await page.ask(act)
+        assert not cookies_of(page.headers)
+        await page.log_out()
 
 
 async def test_a_cookie_that_outlived_the_log_in_goes_with_the_log_out(server):

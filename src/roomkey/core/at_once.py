@@ -101,7 +101,7 @@ class AtOnce:
         protect_from_caches(headers)
         visitors = self._committer.visitors
         if user is not None and visitors is not None:
-            headers += visitors.take_back(session._sent)
+            headers.append(visitors.taken_back)
         seconds = rules.clocks.end_of(now, record.expires_at) - now
         headers.append(self._writer.give(self._keyring.sign(session_id), seconds))
         return True

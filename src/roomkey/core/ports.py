@@ -36,7 +36,8 @@ class Transaction(Protocol):
     @property
     def is_calm(self) -> bool: ...  # nothing is under way, unsure, owed to the browser, or to be moved in
     def now(self) -> float: ...  # Unix seconds
-    def visitor(self, *, begins: bool) -> bytes | None: ...  # what CSRF tokens are bound to where no session is
+    # What CSRF tokens are bound to where no session is.
+    def visitor(self, user: str | None, *, begins: bool) -> bytes | None: ...
     def is_modified(self) -> bool: ...
     def expiry(self, record: Record) -> Expiry: ...  # once the response has saved or renewed what is in `record`
     def note(self, error: StoreUnavailable | None) -> None: ...  # what became of the handler's last question

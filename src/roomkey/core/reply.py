@@ -34,6 +34,7 @@ class Reply:
     cookie = KEEP
     card = b""  # the signed cookie value, for Cookie.GIVE
     visitor: bytes | None = None  # the signed value that a visitor's CSRF token is bound to; None: it is not to be sent
+    ends_visitor = False  # whether that cookie is taken back, also where the request did not bring it
     only_renews = False  # whether the card is of an ID that the browser has
     is_early = False  # decided before the response's own commit: to be looked at again
     carries = SEVERAL
@@ -57,6 +58,10 @@ class Reply:
         """Clear the cookie, where the response can still carry one."""
         if self.is_open:
             self.cookie = CLEAR
+
+    def end_visitor(self) -> None:
+        """Take back the cookie of a visitor's CSRF tokens, where the response can still carry one."""
+        self.ends_visitor = self.is_open
 
     def withhold(self) -> None:
         """Send no card: another response carries the one that counts."""

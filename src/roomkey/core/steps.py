@@ -120,6 +120,8 @@ class Steps:
                 if step.cookie is GIVE:
                     self.give(state, only_renews=True)
             return
+        if after.user != was.user:
+            state.reply.end_visitor()
         if step.tombstone is None or Kind(step.tombstone.data[0]).proves:
             state.before_proof = None
         else:
@@ -173,6 +175,8 @@ class Steps:
         await self.attempt(state, step, after, self.registry.end_at(step.over.stored, "cleared"))
         # Only the request that ended it takes the cookie back: where it has ended already, somebody may have logged in.
         state.detach()
+        if after.user is not None:
+            state.reply.end_visitor()
         if step.cookie is CLEAR:
             state.reply.take_back()
 

@@ -76,11 +76,12 @@ class Transaction(Tasks):
             and self.moving is None
             and self.reply.cookie is KEEP
             and self.reply.visitor is None
+            and not self.reply.ends_visitor
         )
 
-    def visitor(self, *, begins: bool) -> bytes | None:
+    def visitor(self, user: str | None, *, begins: bool) -> bytes | None:
         visitors = self.committer.visitors
-        return None if visitors is None else visitors.value_for(self, begins=begins)
+        return None if visitors is None else visitors.value_for(self, user, begins=begins)
 
     @property
     def can_go(self) -> bool:

@@ -5,8 +5,11 @@ record.
 
 The cookie has the prefix `__Host-` (RFC 6265bis section 4.1.3.2). No subdomain, no other path and no plain HTTP can put
 one into a browser, so that nobody plants a value whose token they know. For that it needs `https_only`, and no
-`domain`. Elsewhere tokens lie in the session. A log-in takes the cookie back, and its tokens count for nobody who is
-logged in.
+`domain`. Elsewhere tokens lie in the session.
+
+Its tokens count for nobody who is logged in. A log-in and a log-out take the cookie back, also where the request
+brought none: with `SameSite=Strict`, a link in a mail logs somebody in without it. Where such a response carries the
+session's cookie only, the user's next page that asks for a token takes it back, or the log-out.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from roomkey.core.reply import CLEAR, GIVE, KEEP, Carries
+from roomkey.core.reply import CLEAR, GIVE, KEEP, NONE, Carries
 from roomkey.wire.cookies import CookieWriter, Headers, find_cookies
 from roomkey.wire.keys import Keyring, new_session_id
 
@@ -54,15 +57,21 @@ class Visitors:
         self._name = name.encode("ascii")
         self._keyring = Keyring(config.secret_key, purpose="CSRF token of a visitor", name=name)
         self._writer = CookieWriter(_Attributes(name, config.same_site, config.partitioned))
+        self.taken_back = self._writer.clear()  # the header that takes the cookie back
 
-    def value_for(self, state: RequestState, *, begins: bool) -> bytes | None:
+    def value_for(self, state: RequestState, user: str | None, *, begins: bool) -> bytes | None:
         """Return the signed value that a visitor's tokens are bound to; None: there is none.
 
         Args:
             state: of the request.
+            user: whose session it is. A user has no such tokens, and a cookie that the request brought is taken back.
             begins: whether the response is to give one, where the request brought none.
         """
         reply = state.reply
+        if user is not None:
+            if state.at.user is not None and find_cookies(state.session._sent, self._name):
+                reply.end_visitor()
+            return None
         if reply.visitor is not None:
             return reply.visitor
         # Where a session ends, so does what belonged to the visitor before.
@@ -76,21 +85,18 @@ class Visitors:
         values = find_cookies(headers, self._name)
         return values[0] if len(values) == 1 and self._keyring.verify(values[0]) is not None else None
 
-    def take_back(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-        """Return the header that takes the cookie back, where a request brought it."""
-        return [self._writer.clear()] if find_cookies(headers, self._name) else []
-
     def headers_of(self, state: RequestState) -> Headers:
         """Return what a response says about the cookie, beside that of the session."""
-        reply, sent = state.reply, state.session._sent
-        value, reply.visitor = reply.visitor, None
-        if reply.carries is Carries.ONE and reply.cookie is not KEEP:
-            return []  # there is room for the session's cookie only
-        if reply.cookie is GIVE and state.at.user is not None:
-            return self.take_back(sent)
-        if value is not None:
+        reply, is_users = state.reply, state.at.user is not None
+        value, ends = reply.visitor, reply.ends_visitor
+        reply.visitor, reply.ends_visitor = None, False
+        if reply.carries is NONE or (reply.carries is Carries.ONE and reply.cookie is not KEEP):
+            return []  # there is no room, or for the session's cookie only
+        if value is not None and not (is_users and (ends or reply.cookie is GIVE)):
             return [self._writer.give(value, 0)]
-        return self.take_back(sent) if reply.cookie is CLEAR else []
+        if not ends and (reply.cookie is CLEAR or (reply.cookie is GIVE and is_users)):
+            ends = find_cookies(state.session._sent, self._name) != []
+        return [self.taken_back] if ends else []
 
 
 def visitors_for(config: SessionConfig) -> Visitors | None:

@@ -76,6 +76,8 @@ class CookieCommitter(Committer):
         need_cookie(case, "the end of a cookie:// session")
         state.detach()
         state.reply.take_back()
+        if case.was.user is not None:
+            state.reply.end_visitor()
         return Ended(case.was.key, case.was.user, "cleared")
 
     def _seal(self, state: RequestState, case: Case, step: Plan) -> list[Event]:
@@ -91,6 +93,8 @@ class CookieCommitter(Committer):
         card = self.cards.make(session_id, record, one_cookie=state.reply.carries is Carries.ONE)
         key = store_key(session_id)
         state.at = Loaded(key, record, b"", record.data, facts, user, session_id)
+        if user != was.user:
+            state.reply.end_visitor()
         state.reply.give(card, only_renews=step.step is Step.RENEW)
         if was is not NOWHERE and step.content is not None:
             state.show(step.content)
