@@ -1,4 +1,4 @@
-"""Flask: its settings, `flask.session`, errors, outages and streams. Real servers are in test_flask_servers.py."""
+"""Flask: its settings, `flask.session`, errors and outages. Streams and real servers have files of their own."""
 
 import asyncio
 import logging
@@ -13,64 +13,10 @@ from roomkey.events import Created, Refused
 from roomkey.flask import FlaskSession, Roomkey, session
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing import Clock
+from tests.flask_site import add_routes, asking, cookie, make_app, set_cookies
 from tests.manager.parts import SECRET, WaitingStore
 
 OTHER = "another secret that is long enough for every test"
-
-
-def make_app(store=None, *, routes=True, settings=None, **options):
-    """Return an app, with its `Roomkey`."""
-    app = flask.Flask(__name__)
-    app.config.from_mapping({"SECRET_KEY": SECRET} | (settings or {}))
-    roomkey = Roomkey(app, store=MemoryStore() if store is None else store, **options)
-    if routes:
-        add_routes(app)
-    return app, roomkey
-
-
-def add_routes(app):
-    @app.get("/")
-    def index():
-        return dict(session)
-
-    @app.get("/nothing")
-    def nothing():
-        return ""
-
-    @app.get("/count")
-    def count():
-        return str(session.change("n", lambda n: n + 1, default=0))
-
-    @app.get("/login/<user>")
-    def log_in(user):
-        session["user_id"] = user
-        return ""
-
-    @app.get("/logout")
-    def log_out():
-        session.clear()
-        return ""
-
-    @app.get("/fail")
-    def fail():
-        session["failed"] = True
-        raise ZeroDivisionError
-
-
-def cookie(client, name="session"):
-    found = client.get_cookie(name)
-    return found and found.value
-
-
-def asking(app, card):
-    """Return a client that has this cookie."""
-    client = app.test_client()
-    client.set_cookie("session", card)
-    return client
-
-
-def set_cookies(answer):
-    return answer.headers.getlist("Set-Cookie")
 
 
 # --- the life of a session --------------------------------------------------------------------------------------------
@@ -262,7 +208,8 @@ def test_a_permanent_session():
 
 def test_apps_that_make_every_session_permanent():
     """A visitor gets no cookie of that alone, a log-in does not undo it, and a log-out leaves nothing."""
-    app, _ = make_app(settings={"PERMANENT_SESSION_LIFETIME": 1000})
+    store = WaitingStore()
+    app, _ = make_app(store, settings={"PERMANENT_SESSION_LIFETIME": 1000})
 
     @app.before_request
     def stay():
@@ -273,9 +220,25 @@ def test_apps_that_make_every_session_permanent():
     assert "Max-Age=1000" in set_cookies(client.get("/count"))[0]
     assert "Max-Age=1000" in set_cookies(client.get("/login/ann"))[0]
     assert "Max-Age=1000" in set_cookies(client.get("/login/eve"))[0]
-    assert set_cookies(client.get("/nothing")) == []
+    store.asked.clear()
+    assert set_cookies(client.get("/nothing")) == [] and store.asked == ["load"]
     client.get("/logout")
     assert cookie(client) is None
+
+
+def test_the_next_user_does_not_inherit_it():
+    """A session that becomes another user's is permanent only if that log-in says so."""
+    app, _ = make_app()
+
+    @app.get("/stay/<user>")
+    def stay(user):
+        session["user_id"], session.permanent = user, True
+        return ""
+
+    client = app.test_client()
+    assert "Max-Age" in set_cookies(client.get("/stay/ann"))[0]
+    assert "Max-Age" not in set_cookies(client.get("/login/eve"))[0]
+    assert client.get("/").json == {"user_id": "eve"}
 
 
 def test_a_session_that_the_app_remembers_itself():
@@ -609,79 +572,6 @@ def test_an_outage_in_session_transaction(quiet):
     store.failing = {"update"}
     with pytest.raises(StoreUnavailable), client.session_transaction() as mine:
         mine["a"] = 1
-
-
-# --- streams ----------------------------------------------------------------------------------------------------------
-
-
-def stream_app():
-    app, _ = make_app()
-    closed = []
-
-    @app.get("/stream")
-    def stream():
-        @flask.stream_with_context
-        def chunks():
-            try:
-                yield "a"
-                session["streamed"] = True
-                if "fail" in flask.request.args:
-                    raise ZeroDivisionError
-                yield "b"
-            finally:
-                closed.append(True)
-
-        return flask.Response(chunks())
-
-    return app, closed
-
-
-def test_a_stream_saves_at_its_end():
-    """What it puts in after the first chunk."""
-    app, closed = stream_app()
-    client = app.test_client()
-    client.get("/count")
-    assert client.get("/stream").text == "ab" and closed == [True]
-    assert client.get("/").json == {"n": 1, "streamed": True}
-
-
-def test_a_stream_that_fails_saves_nothing():
-    """Whether it raises, or the client goes away in the middle of it."""
-    app, closed = stream_app()
-    client = app.test_client()
-    client.get("/count")
-    with pytest.raises(ZeroDivisionError):
-        client.get("/stream?fail=1", buffered=True)
-    answer = client.get("/stream")
-    chunks = answer.iter_encoded()
-    assert next(chunks) == b"a"
-    answer.close()
-    chunks.close()
-    assert client.head("/stream").data == b""
-    assert closed == [True, True] and client.get("/").json == {"n": 1}
-
-
-def test_a_stream_that_begins_a_session(caplog):
-    """It is too late for that: the log says so once, and the visitor gets the whole stream."""
-    app, _ = stream_app()
-    for _ in range(2):
-        client = app.test_client()
-        assert client.get("/stream").text == "ab" and cookie(client) is None
-    assert [record.message.partition(" put")[0] for record in caplog.records] == ["the endpoint stream"]
-
-
-def test_a_file_is_sent_as_it_is():
-    """Nothing stands between it and the server."""
-    app, _ = make_app()
-
-    @app.get("/file")
-    def file():
-        session["file"] = True
-        return flask.send_file(__file__)
-
-    client = app.test_client()
-    assert client.get("/file", buffered=True).data.startswith(b'"""Flask')
-    assert client.get("/").json == {"file": True}
 
 
 def test_events_reach_the_app():

@@ -467,7 +467,7 @@ async def test_a_websocket_of_a_store_that_is_down(quiet):
         closed = await socket.sent.get()
         assert (closed["type"], closed["code"]) == ("websocket.close", 1013)
     store.failing = {"update"}
-    async with Socket(app, "/chat", card) as socket:
+    async with Socket(app, "/chat", card, extensions={"websocket.http.response": {}}) as socket:
         await socket.say("hello")
         kinds = [await socket.sent.get() for _ in range(3)]
         assert [each["type"] for each in kinds] == ["websocket.accept", "websocket.send", "websocket.close"]

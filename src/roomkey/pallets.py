@@ -63,6 +63,8 @@ _SETTINGS = {
 class FlaskSession(Session, SessionMixin):
     """What `flask.session` is: a Roomkey `Session` with the attributes that Flask's sessions have."""
 
+    _says_permanent = False  # whether this request has assigned `permanent`
+
     @property
     def permanent(self) -> bool:
         """Whether the session is kept for `PERMANENT_SESSION_LIFETIME` after its last use, and outlives the browser.
@@ -73,6 +75,7 @@ class FlaskSession(Session, SessionMixin):
 
     @permanent.setter
     def permanent(self, value: bool) -> None:
+        self._says_permanent = True
         if bool(value) is not self.permanent:  # apps assign it before every request
             self[_PERMANENT] = bool(value)
 
@@ -89,13 +92,17 @@ class FlaskSession(Session, SessionMixin):
         if self._changed and dict.__len__(self) == 1:
             del self[_PERMANENT]
             return
-        at = self._at
-        manager = app.manager
+        at, manager, put = self._at, app.manager, self._put or ()
         is_remembered = manager.registry.rules.is_remembered(at.facts, at.user)
+        is_log_in = manager.config.user_key in put
+        if is_log_in and self._says_permanent:
+            self[_PERMANENT] = permanent  # a session that becomes another user's keeps only what was assigned
+        elif is_log_in and at.user is not None:
+            return  # the user before said so
         if not permanent:
             if is_remembered:
                 self.remember(None)
-        elif not is_remembered or not {_PERMANENT, manager.config.user_key}.isdisjoint(self._put or ()):
+        elif is_log_in or not is_remembered or _PERMANENT in put:
             self.remember(app.lifetime)  # a change of user forgets it
 
 
