@@ -2,7 +2,7 @@
 
 import pytest
 
-from roomkey import Sessions
+from roomkey import SessionEnded, Sessions
 from roomkey.core.loaded import Stored
 from roomkey.core.registry import _MOST_HOPS
 from roomkey.core.reply import Cookie
@@ -427,3 +427,17 @@ async def test_a_log_out_without_a_user_key_past_the_bound_fails(new_site):
         with pytest.raises(StoreUnavailable, match="ended or changed its ID"):
             await held.commit()
         assert (await site.ask(last))[0] == {"who": 42}
+
+
+@pytest.mark.parametrize("before", [0, 1])
+async def test_a_refresh_past_the_bound_fails(new_site, before):
+    """A session that lives is not said to have ended, only because nothing leads there."""
+    async with new_site() as site:
+        card = await move(site, await site.log_in(), before)
+        held = await site.life.arrive([card])
+        last = await move(site, card, MANY)
+        with pytest.raises(StoreUnavailable, match="ended or changed its ID"):
+            await held.session.refresh()
+        await site.ask(last, lambda session: session.clear())
+        with pytest.raises(SessionEnded):
+            await held.session.refresh()

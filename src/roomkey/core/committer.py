@@ -59,7 +59,8 @@ class Committer(ABC):
     async def latest(self, at: Loaded, way: Way | None = None) -> Loaded | None:
         """Return a session as it is now; None: it has ended, or is out of reach.
 
-        `way` takes the keys that lead there, and what was found under each.
+        `way` takes the keys that lead there, and what was found under each. Raises StoreUnavailable where it may live,
+        and nothing leads there any more.
         """
 
     @abstractmethod

@@ -257,7 +257,7 @@ class Session(TrackedDict):
 
         Raises:
             SessionEnded: the session was ended meanwhile, or somebody has logged in.
-            StoreUnavailable: the store did not answer.
+            StoreUnavailable: the store did not answer, or whether the session has ended cannot be known.
         """
         self._accessed = True
         await self._attached().refresh()

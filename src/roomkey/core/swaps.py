@@ -78,7 +78,10 @@ class StoreCommitter(Committer):
         await self.unfinished.finish()
 
     async def latest(self, at: Loaded, way: Way | None = None) -> Loaded | None:
+        way = Way() if way is None else way
         found = await self.registry.current_of(at.key, at.record.user, at.secret, way)
+        if found is None:
+            await self.registry.confirm_end(at.stored, is_log_out=False, way=way)
         return None if found is None else self._opened(found)
 
     async def confirm(self, state: RequestState) -> None:
