@@ -441,3 +441,28 @@ async def test_a_refresh_past_the_bound_fails(new_site, before):
         await site.ask(last, lambda session: session.clear())
         with pytest.raises(SessionEnded):
             await held.session.refresh()
+
+
+async def test_the_session_to_keep_stays_past_the_bound(new_site):
+    """A request whose tombstone was removed keeps its session, which is known by its first key."""
+    async with new_site() as site:
+        card = await move(site, await site.log_in(), 1)
+        held = await site.life.arrive([card])
+        last, other = await move(site, card, MANY), await site.log_in()
+        assert await Sessions(site.config).revoke_all(42, keep=held.session) == 1
+        assert (await site.who(last), await site.who(other)) == (42, None)
+
+
+async def test_nothing_ends_where_the_handle_to_keep_leads_nowhere(new_site):
+    """It may be that of a session whose trail was cut. Where there is none such, it is that of no session."""
+    async with new_site() as site:
+        card = await move(site, await site.log_in(), 1)
+        handle = (await site.life.arrive([card])).key
+        last, other = await move(site, card, MANY), await site.log_in()
+        sessions = Sessions(site.config)
+        with pytest.raises(StoreUnavailable, match="keep"):
+            await sessions.revoke_all(42, keep=handle)
+        assert (await site.who(last), await site.who(other)) == (42, 42)
+        await site.ask(last, lambda session: session.clear())
+        assert await sessions.revoke_all(42, keep=handle) == 1
+        assert await site.who(other) is None

@@ -22,6 +22,8 @@ class Transaction(Protocol):
     @property
     def handle(self) -> str: ...
     @property
+    def first_key(self) -> str: ...
+    @property
     def created_at(self) -> float: ...  # Unix seconds
     @property
     def expires_at(self) -> float: ...  # Unix seconds

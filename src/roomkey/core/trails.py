@@ -9,7 +9,7 @@ from roomkey.core.loaded import Loaded, Stored
 from roomkey.core.tombstones import SEALED_MOVE, Way, lost_trail, lost_trail_key
 from roomkey.core.turns import pause
 from roomkey.errors import StoreUnavailable
-from roomkey.stores.base import Conflict, Unreadable
+from roomkey.stores.base import Conflict, Record, Unreadable
 from roomkey.stores.guard import GuardedStore
 from roomkey.wire.envelope import trail_in
 from roomkey.wire.facts import LONGEST_TRAIL, Facts, trail_from
@@ -39,6 +39,16 @@ class Trails:
         with contextlib.suppress(StoreUnavailable):  # logged; what is left expires with the session
             for key in trail:
                 await self._store.delete(key)
+
+    async def was_cut(self, record: Record) -> bool:
+        """Whether a session has left more tombstones than are there. Raises StoreUnavailable. `record`: its own."""
+        trail = trail_in(record.data)
+        if len(trail) < LONGEST_TRAIL:
+            return False
+        try:
+            return await self._store.load(lost_trail_key(trail[0])) is not None
+        except Unreadable:
+            return True
 
     async def shorten(self, facts: Facts, after: Loaded) -> None:
         """Remove the tombstone for which a session that has just rotated has no room any more.

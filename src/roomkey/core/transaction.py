@@ -24,6 +24,7 @@ from roomkey.core.unanswered import settled
 from roomkey.core.users import Sessions
 from roomkey.errors import SessionDataError, SessionEnded, StoreUnavailable
 from roomkey.wire import codec
+from roomkey.wire.facts import trail_from
 
 __all__ = ["Transaction"]
 
@@ -52,6 +53,11 @@ class Transaction(Tasks):
     def handle(self) -> str:
         """The public name of the session: the store key, a hash of the ID that tells nothing about it."""
         return self.at.key
+
+    @property
+    def first_key(self) -> str:
+        """The store key that the session had at first, by which it is known however often its ID changes."""
+        return next(iter(trail_from(self.at.facts.trail)), self.at.key)
 
     @property
     def seconds_left(self) -> float:

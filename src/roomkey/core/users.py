@@ -22,6 +22,7 @@ from roomkey.errors import ConfigurationError, SessionDataError, StoreUnavailabl
 from roomkey.options import named_options
 from roomkey.stores.base import Record
 from roomkey.stores.cookie import CookieStore
+from roomkey.wire.envelope import trail_in
 from roomkey.wire.user_ids import checked_text
 
 __all__ = ["SessionInfo", "Sessions"]
@@ -62,6 +63,8 @@ class Noting(Protocol):
     """The transaction of a session that asks."""
 
     def note(self, error: StoreUnavailable | None) -> None: ...
+    @property
+    def first_key(self) -> str: ...
     def expiry(self, record: Record) -> Expiry: ...
 
 
@@ -174,7 +177,8 @@ class Sessions:
 
         Args:
             user: the value of `user_key`, as for `of`.
-            keep: the session, or the handle of the session, to spare.
+            keep: the session, or the handle of the session, to spare. A session is found however often its ID has
+                changed since.
 
         Returns:
             How many ended. Damaged records, which nobody can load, go too and are not counted.
@@ -183,7 +187,7 @@ class Sessions:
             ConfigurationError: the store cannot find a user's sessions, or there is no `user_key`.
             SessionDataError: `user` is no user's ID, such as None or 1.5.
             StoreUnavailable: it does not answer, or a session changes its ID too often to be found; some may have
-                ended.
+                ended. None has where it is the handle to keep that leads nowhere, and to one of them it may have led.
         """
         handle = keep if isinstance(keep, str) else self._handle_of(keep)
         absurd: list[str] = []
@@ -192,8 +196,12 @@ class Sessions:
             await self._registry.store.delete(key)
         # Others may rotate it meanwhile. Asked after the list: wherever the list has met it, it stays.
         spared = Way()
-        await self._find(handle, spared)
-        theirs = [Stored(key, record, b"") for key, record in live if key not in spared]
+        is_found = await self._find(handle, spared) is not None
+        if keep is not None and not isinstance(keep, str):
+            spared[keep._attached().first_key] = None
+        theirs = [Stored(key, record, b"") for key, record in live if spared.keys().isdisjoint(_keys_of(key, record))]
+        if isinstance(keep, str) and not is_found and len(theirs) == len(live):
+            await self._check_none_is(theirs)
         ended = await self._registry.end_several(theirs)
         await self._registry.discard_unreadable(user=self._text_of(user))
         return ended
@@ -210,6 +218,15 @@ class Sessions:
 
     async def _find(self, handle: str, way: Way | None = None) -> Stored | None:
         return await self._registry.current_of(handle, way=way) if _is_handle(handle) else None
+
+    async def _check_none_is(self, sessions: list[Stored]) -> None:
+        """Make sure that none of these may be the one that a handle led to which leads nowhere now."""
+        for each in sessions:
+            if await self._registry.trails.was_cut(each.record):
+                raise StoreUnavailable(
+                    "keep: no session is found by this handle, and one of the user's has changed its ID too often to "
+                    "know whether it is that; nothing was ended"
+                )
 
     async def _live(self, user: User, absurd: list[str] | None = None) -> list[tuple[str, Record]]:
         whose = self._text_of(user)
@@ -245,6 +262,11 @@ class Sessions:
 
     def _handle_of(self, session: Asking | None) -> str:
         return "" if session is None else session.handle
+
+
+def _keys_of(key: str, record: Record) -> list[str]:
+    """Return the store keys that a session has had, as far as it knows them: the first one, the last ones, its own."""
+    return [*trail_in(record.data), key]
 
 
 def _is_handle(text: object) -> bool:
