@@ -162,6 +162,37 @@ def test_what_is_deep_and_accepted_comes_back(wrap, leaf, depth):
     assert decode(_save({"v": value})) == {"v": value}
 
 
+def _at(depth, function):
+    """Call a function that far down the stack."""
+    return function() if depth == 0 else _at(depth - 1, function)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda value: frozenset({value}),
+        lambda value: (value,),
+        lambda value: {1: value},
+        lambda value: frozenset({(value,)}),
+        lambda value: [(value,)],
+    ],
+    ids=["frozenset", "tuple", "odd dict", "mixed", "lists between"],
+)
+@pytest.mark.parametrize("leaf", [1, 2**70], ids=["plain", "huge"])
+def test_what_is_accepted_can_be_read_from_further_down_the_stack(wrap, leaf):
+    """What is too deep for a later request is refused when it is saved, so that no session is lost."""
+    for depth in (90, 150, 190, 230, 280, 400):
+        value = leaf
+        for _ in range(depth):
+            value = wrap(value)
+        try:
+            stored = _save({"v": value})
+        except SessionDataError:
+            assert depth > 90
+            continue
+        assert _at(500, lambda stored=stored: decode(stored)) == {"v": value}
+
+
 @pytest.mark.parametrize("digits", [100, 4000, 5000])
 def test_a_huge_integer_may_be_a_key(digits):
     """A dictionary inside the session may have an integer of any size as its key."""

@@ -3,6 +3,7 @@
 codec       session data to bytes and back
 kinds       values of subclasses as their base type, and what an error says of others
 moments     a datetime with its zone, as plain fields
+depth       how deep extensions lie in each other
 facts       what a session knows beside its data
 keys        secret keys: derive, sign, verify
 seal        authenticated encryption under them

@@ -23,6 +23,7 @@ from uuid import UUID
 import ormsgpack
 
 from roomkey.errors import RoomkeyError, SessionDataError
+from roomkey.wire.depth import MOST_LEVELS, TooDeep, go_down, go_up, one_level_down
 from roomkey.wire.facts import (
     DATA_AT,
     MARK_BYTES,
@@ -216,8 +217,17 @@ def _default(value: Any) -> Any:
 
     ormsgpack calls it for these only. Raises TypeError.
     """
-    writer = _WRITERS.get(type(value))
-    return plain(value) if writer is None else writer(value)
+    kind = type(value)
+    writer = _WRITERS.get(kind)
+    if writer is None:
+        return plain(value)
+    if kind not in _GROUPS:
+        return writer(value)
+    go_down()
+    try:
+        return writer(value)
+    finally:
+        go_up()
 
 
 def _members(value: set[Any] | frozenset[Any]) -> bytes:
@@ -270,7 +280,13 @@ def _portable_session(data: dict[str, Any], *, strict: bool = False) -> dict[str
             )
         if has_surrogates(name):
             raise SessionDataError("a key of the session holds lone surrogates; the keys of a session are valid text")
-        portable[name] = _portable(value, Place(name), strict)
+        try:
+            portable[name] = _portable(value, Place(name), strict)
+        except TooDeep:
+            raise SessionDataError(
+                f"session[{shown(name)}] has tuples, sets, or dictionaries whose keys are not text, nested more than "
+                f"{MOST_LEVELS} levels deep; a session is flat data"
+            ) from None
     return portable
 
 
@@ -291,12 +307,16 @@ def _portable(value: Any, place: Place, strict: bool = False) -> Any:
     if value is None or kind in _PLAIN:
         return value
     if kind is dict:
-        return _portable_dict(value, place, strict)
+        if _TEXT.issuperset(map(type, value)) and not any(map(has_surrogates, value)):
+            return _portable_dict(value, place, strict)
+        with one_level_down():
+            return _portable_dict(value, place, strict)
     if kind not in _GROUPS:
         return _WRITERS[kind](value)
-    items = [_portable(item, place.below(), strict) for item in value]
     if kind is list:
-        return items
+        return [_portable(item, place.below(), strict) for item in value]
+    with one_level_down():
+        items = [_portable(item, place.below(), strict) for item in value]
     if kind is tuple:
         return ormsgpack.Ext(_TUPLE, _pack(items))
     joined = b"".join(len(item).to_bytes(4, "big") + item for item in sorted(set(map(_pack, items))))
@@ -336,27 +356,26 @@ def has_surrogates(text: str) -> bool:
 
 
 def _restore(tag: int, payload: bytes) -> Any:
-    return _READERS[tag](payload)
+    # What nests is read here, in one frame of Python's stack for each level: there must be room wherever it is read.
+    if tag == _TUPLE:
+        return tuple(ormsgpack.unpackb(payload, ext_hook=_restore))
+    if tag == _DICT:
+        return dict(ormsgpack.unpackb(payload, ext_hook=_restore))
+    if tag not in (_SET, _FROZENSET):
+        return _READERS[tag](payload)
+    items, position = [], 0
+    while position < len(payload):
+        start = position + 4
+        position = start + int.from_bytes(payload[position:start], "big")
+        items.append(ormsgpack.unpackb(payload[start:position], ext_hook=_restore))
+    return set(items) if tag == _SET else frozenset(items)
 
 
 def _unpack(payload: bytes) -> Any:
     return ormsgpack.unpackb(payload, ext_hook=_restore)
 
 
-def _read_members(payload: bytes) -> list[Any]:
-    items, position = [], 0
-    while position < len(payload):
-        start = position + 4
-        position = start + int.from_bytes(payload[position:start], "big")
-        items.append(_unpack(payload[start:position]))
-    return items
-
-
 _READERS: dict[int, Callable[[bytes], Any]] = {
-    _TUPLE: lambda payload: tuple(_unpack(payload)),
-    _SET: lambda payload: set(_read_members(payload)),
-    _FROZENSET: lambda payload: frozenset(_read_members(payload)),
-    _DICT: lambda payload: dict(_unpack(payload)),
     _INT: lambda payload: int.from_bytes(payload, "big", signed=True),
     _STR: lambda payload: payload.decode("utf-8", "surrogatepass"),
     _DATETIME: lambda payload: moment_of(LIBRARY.datetime, _unpack(payload)),
