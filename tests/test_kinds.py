@@ -423,6 +423,10 @@ REFUSED = {
     "deque": (lambda: collections.deque(), "store list(it) instead"),
     "mapping": (lambda: collections.ChainMap(), "store dict(it) instead"),
     "keys": (lambda: {}.keys(), "store set(it) instead"),
+    "Starlette's QueryParams": (
+        lambda: pytest.importorskip("starlette.datastructures").QueryParams("a=1&a=2"),
+        "store it.multi_items() instead",
+    ),
     "zone": (lambda: dt.UTC, "store str(it), its name instead"),
     "proxy": (Proxy, "store plain data instead"),
     "class": (lambda: Address, "store plain data instead"),
@@ -434,7 +438,7 @@ REFUSED = {
         _of("msgspec", lambda lib: lib.defstruct("Struct", ["x"])(1)),
         "store msgspec.structs.asdict(it) instead",
     ),
-    "form": (_of("starlette.datastructures", lambda lib: lib.FormData([("a", "b")])), "store dict(it) instead"),
+    "form": (_of("starlette.datastructures", lambda lib: lib.FormData([("a", "b")])), "store it.multi_items() instead"),
     "URL": (_of("starlette.datastructures", lambda lib: lib.URL("https://example.com")), "str(it)"),
 }
 

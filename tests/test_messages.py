@@ -125,8 +125,8 @@ AT_START = {
     "bytes in Ravyn's Secret": (lambda: RavynConfig(secret_key=LilyaSecret(KEY.encode())), BYTES_SECRET),
     "absolute timeout below max_age": (
         lambda: _config(max_age=dt.timedelta(days=60), absolute_timeout=2592000),
-        "absolute_timeout: got 2592000; it is never below max_age (5184000): give a higher one, leave it out, or give "
-        "None for no cap",
+        "absolute_timeout: got 2592000; it is never below max_age (5184000): give a higher one or a lower max_age, "
+        "leave it out, or give None for no cap",
     ),
     "negative time": (
         lambda: _config(max_age=dt.timedelta(days=-1)),

@@ -1,6 +1,7 @@
 """Sessions: a user's key cards, listed, revoked and limited, over each store that needs no server."""
 
 import asyncio
+import dataclasses
 import datetime as dt
 import subprocess
 import sys
@@ -619,3 +620,17 @@ async def test_a_store_that_lies_shows_nobody_anothers_session():
     await here.log_in(42)
     await here.log_in(43)
     assert [info.user for info in await here.sessions.of(42)] == ["42"]
+
+
+async def test_a_user_agent_that_is_no_text():
+    """A row that others wrote may hold anything: the list shows no user agent, and does not fail."""
+    store = MemoryStore()
+    manager = SessionManager(secret_key="k" * 43, store=store)
+    session = await manager.load(Request())
+    session["user_id"] = 42
+    await manager.commit(session)
+    ((key, record),) = store._records.items()
+    for agent in (b"bytes", 7):
+        store._records[key] = dataclasses.replace(record, user_agent=agent)
+        (info,) = await manager.sessions.of(42)
+        assert info.user_agent is None

@@ -264,7 +264,8 @@ class SessionConfig:
         if self.absolute_timeout < self.idle_timeout:
             self._fail(
                 "absolute_timeout",
-                f"it is never below max_age ({self.max_age}): give a higher one, leave it out, or give None for no cap",
+                f"it is never below max_age ({self.max_age}): give a higher one or a lower max_age, leave it out, "
+                "or give None for no cap",
             )
 
     def _check_anonymous_max_age(self) -> None:

@@ -273,12 +273,14 @@ def _is_handle(text: object) -> bool:
     return isinstance(text, str) and len(text) == 64 and set(text) <= set("0123456789abcdef")
 
 
-def _as_read(agent: str | None) -> str | None:
+def _as_read(agent: object) -> str | None:
     """Return a user agent as people read it: UTF-8 where it is valid, and Latin-1 otherwise.
 
     Records keep its bytes, as Latin-1: a database whose encoding is no Unicode takes these, and not every UTF-8 text.
     """
-    if agent is None or agent.isascii():
+    if not isinstance(agent, str):  # None; or a row that others wrote, which may hold anything
+        return None
+    if agent.isascii():
         return agent
     try:
         # One that is this long may have been cut within a character, which is left out then.

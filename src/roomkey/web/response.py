@@ -242,7 +242,7 @@ class Response:
         content = self._scope.get("session", _GONE)
         if content is self._session or is_foreign(self._scope, content):
             return
-        what = "was deleted" if content is _GONE else f"was replaced by a {type(content).__name__}"
+        what = "was deleted" if content is _GONE else f"was replaced by a value of type {type(content).__name__}"
         self._manager.reporter.warn_once(
             f"scope: {what}",
             'scope["session"] %s, and Roomkey ignores that. To replace the content of its session, call clear() and '

@@ -181,6 +181,8 @@ def _advice(value: Any, kind: type) -> str:
         return "store msgspec.structs.asdict(it) instead"
     elif hasattr(kind, "__attrs_attrs__"):
         return "store attrs.asdict(it) instead"
+    elif callable(getattr(kind, "multi_items", None)):  # Starlette's: dict(it) has the last value of each key alone
+        return "store it.multi_items() instead"
     elif hasattr(kind, "dtype") and hasattr(kind, "item"):  # NumPy's
         return "store its .tolist() instead"
     else:
