@@ -17,6 +17,7 @@ reply        what the response does with the cookie
 state        what one request knows of its session
 visitors     what CSRF tokens are bound to where no session is
 trails       what rotations leave behind, and what it tells of a session that is not found
+endings      sessions are ended while others go on saving them
 registry     the sessions in a store: found, listed, ended, purged
 committer    what carries plans out
 steps        what is done for each kind of plan: one swap in the store

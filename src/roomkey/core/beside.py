@@ -12,7 +12,7 @@ from roomkey.core.loaded import Stored
 from roomkey.core.plan import Case
 from roomkey.core.registry import Registry
 from roomkey.core.rules import Rules
-from roomkey.stores.base import Conflict, Record, Unreadable
+from roomkey.stores.base import Record, Unreadable
 from roomkey.wire import codec
 
 __all__ = ["OtherCards", "is_log_out_of_all"]
@@ -56,20 +56,11 @@ class OtherCards:
             await self._end(card, spare)
 
     async def _end(self, card: Card, spare: str) -> None:
-        registry, refusals = self._registry, 0
-        refused: Stored | None = None
-        while True:
+        async def find(_: Stored | None = None) -> Stored | None:
             found = await self._opened_by(card)
-            if refused is not None:
-                refusals = await registry.wait_for_progress(refused, found, refusals)
-            if found is None or found.key == spare:
-                return
-            try:
-                await registry.end_at(found, "cleared")
-            except Conflict:  # another request has saved it, or rotated it
-                refused = found
-                continue
-            return
+            return None if found is None or found.key == spare else found
+
+        await self._registry.end_found(await find(), find, "cleared")
 
     async def _opened_by(self, card: Card) -> Stored | None:
         try:

@@ -6,8 +6,10 @@ import contextlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from roomkey.core.endings import Find, end_found
 from roomkey.core.loaded import Loaded, Stored
 from roomkey.core.renewal import LATE
 from roomkey.core.rules import Rules
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from roomkey.config import SessionConfig
 
 __all__ = ["Registry", "unreadable"]
+
+Reason = Literal["cleared", "revoked", "limit"]  # why a session ends
 
 _MOST_REFUSALS = 50  # in a row, of the version that was just read
 _REFUSED_WAIT = 0.02  # seconds between them
@@ -168,7 +172,7 @@ class Registry:
 
     # --- ended ----------------------------------------------------------------------------------------------------
 
-    async def end_at(self, stored: Stored, reason: Literal["cleared", "revoked", "limit"]) -> None:
+    async def end_at(self, stored: Stored, reason: Reason) -> None:
         """End the session as it was read. A swap first: a rotation under way must not carry it to safety.
 
         Raises:
@@ -206,20 +210,22 @@ class Registry:
         """End the session where it is now, whoever's it is by then. Returns whether it was this call that ended it.
 
         Raises:
-            StoreUnavailable: the store did not answer, or whether the session has ended cannot be known.
+            StoreUnavailable: the store did not answer, whether the session has ended cannot be known, or others save it
+                all the time, for longer than `store_timeout`.
         """
-        refusals = 0
-        while True:
-            try:
-                await self.end_at(stored, reason)
-                return True
-            except Conflict:
-                found = await self.current(stored)
-                if found is None:
-                    await self.confirm_end(stored)
-                    return False
-                refusals = await self.wait_for_progress(stored, found, refusals)
-                stored = found
+
+        async def find(last: Stored) -> Stored | None:
+            found = await self.current(last)
+            if found is None:
+                await self.confirm_end(last)
+            return found
+
+        return await self.end_found(stored, find, reason)
+
+    async def end_found(self, stored: Stored | None, find: Find, reason: Reason) -> bool:
+        """As `endings.end_found`, for as long as `store_timeout`."""
+        limit = self._config.store_timeout if self.store.waits else None
+        return await end_found(stored, find, partial(self.end_at, reason=reason), self.wait_for_progress, limit)
 
     async def end_several(self, sessions: Sequence[Stored]) -> int:
         """As `end`, because they are revoked, for some sessions at a time. Returns how many this call ended.

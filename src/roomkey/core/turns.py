@@ -21,12 +21,13 @@ class Deadline:
 
     Args:
         seconds: how long; `store_timeout`.
+        what: what is to become of the session.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, what: str = "saved") -> None:
         import asyncio
 
-        self._seconds = seconds
+        self._seconds, self._what = seconds, what
         self.has_passed = False
         self.at = asyncio.get_running_loop().time() + seconds
 
@@ -41,7 +42,7 @@ class Deadline:
         """Note that it has passed, and return the error that says so."""
         self.has_passed = True
         return StoreUnavailable(
-            f"the session was not saved within {self._seconds:g} s (store_timeout): other requests were saving it"
+            f"the session was not {self._what} within {self._seconds:g} s (store_timeout): other requests were saving it"
         )
 
 
