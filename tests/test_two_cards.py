@@ -457,7 +457,8 @@ async def _visit(site, jar, path):
 @pytest.mark.parametrize(
     "others", [[{"path": "/shop"}], [{"domain": "example.com"}, {"path": "/shop/out", "domain": "www.example.com"}]]
 )
-async def test_a_log_out_takes_all_cookies_back(others):
+@pytest.mark.parametrize("how", ["clear", "farewell", "leave"])
+async def test_a_log_out_takes_all_cookies_back(others, how):
     """With `cookie://` the server has nothing to end: it takes back whatever the browser may hold for this page."""
     jar = Jar("www.example.com")
 
@@ -465,7 +466,13 @@ async def test_a_log_out_takes_all_cookies_back(others):
         if scope["path"].endswith("/login"):
             scope["session"]["user_id"] = 7
         elif scope["path"].endswith("/logout"):
-            scope["session"].clear()
+            if how == "leave":
+                del scope["session"]["user_id"]
+                scope["session"]["cart"] = 1
+            else:
+                scope["session"].clear()
+            if how == "farewell":
+                scope["session"].flash("Good bye")
         await start(send)
         await send({"type": "http.response.body", "body": json.dumps(scope["session"].copy()).encode()})
 
@@ -474,8 +481,18 @@ async def test_a_log_out_takes_all_cookies_back(others):
         jar.take((await ask(site, http_scope("/login")))[0])
     assert len(jar.cookies) == len(sites)
     await _visit(sites[0], jar, "/shop/out/logout")
-    assert jar.cookies == {}
-    assert json.loads((await _visit(sites[0], jar, "/shop/out/page"))[-1]["body"]) == {}
+    assert len(jar.cookies) == (how != "clear")
+    left = {"clear": {}, "farewell": {"_flashes": [["info", "Good bye"]]}, "leave": {"cart": 1}}[how]
+    assert json.loads((await _visit(sites[0], jar, "/shop/out/page"))[-1]["body"]) == left
+
+
+async def test_a_planted_cookie_of_nobody_takes_no_other_back():
+    """With `cookie://` too, a page that empties a session of nobody logs nobody out."""
+    site = SessionMiddleware(_app, secret_key=SECRET, store="cookie://")
+    planted = cookie_in((await ask(site, http_scope("/cart")))[0])
+    own = await _log_in(site)
+    sent = await ask(site, _scope("/welcome", planted, own))
+    assert len(header(sent[0], b"set-cookie")) == 1
 
 
 async def test_a_path_writes_no_header_of_its_own():

@@ -84,5 +84,5 @@ class Outgoing:
         if sent and transaction.page is not None:
             sent = [*sent, (b":path", transaction.page.encode("utf-8", "replace"))]
         remembered = transaction.rules.is_remembered(transaction.at.facts, transaction.at.user)
-        headers += self._writer.write(card, seconds, sent, remembered=remembered)
+        headers += self._writer.write(card, seconds, sent, remembered=remembered, logs_out=reply.logs_out)
         reply.cookie = KEEP

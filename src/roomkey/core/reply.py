@@ -36,6 +36,7 @@ class Reply:
     visitor: bytes | None = None  # the signed value that a visitor's CSRF token is bound to; None: it is not to be sent
     ends_visitor = False  # whether that cookie is taken back, also where the request did not bring it
     only_renews = False  # whether the card is of an ID that the browser has
+    logs_out = False  # whether cookies of other paths and domains are to go too, where the server keeps no session
     is_early = False  # decided before the response's own commit: to be looked at again
     carries = SEVERAL
     saves = True  # False: saving raised, or the request was abandoned, and nothing more of it is saved

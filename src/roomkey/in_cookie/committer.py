@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from roomkey.core.beside import is_log_out_of_all
 from roomkey.core.committer import Committer
 from roomkey.core.loaded import NOWHERE, Draft, Loaded
 from roomkey.core.plan import Case, Plan, Step, need_cookie, plan
@@ -56,6 +57,7 @@ class CookieCommitter(Committer):
                 session was to end, a response that still goes out takes its cookie back.
         """
         case = state.case(draft)._replace(moves_in=False)
+        logs_out = is_log_out_of_all(self.rules, case)
         happened: list[Event] = []  # reported once nothing can fail any more
         if case.was.exists and case.ends:
             happened.append(self._end(state, case))
@@ -68,6 +70,7 @@ class CookieCommitter(Committer):
             state.show(step.content or {})
         elif step.step is not Step.NOTHING:
             happened += self._seal(state, case, step)
+        state.reply.logs_out = state.reply.logs_out or logs_out
         for event in happened:
             self.reporter.report(event)
         await state.forget_old()

@@ -248,7 +248,13 @@ class CookieWriter:
         return b"set-cookie", self._prefix + _EXPIRED + _place(path, domain) + self._flags
 
     def write(
-        self, card: bytes | None, seconds: float, sent: Iterable[tuple[bytes, bytes]], *, remembered: bool = False
+        self,
+        card: bytes | None,
+        seconds: float,
+        sent: Iterable[tuple[bytes, bytes]],
+        *,
+        remembered: bool = False,
+        logs_out: bool = False,
     ) -> Headers:
         """Return the headers that hand out `card` for `seconds`, or take it back where it is None.
 
@@ -257,6 +263,8 @@ class CookieWriter:
             seconds: for how long.
             sent: the request's headers; none where the response can carry one cookie only.
             remembered: it outlives the browser, whatever `persistent` says.
+            logs_out: what the browser holds for other paths and domains must not log in again. Here the server has
+                ended it.
         """
         return [self._clear if card is None else self.give(card, seconds, remembered=remembered)]
 
@@ -300,7 +308,13 @@ class ChunkWriter:
         return 1 + length + (count - 1) * _TAG_LENGTH + names
 
     def write(
-        self, card: bytes | None, seconds: float, sent: Iterable[tuple[bytes, bytes]], *, remembered: bool = False
+        self,
+        card: bytes | None,
+        seconds: float,
+        sent: Iterable[tuple[bytes, bytes]],
+        *,
+        remembered: bool = False,
+        logs_out: bool = False,
     ) -> Headers:
         """As `CookieWriter.write`; `sent` says which chunks the browser holds, and the surplus ones are taken back.
 
@@ -318,7 +332,7 @@ class ChunkWriter:
         else:
             headers.append(self._writers[0].clear())
         firsts, held = _collect(sent, self._name)
-        if card is None and len(firsts) > 1 and not self._name.startswith(b"__Host-"):
+        if logs_out and len(firsts) > 1 and not self._name.startswith(b"__Host-"):
             places = _places(sent, self._config.domain)
             own = (self._config.path, self._config.domain)
             return self._surplus(headers, held) + [self._writers[0].clear_at(*at) for at in places if at != own]
