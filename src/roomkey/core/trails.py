@@ -35,7 +35,7 @@ class Trails:
     async def remove(self, trail: list[str]) -> None:
         """Remove the tombstones of a session that has ended: they lead nowhere."""
         if len(trail) == LONGEST_TRAIL:
-            trail = [lost_trail_key(trail[0]), *trail]  # the note first: it has log-outs fail that run now
+            trail = [lost_trail_key(trail[0]), *trail]  # the overflow record first: it has log-outs fail
         with contextlib.suppress(StoreUnavailable):  # logged; what is left expires with the session
             for key in trail:
                 await self._store.delete(key)
@@ -53,8 +53,8 @@ class Trails:
     async def shorten(self, facts: Facts, after: Loaded) -> None:
         """Remove the tombstone for which a session that has just rotated has no room any more.
 
-        A note is left first, once for each session: requests that find nothing under an old key of it must not take the
-        session for ended.
+        An overflow record is left first, once for each session: requests that find nothing under an old key of it must
+        not take the session for ended.
 
         Args:
             facts: those from before the rotation.
@@ -62,20 +62,20 @@ class Trails:
         """
         if facts.dropped is None:
             return
-        note = lost_trail_key(trail_from(facts.trail)[0])
+        overflow = lost_trail_key(trail_from(facts.trail)[0])
         with contextlib.suppress(StoreUnavailable, Unreadable):  # logged; the tombstone stays then
             old = await self._store.load(facts.dropped)
             if old is None:
                 return
             until = max(old.expires_at, after.record.expires_at)
-            if not await self._store.touch(note, until):
+            if not await self._store.touch(overflow, until):
                 try:
-                    await self._store.create(note, lost_trail(self._clock(), until))
+                    await self._store.create(overflow, lost_trail(self._clock(), until))
                 except Conflict:  # another request was first
-                    await self._store.touch(note, until)
+                    await self._store.touch(overflow, until)
                 else:
-                    if await self._store.load(after.key) is None:  # it has ended, and took no note along
-                        await self._store.delete(note)
+                    if await self._store.load(after.key) is None:  # it has ended, and took no overflow record along
+                        await self._store.delete(overflow)
             await self._store.delete(facts.dropped)
 
     async def confirm_end(self, stored: Stored, way: Way, *, is_log_out: bool, hides: bool = False) -> None:
@@ -109,7 +109,7 @@ class Trails:
             if not await self._is_gone(lost_trail_key(first)):
                 raise may_live()
         until = min(record.expires_at, record.created_at + SEALED_MOVE) if hides else record.expires_at
-        if is_log_out and self._clock() >= until:  # before that, its tombstone is there, or the note is
+        if is_log_out and self._clock() >= until:  # before that, its tombstone or the overflow record is there
             raise may_live()
 
     async def _is_gone(self, key: str) -> bool:

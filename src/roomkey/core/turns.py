@@ -42,7 +42,8 @@ class Deadline:
         """Note that it has passed, and return the error that says so."""
         self.has_passed = True
         return StoreUnavailable(
-            f"the session was not {self._what} within {self._seconds:g} s (store_timeout): other requests were saving it"
+            f"the session was not {self._what} within {self._seconds:g} s (store_timeout): "
+            "other requests were saving it"
         )
 
 
