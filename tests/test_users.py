@@ -634,3 +634,32 @@ async def test_a_user_agent_that_is_no_text():
         store._records[key] = dataclasses.replace(record, user_agent=agent)
         (info,) = await manager.sessions.of(42)
         assert info.user_agent is None
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite", "cookie"])
+async def test_flash_messages_never_fill_the_session(store, tmp_path):
+    """The oldest ones go where the session would be larger than `max_bytes`, also in a plain save and in a log-in."""
+    stores = {"memory": MemoryStore, "sqlite": lambda: SQLiteStore(tmp_path / "s.db"), "cookie": lambda: "cookie://"}
+    manager = SessionManager(secret_key="k" * 43, store=stores[store](), max_bytes=2400, user_key="user")
+    card = None
+
+    async def ask(act):
+        nonlocal card
+        session = await manager.load(Request(headers=[("Cookie", card)] if card else []))
+        answer = act(session)
+        answer = await answer if asyncio.iscoroutine(answer) else answer
+        headers = await manager.commit(session)
+        card = next((value.split(";")[0] for name, value in headers if name == "set-cookie"), card)
+        return answer
+
+    for number in range(20):
+        await ask(lambda session, number=number: session.flash(f"{number}: {'m' * 200}"))
+    await ask(lambda session: session.update(cart="x" * 600))
+    await ask(lambda session: session.update(user=7))
+    await ask(lambda session: session.flash("the newest" + "m" * 200))
+    shown = [message.rstrip("m") for _, message in await ask(lambda session: session.flashes())]
+    assert 5 < len(shown) < 12 and shown[-2:] == ["19: ", "the newest"]
+    with pytest.raises(SessionDataError, match="max_bytes"):
+        await ask(lambda session: session.update(cart="x" * 4000))
+    if store == "sqlite":
+        await manager.config.store.close()

@@ -29,7 +29,7 @@ from roomkey.core.merge import doubt, left_for, merge, own
 from roomkey.core.reply import CLEAR, GIVE, KEEP, Cookie
 from roomkey.core.rules import Rules, logs_in
 from roomkey.core.tombstones import Kind, tombstone
-from roomkey.errors import ResponseStarted
+from roomkey.errors import ResponseStarted, SessionDataError
 from roomkey.stores.base import Record
 from roomkey.stores.rows import record_from
 from roomkey.wire import codec
@@ -192,10 +192,12 @@ def _begin(rules: Rules, case: Case, draft: Draft, was: Loaded = NOWHERE) -> Pla
         if user != was.user or was is NOWHERE:
             content = left_for(user, was.user, was.encoded, draft)
         encoded = codec.encode(content, facts)
-    rules.check(content, encoded)
+    whole = content
+    content, encoded = rules.fitted(content, encoded)
     need_cookie(case, "a new session")
     record = new_record(rules, case.now, encoded, facts, user, case.client)
-    shows = content if (was is not NOWHERE and user != was.user) or case.fresh is not case.was else None
+    is_other = content is not whole or (was is not NOWHERE and user != was.user) or case.fresh is not case.was
+    shows = content if is_other else None
     return Plan(_BEGIN, NOWHERE, record, facts, shows, GIVE)
 
 
@@ -290,7 +292,10 @@ def _plain_save(rules: Rules, case: Case, fresh: Loaded) -> Plan:
         )
         if seen and (is_renewed or fresh.stale is not CURRENT):
             cookie = GIVE
-    record = saved_record(rules, old, draft.content, draft.encoded, expires_at)
+    try:
+        record = saved_record(rules, old, draft.content, draft.encoded, expires_at)
+    except SessionDataError:
+        return _laid_over(rules, case, fresh)  # without the oldest flash messages, or it says what is wrong
     return Plan(_SAVE, fresh, record, fresh.facts, None, cookie)
 
 
@@ -315,13 +320,14 @@ def _laid_over(rules: Rules, case: Case, fresh: Loaded) -> Plan:
         encoded = draft.encoded if facts is was.facts else codec.with_facts(draft.encoded, facts)
     else:
         encoded = codec.encode(content, facts)
-    rules.check(content, encoded)
-    shows = None if fresh is was and user == was.user else content
+    whole = content
+    content, encoded = rules.fitted(content, encoded)
+    shows = None if fresh is was and user == was.user and content is whole else content
     seen = kind is not None or _is_seen(case, fresh)
     created_at, expires_at, is_renewed = rules.clocks.expiry(
         now, fresh.record, fresh.facts, facts, seen=seen, rotates=kind is not None, renews=case.renews
     )
-    owner = user if content is draft.content else rules.user_of(content)
+    owner = user if whole is draft.content else rules.user_of(content)
     ip, user_agent = fresh.record.ip, fresh.record.user_agent
     if owner != fresh.record.user or case.moves_in or logs_in(was.user, user, intents):
         ip, user_agent = case.client if owner is not None else (None, None)

@@ -95,6 +95,22 @@ class Rules:
         """Whether `Session.remember` gave a session its lifetime, so that its cookie outlives the browser."""
         return facts.lifetime is not None and not (user is None and facts.lifetime == self.anonymous)
 
+    def fitted(self, data: dict[str, Any], encoded: bytes) -> tuple[dict[str, Any], bytes]:
+        """Return `data` and `encoded` as they may be saved: without the oldest flash messages, where they are too much.
+
+        Raises:
+            SessionDataError: as for `check`.
+        """
+        waiting = data.get(FLASHES) if len(encoded) > self.max_bytes else None
+        if isinstance(waiting, list):
+            check_own_keys(data)
+            while waiting and len(encoded) > self.max_bytes:
+                waiting = waiting[1:]
+                data = {**data, FLASHES: waiting}
+                encoded = codec.encode_like(data, encoded)
+        self.check(data, encoded)
+        return data, encoded
+
     def check(self, data: dict[str, Any], encoded: bytes) -> None:
         """Refuse `data`, encoded as `encoded`, if it may not be saved.
 

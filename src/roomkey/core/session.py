@@ -187,7 +187,7 @@ class Session(TrackedDict):
     def flash(self, message: Any, category: str = "info") -> None:
         """Leave a message for the user's next page.
 
-        The newest 50 are kept: where no page shows them, they do not fill the session.
+        The newest 50 are kept, fewer where `max_bytes` asks for it: where no page shows them, they fill no session.
 
         Args:
             message: anything that a session keeps.
