@@ -407,3 +407,24 @@ def test_on_ravyn():
     with RavynTestClient(app) as client:
         assert client.post("/buy", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
         assert client.post("/buy", headers={"Sec-Fetch-Site": "same-origin"}).json() == {"bought": True}
+
+
+@pytest.mark.parametrize("store", ["memory://", "cookie://"])
+def test_a_token_and_a_log_in_in_a_visitors_first_request(store):
+    """The log-in makes the visitor's token worthless, and nothing is left to be saved after the response."""
+    app = FastAPI()
+    app.add_middleware(SessionMiddleware, secret_key="k" * 40, store=store)
+
+    @app.post("/begin")
+    async def begin(request: Request) -> None:
+        request.session["cart"] = [1]
+        csrf_token(request.session)
+        request.session["user_id"] = 7
+
+    @app.get("/")
+    async def show(request: Request) -> dict[str, object]:
+        return dict(request.session)
+
+    client = TestClient(app)
+    assert client.post("/begin").status_code == 200
+    assert client.get("/").json() == {"cart": [1], "user_id": 7}

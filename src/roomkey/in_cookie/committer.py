@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from roomkey.core.beside import is_log_out_of_all
 from roomkey.core.committer import Committer
+from roomkey.core.intents import drop_token
 from roomkey.core.loaded import NOWHERE, Draft, Loaded
 from roomkey.core.plan import Case, Plan, Step, need_cookie, plan
 from roomkey.core.reply import NONE, Carries
@@ -92,6 +93,8 @@ class CookieCommitter(Committer):
             until = max(until, was.record.expires_at) if renews else was.record.expires_at
         rotates = step.step is Step.ROTATE
         session_id = new_id() if was.session_id is None or rotates else was.session_id
+        if not was.exists:
+            drop_token(state.session, user)
         record = self.cards.stamped(step.record, until)
         card = self.cards.make(session_id, record, one_cookie=state.reply.carries is Carries.ONE)
         key = store_key(session_id)
