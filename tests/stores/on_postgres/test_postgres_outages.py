@@ -47,7 +47,7 @@ async def test_cancelled_operations_disturb_nobody(server: PostgresServer) -> No
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             for task, outcome in zip(tasks, outcomes, strict=True):
                 assert outcome is None or (task in victims and isinstance(outcome, asyncio.CancelledError))
-        office = store._offices[asyncio.get_running_loop()]
+        office = store._links[asyncio.get_running_loop()]
         connections: Any = office.connections
         await until(lambda: not connections._ending and not connections._making)
         assert not connections._busy and connections._slots == len(connections._idle) <= 3
@@ -234,7 +234,7 @@ async def test_nobody_waits_for_a_new_connection_while_an_old_one_is_free(server
         guarded = GuardedStore(store, 1.0)
         key = make_key()
         await guarded.create(key, make_record())
-        connections: Any = store._offices[asyncio.get_running_loop()].connections
+        connections: Any = store._links[asyncio.get_running_loop()].connections
         network.takes_new.clear()
         for _ in range(3):
             operations = [guarded.load(key) for _ in range(20)]
@@ -266,7 +266,7 @@ async def test_forgotten_connections(server: PostgresServer, monkeypatch: pytest
         await store.create(key, make_record())
         await asyncio.gather(*(store.touch(key, time.time() + 7200) for _ in range(8)))
         network.forget()
-        connections: Any = store._offices[asyncio.get_running_loop()].connections
+        connections: Any = store._links[asyncio.get_running_loop()].connections
         with patience(1):
             with pytest.raises(StoreUnavailable, match="did not answer"):
                 await guarded.load(key)

@@ -175,7 +175,7 @@ def test_each_event_loop_has_its_connections(server: PostgresServer) -> None:
         asyncio.run(read())
         assert asyncio.run(eventually(lambda: count_connections(server), 0)) == 0
     asyncio.run(store.open())
-    assert not store._offices  # a loop that ends takes them along
+    assert not store._links  # a loop that ends takes them along
 
 
 def test_event_loop_ended_by_hand(server: PostgresServer) -> None:
@@ -198,7 +198,7 @@ def test_event_loop_closed_without_a_word(server: PostgresServer) -> None:
         loop.run_until_complete(store.create_table())
         loop.close()
         asyncio.run(store.open())
-        assert loop not in store._offices
+        assert loop not in store._links
         gc.collect()
 
 

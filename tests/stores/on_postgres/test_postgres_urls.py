@@ -103,7 +103,7 @@ async def test_options_in_the_url(server: PostgresServer) -> None:
     await store.create_table()
     await asyncio.gather(*(store.create(make_key(), make_record()) for _ in range(20)))
     # Both are had at once, for the statements above may all have been done before the second one stood.
-    connections = store._offices[asyncio.get_running_loop()].connections
+    connections = store._links[asyncio.get_running_loop()].connections
     both = [await connections.acquire() for _ in range(2)]
     async with admin_of(server) as admin:
         shops = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'shop'"
@@ -168,7 +168,7 @@ def test_tls() -> None:
         async with open_store(server, trusted) as store:
             key = make_key()
             await store.create(key, make_record())
-            connections = store._offices[asyncio.get_running_loop()].connections
+            connections = store._links[asyncio.get_running_loop()].connections
             connection = await connections.acquire()
             assert await connection.fetchval("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()") is True
             await connections.release(connection)

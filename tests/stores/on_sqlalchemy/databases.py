@@ -31,7 +31,7 @@ def postgres_url(server: PostgresServer, **parts: str) -> str:
 
 def engine_of(store: SQLAlchemyStore) -> AsyncEngine:
     """The engine that the store has in this event loop."""
-    return store._offices[asyncio.get_running_loop()].engine
+    return store._links[asyncio.get_running_loop()].engine
 
 
 class Database:

@@ -191,7 +191,7 @@ def test_an_event_loop_for_each_request(database: Database) -> None:
     for thread in threads:
         thread.join()
     assert answers == [True] * 4
-    assert store._offices == {}
+    assert store._links == {}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking with threads
@@ -205,7 +205,7 @@ async def test_after_a_fork(on_server: Database) -> None:
         if child == 0:
             code = 1
             try:
-                assert not store._offices  # the parent's are out of reach
+                assert not store._links  # the parent's are out of reach
                 found: list[Record | None] = []
                 thread = threading.Thread(target=lambda: found.append(asyncio.run(store.load(key))))
                 thread.start()

@@ -121,7 +121,7 @@ class PostgresStore:
         self._clock = clock
         self._checked = False  # whether the table was found to be there, and ours
         self._loops = LoopRegistry(self._connect)
-        self._offices = self._loops.by_loop
+        self._links = self._loops.by_loop
 
     def __repr__(self) -> str:
         where = "a pool of the app's own" if self._target is None else repr(self._target.shown)
@@ -198,7 +198,7 @@ class PostgresStore:
 
     async def load(self, key: str) -> Record | None:
         """Return the live record under `key`, or None."""
-        link = self._offices.get(asyncio.get_running_loop())
+        link = self._links.get(asyncio.get_running_loop())
         if link is None or not self._checked:
             link = await self._link_in_use()
         return await link.loads.ask(key)
@@ -330,7 +330,7 @@ class PostgresStore:
 
     async def _link_in_use(self) -> Link:
         """As `_office`. What is permanent when the app starts is an outage when it runs: someone may mend it."""
-        link = self._offices.get(asyncio.get_running_loop())
+        link = self._links.get(asyncio.get_running_loop())
         if link is not None and self._checked:
             return link
         self._loops.enter()  # where it may not, nobody can mend that while the app runs
@@ -374,6 +374,6 @@ class PostgresStore:
 
     def why_silent(self) -> str:
         """Say what may be wrong where the server does not answer in time. Nothing where it ever took a connection."""
-        if any(link.connections.has_connected for link in list(self._offices.values())):
+        if any(link.connections.has_connected for link in list(self._links.values())):
             return ""
         return f"no connection was made so far: is there a PostgreSQL server{at(self._where)}?"

@@ -143,7 +143,7 @@ class SQLAlchemyStore:
         self._faults = Faults(self._dialect, self._name, address_of(self._url or self._engine))
         self._clock, self._home = clock, Home()
         self._loops = LoopRegistry(self._connect)
-        self._offices = self._loops.by_loop
+        self._links = self._loops.by_loop
 
     def __repr__(self) -> str:
         return f"<SQLAlchemyStore {shown(self._url, self._dialect)}, table {self._name!r}>"
@@ -350,7 +350,7 @@ class SQLAlchemyStore:
             opening: whether a permanent fault is a ConfigurationError. (When the app runs, it is an outage: someone may
                 mend it.)
         """
-        link = self._offices.get(asyncio.get_running_loop()) or self._loops.enter()
+        link = self._links.get(asyncio.get_running_loop()) or self._loops.enter()
         if write and self._url is None:
             work = partial(committed, work)  # ours commit by themselves
         operation = Operation()
@@ -386,7 +386,7 @@ class SQLAlchemyStore:
 
     def why_silent(self) -> str:
         """Say what may be wrong where the database does not answer in time. Nothing where it ever took a connection."""
-        has_connected = any(link.has_connected for link in list(self._offices.values()))
+        has_connected = any(link.has_connected for link in list(self._links.values()))
         return "" if has_connected else self._faults.no_connection
 
     def _connect(self) -> Link:
