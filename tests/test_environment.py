@@ -143,7 +143,7 @@ WRONG = {
     "out of range": ("MAX_AGE", "-5", "got -5; it takes a number of seconds above 0, or a timedelta"),
     "infinity": ("MAX_AGE", "inf", "got inf; it takes a number of seconds above 0, or a timedelta"),
     "a wrong word": ("SAME_SITE", "Lax", "got 'Lax'; it takes 'lax', 'strict' or 'none'"),
-    "two options": ("ABSOLUTE_TIMEOUT", "60", "got 60; it is never below max_age (14400): give a higher one, "),
+    "two options": ("ABSOLUTE_TIMEOUT", "60", "got 60; it is never below max_age (14400): give a higher one or a "),
     "a wrong store": ("STORE", "reddis://host", "unknown scheme"),
     "an empty key": ("SECRET_KEY", "", "it is empty; unset it"),
     "no keys": ("SECRET_KEY", "[]", "an empty list; it takes at least one key"),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from roomkey.config import SessionConfig
+from roomkey.core.renewal import AFTER_LOG_IN
 from roomkey.core.reply import Cookie
 from roomkey.errors import StoreUnavailable
 from roomkey.stores.memory import MemoryStore
@@ -69,6 +70,7 @@ class Browsers(RuleBasedStateMachine):
         self.cards = {}  # root of a session -> every card that was given for it
         self.ended = set()  # roots
         self.users = {}  # root of a session -> whose it was, one after the other
+        self.log_ins = {}  # root of a session -> when somebody last logged into it who was nobody before
         self.writer = {}  # unique value -> user it was written under
         self.count = 0
 
@@ -188,10 +190,12 @@ class Browsers(RuleBasedStateMachine):
         self.finish(self.open[self.pick(data)])
 
     def is_still_its(self, one):
-        """Whether the session lives and never passed from one user to another since the visit loaded it."""
+        """Whether the visit may still save: its session lives, and passed from nobody to somebody else at most."""
         if one.root is None or self.record_of(one.root) is None:
             return False
         users = self.users[one.root][one.since :]
+        if users[0] is None and users[-1] is not None and self.clock() >= self.log_ins[one.root] + AFTER_LOG_IN:
+            return False  # it comes from before a log-in, and too late
         return all(before in (None, after) for before, after in itertools.pairwise(users))
 
     def finish(self, one):
@@ -267,7 +271,10 @@ class Browsers(RuleBasedStateMachine):
         assert visit.session.copy() == expected or visit.user != record.user
         assert record.user == expected.get("user_id")
         self.expected[root] = expected
-        self.users.setdefault(root, []).append(record.user)
+        users = self.users.setdefault(root, [])
+        if record.user is not None and (not users or users[-1] is None):
+            self.log_ins[root] = self.clock()
+        users.append(record.user)
         for value in one.sets.values():
             self.writer[value] = user or record.user
         self.check_owner(expected)
