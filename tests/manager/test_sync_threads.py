@@ -166,9 +166,8 @@ def test_an_interrupted_call_is_cancelled():
         session = manager.sync.load()
         session["user_id"] = 7
         cookie = cookie_of(manager.sync.commit(session))
-        gone = threading.Event()
 
-        async def never():
+        async def never(gone):
             os.kill(os.getpid(), signal.SIGINT)
             try:
                 await asyncio.Event().wait()
@@ -176,16 +175,16 @@ def test_an_interrupted_call_is_cancelled():
                 gone.set()
                 raise
 
-        try:
-            manager.sync.run(never())
-        except KeyboardInterrupt:
-            print("interrupted")
+        for _ in range(50):  # it may come at any moment, also before anybody waits
+            gone = threading.Event()
+            try:
+                manager.sync.run(never(gone))
+            except KeyboardInterrupt:
+                gone.wait()
         print(manager.sync.load(cookie).copy())
-        gone.wait()
-        print("cancelled")
         """
     )
-    assert said == "interrupted\n{'user_id': 7}\ncancelled\n"
+    assert said == "{'user_id': 7}\n"
 
 
 # --- in place ---------------------------------------------------------------------------------------------------------

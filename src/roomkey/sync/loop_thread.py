@@ -52,19 +52,15 @@ class LoopThread:
         """
         self._forget_parents()
         with waiter_here() as waiter:
-            call = _Call(work, waiter)
+            call, thread = _Call(work, waiter), None
             try:
                 with self._lock:
                     thread = self._started()
                     thread.soon(call.begin, thread.tasks)
-            except BaseException:
-                call.drop()
-                raise
-            try:
                 waiter.wait()
-            except BaseException:
-                with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                    thread.soon(call.cancel)
+            except BaseException:  # a signal may come anywhere, also once the work has begun and nobody waits yet
+                if thread is None or not thread.takes(call.cancel):
+                    call.drop()
                 raise
         return call.outcome()
 
@@ -151,7 +147,9 @@ class _Call(Generic[_Answer]):
         self._task.add_done_callback(self._done)
 
     def cancel(self) -> None:
-        if self._task is not None:
+        if self._task is None:  # it was not begun
+            self.drop()
+        else:
             self._task.cancel()
 
     async def _do(self) -> None:
@@ -213,6 +211,14 @@ class _Thread:
         """Call something in the loop, in a copy of the context of this thread."""
         assert self._loop is not None
         self._loop.call_soon_threadsafe(callback, *args)
+
+    def takes(self, callback: Callable[..., object]) -> bool:
+        """As `soon`. Returns whether there is still a loop to call it in."""
+        try:
+            self.soon(callback)
+        except RuntimeError:
+            return False
+        return True
 
     def stop(self, waiter: Waiter | None = None) -> None:
         """Let it come to its end; `waiter` is woken then."""
