@@ -1,9 +1,10 @@
 """Cases for `roomkey.core.plan`, made of a session as it was and of what a handler does: no store, no loop."""
 
 from roomkey import Session, SessionConfig
+from roomkey.core.case import Case, is_for
 from roomkey.core.intents import CSRF
 from roomkey.core.loaded import Draft, Loaded, Stale
-from roomkey.core.plan import Case, is_for, plan
+from roomkey.core.plan import plan
 from roomkey.core.rules import Rules
 from roomkey.stores.base import Record
 from roomkey.wire import codec

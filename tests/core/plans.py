@@ -1,7 +1,7 @@
 """What plans say, in a form that tests compare, and what the rows of the table of `roomkey.core.plan` are."""
 
+from roomkey.core.case import Step
 from roomkey.core.intents import CSRF
-from roomkey.core.plan import Step
 from roomkey.core.reply import CLEAR, GIVE, KEEP
 from roomkey.core.tombstones import Kind
 from tests.core.cases import (

@@ -2,9 +2,9 @@
 
 import pytest
 
+from roomkey.core.case import Step
 from roomkey.core.intents import CSRF
 from roomkey.core.loaded import NOWHERE
-from roomkey.core.plan import Step
 from roomkey.core.tombstones import Kind
 from tests.core.cases import (
     ANNS,

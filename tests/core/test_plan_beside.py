@@ -2,8 +2,8 @@
 
 import pytest
 
+from roomkey.core.case import Step
 from roomkey.core.loaded import NOWHERE, Stale, unfiled
-from roomkey.core.plan import Step
 from roomkey.core.reply import GIVE, KEEP
 from roomkey.core.tombstones import Kind
 from roomkey.errors import ResponseStarted, SessionDataError

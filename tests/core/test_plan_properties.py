@@ -6,9 +6,9 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from roomkey.core.case import Step
 from roomkey.core.intents import CSRF, FLASHES
 from roomkey.core.loaded import NOWHERE
-from roomkey.core.plan import Step
 from roomkey.wire import codec
 from tests.core.cases import DUE, FRESH, IDLE, LATER, LOGGED_IN, NEW_KEY, NOW, RULES, case, decide, loaded, stored_by
 

@@ -11,6 +11,7 @@ renewal      every rule about time
 rules        whose a session is, and how large it may be
 tombstones   what a rotation leaves under the old ID
 merge        what several requests did to one session, key by key
+case         what a commit is decided on, and what is decided, as values
 plan         what a commit does, decided by one pure function
 unanswered   writes that the store never answered: which of them was done
 reply        what the response does with the cookie

@@ -9,29 +9,11 @@ from collections.abc import Iterable
 
 from roomkey.core.cards import Card
 from roomkey.core.loaded import Stored
-from roomkey.core.plan import Case
 from roomkey.core.registry import Registry
-from roomkey.core.rules import Rules
 from roomkey.stores.base import Record, Unreadable
 from roomkey.wire import codec
 
-__all__ = ["OtherCards", "is_log_out_of_all"]
-
-
-def is_log_out_of_all(rules: Rules, case: Case) -> bool:
-    """Whether what else the browser brought must not log anybody in again.
-
-    A user leaves however the user's session is left with nobody logged in. `clear` and `invalidate` are a log-out in
-    a session of nobody too. That such a session is emptied is none: somebody may have planted its card, to have a page
-    log the user out. Without a `user_key` nobody knows whose a session is, and emptying it counts.
-    """
-    was, draft = case.was, case.draft
-    intents = [draft.intents, *(attempt.intents for attempt in case.tried)]
-    if was.user is not None and any(each.ended for each in intents):
-        return True  # it ended, be the session that begins after it somebody's
-    asks = was.user is not None or any(each.logs_out for each in intents)
-    asks = asks or (rules.user_key is None and not draft.content)
-    return was.exists and asks and rules.user_of(draft.content) is None
+__all__ = ["OtherCards"]
 
 
 class OtherCards:

@@ -12,9 +12,10 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from roomkey.core.case import Case, Plan, Step
 from roomkey.core.intents import FLASHES, NOTHING
 from roomkey.core.loaded import Loaded
-from roomkey.core.plan import Case, Plan, Step, plan
+from roomkey.core.plan import plan
 from roomkey.core.rules import Rules
 from roomkey.errors import StoreUnavailable
 from roomkey.wire.codec import MARK_BYTES

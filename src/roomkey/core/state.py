@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import inf
 from typing import Any, Protocol
 
+from roomkey.core.case import Case, Client
 from roomkey.core.intents import NOTHING, Intents
 from roomkey.core.loaded import CURRENT, NOWHERE, Attempt, Draft, Loaded, Stale
 from roomkey.core.merge import Merged, below_the_pending, doubt, merge, same_objects
-from roomkey.core.plan import Case, Client
 from roomkey.core.renewal import CLOCK_ERROR, Expiry
 from roomkey.core.reply import NONE, Reply
 from roomkey.core.rules import LONGEST_AGENT, Rules, logs_in

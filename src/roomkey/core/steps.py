@@ -6,10 +6,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from roomkey.core.case import Case, Plan, Step
 from roomkey.core.intents import drop_token
 from roomkey.core.lines import Batch
 from roomkey.core.loaded import CURRENT, Attempt, Loaded, Stale
-from roomkey.core.plan import Case, Plan, Step
 from roomkey.core.registry import Registry
 from roomkey.core.reply import CLEAR, GIVE
 from roomkey.core.reporting import Reporter

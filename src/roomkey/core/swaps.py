@@ -11,12 +11,12 @@ import random
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from roomkey.core.beside import is_log_out_of_all
+from roomkey.core.case import Case, Plan, Step, is_for, is_log_in, is_log_out, is_log_out_of_all
 from roomkey.core.committer import Committer
 from roomkey.core.intents import NOTHING, drop_token
 from roomkey.core.lines import Line, Lines, Member, can_wait, laid_over_each_other
 from roomkey.core.loaded import CURRENT, Draft, Loaded, Stale, Stored
-from roomkey.core.plan import Case, Plan, Step, is_for, is_log_in, is_log_out, plan
+from roomkey.core.plan import plan
 from roomkey.core.registry import unreadable
 from roomkey.core.reply import GIVE
 from roomkey.core.state import RequestState

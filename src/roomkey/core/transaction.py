@@ -11,10 +11,10 @@ import secrets
 from collections.abc import Coroutine
 from typing import Any
 
+from roomkey.core.case import Case
 from roomkey.core.committer import Committer
 from roomkey.core.intents import NOTHING
 from roomkey.core.loaded import CURRENT, NO_DRAFT, NOWHERE, Draft
-from roomkey.core.plan import Case
 from roomkey.core.reply import GIVE, KEEP, Reply
 from roomkey.core.session import Session
 from roomkey.core.tasks import Tasks

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from roomkey.core.case import Case
 from roomkey.core.loaded import NOWHERE, Attempt, Draft, Loaded, Stored
-from roomkey.core.plan import Case
 from roomkey.errors import StoreUnavailable
 from roomkey.wire import codec
 from roomkey.wire.codec import NO_FACTS

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from roomkey.core.beside import is_log_out_of_all
+from roomkey.core.case import Case, Plan, Step, is_log_out_of_all
 from roomkey.core.committer import Committer
 from roomkey.core.intents import drop_token
 from roomkey.core.loaded import NOWHERE, Draft, Loaded
-from roomkey.core.plan import Case, Plan, Step, need_cookie, plan
+from roomkey.core.plan import need_cookie, plan
 from roomkey.core.reply import NONE, Carries
 from roomkey.core.state import RequestState
 from roomkey.core.tombstones import Way
