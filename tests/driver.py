@@ -36,11 +36,11 @@ class Driver:
 
     async def arrive(self, cards, cookies=None):
         """Return the transaction of a request with these cards; `cookies`: the values of other cookies, by name."""
-        manager = self.manager
+        manager, incoming = self.manager, self.manager._incoming
         otherwise = None
-        if manager._move_in is not None and cookies is not None:
+        if incoming._move_in is not None and cookies is not None:
             headers = [(b"cookie", name + b"=" + value) for name, values in cookies.items() for value in values]
-            otherwise = partial(manager._arrive, manager._move_in, headers)
+            otherwise = partial(incoming._arrive, incoming._move_in, headers)
         answer = manager._loader.load(cards, otherwise)
         return self._transaction(answer if isinstance(answer, Session) else await answer)
 

@@ -151,7 +151,7 @@ def test_the_config_keeps_paths_as_a_tuple():
 def test_without_the_options_no_path_is_looked_at(store):
     """What begins requests is what it is without them."""
     manager = SessionManager(secret_key=SECRET, store=store)
-    begin = manager._loader.from_headers if store == "memory://" else manager._begin
+    begin = manager._loader.from_headers if store == "memory://" else manager._incoming.begin
     assert manager._begin_here == begin and by_path(begin, manager._loader, manager.config) is begin
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from functools import partial
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from roomkey.arguments import check_session, checked_config
@@ -18,15 +17,15 @@ from roomkey.core.session import Session
 from roomkey.core.swaps import StoreCommitter
 from roomkey.core.transaction import Transaction
 from roomkey.core.users import Sessions
-from roomkey.errors import ConfigurationError, SessionDataError, StoreUnavailable
+from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.event_loop import needs_asyncio
+from roomkey.incoming import Incoming
 from roomkey.lifespan import Lifespan
 from roomkey.outgoing import Outgoing
-from roomkey.request import Request, raw_headers, raw_pairs, text_pairs
-from roomkey.routes import Begin, by_path
-from roomkey.stores.base import Unreadable
+from roomkey.request import Request, raw_pairs, raw_request, text_pairs
+from roomkey.routes import Begin
 from roomkey.stores.cookie import CookieStore
-from roomkey.wire.cookies import ChunkWriter, CookieWriter, find_chunked, find_cookies
+from roomkey.wire.cookies import ChunkWriter, CookieWriter
 
 if TYPE_CHECKING:
     from roomkey.core.committer import Committer
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["SessionManager"]
 
 RawHeaders = list[tuple[bytes, bytes]]
-_NO_SCOPE: Mapping[str, Any] = {}
 _Text = TypeVar("_Text", str, bytes)
 
 
@@ -81,38 +79,31 @@ class SessionManager:
         self._committer: Committer
         self._loader: StoreLoader | CookieLoader
         writer: CookieWriter | ChunkWriter
-        self._find: Callable[[RawHeaders, bytes], list[bytes]]
         if isinstance(config.store, CookieStore):
             from roomkey.in_cookie.committer import CookieCommitter  # here, because it needs the package cryptography
             from roomkey.in_cookie.loader import CookieLoader
 
             sealing = self._committer = CookieCommitter(config, reporter)
             self._loader, writer = CookieLoader(sealing, session_class), sealing.cards.writer
-            self._find = find_chunked
         else:
             swapping = self._committer = StoreCommitter(config, reporter)
             self._loader, writer = StoreLoader(swapping, session_class), CookieWriter(config)
-            self._find = find_cookies
-        self._move_in: MoveIn | None = None
+        move_in: MoveIn | None = None
         if config.legacy:
             from roomkey.legacy.beside import move_in_to  # here, because few apps move in
 
-            self._move_in = move_in_to(self._loader)
-        self.outgoing = Outgoing(config, writer, self._move_in, self._committer)
-        self._cookie_name = config.session_cookie.encode("ascii")
-        # Whether a commit needs something of the request.
-        self._asks_request = self._find is find_chunked or self._move_in is not None or config.record_client
+            move_in = move_in_to(self._loader)
+        incoming = self._incoming = Incoming(config, self._loader, move_in)
+        self.outgoing = Outgoing(config, writer, move_in, self._committer)
         # As `load`, with raw headers; a coroutine only where the store waits. The scope has the client's address.
-        self.begin: Begin = self._begin
-        if not self._asks_request and isinstance(self._loader, StoreLoader):
-            self.begin = self._loader.from_headers
-        self._begin_here, self.begin = by_path(self.begin, self._loader, config), self._begin_first
+        self._begin_here = incoming.quickest()
+        self.begin: Begin = self._begin_first
         self._lifespan = Lifespan(self._committer)
-        self.at_once = self._make_at_once(writer)
+        self.at_once = self._make_at_once(writer, asks_more=incoming.is_asked)
 
-    def _make_at_once(self, writer: CookieWriter | ChunkWriter) -> AtOnce | None:
+    def _make_at_once(self, writer: CookieWriter | ChunkWriter, *, asks_more: bool) -> AtOnce | None:
         committer, config = self._committer, self.config
-        more = self._asks_request or config.seal or config.max_sessions_per_user is not None
+        more = asks_more or config.seal or config.max_sessions_per_user is not None
         if more or not (isinstance(committer, StoreCommitter) and isinstance(writer, CookieWriter)):
             return None
         return AtOnce(committer, writer) if committer.store.never_waits else None
@@ -131,12 +122,7 @@ class SessionManager:
             ConfigurationError: this is not asyncio, but trio.
             TypeError: it is another framework's request, say.
         """
-        scope = {"client": request.client, "path": request.path} if isinstance(request, Request) else _NO_SCOPE
-        headers = raw_headers(request)
-        answer = self.begin(headers, scope)
-        session = answer if isinstance(answer, Session) else await answer
-        session._sent = headers
-        return session
+        return await self.load_raw(*raw_request(request))
 
     async def commit(
         self,
@@ -234,6 +220,13 @@ class SessionManager:
 
     # --- for Roomkey's own adaptors -------------------------------------------------------------------------------
 
+    async def load_raw(self, headers: RawHeaders, scope: Mapping[str, Any]) -> Session:
+        """As `load`, for what `raw_request` returns."""
+        answer = self.begin(headers, scope)
+        session = answer if isinstance(answer, Session) else await answer
+        session._sent = headers
+        return session
+
     @property
     def may_wait(self) -> bool:
         return self._committer.may_wait
@@ -267,50 +260,12 @@ class SessionManager:
         self.begin = self._begin_here
         return self.begin(headers, scope)
 
-    def _begin(self, headers: RawHeaders, scope: Mapping[str, Any]) -> Session | Coroutine[Any, Any, Session]:
-        answer: Session | Coroutine[Any, Any, Session]
-        cards = self._find(headers, self._cookie_name)
-        if self._move_in is not None:
-            # Only without a genuine card: a genuine card whose session has ended means that the user has logged out.
-            answer = self._loader.load(cards, partial(self._arrive, self._move_in, headers))
-        else:
-            answer = self._loader.load(cards) if cards else self._loader.anonymous()
-        if len(cards) > 1 and isinstance(answer, Session):  # for the paths of all that are taken back
-            self.transaction(answer).page = scope.get("path", "/")
-        if self.config.record_client:
-            if not isinstance(answer, Session):
-                return self._recording(answer, scope)
-            answer._peer = (scope.get("client"),)
-        return answer
-
-    async def _recording(self, answer: Coroutine[Any, Any, Session], scope: Mapping[str, Any]) -> Session:
-        session = await answer
-        session._peer = (scope.get("client"),)
-        return session
-
-    async def _arrive(self, move_in: MoveIn, headers: RawHeaders, cards: list[bytes]) -> Session:
-        """Return the session of a request that brought no genuine card, but perhaps another library's session."""
-        from roomkey.legacy.arrival import arrive_with, facts_of, refuse
-
-        old = await move_in.find(partial(find_cookies, headers))
-        if old is None:
-            return self._loader.strangers(cards)
-        try:
-            if isinstance(self._loader, StoreLoader):
-                return await arrive_with(self._loader, old)
-            return self._loader.take_in(old, facts_of(self._loader.rules, old))
-        except Unreadable:
-            return self._loader.refuse("damaged")
-        except SessionDataError as error:
-            return refuse(self._loader, error)
-
     def transaction(self, session: Session) -> Transaction:
         """Return the transaction of a session that this manager loaded."""
         if session._origin is not self._loader:
             session._attached()  # raises where it belongs to no request
             raise ConfigurationError("the session was loaded by another SessionManager: commit it there")
-        transaction = session._transaction
-        return transaction if isinstance(transaction, Transaction) else self._loader.open(session)
+        return self._loader.transaction_of(session)
 
     def is_own(self, session: object) -> bool:
         """Whether `session` came from a manager with the same cookie: of an outer middleware, say."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["AnyHeaders", "Request", "raw_headers", "raw_pairs", "text_pairs"]
+__all__ = ["AnyHeaders", "Request", "raw_pairs", "raw_request", "text_pairs"]
 
 AnyHeaders = Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]]
 RawHeaders = list[tuple[bytes, bytes]]
@@ -37,24 +37,25 @@ class Request:
     client: tuple[str, int] | None = None
 
 
-def raw_headers(request: Request | str | bytes | None) -> RawHeaders:
-    """Return the headers of a request as raw pairs, their names in lower case.
+def raw_request(request: Request | str | bytes | None) -> tuple[RawHeaders, Mapping[str, Any]]:
+    """Return the headers of a request as raw pairs, their names in lower case, and its path and client by name.
 
     Args:
-        request: the request, or the value of its `Cookie` header alone; None: it has none.
+        request: the request, or the value of its `Cookie` header alone; None: it has none. These two have no path.
 
     Raises:
         TypeError: it is none of these, or its headers are no pairs.
     """
     if request is None:
-        return []
+        return [], {}
     if isinstance(request, str | bytes):
-        return [(b"cookie", _latin(request))]
+        return [(b"cookie", _latin(request))], {}
     if not isinstance(request, Request):
         raise TypeError(
             f"load: got {type(request).__name__}; it takes a roomkey.Request, the value of a Cookie header, or None"
         )
-    return [(_latin(name).lower(), _latin(value)) for name, value in _pairs(request.headers)]
+    headers = [(_latin(name).lower(), _latin(value)) for name, value in _pairs(request.headers)]
+    return headers, {"client": request.client, "path": request.path}
 
 
 def raw_pairs(headers: AnyHeaders, raw: bool | None) -> tuple[RawHeaders, bool]:

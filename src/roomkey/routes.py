@@ -6,7 +6,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from roomkey.core.session import Session
-from roomkey.core.transaction import Transaction
 from roomkey.errors import ConfigurationError
 from roomkey.paths import Paths
 
@@ -59,10 +58,7 @@ def by_path(begin: Begin, loader: Loader, config: SessionConfig) -> Begin:
 
 
 def _renew_nothing(session: Session, loader: Loader) -> Session:
-    transaction = session._transaction
-    if not isinstance(transaction, Transaction):
-        transaction = loader.open(session)
-    transaction.renews = False
+    loader.transaction_of(session).renews = False
     return session
 
 

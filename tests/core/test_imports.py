@@ -20,6 +20,7 @@ LAYERS = [
     ["legacy.arrival", "in_cookie"],
     ["legacy.beside"],
     ["request", "outgoing", "lifespan", "arguments", "routes"],
+    ["incoming"],
     ["sync"],  # the blocking calls of the session manager
     ["manager"],
     ["web"],

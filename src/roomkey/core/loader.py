@@ -72,6 +72,11 @@ class Loader(ABC):
         """Return a new transaction for a session."""
         return Transaction(self.committer, session)
 
+    def transaction_of(self, session: Session) -> Transaction:
+        """Return the transaction that a session has, or else a new one."""
+        transaction = session._transaction
+        return transaction if isinstance(transaction, Transaction) else self.open(session)
+
     def check_lifetime(self, seconds: float) -> None:
         """Warn, once, where a session is to be remembered for longer than it can live.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from roomkey.core.session import Session
 from roomkey.core.users import Asking, SessionInfo, Sessions, User, Whose
-from roomkey.request import Request, raw_headers, raw_pairs, text_pairs
+from roomkey.request import Request, raw_pairs, raw_request, text_pairs
 from roomkey.sync.in_place import run_in_place
 from roomkey.sync.loop_thread import LoopThread
 
@@ -33,7 +33,7 @@ class Asynchronous(Protocol):
     def registry(self) -> Registry: ...
     @property
     def sessions(self) -> Sessions: ...
-    async def load(self, request: Request | str | bytes | None = None) -> Session: ...
+    async def load_raw(self, headers: list[tuple[bytes, bytes]], scope: Mapping[str, Any]) -> Session: ...
     def commit_now(
         self, session: Session, headers: list[tuple[bytes, bytes]], status: int, can_set_cookie: bool | None
     ) -> Coroutine[Any, Any, None] | None: ...
@@ -64,13 +64,11 @@ class SyncManager:
 
     def load(self, request: Request | str | bytes | None = None) -> Session:
         """As `SessionManager.load`."""
-        headers = raw_headers(request)
-        client = request.client if isinstance(request, Request) else None
-        path = request.path if isinstance(request, Request) else "/"
+        headers, scope = raw_request(request)
         if any(name == b"cookie" for name, _ in headers):
-            return self.run(self._manager.load(Request(path=path, headers=headers, client=client)))
+            return self.run(self._manager.load_raw(headers, scope))
         # Nothing to look up: no thread is asked.
-        answer = self._manager.begin(headers, {"client": client, "path": path})
+        answer = self._manager.begin(headers, scope)
         session = answer if isinstance(answer, Session) else self.run(answer)
         session._sent = headers
         return session
