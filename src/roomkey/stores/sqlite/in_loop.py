@@ -57,6 +57,25 @@ THREAD: Final = _Elsewhere.THREAD
 NEXT_TICK: Final = _Elsewhere.NEXT_TICK
 
 
+class Gate:
+    """Whether the event loops may write, or the thread has to. `is_open`: False keeps all writes in the thread."""
+
+    def __init__(self, *, is_open: bool) -> None:
+        self.asked = 0  # writes that the thread was asked for; counted by those who ask it, under the store's lock
+        self.finished = 0  # of these, how many are done; counted by the thread, before anybody hears of them
+        self.is_shut = False  # the thread finishes the log
+        self._is_open = is_open
+        self._rest_until = 0.0  # on time.monotonic
+
+    def rest(self, seconds: float = _BUSY_REST) -> None:
+        """Leave all writes to the thread for a while: somebody else is writing."""
+        self._rest_until = max(self._rest_until, _monotonic() + seconds)
+
+    def lets_in(self) -> bool:
+        """Whether nothing speaks against a write, before the lock is taken."""
+        return self._is_open and self.asked == self.finished and _monotonic() >= self._rest_until
+
+
 class InLoop:
     """The event loops' connection, and what tells whether they may use it.
 
@@ -66,16 +85,12 @@ class InLoop:
     def __init__(self, path: Path, clock: Callable[[], float], log: Log, *, writes: bool) -> None:
         self.lock = threading.Lock()
         self.connection: sqlite3.Connection | None = None  # None: leave everything to the thread
-        self.asked = 0  # writes that the thread was asked for; counted by those who ask it, under the store's lock
-        self.finished = 0  # of these, how many are done; counted by the thread, before anybody hears of them
+        self.gate = Gate(is_open=writes)
         self._path = path
         self._clock = clock
         self._log = log
-        self._writes = writes
         self._cursor: sqlite3.Cursor | None = None  # for loads: to make one costs as much as to step it
         self._file: os.stat_result | None = None  # of the opened file
-        self._shut = False  # the thread finishes the log
-        self._rest_until = 0.0  # on time.monotonic
         self._looked_at = 0.0  # on the store's clock: when a load last looked whether the file is there
         self._tick = _Tick()
 
@@ -91,15 +106,11 @@ class InLoop:
     def no_writes(self) -> Iterator[None]:
         """In the thread: let a write that is under way finish, and keep others out."""
         with self.lock:
-            self._shut = True
+            self.gate.is_shut = True
         try:
             yield
         finally:
-            self._shut = False
-
-    def rest(self, seconds: float = _BUSY_REST) -> None:
-        """Leave all writes to the thread for a while: somebody else is writing."""
-        self._rest_until = max(self._rest_until, _monotonic() + seconds)
+            self.gate.is_shut = False
 
     def load(self, key: str) -> Record | Literal[_Elsewhere.THREAD] | None:
         """Return the live record under `key`."""
@@ -128,9 +139,7 @@ class InLoop:
             args: `work`'s.
             again: whether this one was sent to the next tick already.
         """
-        if not self._writes or self.asked != self.finished or pages > _MOST_PAGES:
-            return THREAD
-        if _monotonic() < self._rest_until or self._log.is_full:
+        if pages > _MOST_PAGES or not self.gate.lets_in() or self._log.is_full:
             return THREAD
         elsewhere = self._tick.count(again)
         if elsewhere is not None:
@@ -138,7 +147,7 @@ class InLoop:
         if not self.lock.acquire(False):
             return THREAD
         try:
-            if self.connection is None or self._shut or not same_file(self._path, self._file):
+            if self.connection is None or self.gate.is_shut or not same_file(self._path, self._file):
                 return THREAD
             return self._write(self.connection, pages, work, args)
         finally:
@@ -152,9 +161,9 @@ class InLoop:
             return answer
         except sqlite3.Error as error:
             if is_lock(error):
-                self.rest()
+                self.gate.rest()
             elif not isinstance(error, BAD_VALUE):
-                self.rest(_FULL_REST)
+                self.gate.rest(_FULL_REST)
                 if not is_full(error) and not is_permanent(error):
                     # Part of it may be on the disk: no second try unasked.
                     raise StoreUnavailable(advice(self._path, error)) from error
@@ -162,7 +171,7 @@ class InLoop:
         finally:
             took = _monotonic() - began
             if took > _SLOW:
-                self.rest(min(max(_SLOW_REST * took, _SLOW_REST_LEAST), _SLOW_REST_MOST))
+                self.gate.rest(min(max(_SLOW_REST * took, _SLOW_REST_LEAST), _SLOW_REST_MOST))
 
 
 class _Tick:

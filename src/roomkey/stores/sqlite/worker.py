@@ -110,7 +110,7 @@ class Worker:
     def put(self, job: Job) -> None:
         """Give the thread a job. Under the store's lock."""
         if job.kind.writes:
-            self.in_loop.asked += 1
+            self.in_loop.gate.asked += 1
         self.jobs.put(job)
 
     def pause(self) -> None:
@@ -139,7 +139,7 @@ class Worker:
                     self._serve(batch)
                 self._pause = min(2 * self._pause, _PAUSE_MOST) if self._waiting else _PAUSE_LEAST
                 # Those that were cancelled are done too, and none counts twice.
-                self.in_loop.finished = taken - sum(job.kind.writes for job in self._waiting)
+                self.in_loop.gate.finished = taken - sum(job.kind.writes for job in self._waiting)
                 if _Order.SHORTEN in orders:
                     self._log.shorten(self._connection, self.in_loop.no_writes)
             del orders, jobs, batch  # or they would keep their futures alive until the next batch
@@ -271,7 +271,7 @@ class Worker:
             self._disconnect(reader=not is_space(error) or any(job.kind is Kind.READ for job in jobs))
         refused: list[Job] = []
         if is_lock(error):
-            self.in_loop.rest()
+            self.in_loop.gate.rest()
         for job in jobs:
             if again and is_lock(error):
                 job.give_up = job.give_up or time.monotonic() + _PATIENCE
@@ -295,7 +295,7 @@ class Worker:
 
     def _deliver(self, jobs: list[Job]) -> None:
         """Wake each event loop once, whatever the number of its jobs."""
-        self.in_loop.finished += sum(job.kind.writes for job in jobs)
+        self.in_loop.gate.finished += sum(job.kind.writes for job in jobs)
         by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
         for job in jobs:
             job.delivered = True
