@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from roomkey.events import Event
     from roomkey.legacy import LegacyReader
 
-__all__ = ["SessionConfig", "SessionOptions"]
+__all__ = ["OtherOptions", "SessionConfig", "SessionOptions"]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")  # RFC 6265 section 4.1.1: a cookie name is a token
 _PATH = re.compile(r"/[\x20-\x3a\x3c-\x7e]*")  # RFC 6265 section 4.1.1: no controls, no ";"
@@ -67,15 +67,20 @@ class _Default(int):
     """The default, told apart from the same number given by the app."""
 
 
-class _Options(TypedDict, total=False):
+class _CookieOptions(TypedDict, total=False):
     session_cookie: str
-    max_age: Seconds | None
     same_site: Literal["lax", "strict", "none"]
     https_only: bool
     persistent: bool
     path: str
     domain: str | None
     partitioned: bool
+
+
+class OtherOptions(TypedDict, total=False):
+    """The options that are not about the cookie and its key, for frameworks that have settings for these."""
+
+    max_age: Seconds | None
     absolute_timeout: Seconds | None
     anonymous_max_age: Seconds | None
     store: Store | CookieStore | os.PathLike[str] | str
@@ -92,6 +97,10 @@ class _Options(TypedDict, total=False):
     passive: Sequence[str]
     on_event: Callable[[Event], None] | None
     clock: Callable[[], float]
+
+
+class _Options(_CookieOptions, OtherOptions, total=False):
+    pass
 
 
 class SessionOptions(_Options, total=False):

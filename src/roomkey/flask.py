@@ -19,18 +19,19 @@ try:
 except ImportError as error:
     raise ImportError('roomkey.flask needs Flask: pip install "roomkey[flask]"') from error
 
+from roomkey.config import OtherOptions
 from roomkey.errors import ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.pallets import (
-    TRY_AGAIN,
-    AppManager,
-    AppOptions,
+    AppInterface,
     FlaskSession,
     NoSession,
-    check_first,
+    RoomkeyExtension,
     keep_others,
+    keep_session,
+    put_headers,
+    refuse_without_session,
     say_too_late,
-    try_again_headers,
 )
 from roomkey.request import Request
 
@@ -39,15 +40,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FlaskSession", "Roomkey", "session"]
 
-_SESSION = "roomkey.session"  # where the WSGI environ has the request's session
-_OUTAGE = "roomkey.outage"  # where it has a StoreUnavailable that Flask makes a 500 of
-_SERVED = "roomkey.served"  # it is there where Flask serves a request
-
 # `flask.session`, as what it is: a type checker then knows `session.change`.
 session = cast(FlaskSession, flask.session)
 
 
-class Roomkey:
+class Roomkey(RoomkeyExtension):
     """Gives a Flask app Roomkey's sessions.
 
     Args:
@@ -75,10 +72,8 @@ class Roomkey:
         ['1', '2']
     """
 
-    def __init__(self, app: Flask | None = None, **options: Unpack[AppOptions]) -> None:
-        self._options: dict[str, Any] = {**options}
-        self._app: Flask | None = None  # the one app; None: there is none, or there are several
-        self._count = 0  # apps
+    def __init__(self, app: Flask | None = None, **options: Unpack[OtherOptions]) -> None:
+        super().__init__(options)
         if app is not None:
             self.init_app(app)
 
@@ -88,16 +83,11 @@ class Roomkey:
         Raises:
             ConfigurationError: as for `Roomkey`, or this is the app's second one.
         """
-        check_first(app, app.session_interface, _Interface)
-        interface = _Interface(AppManager(app, self._options))
+        interface = _Interface(self._manager_for(app, app.session_interface))
         app.session_interface = interface
-        app.extensions["roomkey"] = self
-        app.before_request_funcs.setdefault(None, []).insert(0, _refuse_without_session)
+        app.before_request_funcs.setdefault(None, []).insert(0, lambda: refuse_without_session(flask.request.environ))
         flask.got_request_exception.connect(interface.fail, app)
-        if StoreUnavailable not in app.error_handler_spec[None][None]:
-            app.register_error_handler(StoreUnavailable, interface.try_again)
-        self._count += 1
-        self._app = app if self._count == 1 else None
+        self._added(app, interface.try_again)
 
     @property
     def manager(self) -> SessionManager:
@@ -106,46 +96,35 @@ class Roomkey:
         Raises:
             RuntimeError: there are several apps, and none is current; or `init_app` was not called.
         """
-        app = flask.current_app or self._app
-        interface = app.session_interface if app else None
-        if not isinstance(interface, _Interface):
-            raise RuntimeError("Roomkey serves no app here: call init_app(app), and use `with app.app_context():`")
-        return interface.app.manager
+        app: Any = flask.current_app or self._app
+        return self._manager_of(app.session_interface if app else None, "with")
 
 
-class _Interface(SessionInterface):
-    """The sessions of one app.
-
-    Args:
-        app: the app's session manager.
-    """
-
-    def __init__(self, app: AppManager) -> None:
-        self.app = app
+class _Interface(AppInterface, SessionInterface):
+    """The sessions of one app."""
 
     # --- what Flask asks ------------------------------------------------------------------------------------------
 
     def open_session(self, app: Flask, request: flask.Request) -> FlaskSession | NoSession:
         """Load the session of a request. Where the store is down, the first `before_request` function raises."""
-        environ = request.environ
         found: FlaskSession | NoSession
         try:
             found = cast(FlaskSession, self.app.for_request().sync.load(_request_of(request)))
         except StoreUnavailable as error:
             found = NoSession(error)
-        environ[_SESSION] = found
+        keep_session(request.environ, found)
         return found
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Commit the session, and write into the response's headers what it owes."""
         environ = flask.request.environ
-        is_served = _SERVED in environ  # else it is the `session_transaction()` of a test client, which is to raise
+        is_served = self.is_served(environ)  # else the test client's `session_transaction()` is to raise
         if isinstance(session, NoSession):
             if not is_served:
                 raise session.error
             return
         assert isinstance(session, FlaskSession)
-        outage: StoreUnavailable | None = environ.pop(_OUTAGE, None)
+        outage = self.outage_of(environ)
         if outage is None:
             try:
                 self._commit(app, session, response)
@@ -164,26 +143,19 @@ class _Interface(SessionInterface):
         session._settle(self.app)
         given = list(response.headers)
         headers = self.app.manager.sync.commit(session, status=response.status_code, headers=given, raw=False)
-        if headers != given:
-            response.headers.clear()
-            response.headers.extend(headers)
+        put_headers(response.headers, given, headers)
 
     # --- errors ---------------------------------------------------------------------------------------------------
 
     def fail(self, _: Flask, *, exception: BaseException, **__: Any) -> None:
         """Note that nobody has handled an error: its request saves nothing. A signal of Flask's calls it."""
-        environ = flask.request.environ if flask.has_request_context() else {}
-        found = environ.get(_SESSION)
-        if isinstance(found, FlaskSession):
-            self.app.manager.abandon(found)
-            environ[_OUTAGE] = StoreUnavailable.within(exception)
+        if flask.has_request_context():
+            self.note_failure(flask.request.environ, exception)
 
     def try_again(self, error: StoreUnavailable) -> Response:
         """Answer 503. It is the error handler of an app that has none of its own for `StoreUnavailable`."""
-        found = flask.request.environ.get(_SESSION)
-        if isinstance(found, FlaskSession):
-            self.app.manager.abandon(found)
-        return flask.current_app.response_class(TRY_AGAIN, 503, try_again_headers(error), mimetype="text/plain")
+        self.abandon_in(flask.request.environ)
+        return self.page(flask.current_app.response_class, error)
 
 
 class _Stream:
@@ -235,15 +207,6 @@ class _Stream:
         if not self._is_over:
             self._is_over = True
             self._manager.abandon(self._session)
-
-
-def _refuse_without_session() -> None:
-    """Raise the outage of a request whose session could not be loaded, before anything of the app runs."""
-    environ = flask.request.environ
-    environ[_SERVED] = True
-    found = environ.get(_SESSION)
-    if isinstance(found, NoSession):
-        raise found.error
 
 
 def _replace(response: Response, made: Response) -> None:

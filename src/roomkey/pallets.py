@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from collections.abc import Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
     from flask.sessions import SecureCookieSession, SessionMixin
 except ImportError as error:
     raise ImportError('roomkey.flask needs Flask: pip install "roomkey[flask]"') from error
 
-from roomkey.config import SessionConfig
+from roomkey.config import OtherOptions, SessionConfig
 from roomkey.core.intents import AS_IT_IS
 from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError, ResponseStarted, StoreUnavailable
@@ -20,30 +20,29 @@ from roomkey.manager import SessionManager
 from roomkey.wire.keys import ADVICE
 
 if TYPE_CHECKING:
-    import os
-
     from flask.sansio.app import App
     from werkzeug.datastructures import Headers
 
-    from roomkey.events import Event
-    from roomkey.legacy import LegacyReader
-    from roomkey.options import Seconds
-    from roomkey.stores.base import Store
-    from roomkey.stores.cookie import CookieStore
-
 __all__ = [
-    "TRY_AGAIN",
+    "AppInterface",
     "AppManager",
-    "AppOptions",
     "FlaskSession",
     "NoSession",
-    "check_first",
+    "RoomkeyExtension",
     "keep_others",
+    "keep_session",
+    "put_headers",
+    "refuse_without_session",
     "say_too_late",
-    "try_again_headers",
 ]
 
-TRY_AGAIN = "The session store is unavailable; try again in a moment.\n"  # the page of a 503
+Place = MutableMapping[str, Any]  # the WSGI environ or the ASGI scope of a request
+_SESSION = "roomkey.session"  # where it has the request's session
+_OUTAGE = "roomkey.outage"  # where it has a StoreUnavailable that the framework makes a 500 of
+_SERVED = "roomkey.served"  # it is there where the framework serves a request
+_TRY_AGAIN = "The session store is unavailable; try again in a moment.\n"  # the page of a 503
+
+_Response = TypeVar("_Response")
 
 _USER_ID = "_user_id"  # Flask-Login's key for who is logged in
 _PERMANENT = "_permanent"  # Flask's key for `session.permanent`
@@ -104,26 +103,6 @@ class FlaskSession(Session, SessionMixin):
                 self.remember(None)
         elif is_log_in or not is_remembered or _PERMANENT in put:
             self.remember(app.lifetime)  # a change of user forgets it
-
-
-class AppOptions(TypedDict, total=False):
-    """What `Roomkey` takes: the options of `SessionConfig` that Flask has no settings for."""
-
-    max_age: Seconds
-    absolute_timeout: Seconds | None
-    anonymous_max_age: Seconds | None
-    store: Store | CookieStore | os.PathLike[str] | str
-    user_key: str | None
-    max_sessions_per_user: int | None
-    record_client: bool
-    seal: bool
-    store_timeout: Seconds
-    max_bytes: int
-    strict_types: bool
-    legacy: Sequence[LegacyReader]
-    vary: Literal["used", "always"]
-    on_event: Callable[[Event], None] | None
-    clock: Callable[[], float]
 
 
 class NoSession(SecureCookieSession):
@@ -224,9 +203,95 @@ def _config_of(app: App, options: dict[str, Any]) -> SessionConfig:
     return config
 
 
-def try_again_headers(error: StoreUnavailable) -> dict[str, str]:
-    """Return the headers of a 503."""
-    return {"Retry-After": str(error.retry_after), "Cache-Control": "no-store"}
+class AppInterface:
+    """What the session interfaces of Flask and Quart have in common.
+
+    Args:
+        app: the app's session manager.
+    """
+
+    def __init__(self, app: AppManager) -> None:
+        self.app = app
+
+    def abandon_in(self, place: Place) -> FlaskSession | None:
+        """Abandon the session of a request, and return it. None: the request has none."""
+        found = session_in(place)
+        if found is not None:
+            self.app.manager.abandon(found)
+        return found
+
+    def note_failure(self, place: Place, exception: BaseException) -> None:
+        """Note that nobody has handled an error: its request saves nothing."""
+        if self.abandon_in(place) is not None:
+            place[_OUTAGE] = StoreUnavailable.within(exception)
+
+    def is_served(self, place: Place) -> bool:
+        """Whether the framework serves a request: else it is the `session_transaction()` of a test client."""
+        return _SERVED in place
+
+    def outage_of(self, place: Place) -> StoreUnavailable | None:
+        """Take what `note_failure` has noted, where that was an outage."""
+        outage: StoreUnavailable | None = place.pop(_OUTAGE, None)
+        return outage
+
+    def page(self, response_class: Callable[..., _Response], error: StoreUnavailable) -> _Response:
+        """Return the page of a 503."""
+        headers = {"Retry-After": str(error.retry_after), "Cache-Control": "no-store"}
+        return response_class(_TRY_AGAIN, 503, headers, mimetype="text/plain")
+
+
+class RoomkeyExtension:
+    """What the `Roomkey` of Flask and of Quart have in common: the apps that it serves, and their options."""
+
+    def __init__(self, options: OtherOptions) -> None:
+        self._options: dict[str, Any] = {**options}
+        self._app: App | None = None  # the one app; None: there is none, or there are several
+        self._count = 0  # apps
+
+    def _manager_for(self, app: App, interface: object) -> AppManager:
+        """Return the manager of an app, whose session interface is this so far. Raises ConfigurationError."""
+        if isinstance(interface, AppInterface):
+            raise ConfigurationError(f"init_app: the app {app.name!r} has Roomkey's sessions already; call it once")
+        return AppManager(app, self._options)
+
+    def _added(self, app: App, try_again: Callable[[StoreUnavailable], Any]) -> None:
+        """Note that an app has its sessions. `try_again` answers 503 where the app does not do that itself."""
+        app.extensions["roomkey"] = self
+        if StoreUnavailable not in app.error_handler_spec[None][None]:
+            app.register_error_handler(StoreUnavailable, try_again)
+        self._count += 1
+        self._app = app if self._count == 1 else None
+
+    def _manager_of(self, interface: object, enter: str) -> SessionManager:
+        if not isinstance(interface, AppInterface):
+            raise RuntimeError(f"Roomkey serves no app here: call init_app(app), and use `{enter} app.app_context():`")
+        return interface.app.manager
+
+
+def session_in(place: Place) -> FlaskSession | None:
+    """Return the session of a request; None: there is none, or it could not be loaded."""
+    found = place.get(_SESSION)
+    return found if isinstance(found, FlaskSession) else None
+
+
+def keep_session(place: Place, found: FlaskSession | NoSession) -> None:
+    """Have `session_in` find the session of a request."""
+    place[_SESSION] = found
+
+
+def refuse_without_session(place: Place) -> None:
+    """Raise the outage of a request whose session could not be loaded, before anything of the app runs."""
+    place[_SERVED] = True
+    found = place.get(_SESSION)
+    if isinstance(found, NoSession):
+        raise found.error
+
+
+def put_headers(into: Headers, given: list[tuple[str, str]], headers: list[tuple[str, str]]) -> None:
+    """Put what a commit returned into a response's headers. `given`: those that they were."""
+    if headers != given:
+        into.clear()
+        into.extend(headers)
 
 
 def say_too_late(manager: SessionManager, session: Session, error: ResponseStarted, route: str | None) -> None:
@@ -247,12 +312,6 @@ def say_too_late(manager: SessionManager, session: Session, error: ResponseStart
         "the response starts: what a stream or an accepted WebSocket does is too late",
         "a view" if route is None else f"the endpoint {route}",
     )
-
-
-def check_first(app: App, interface: object, kind: type) -> None:
-    """Refuse a second `Roomkey` for one app. Raises ConfigurationError."""
-    if isinstance(interface, kind):
-        raise ConfigurationError(f"init_app: the app {app.name!r} has Roomkey's sessions already; call it once")
 
 
 # What headers say of one body, or of what became of one request. All others stand on any response of the app.

@@ -23,18 +23,19 @@ except ImportError as error:
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from roomkey.config import OtherOptions
 from roomkey.errors import ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.pallets import (
-    TRY_AGAIN,
-    AppManager,
-    AppOptions,
+    AppInterface,
     FlaskSession,
     NoSession,
-    check_first,
+    RoomkeyExtension,
     keep_others,
+    keep_session,
+    put_headers,
+    refuse_without_session,
     say_too_late,
-    try_again_headers,
 )
 from roomkey.request import Request
 
@@ -48,16 +49,13 @@ __all__ = ["QuartSession", "Roomkey", "session"]
 
 QuartSession = FlaskSession  # Quart's sessions have Flask's attributes
 
-_SESSION = "roomkey.session"  # where the ASGI scope has the request's session
-_OUTAGE = "roomkey.outage"  # where it has a StoreUnavailable that Quart makes a 500 of
-_SERVED = "roomkey.served"  # it is there where Quart serves a request
 _TRY_AGAIN_LATER = 1013  # WebSocket close code, IANA registry
 
 # `quart.session`, as what it is: a type checker then knows `session.change`.
 session = cast(QuartSession, quart.session)
 
 
-class Roomkey:
+class Roomkey(RoomkeyExtension):
     """Gives a Quart app Roomkey's sessions.
 
     Args:
@@ -85,10 +83,8 @@ class Roomkey:
         ['1', '2']
     """
 
-    def __init__(self, app: Quart | None = None, **options: Unpack[AppOptions]) -> None:
-        self._options: dict[str, Any] = {**options}
-        self._app: Quart | None = None  # the one app; None: there is none, or there are several
-        self._count = 0  # apps
+    def __init__(self, app: Quart | None = None, **options: Unpack[OtherOptions]) -> None:
+        super().__init__(options)
         if app is not None:
             self.init_app(app)
 
@@ -98,19 +94,14 @@ class Roomkey:
         Raises:
             ConfigurationError: as for `Roomkey`, or this is the app's second one.
         """
-        check_first(app, app.session_interface, _Interface)
-        interface = _Interface(AppManager(app, self._options))
+        interface = _Interface(self._manager_for(app, app.session_interface))
         app.session_interface = interface  # type: ignore[assignment]  # Quart names one class
-        app.extensions["roomkey"] = self
         for functions in (app.before_request_funcs, app.before_websocket_funcs):
             functions.setdefault(None, []).insert(0, _refuse_without_session)
         quart.got_request_exception.connect(interface.fail, app)
         quart.got_websocket_exception.connect(interface.fail, app)
-        if StoreUnavailable not in app.error_handler_spec[None][None]:
-            app.register_error_handler(StoreUnavailable, interface.try_again)
         app.while_serving(interface.while_serving)
-        self._count += 1
-        self._app = app if self._count == 1 else None
+        self._added(app, interface.try_again)
 
     @property
     def manager(self) -> SessionManager:
@@ -119,24 +110,12 @@ class Roomkey:
         Raises:
             RuntimeError: there are several apps, and none is current; or `init_app` was not called.
         """
-        app = quart.current_app or self._app
-        interface = app.session_interface if app else None
-        if not isinstance(interface, _Interface):
-            raise RuntimeError(
-                "Roomkey serves no app here: call init_app(app), and use `async with app.app_context():`"
-            )
-        return interface.app.manager
+        app: Any = quart.current_app or self._app
+        return self._manager_of(app.session_interface if app else None, "async with")
 
 
-class _Interface(SessionInterface):
-    """The sessions of one app.
-
-    Args:
-        app: the app's session manager.
-    """
-
-    def __init__(self, app: AppManager) -> None:
-        self.app = app
+class _Interface(AppInterface, SessionInterface):
+    """The sessions of one app."""
 
     async def while_serving(self) -> AsyncGenerator[None, None]:
         """Open the store before the app serves, and close it afterwards."""
@@ -157,7 +136,7 @@ class _Interface(SessionInterface):
             found = cast(FlaskSession, await self.app.for_request().load(asked))
         except StoreUnavailable as error:
             found = NoSession(error)
-        scope[_SESSION] = found
+        keep_session(scope, found)
         if kind == "websocket" and isinstance(found, FlaskSession):
             self._follow_accept(cast("Websocket", request), found)
         return found
@@ -178,13 +157,13 @@ class _Interface(SessionInterface):
     async def save_session(self, app: Quart, session: SessionMixin, response: Answer | None) -> None:
         """Commit the session, and write into the response's headers what it owes."""
         scope = _scope()
-        is_served = _SERVED in scope  # else it is the `session_transaction()` of a test client, which is to raise
+        is_served = self.is_served(scope)  # else the test client's `session_transaction()` is to raise
         if isinstance(session, NoSession):
             if not is_served:
                 raise session.error
             return
         assert isinstance(session, FlaskSession)
-        outage: StoreUnavailable | None = scope.pop(_OUTAGE, None)
+        outage = self.outage_of(scope)
         if outage is None:
             try:
                 await self._commit(session, response)
@@ -209,9 +188,7 @@ class _Interface(SessionInterface):
         given = list(response.headers)
         status = response.status_code
         headers = await self.app.manager.commit(session, status=status, headers=given, raw=False)
-        if headers != given:
-            response.headers.clear()
-            response.headers.extend(headers)
+        put_headers(response.headers, given, headers)
 
     async def finish(self, session: FlaskSession, endpoint: str | None) -> None:
         """Commit what changed after the response had started."""
@@ -225,11 +202,7 @@ class _Interface(SessionInterface):
 
     async def fail(self, _: Quart, *, exception: BaseException, **__: Any) -> None:
         """Note that nobody has handled an error: its request saves nothing. A signal of Quart's calls it."""
-        scope = _scope()
-        found = scope.get(_SESSION)
-        if isinstance(found, FlaskSession):
-            self.app.manager.abandon(found)
-            scope[_OUTAGE] = StoreUnavailable.within(exception)
+        self.note_failure(_scope(), exception)
 
     async def try_again(self, error: StoreUnavailable) -> Response:
         """Answer 503, or close a WebSocket that can get no HTTP response.
@@ -237,14 +210,12 @@ class _Interface(SessionInterface):
         It is the error handler of an app that has none of its own for `StoreUnavailable`.
         """
         scope = _scope()
-        found = scope.get(_SESSION)
-        if isinstance(found, FlaskSession):
-            self.app.manager.abandon(found)
+        found = self.abandon_in(scope)
         if _is_websocket():
-            is_accepted = isinstance(found, FlaskSession) and found._has_started
+            is_accepted = found is not None and found._has_started
             if is_accepted or "websocket.http.response" not in (scope.get("extensions") or {}):
                 await quart.websocket.close(_TRY_AGAIN_LATER, "session store unavailable")
-        return quart.current_app.response_class(TRY_AGAIN, 503, try_again_headers(error), mimetype="text/plain")
+        return self.page(quart.current_app.response_class, error)
 
 
 class _Stream(ResponseBody):
@@ -281,11 +252,7 @@ class _Stream(ResponseBody):
 
 async def _refuse_without_session() -> None:
     """Raise the outage of a request whose session could not be loaded, before anything of the app runs."""
-    scope = _scope()
-    scope[_SERVED] = True
-    found = scope.get(_SESSION)
-    if isinstance(found, NoSession):
-        raise found.error
+    refuse_without_session(_scope())
 
 
 async def _replace(response: Answer, made: Answer) -> None:
