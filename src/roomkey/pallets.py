@@ -305,12 +305,10 @@ def say_too_late(manager: SessionManager, session: Session, error: ResponseStart
     """
     if session._at.exists:
         raise error
-    manager.reporter.warn_once(
-        f"too late: {route}",
-        "%s put something into the session of a visitor who had none, after the response had started: a new session "
-        "needs a cookie, which could not go out any more, and nothing was saved; put something into the session before "
-        "the response starts: what a stream or an accepted WebSocket does is too late",
+    manager.reporter.warn_too_late(
+        route,
         "a view" if route is None else f"the endpoint {route}",
+        "What a stream or an accepted WebSocket does is too late",
     )
 
 

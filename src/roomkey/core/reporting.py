@@ -77,6 +77,23 @@ class Reporter:
                 AFTER_LOG_IN,
             )
 
+    def warn_too_late(self, route: str | None, who: str, what: str) -> None:
+        """Say once for each route that a visitor's new session came too late. Every visitor would be a traceback.
+
+        Args:
+            route: the name of what served the request; None: nobody says.
+            who: the same, for people.
+            what: a sentence on what is too late there.
+        """
+        self.warn_once(
+            f"too late: {route}",
+            "%s put something into the session of a visitor who had none, after the response had started. A new "
+            "session needs a cookie, which could not go out any more, so nothing was saved. Put something into the "
+            "session before the response starts. %s",
+            who,
+            what,
+        )
+
     def warn_once(self, what: str, message: str, *args: object) -> None:
         """Log a warning, unless one about the same thing was logged before."""
         if what not in self._said:

@@ -223,14 +223,11 @@ class Response:
             transaction.tell_lost(route_of(self._scope) or "")
 
     def _say_too_late(self) -> None:
-        """Say once for each route that a visitor's new session came too late. Every visitor would be a traceback."""
         route = route_of(self._scope)
-        self._manager.reporter.warn_once(
-            f"too late: {route}",
-            "%s put something into the session of a visitor who had none, after the response had started. A new "
-            "session needs a cookie, which could not go out any more, so nothing was saved. Put something into the "
-            "session before the response starts. A background task is too late, and so is a dependency after `yield`",
+        self._manager.reporter.warn_too_late(
+            route,
             "a handler" if route is None else f"the route {route}",
+            "A background task is too late, and so is a dependency after `yield`",
         )
 
     def _mind_replacement(self) -> None:
