@@ -41,9 +41,9 @@ def named_options(
 
     def decorate(cls: type[_T]) -> type[_T]:
         made: Callable[..., None] = cls.__init__
-        signature = inspect.signature(made)
 
         def explain(name: str, given: tuple[Any, ...], options: Mapping[str, Any]) -> str | None:
+            signature = inspect.signature(made)  # here, because it takes long, and few programs have a wrong option
             try:
                 signature.bind(None, *given, **options)
             except TypeError as error:
