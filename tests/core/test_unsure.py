@@ -148,6 +148,21 @@ async def until_answered(browser, session):
     browser.store.script = []  # what is left of it was for a save that was not needed any more
 
 
+async def answered_at_last(browser, session):
+    """Answer the request once a save was answered, and let what is still under way arrive."""
+    await until_answered(browser, session)
+    await browser.answer(session)
+    await browser.store.arrive()
+
+
+async def assert_both_are_kept(browser, session, mine, theirs):
+    """What this request did once, and what the other one did."""
+    expected = {**mine, **theirs, "n": mine["n"] + theirs.get("n", 0)}
+    assert browser.store.live() == [expected]
+    assert await browser.sees() == expected
+    assert session.copy() == expected
+
+
 @WAITS
 @pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("act", ACTS)
@@ -164,13 +179,8 @@ async def test_a_save_that_was_not_answered(act, script, other, waits):
     beside_acts, theirs = OTHERS[other]
     await browser.other_saves(beside, beside_acts)
     then(session)
-    await until_answered(browser, session)
-    await browser.answer(session)
-    await browser.store.arrive()
-    expected = {**expected, **theirs, "n": expected["n"] + theirs.get("n", 0)}
-    assert browser.store.live() == [expected]
-    assert await browser.sees() == expected
-    assert session.copy() == expected
+    await answered_at_last(browser, session)
+    await assert_both_are_kept(browser, session, expected, theirs)
 
 
 @WAITS
@@ -189,13 +199,8 @@ async def test_a_merge_that_was_not_answered(act, script, other, waits):
     browser.store.script = list(script)
     assert await browser.fails_to_save(session)
     then(session)
-    await until_answered(browser, session)
-    await browser.answer(session)
-    await browser.store.arrive()
-    expected = {**expected, **theirs, "n": expected["n"] + theirs.get("n", 0)}
-    assert browser.store.live() == [expected]
-    assert await browser.sees() == expected
-    assert session.copy() == expected
+    await answered_at_last(browser, session)
+    await assert_both_are_kept(browser, session, expected, theirs)
 
 
 @WAITS
@@ -213,9 +218,7 @@ async def test_a_new_session_that_was_not_answered(script, then, waits):
     browser.store.script = list(script)
     assert await browser.fails_to_save(session)
     then(session)
-    await until_answered(browser, session)
-    await browser.answer(session)
-    await browser.store.arrive()
+    await answered_at_last(browser, session)
     left = session.copy()
     if left:  # else one may be there that arrived late, whose ID nobody knows
         assert browser.store.live() == [left]
@@ -241,9 +244,7 @@ async def test_a_log_out_that_was_not_answered(how, script, answered, other, use
     browser.store.script = ["answers"] * answered + list(script)
     assert await browser.fails_to_save(session)
     await browser.other_saves(beside, OTHERS[other][0])
-    await until_answered(browser, session)
-    await browser.answer(session)
-    await browser.store.arrive()
+    await answered_at_last(browser, session)
     assert browser.store.live() == [] and session.copy() == {}
     assert await browser.sees() is None
     browser.cookie = card
@@ -266,9 +267,7 @@ async def test_an_end_and_a_beginning_that_were_not_answered(script, answered, o
     browser.store.script = ["answers"] * answered + list(script)
     assert await browser.fails_to_save(session)
     await browser.other_saves(beside, OTHERS[other][0])
-    await until_answered(browser, session)
-    await browser.answer(session)
-    await browser.store.arrive()
+    await answered_at_last(browser, session)
     assert browser.store.live() == [new]
     assert await browser.sees() == new
     browser.cookie = card
@@ -288,9 +287,7 @@ async def test_another_users_log_in_that_was_not_answered(script, other, waits):
     browser.store.script = list(script)
     assert await browser.fails_to_save(session)
     await browser.other_saves(beside, OTHERS[other][0])
-    await until_answered(browser, session)
-    await browser.answer(session)
-    await browser.store.arrive()
+    await answered_at_last(browser, session)
     assert browser.store.live() == [{"user_id": 8, "mine": 1}]
     assert await browser.sees() == {"user_id": 8, "mine": 1}
 
@@ -337,9 +334,7 @@ async def test_a_message_whose_leaving_was_not_answered(script, other, waits):
     browser.store.script = list(script)
     assert await browser.fails_to_save(session)
     await browser.other_saves(beside, OTHERS[other][0])
-    await until_answered(browser, session)
-    await browser.answer(session)
-    await browser.store.arrive()
+    await answered_at_last(browser, session)
     assert (await browser.sees())["_flashes"] == [("info", "one")]
 
 
