@@ -95,6 +95,21 @@ async def begin(manager, **data):
     return cookie_of(await manager.commit(session))
 
 
+def begin_sync(manager, **data):
+    """Return the cookie of a new session with this content, made by the blocking calls."""
+    session = manager.sync.load()
+    session.update(data)
+    return cookie_of(manager.sync.commit(session))
+
+
+def count_sync(manager, cookie, times=1):
+    """Count in a session, as often as that, by the blocking calls."""
+    for _ in range(times):
+        session = manager.sync.load(cookie)
+        session.change("n", lambda n: n + 1, 0)
+        manager.sync.commit(session)
+
+
 async def content(manager, cookie):
     """Return what a new request sees in the session."""
     return (await manager.load(cookie)).copy()

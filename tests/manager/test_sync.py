@@ -13,6 +13,7 @@ from roomkey.legacy.readers import LegacySession
 from roomkey.stores.memory import MemoryStore
 from roomkey.stores.sqlite import SQLiteStore
 from tests.manager.parts import WaitingStore, cookie_of, make, values
+from tests.manager.parts import begin_sync as begin
 
 _STORES = {
     "memory": lambda path: MemoryStore(),
@@ -33,13 +34,6 @@ def waiting():
     made = make(WaitingStore())
     yield made
     made.sync.close()
-
-
-def begin(manager, **data):
-    """Return the cookie of a new session with this content."""
-    session = manager.sync.load()
-    session.update(data)
-    return cookie_of(manager.sync.commit(session))
 
 
 def content(manager, cookie):

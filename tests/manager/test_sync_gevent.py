@@ -5,7 +5,6 @@ import os
 import pytest
 
 from tests.manager.parts import run_script
-from tests.servers.redis import RedisServer
 
 pytest.importorskip("gevent", reason="gevent is not installed")
 
@@ -13,25 +12,8 @@ PROLOGUE = """
 import asyncio, os, sys, threading, time
 import gevent
 from gevent import monkey
-from tests.manager.parts import WaitingStore, cookie_of, make
-
-def begin(manager, **data):
-    session = manager.sync.load()
-    session.update(data)
-    return cookie_of(manager.sync.commit(session))
-
-def count(manager, cookie, times=1):
-    for _ in range(times):
-        session = manager.sync.load(cookie)
-        session.change("n", lambda n: n + 1, 0)
-        manager.sync.commit(session)
+from tests.manager.parts import WaitingStore, begin_sync as begin, cookie_of, count_sync as count, make
 """
-
-
-@pytest.fixture(scope="module")
-def redis_server():
-    with RedisServer() as server:
-        yield server
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])

@@ -5,7 +5,6 @@ import os
 import pytest
 
 from tests.manager.parts import run_script
-from tests.servers.redis import RedisServer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -13,28 +12,11 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 PROLOGUE = """
 import asyncio, os, sys, threading, time
 from roomkey import StoreUnavailable
-from tests.manager.parts import WaitingStore, cookie_of, make
-
-def begin(manager, **data):
-    session = manager.sync.load()
-    session.update(data)
-    return cookie_of(manager.sync.commit(session))
-
-def count(manager, cookie, times=1):
-    for _ in range(times):
-        session = manager.sync.load(cookie)
-        session.change("n", lambda n: n + 1, 0)
-        manager.sync.commit(session)
+from tests.manager.parts import WaitingStore, begin_sync as begin, cookie_of, count_sync as count, make
 
 def wait_for(child):
     assert os.waitpid(child, 0)[1] == 0, "the child has failed"
 """
-
-
-@pytest.fixture(scope="module")
-def redis_server():
-    with RedisServer() as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "redis"])

@@ -10,17 +10,11 @@ from roomkey.stores.memory import MemoryStore
 from roomkey.stores.postgres import PostgresStore
 from roomkey.stores.sqlite import SQLiteStore
 from roomkey.sync.in_place import run_in_place
-from tests.manager.parts import WaitingStore, cookie_of, make, run_script
+from tests.manager.parts import WaitingStore, make, run_script
+from tests.manager.parts import begin_sync as begin
 from tests.servers.postgres import PostgresServer
-from tests.servers.redis import RedisServer
 
 THREADS = 16
-
-
-@pytest.fixture(scope="module")
-def redis_server():
-    with RedisServer() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +59,6 @@ def in_threads(work, count=THREADS):
         thread.join()
     if failures:
         raise failures[0]
-
-
-def begin(manager, **data):
-    session = manager.sync.load()
-    session.update(data)
-    return cookie_of(manager.sync.commit(session))
 
 
 # --- many threads -----------------------------------------------------------------------------------------------------
