@@ -199,6 +199,7 @@ TYPES = {
     "a number as a text": ["version", "created_at", "expires_at", "serve_until"],
     "a number as broken text": ["data", "version", "created_at", "expires_at", "serve_until"],
     "a number as bytes": ["version", "created_at", "expires_at", "serve_until"],
+    "a whole number as another": ["version"],
 }
 VALUES = {
     "a text as bytes": "CAST({} AS BLOB)",
@@ -206,6 +207,7 @@ VALUES = {
     "a number as a text": "'no number'",
     "a number as broken text": "CAST(x'c35f' AS TEXT)",
     "a number as bytes": "x'3132'",
+    "a whole number as another": "1e300",
 }
 
 

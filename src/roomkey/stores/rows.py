@@ -6,12 +6,13 @@ fields are assigned to an object of the same layout that allows them, and then i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
 from roomkey.stores.base import Record
 
-__all__ = ["record_from"]
+__all__ = ["are_of_their_types", "record_from"]
 
 
 class _Open:
@@ -47,3 +48,22 @@ def record_from(row: tuple[Any, ...]) -> Record:
     record: Any = _Open(*row)
     record.__class__ = Record
     return record  # type: ignore[no-any-return]
+
+
+def are_of_their_types(data: object, version: object, moments: Iterable[object], texts: Iterable[object]) -> bool:
+    """Whether the fields of a row can be a record's.
+
+    SQLite keeps any type in any column, so that a flipped bit can make bytes of a text.
+
+    Args:
+        data: the session.
+        version: the record's.
+        moments: Unix seconds.
+        texts: texts, or None.
+    """
+    return (
+        isinstance(data, bytes)
+        and isinstance(version, int)
+        and all(isinstance(moment, int | float) for moment in moments)
+        and all(text is None or isinstance(text, str) for text in texts)
+    )

@@ -15,6 +15,7 @@ from sqlalchemy.dialects import mssql, mysql, oracle, postgresql
 
 from roomkey.errors import ConfigurationError
 from roomkey.stores.base import Record, Unreadable
+from roomkey.stores.rows import are_of_their_types
 from roomkey.stores.text import DAMAGED, DEFAULT_TABLE, printable, split_name
 
 __all__ = [
@@ -180,27 +181,18 @@ def to_row(record: Record) -> dict[str, Any]:
 def to_record(row: Any) -> Record:
     """Return the record in a row.
 
-    SQLite keeps a value of any type in any column, so that a flipped bit can make bytes of a text.
-
     Raises:
         Unreadable: a value is not of its column's type, or the user is not the one that the row is filed under.
     """
     data, version, created_at, expires_at, user, user_hash, successor, serve_until, ip, user_agent = row
+    data = b"" if data is None else data  # Oracle takes nothing for NULL
     texts = (user, user_hash, successor, ip, user_agent)
-    numbers = (version, created_at, expires_at, serve_until)
-    if not (
-        (data is None or isinstance(data, bytes))
-        and all(text is None or isinstance(text, str) for text in texts)
-        and all(isinstance(number, int | float) for number in numbers)
-    ):
+    if not are_of_their_types(data, version, (created_at, expires_at, serve_until), texts):
         raise Unreadable(DAMAGED)
     whose = None if user_hash is None else _given(user)
     if whose is not None and hash_user(whose) != user_hash:
         raise Unreadable(DAMAGED)
-    # Oracle takes nothing for NULL.
-    return Record(
-        data or b"", version, created_at, expires_at, whose, successor, serve_until, _given(ip), _given(user_agent)
-    )
+    return Record(data, version, created_at, expires_at, whose, successor, serve_until, _given(ip), _given(user_agent))
 
 
 def hash_user(user: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from roomkey.stores.base import Conflict, Record, Unreadable
-from roomkey.stores.rows import record_from
+from roomkey.stores.rows import are_of_their_types, record_from
 from roomkey.stores.sqlite.errors import is_damage
 from roomkey.stores.text import DAMAGED
 
@@ -245,18 +245,10 @@ def _one_by_one(connection: sqlite3.Connection, now: float, user: str) -> Iterat
 
 
 def _fits(row: tuple[Any, ...]) -> bool:
-    """Whether each value that counts is of its column's type.
-
-    SQLite keeps any type in any column, so that a flipped bit can make bytes of a text.
-    """
+    """Whether each value that counts is of its column's type."""
     key, data, version, created_at, expires_at, user, successor, serve_until = row[:-2]
-    return (
-        isinstance(data, bytes)
-        and isinstance(version, int)
-        and all(isinstance(moment, int | float) for moment in (created_at, expires_at))
-        and all(text is None or isinstance(text, str) for text in (key, user, successor))
-        and (successor is None or isinstance(serve_until, int | float))
-    )
+    moments = (created_at, expires_at) if successor is None else (created_at, expires_at, serve_until)
+    return are_of_their_types(data, version, moments, (key, user, successor))
 
 
 def _text(value: Any) -> str | None:
