@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
+from roomkey.called_elsewhere import CALLED_ELSEWHERE, LEAVE_OUT
 from roomkey.clock import system_time
 from roomkey.environment import in_terms_of_variables, options_from, variable_of
 from roomkey.errors import ConfigurationError
@@ -30,36 +31,6 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")  # RFC 6265 section 4
 _PATH = re.compile(r"/[\x20-\x3a\x3c-\x7e]*")  # RFC 6265 section 4.1.1: no controls, no ";"
 _DOMAIN = re.compile(r"\.?[A-Za-z0-9]([A-Za-z0-9.\-]{0,251}[A-Za-z0-9])?")
 _LARGEST = 1e11  # seconds (3,000 years) or bytes. Infinity, NaN and numbers beyond a float are above it too
-_CALLED_ELSEWHERE = {  # what other libraries call it
-    "secure": "https_only",
-    "https": "https_only",
-    "cookie_secure": "https_only",
-    "samesite": "same_site",
-    "cookie": "session_cookie",
-    "cookie_name": "session_cookie",
-    "cookie_path": "path",
-    "cookie_domain": "domain",
-    "key": "secret_key",
-    "secret": "secret_key",
-    "lifetime": "max_age",
-    "timeout": "max_age",
-    "expire": "max_age",
-    "expires": "max_age",
-    "session_lifetime": "max_age",
-    "session_ttl": "max_age",
-    "idle_timeout": "max_age",
-    "ttl": "max_age",
-    "backend": "store",
-    "session_backend": "store",
-    "redis_url": "store",
-}
-_LEAVE_OUT = {
-    "rolling": "max_age counts from the last use in any case: leave it out",
-    **dict.fromkeys(("httponly", "http_only", "cookie_httponly"), "the cookie is always HttpOnly: leave it out"),
-    "session_serializer": "values keep their type without a serializer: leave it out",
-    "session_deserializer": "values keep their type without a deserializer: leave it out",
-    "populate_session": "it would create a session for every bot: set the first values in a handler instead",
-}
 _MISSING = {"secret_key": f"{KEY_TAKES}; {ADVICE}"}
 
 
@@ -109,7 +80,7 @@ class SessionOptions(_Options, total=False):
     secret_key: Any
 
 
-@named_options(meant=_CALLED_ELSEWHERE, leave_out=_LEAVE_OUT, missing=_MISSING, shows_class=False)
+@named_options(meant=CALLED_ELSEWHERE, leave_out=LEAVE_OUT, missing=_MISSING, shows_class=False)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SessionConfig:
     """How sessions work in one app. Frozen, and checked when made.
@@ -354,7 +325,7 @@ class SessionConfig:
             ConfigurationError: an option is unknown, missing or wrong. The message names the variable or the option.
         """
         kinds = {field.name: str(field.type) for field in dataclasses.fields(cls)}
-        read = options_from(os.environ, kinds, but=options, meant=_CALLED_ELSEWHERE, leave_out=_LEAVE_OUT)
+        read = options_from(os.environ, kinds, but=options, meant=CALLED_ELSEWHERE, leave_out=LEAVE_OUT)
         if "secret_key" not in read and "secret_key" not in options:
             raise ConfigurationError(f"{variable_of('secret_key')}: missing; set it, or give secret_key; {ADVICE}")
         try:
