@@ -58,6 +58,7 @@ VALUES = {
     "store_timeout": ("0.5", 0.5),
     "max_bytes": ("1024", 1024),
     "strict_types": ("TRUE", True),
+    "card_header": ("X-Auth-Token", "X-Auth-Token"),
     "vary": ("always", "always"),
     "exclude": ('["/health", "/static/"]', ("/health", "/static/")),
     "passive": ('["/poll"]', ("/poll",)),

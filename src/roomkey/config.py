@@ -19,6 +19,7 @@ from roomkey.paths import checked_paths
 from roomkey.stores.base import Store, UserIndex
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.urls import store_from
+from roomkey.wire.card_header import check_card_header
 from roomkey.wire.keys import ADVICE, KEY_TAKES, SecretKeys
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class OtherOptions(TypedDict, total=False):
     store_timeout: Seconds
     max_bytes: int
     strict_types: bool
+    card_header: str | None
     legacy: Sequence[LegacyReader]
     vary: Literal["used", "always"]
     exclude: Sequence[str]
@@ -128,6 +130,10 @@ class SessionConfig:
         strict_types: a value of a subclass (an `IntEnum` member, a `Counter`, a named tuple) is a `SessionDataError`.
             Off by default: it is kept as its base type, and equal. The next request then finds a plain `int`, `dict` or
             `tuple`.
+        card_header: for mobile apps and API clients: the card travels in this header in the place of a cookie.
+            `"Authorization"` takes it as a bearer token, and the response hands a new one out as `Session-Card`. A
+            header of your own (`"X-Auth-Token"`) has it both ways. An empty value takes it back. Cookies are ignored
+            then, and none is sent. A page's scripts can read such a card, so browsers are safer with a cookie.
         legacy: readers of another library's sessions (`roomkey.legacy`), which move in on first sight. Take them out
             again once the old cookies have expired. Until then, anybody who knows the old key can make up sessions.
         vary: which responses say `Vary: Cookie`. `"used"`: those whose request used its session, so that caches may
@@ -167,6 +173,7 @@ class SessionConfig:
     store_timeout: float = 2.0  # seconds
     max_bytes: int = 65536
     strict_types: bool = False
+    card_header: str | None = None
     legacy: Sequence[LegacyReader] = ()
     vary: Literal["used", "always"] = "used"
     exclude: Sequence[str] = ()
@@ -182,7 +189,7 @@ class SessionConfig:
         self._set("secret_key", SecretKeys(self.secret_key))
         if self.max_age is None:
             self._set("max_age", SessionConfig.max_age)
-            self._set("persistent", False)
+            self._set("persistent", self.card_header is not None)  # which a header is not asked for
         self._check_numbers()
         self._check_cookie()
         self._set("exclude", checked_paths("exclude", self.exclude, "/static/"))
@@ -202,6 +209,18 @@ class SessionConfig:
         self._set("store", store_from(self.store, clock=self.clock))
         self._check_limit()
         self._check_encryption()
+        self._check_header()
+
+    def _check_header(self) -> None:
+        if self.card_header is not None:
+            names = (*_CookieOptions.__annotations__, "legacy")
+            given = [name for name in names if getattr(self, name) != getattr(type(self), name)]
+            check_card_header(self.card_header, given + ["store"] * isinstance(self.store, CookieStore))
+
+    @property
+    def carrier(self) -> tuple[str, str]:
+        """What has the card, `"cookie"` or `"header"`, and its name."""
+        return ("cookie", self.session_cookie) if self.card_header is None else ("header", self.card_header.lower())
 
     def _check_limit(self) -> None:
         limit = self.max_sessions_per_user

@@ -12,6 +12,7 @@ from roomkey.errors import SessionDataError
 from roomkey.routes import Begin, by_path
 from roomkey.stores.base import Unreadable
 from roomkey.stores.cookie import CookieStore
+from roomkey.wire.card_header import CardHeader
 from roomkey.wire.cookies import Headers, find_chunked, find_cookies
 
 if TYPE_CHECKING:
@@ -35,9 +36,11 @@ class Incoming:
         self._config, self._loader, self._move_in = config, loader, move_in
         is_chunked = isinstance(config.store, CookieStore)
         self._find: Callable[[Headers, bytes], list[bytes]] = find_chunked if is_chunked else find_cookies
+        if config.card_header is not None:
+            self._find = CardHeader(config.card_header).find
         self._cookie_name = config.session_cookie.encode("ascii")
         # Whether a commit needs something of the request.
-        self.is_asked = is_chunked or move_in is not None or config.record_client
+        self.is_asked = is_chunked or move_in is not None or config.record_client or config.card_header is not None
 
     def quickest(self) -> Begin:
         """Return what begins requests: it takes the raw headers and the scope, and is a coroutine where it waits."""

@@ -21,10 +21,11 @@ from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.event_loop import needs_asyncio
 from roomkey.incoming import Incoming
 from roomkey.lifespan import Lifespan
-from roomkey.outgoing import Outgoing
+from roomkey.outgoing import HeaderOutgoing, Outgoing
 from roomkey.request import Request, raw_pairs, raw_request, text_pairs
 from roomkey.routes import Begin
 from roomkey.stores.cookie import CookieStore
+from roomkey.wire.card_header import CardHeader
 from roomkey.wire.cookies import ChunkWriter, CookieWriter
 
 if TYPE_CHECKING:
@@ -94,7 +95,12 @@ class SessionManager:
 
             move_in = move_in_to(self._loader)
         incoming = self._incoming = Incoming(config, self._loader, move_in)
-        self.outgoing = Outgoing(config, writer, move_in, self._committer)
+        name = config.card_header
+        if name is None:
+            self.outgoing = Outgoing(config, writer, move_in, self._committer)
+        else:
+            self.outgoing = HeaderOutgoing(config, CardHeader(name), self._committer)
+        self.carrier = b"cookie" if name is None else name.lower().encode("ascii")  # the request's header with the card
         # As `load`, with raw headers; a coroutine only where the store waits. The scope has the client's address.
         self._begin_here = incoming.quickest()
         self.begin: Begin = self._begin_first
@@ -114,15 +120,15 @@ class SessionManager:
         """Return the session of a request; an empty one where it brought none.
 
         Args:
-            request: the request, or the value of its `Cookie` header alone; None: it has none. Only a request has a
-                path, for `exclude` and `passive`.
+            request: the request, or the value of its `Cookie` header alone (with `card_header`, the value of that);
+                None: it has none. Only a request has a path, for `exclude` and `passive`.
 
         Raises:
             StoreUnavailable: whether there is a session cannot be known. Answer with a 503; there is nothing to commit.
             ConfigurationError: this is not asyncio, but trio.
             TypeError: it is another framework's request, say.
         """
-        return await self.load_raw(*raw_request(request))
+        return await self.load_raw(*raw_request(request, self.carrier))
 
     async def commit(
         self,
@@ -150,8 +156,9 @@ class SessionManager:
                 none at all.
 
         Returns:
-            All headers that are to go out, of the type that was given. `Set-Cookie` and `Vary` are added where they
-            are due, and what the app said to caches is taken out where it would have them keep the cookie.
+            All headers that are to go out, of the type that was given. `Set-Cookie` (with `card_header`, the header
+            with the card) and `Vary` are added where they are due, and what the app said to caches is taken out where
+            it would have them keep the cookie.
 
         Raises:
             StoreUnavailable: the store did not acknowledge. Answer with a 503; `retry_after` says after how many
@@ -268,9 +275,9 @@ class SessionManager:
         return self._loader.transaction_of(session)
 
     def is_own(self, session: object) -> bool:
-        """Whether `session` came from a manager with the same cookie: of an outer middleware, say."""
+        """Whether `session` came from a manager with the same cookie or header: of an outer middleware, say."""
         origin = session._origin if isinstance(session, Session) else None
-        return isinstance(origin, Loader) and origin.committer.config.session_cookie == self.config.session_cookie
+        return isinstance(origin, Loader) and origin.committer.config.carrier == self.config.carrier
 
     async def respond(
         self, session: Session, headers: RawHeaders, status: int | None, carries: Carries, *, is_error: bool = False

@@ -1,4 +1,4 @@
-"""The cookie, `Vary` and `Cache-Control` that a session adds to a response."""
+"""The cookie or the header with the card, `Vary` and `Cache-Control` that a session adds to a response."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from roomkey.core.reply import GIVE, KEEP, Carries
 from roomkey.core.session import Session
 from roomkey.core.transaction import Transaction
+from roomkey.wire.card_header import CardHeader
 from roomkey.wire.cookies import (
     ChunkWriter,
     CookieWriter,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from roomkey.core.committer import Committer
     from roomkey.legacy.move_in import MoveIn
 
-__all__ = ["Outgoing"]
+__all__ = ["HeaderOutgoing", "Outgoing"]
 
 
 class Outgoing:
@@ -30,13 +31,17 @@ class Outgoing:
 
     Args:
         config: the configuration.
-        writer: writes the cookie.
+        writer: writes the cookie, or the header in its place.
         move_in: takes the cookies of other libraries back; None: nothing moves in.
         committer: has the reporter, which is told where the app itself sets our cookie, and the visitors.
     """
 
     def __init__(
-        self, config: SessionConfig, writer: CookieWriter | ChunkWriter, move_in: MoveIn | None, committer: Committer
+        self,
+        config: SessionConfig,
+        writer: CookieWriter | ChunkWriter | CardHeader,
+        move_in: MoveIn | None,
+        committer: Committer,
     ) -> None:
         self._writer, self._move_in, self._reporter = writer, move_in, committer.reporter
         self._visitors = committer.visitors
@@ -86,3 +91,35 @@ class Outgoing:
         remembered = transaction.rules.is_remembered(transaction.at.facts, transaction.at.user)
         headers += self._writer.write(card, seconds, sent, remembered=remembered, logs_out=reply.logs_out)
         reply.cookie = KEEP
+
+
+class HeaderOutgoing(Outgoing):
+    """The same where the card travels in a header.
+
+    Args:
+        config: the configuration.
+        header: writes the header.
+        committer: has the reporter.
+    """
+
+    def __init__(self, config: SessionConfig, header: CardHeader, committer: Committer) -> None:
+        super().__init__(config, header, None, committer)
+        self._header = header
+
+    def look(self, headers: Headers) -> None:
+        """Nothing: a cookie of the app's is none of ours."""
+
+    def write(self, session: Session, headers: Headers) -> None:
+        if session._accessed or self._always_varies:
+            self._header.vary(headers)
+        transaction = session._transaction
+        if not session._accessed or not isinstance(transaction, Transaction):
+            return
+        reply = transaction.reply
+        if reply.cookie is KEEP:
+            return
+        given = self._header.write(reply.card if reply.cookie is GIVE else None, 0.0, session._sent)
+        reply.cookie = KEEP
+        if given:
+            protect_from_caches(headers)
+            self._header.put(headers, given)

@@ -37,11 +37,15 @@ class Request:
     client: tuple[str, int] | None = None
 
 
-def raw_request(request: Request | str | bytes | None) -> tuple[RawHeaders, Mapping[str, Any]]:
+def raw_request(
+    request: Request | str | bytes | None, carrier: bytes = b"cookie"
+) -> tuple[RawHeaders, Mapping[str, Any]]:
     """Return the headers of a request as raw pairs, their names in lower case, and its path and client by name.
 
     Args:
-        request: the request, or the value of its `Cookie` header alone; None: it has none. These two have no path.
+        request: the request, or the value of the one header that has the card; None: it has none. These two have no
+            path.
+        carrier: the name of that header.
 
     Raises:
         TypeError: it is none of these, or its headers are no pairs.
@@ -49,7 +53,7 @@ def raw_request(request: Request | str | bytes | None) -> tuple[RawHeaders, Mapp
     if request is None:
         return [], {}
     if isinstance(request, str | bytes):
-        return [(b"cookie", _latin(request))], {}
+        return [(carrier, _latin(request))], {}
     if not isinstance(request, Request):
         raise TypeError(
             f"load: got {type(request).__name__}; it takes a roomkey.Request, the value of a Cookie header, or None"

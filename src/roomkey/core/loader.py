@@ -104,10 +104,13 @@ class Loader(ABC):
             return self.anonymous()
         if not any(map(self.is_stranger, cards)):
             return self.refuse("card")
+        header = self.committer.config.card_header
         self.reporter.warn_once(
             "strangers",
-            "a session cookie was signed by a secret key that is not in secret_key; if users are logged out at random, "
+            "a session %s was signed by a secret key that is not in secret_key%s; if users are logged out at random, "
             "each worker makes a key of its own when it starts: give all of them the same",
+            "cookie" if header is None else f"card in the header {header}",
+            "" if header is None else ", or was made for a cookie or another header",
         )
         return self.refuse("key")
 

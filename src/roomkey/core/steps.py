@@ -42,7 +42,9 @@ class Steps:
     def __init__(self, config: SessionConfig, registry: Registry, reporter: Reporter) -> None:
         self.registry, self.reporter = registry, reporter
         self.store, self.envelope = registry.store, registry.envelope
-        self.keyring = Keyring(config.secret_key, purpose="session cookie", name=config.session_cookie)
+        # A card for one purpose is none for the other: what a script can read must not work as a cookie.
+        kind, name = config.carrier
+        self.keyring = Keyring(config.secret_key, purpose=f"session {kind}", name=name)
         self._seals = config.seal
         self.old_cookies: Callable[[Session], Beside] | None = None  # where another library's sessions move in
 

@@ -26,6 +26,7 @@ class Asynchronous(Protocol):
     """The session manager whose calls these are."""
 
     config: SessionConfig
+    carrier: bytes
     begin: Callable[[list[tuple[bytes, bytes]], Mapping[str, Any]], Session | Coroutine[Any, Any, Session]]
     _committer: Committer
 
@@ -64,8 +65,8 @@ class SyncManager:
 
     def load(self, request: Request | str | bytes | None = None) -> Session:
         """As `SessionManager.load`."""
-        headers, scope = raw_request(request)
-        if any(name == b"cookie" for name, _ in headers):
+        headers, scope = raw_request(request, self._manager.carrier)
+        if any(name == self._manager.carrier for name, _ in headers):
             return self.run(self._manager.load_raw(headers, scope))
         # Nothing to look up: no thread is asked.
         answer = self._manager.begin(headers, scope)

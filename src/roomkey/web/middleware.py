@@ -13,7 +13,7 @@ from roomkey.manager import SessionManager
 from roomkey.web.asgi import App, Message, Receive, Scope, Send
 from roomkey.web.frameworks import is_answer, is_route, missing_module
 from roomkey.web.plain_http import PlainHTTP
-from roomkey.web.response import FirstResponse, Response, VaryingResponse
+from roomkey.web.response import FirstResponse, HeaderResponse, Response, VaryingResponse
 from roomkey.web.unavailable import send_unavailable, unavailable_headers
 
 __all__ = ["SessionMiddleware"]
@@ -53,6 +53,8 @@ class SessionMiddleware:
         self._kind: type[Response] = VaryingResponse if always else Response
         self._first_kind: type[Response] = VaryingResponse if always else FirstResponse
         self._response: Callable[[SessionManager, Session, Scope, Send], Response] = self._watched
+        if self.config.card_header is not None:
+            self._response = HeaderResponse
         self._seen = 0  # requests, until there is nothing more to watch for
         self._plain_http = PlainHTTP(self.config.session_cookie, self.manager.reporter, self.config.https_only)
         module = missing_module(app)

@@ -15,9 +15,10 @@ from roomkey.manager import SessionManager
 from roomkey.web.asgi import Message, Scope, Send, is_error
 from roomkey.web.frameworks import is_foreign, route_of
 from roomkey.web.unavailable import send_unavailable, unavailable_headers
+from roomkey.wire.card_header import SERVED_BY_HEADER
 from roomkey.wire.cookies import vary_on_cookie
 
-__all__ = ["FirstResponse", "Response", "VaryingResponse"]
+__all__ = ["FirstResponse", "HeaderResponse", "Response", "VaryingResponse"]
 
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"})
 
@@ -181,7 +182,8 @@ class Response:
         if self._stage is _STARTED or failed:
             return error
         own = dict(error.headers or {})
-        taken = any(name.lower() == "set-cookie" for name in own)  # a dict holds one cookie, and this one is the app's
+        # A dict holds one cookie, and this one is the app's.
+        taken = self._manager.config.card_header is None and any(name.lower() == "set-cookie" for name in own)
         message: Message = {
             "type": "http.response.start",
             "status": getattr(error, "status_code", 0),
@@ -255,6 +257,21 @@ class VaryingResponse(Response):
     __slots__ = ()
 
     always_varies = True
+
+
+class HeaderResponse(Response):
+    """One request's, where the card travels in a header: `HeaderOutgoing` says all that the response says of it."""
+
+    __slots__ = ()
+
+    def __init__(self, manager: SessionManager, session: Session, scope: Scope, send: Send) -> None:
+        super().__init__(manager, session, scope, send)
+        scope[SERVED_BY_HEADER] = session
+
+    always_varies = True  # in `HeaderOutgoing`, as the configuration says
+
+    def send(self, message: Message) -> Awaitable[None]:
+        return self._send_first(message) if self._stage is _OPEN else super().send(message)
 
 
 class FirstResponse(Response):

@@ -9,5 +9,6 @@ keys        secret keys: derive, sign, verify
 seal        authenticated encryption under them
 envelope    session data on its way into and out of a store: as it is, or sealed
 cookies     the cookie in raw headers
+card_header  the header that has the card in the place of a cookie
 user_ids    a user's ID as text
 """
