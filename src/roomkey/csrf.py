@@ -25,6 +25,7 @@ from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError
 from roomkey.options import named_options
 from roomkey.paths import Paths, checked_paths
+from roomkey.wire.card_header import SERVED_BY_HEADER
 from roomkey.wire.user_ids import text_of
 
 __all__ = ["CSRFMiddleware", "csrf_token", "verify_csrf_token"]
@@ -51,6 +52,8 @@ class CSRFMiddleware:
 
     Requests with a safe method pass: let none of them change anything. A request with neither `Sec-Fetch-Site` nor
     `Origin` passes: no browser made it, so it carries nobody's cookies. WebSocket handshakes are checked as well.
+    Where a `SessionMiddleware` with `card_header` around this one has served the request, no cookie counts, and it
+    passes. The header alone exempts no request.
 
     Args:
         app: the ASGI app to wrap.
@@ -97,7 +100,7 @@ class CSRFMiddleware:
     def _is_exempt(self, scope: Scope) -> bool:
         if scope["type"] == "http" and scope["method"] in _SAFE:
             return True
-        return self._exempt.match(scope) is not None
+        return _is_served_by_header(scope) or self._exempt.match(scope) is not None
 
     def _cross_site(self, scope: Scope) -> str | None:
         headers = scope["headers"]
@@ -136,6 +139,15 @@ class CSRFMiddleware:
             )
         found = [value for name, value in scope["headers"] if name == b"x-csrf-token"]
         return len(found) == 1 and verify_csrf_token(session, found[0].decode("latin-1"))
+
+
+def _is_served_by_header(scope: Scope) -> bool:
+    """Whether a middleware that ignores cookies says that it served the request: no browser sends its card by itself.
+
+    What the request itself brings says nothing: a forged one may bring any header beside the cookie.
+    """
+    served = scope.get(SERVED_BY_HEADER)
+    return served is not None and served is scope.get("session")
 
 
 def csrf_token(session: AnySession, *, user_key: str | None = None) -> str:
