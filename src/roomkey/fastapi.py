@@ -4,8 +4,8 @@ The middleware is the usual one. What this module adds are dependencies. They wo
 `async def`, for WebSockets, and in dependencies with `yield`.
 
 The guards stand in the OpenAPI document as an API key in a cookie. Its name is the one that the app's middleware was
-added with. FastAPI (0.165) asks a security scheme for its name without saying for which app, so importing this module
-has `FastAPI.openapi` put it in.
+added with. With `card_header` they stand there as a bearer token, or as an API key in that header. FastAPI (0.165) asks
+a security scheme for its name without saying for which app, so importing this module has `FastAPI.openapi` put it in.
 
 Example:
     >>> from fastapi import FastAPI
@@ -44,6 +44,7 @@ from roomkey.wire.user_ids import text_of
 __all__ = ["CurrentSession", "SessionConfig", "SessionMiddleware", "require_login", "require_recent"]
 
 _SCHEME = "SessionCookie"  # what the OpenAPI document calls it
+_HEADER_SCHEME = "SessionCard"  # what it calls that of an app with `card_header`
 _POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 _DONE = "_roomkey"
 
@@ -173,11 +174,16 @@ def _refusal(connection: HTTPConnection, status: int, why: str, challenge: str) 
 
 
 def _challenge(session: Session) -> str:
-    """Return what RFC 9110 asks of each 401. Browsers ignore the scheme, which nobody has registered, and ask nothing.
+    """Return what RFC 9110 asks of each 401. Browsers ignore these schemes, and ask nothing.
 
-    It is that of the draft "HTTP Authentication with HTTP Cookies" (draft-broyer-http-cookie-auth).
+    `Bearer` is that of RFC 6750, section 3 of which asks for a parameter. The one for a cookie is that of the draft
+    "HTTP Authentication with HTTP Cookies" (draft-broyer-http-cookie-auth). The one for another header is like it, and
+    nobody has registered either.
     """
-    return f'Cookie cookie-name="{_config_of(session).session_cookie}"'
+    kind, name = _config_of(session).carrier
+    if (kind, name) == ("header", "authorization"):
+        return 'Bearer realm="session"'
+    return f'{kind.title()} {kind}-name="{name}"'
 
 
 def _config_of(session: Session) -> SessionConfig:
@@ -190,8 +196,8 @@ def _config_of(session: Session) -> SessionConfig:
 # --- the OpenAPI document ---------------------------------------------------------------------------------------------
 
 
-def _cookie_name(app: FastAPI) -> str:
-    """Return the cookie's name in the configuration that the app's middleware was added with; else the default one."""
+def _carrier_of(app: FastAPI) -> tuple[str, str]:
+    """Return what has the card, and its name, for the app's middleware as it was added; else the default cookie."""
     for middleware in app.user_middleware:
         kind: Any = middleware.cls
         if not (isinstance(kind, type) and issubclass(kind, SessionMiddleware)):
@@ -200,13 +206,33 @@ def _cookie_name(app: FastAPI) -> str:
         config = options.get("config", next(iter(middleware.args), None))
         if isinstance(config, SessionManager):
             config = config.config
-        name = config.session_cookie if isinstance(config, SessionConfig) else options.get("session_cookie")
-        return name if isinstance(name, str) else SessionConfig.session_cookie
-    return SessionConfig.session_cookie
+        if isinstance(config, SessionConfig):
+            return config.carrier
+        header, name = options.get("card_header"), options.get("session_cookie")
+        if isinstance(header, str):
+            return "header", header.lower()
+        return "cookie", name if isinstance(name, str) else SessionConfig.session_cookie
+    return "cookie", SessionConfig.session_cookie
+
+
+def _name_header(document: dict[str, Any], name: str) -> None:
+    """Have an OpenAPI document describe the header that has the card, in the place of a cookie."""
+    schemes = document["components"]["securitySchemes"]
+    del schemes[_SCHEME]
+    schemes[_HEADER_SCHEME] = {
+        "description": "The session's card. The response of a log-in hands it out in a header.",
+        **({"type": "http", "scheme": "bearer"} if name == "authorization" else {"type": "apiKey", "in": "header"}),
+        **({} if name == "authorization" else {"name": name}),
+    }
+    for path in document.get("paths", {}).values():
+        for operation in path.values():
+            for needed in operation.get("security", ()) if isinstance(operation, dict) else ():
+                if _SCHEME in needed:
+                    needed[_HEADER_SCHEME] = needed.pop(_SCHEME)
 
 
 def _name_cookies() -> None:
-    """Have each app's OpenAPI document name its own cookie."""
+    """Have each app's OpenAPI document name its own cookie or header."""
     if hasattr(FastAPI, _DONE):
         return
     made = FastAPI.openapi
@@ -215,7 +241,11 @@ def _name_cookies() -> None:
         document = made(self)
         scheme = document.get("components", {}).get("securitySchemes", {}).get(_SCHEME)
         if isinstance(scheme, dict) and scheme.get("in") == "cookie":
-            scheme["name"] = _cookie_name(self)
+            kind, name = _carrier_of(self)
+            if kind == "cookie":
+                scheme["name"] = name
+            else:
+                _name_header(document, name)
         return document
 
     openapi.__doc__ = made.__doc__
