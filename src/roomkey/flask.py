@@ -109,7 +109,8 @@ class _Interface(AppInterface, SessionInterface):
         """Load the session of a request. Where the store is down, the first `before_request` function raises."""
         found: FlaskSession | NoSession
         try:
-            found = cast(FlaskSession, self.app.for_request().sync.load(_request_of(request)))
+            manager = self.app.for_request()
+            found = cast(FlaskSession, manager.sync.load(_request_of(request, manager.config.card_header)))
         except StoreUnavailable as error:
             found = NoSession(error)
         keep_session(request.environ, found)
@@ -219,11 +220,13 @@ def _replace(response: Response, made: Response) -> None:
     response.headers, response.direct_passthrough = made.headers, made.direct_passthrough
 
 
-def _request_of(request: flask.Request) -> Request:
-    environ = request.environ
-    headers = [(name, environ[key]) for name, key in _SENT if key in environ]
+def _request_of(request: flask.Request, card_header: str | None) -> Request:
+    environ, sent = request.environ, _SENT
+    if card_header is not None:
+        sent = (*sent, (card_header, f"HTTP_{card_header.upper().replace('-', '_')}"))
+    headers = [(name, environ[key]) for name, key in sent if key in environ]
     client = (request.remote_addr, int(environ.get("REMOTE_PORT") or 0)) if request.remote_addr else None
     return Request(scheme=request.scheme, path=request.root_path + request.path, headers=headers, client=client)
 
 
-_SENT = (("cookie", "HTTP_COOKIE"), ("user-agent", "HTTP_USER_AGENT"))
+_SENT: tuple[tuple[str, str], ...] = (("cookie", "HTTP_COOKIE"), ("user-agent", "HTTP_USER_AGENT"))

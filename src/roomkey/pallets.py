@@ -180,18 +180,24 @@ def _config_of(app: App, options: dict[str, Any]) -> SessionConfig:
     if not settings["SESSION_COOKIE_HTTPONLY"]:
         raise ConfigurationError("SESSION_COOKIE_HTTPONLY: the cookie is always HttpOnly: leave it out")
     same_site: Any = settings["SESSION_COOKIE_SAMESITE"]
+    cookie: dict[str, Any] = {
+        "session_cookie": settings["SESSION_COOKIE_NAME"],
+        "domain": settings["SESSION_COOKIE_DOMAIN"] or None,
+        "path": settings["SESSION_COOKIE_PATH"] or settings["APPLICATION_ROOT"],
+        "https_only": settings["SESSION_COOKIE_SECURE"],
+        "same_site": same_site.lower() if isinstance(same_site, str) else same_site or "lax",
+        "partitioned": settings.get("SESSION_COOKIE_PARTITIONED", False),
+        "persistent": False,
+    }
+    if options.get("card_header") is not None:  # no cookie is sent: only what the app has set is to be refused
+        usual = app.default_config
+        cookie = {name: cookie[name] for name in cookie if settings.get(_SETTINGS[name]) != usual.get(_SETTINGS[name])}
     try:
         config = SessionConfig.from_options(
             {
                 **options,
                 "secret_key": [settings["SECRET_KEY"], *(settings.get("SECRET_KEY_FALLBACKS") or ())],
-                "session_cookie": settings["SESSION_COOKIE_NAME"],
-                "domain": settings["SESSION_COOKIE_DOMAIN"] or None,
-                "path": settings["SESSION_COOKIE_PATH"] or settings["APPLICATION_ROOT"],
-                "https_only": settings["SESSION_COOKIE_SECURE"],
-                "same_site": same_site.lower() if isinstance(same_site, str) else same_site or "lax",
-                "partitioned": settings.get("SESSION_COOKIE_PARTITIONED", False),
-                "persistent": False,
+                **cookie,
             }
         )
     except ConfigurationError as error:
