@@ -13,6 +13,7 @@ from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError
 from roomkey.manager import SessionManager
 from roomkey.request import Request
+from roomkey.testing.card_header import ClientHeader
 
 __all__ = ["Client", "ClientSession", "client_session"]
 
@@ -31,7 +32,8 @@ def client_session(client: Client, manager: SessionManager) -> ClientSession:
 
     The session is the one whose cookie the client has; without a cookie it is a new one. At the end it is saved as by a
     response: a log-in changes its ID, and `clear()` ends it. The client's jar then holds the cookie that a browser
-    would hold. Where the block raises an exception, nothing more is saved.
+    would hold. Where the block raises an exception, nothing more is saved. With `card_header` the card is one of the
+    client's default headers, in the place of the cookie.
 
     Args:
         client: the test client of Starlette, FastAPI, Lilya, Ravyn or Litestar, or any client of httpx.
@@ -80,6 +82,8 @@ class ClientSession:
         self._manager = manager
         self._jar = _jar_of(client)
         self._url = _url_of(client, manager)
+        name = manager.config.card_header
+        self._header = None if name is None else ClientHeader(client, name)
         self._session: Session | None = None
 
     def __enter__(self) -> Session:
@@ -109,9 +113,11 @@ class ClientSession:
 
     def _request(self) -> Request:
         """Return the request that the client would send."""
+        path, scheme = self._manager.config.path, urlsplit(self._url).scheme
+        if self._header is not None:
+            return Request(path=path, scheme=scheme, headers=self._header.sent())
         cookies = self._cookies()
-        path = self._manager.config.path
-        return Request(path=path, scheme=urlsplit(self._url).scheme, headers=[("cookie", cookies)] if cookies else [])
+        return Request(path=path, scheme=scheme, headers=[("cookie", cookies)] if cookies else [])
 
     def _cookies(self) -> str:
         """Return the `Cookie` header that the client would send. The jar knows which cookies are for this URL."""
@@ -121,6 +127,9 @@ class ClientSession:
 
     def _keep(self, headers: Iterable[tuple[str, str]]) -> None:
         """Put the cookies of a response into the jar, as the client itself does."""
+        if self._header is not None:
+            self._header.keep(headers)
+            return
         answer = Message()
         for name, value in headers:
             if name.lower() == "set-cookie":
