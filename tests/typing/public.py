@@ -53,6 +53,9 @@ def config() -> None:
     made = SessionConfig(secret_key=["new", b"old"], max_age=None, same_site="strict", store="memory://", domain=None)
     assert_type(made.session_cookie, str)
     assert_type(SessionConfig(secret_key="k", vary="always").vary, Literal["used", "always"])
+    assert_type(SessionConfig(secret_key="k", card_header="Authorization").card_header, str | None)
+    SessionConfig(secret_key="k", card_header=b"X-Auth-Token")  # type: ignore[arg-type]
+    assert_type(made.carrier, tuple[str, str])
     SessionConfig(secret_key="k", vary="never")  # type: ignore[arg-type]
     assert_type(made.absolute_timeout, float | None)
     assert_type(made.idle_timeout, float)
@@ -315,6 +318,7 @@ def testing(clock: Clock) -> None:
 
 def on_flask(app: Flask) -> None:
     roomkey = Roomkey(app, store="memory://", max_age=dt.timedelta(hours=1), user_key=None)
+    Roomkey(app, card_header="Authorization")
     Roomkey().init_app(app)
     Roomkey("app")  # type: ignore[arg-type]
     Roomkey(app, same_site="lax")  # type: ignore[call-arg]  # SESSION_COOKIE_SAMESITE says it
