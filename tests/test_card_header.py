@@ -239,6 +239,22 @@ async def test_who_logged_in_from_where():
     assert (await api.ask(card))[0] == {}
 
 
+async def test_what_the_store_is_asked(api):
+    """One load with a card, one save with a write, and nothing without a genuine card."""
+    card = await api.log_in()
+    other = await API(api.app.config.card_header, secret_key=OTHER).log_in()
+    for brought, act, asked in (
+        (card, len, ["load"]),
+        (card, lambda session: session.update(theme="dark"), ["load", "update"]),
+        (card, lambda session: session.update(theme="dark"), ["load"]),
+        (None, len, []),
+        (other, len, []),
+    ):
+        api.store.events.clear()
+        await api.ask(brought, act)
+        assert api.store.events == asked
+
+
 # --- what a client may send -------------------------------------------------------------------------------------------
 
 

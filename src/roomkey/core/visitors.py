@@ -101,6 +101,8 @@ class Visitors:
 
 def visitors_for(config: SessionConfig) -> Visitors | None:
     """Return what keeps visitors' tokens; None: a browser would not keep the cookie, or nobody knows who logs in."""
+    if config.card_header is not None:  # no cookie is sent
+        return None
     return Visitors(config) if config.https_only and config.domain is None and config.user_key is not None else None
 
 
