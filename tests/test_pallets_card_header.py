@@ -73,3 +73,28 @@ def test_a_cookie_setting_beside_the_header(make, setting, value):
     """A setting about cookies that the app has made is an error that names it."""
     with pytest.raises(ConfigurationError, match=f"^{setting} is wrong: .* card_header='X-Auth-Token' neither reads"):
         make(settings={setting: value}, card_header="X-Auth-Token")
+
+
+def test_a_transaction_of_flasks_test_client(header):
+    """It may look at a session whose card it is given, and change it. One that needs a new card is an error."""
+    app, _ = make_flask_app(card_header=header)
+    client = app.test_client()
+    with pytest.raises(ConfigurationError, match=r"^session_transaction: .* keeps no card"):  # noqa: SIM117
+        with client.session_transaction() as session:
+            session["user_id"] = "ann"
+    card = sent(header, client.get("/login/ann").headers[HEADERS[header]])
+    with client.session_transaction(headers=card) as session:
+        session["theme"] = "dark"
+    assert client.get("/", headers=card).json == {"user_id": "ann", "theme": "dark"}
+
+
+def test_a_transaction_of_quarts_test_client(header):
+    """The same on Quart."""
+    app, _ = make_quart_app(card_header=header)
+
+    async def log_in():
+        async with app.test_client().session_transaction() as session:
+            session["user_id"] = "ann"
+
+    with pytest.raises(ConfigurationError, match=r"^session_transaction: .* keeps no card"):
+        asyncio.run(log_in())

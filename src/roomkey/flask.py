@@ -129,6 +129,8 @@ class _Interface(AppInterface, SessionInterface):
         if outage is None:
             try:
                 self._commit(app, session, response)
+                if not is_served:
+                    self.refuse_lost_card(response.headers)
             except StoreUnavailable as error:
                 if not is_served:
                     raise

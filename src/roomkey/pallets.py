@@ -17,6 +17,7 @@ from roomkey.core.intents import AS_IT_IS
 from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError, ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager
+from roomkey.wire.card_header import CardHeader
 from roomkey.wire.keys import ADVICE
 
 if TYPE_CHECKING:
@@ -234,6 +235,22 @@ class AppInterface:
     def is_served(self, place: Place) -> bool:
         """Whether the framework serves a request: else it is the `session_transaction()` of a test client."""
         return _SERVED in place
+
+    def refuse_lost_card(self, headers: Headers) -> None:
+        """Refuse a `session_transaction()` whose card the test client would not send: it keeps cookies only.
+
+        Args:
+            headers: what the commit has made, for a response that goes nowhere.
+
+        Raises:
+            ConfigurationError: a card was handed out, or taken back.
+        """
+        name = self.app.manager.config.card_header
+        if name is not None and CardHeader(name).given_in in headers:
+            raise ConfigurationError(
+                f"session_transaction: with card_header={name!r} the test client keeps no card; log in by a request, "
+                f"and send the card of its response ({CardHeader(name).given_in}) with the next ones"
+            )
 
     def outage_of(self, place: Place) -> StoreUnavailable | None:
         """Take what `note_failure` has noted, where that was an outage."""

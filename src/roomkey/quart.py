@@ -167,6 +167,8 @@ class _Interface(AppInterface, SessionInterface):
         if outage is None:
             try:
                 await self._commit(session, response)
+                if not is_served and response is not None:
+                    self.refuse_lost_card(response.headers)
             except StoreUnavailable as error:
                 if not is_served:
                     raise

@@ -264,11 +264,11 @@ class HeaderResponse(Response):
 
     __slots__ = ()
 
+    always_varies = True  # or not: `HeaderOutgoing` asks the configuration
+
     def __init__(self, manager: SessionManager, session: Session, scope: Scope, send: Send) -> None:
         super().__init__(manager, session, scope, send)
         scope[SERVED_BY_HEADER] = session
-
-    always_varies = True  # in `HeaderOutgoing`, as the configuration says
 
     def send(self, message: Message) -> Awaitable[None]:
         return self._send_first(message) if self._stage is _OPEN else super().send(message)
