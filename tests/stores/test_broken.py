@@ -342,6 +342,19 @@ class NeedsOpen(_WithLifespan):
         return await super().load(key)
 
 
+class ScansOneBatch(_Broken):
+    async def scan(self, limit: int, after: str = "") -> tuple[list[str], str]:
+        keys, _ = await super().scan(limit, after)
+        return keys, ""
+
+
+class ScansByPlace(_Broken):
+    async def scan(self, limit: int, after: str = "") -> tuple[list[str], str]:
+        start = int(after or 0)
+        keys = sorted(self._records)[start : start + limit]
+        return keys, str(start + limit) if len(keys) == limit else ""
+
+
 class WipesTheLoggedInOnly(_Broken):
     async def wipe(self) -> None:
         for key, record in list(self._records.items()):
@@ -416,6 +429,8 @@ FAULTS: list[tuple[Callable[..., Store], str]] = [
     (ListsThenLoads, "test_of_user_misses_no_session_that_rotates"),
     (ForgetsWhoLoggedIn, "test_of_user_follows_the_record"),
     (IndexExpiresAlone, "test_of_user_follows_a_touch"),
+    (ScansOneBatch, "test_scan_comes_to_every_key"),
+    (ScansByPlace, "test_scan_misses_nothing_that_stays"),
     (WipesTheLoggedInOnly, "test_wipe_ends_every_session"),
     (StaysWiped, "test_wipe_and_go_on"),
     (ClosesOnce, "test_open_and_close_twice"),

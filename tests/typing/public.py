@@ -37,7 +37,7 @@ from roomkey.legacy import DjangoCookie, FlaskCookie, LegacyReader, StarletteCoo
 from roomkey.prometheus import session_metrics
 from roomkey.quart import Roomkey as QuartRoomkey
 from roomkey.quart import session as quart_session
-from roomkey.stores.base import Conflict, Discard, Lifespan, Purge, Record, Store, UserIndex, Wipe
+from roomkey.stores.base import Conflict, Discard, Lifespan, Purge, Record, Scan, Store, UserIndex, Wipe
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.memory import MemoryStore
 from roomkey.stores.migrating import Migrating
@@ -290,11 +290,12 @@ def stores() -> None:
     purging: list[Purge] = [memory, sqlite, postgres, other]
     listing: list[UserIndex] = [memory, sqlite, redis, postgres, other]
     wiping: list[Wipe] = [memory, sqlite, redis, postgres, other]
+    scanning: list[Scan] = [memory, sqlite, redis, postgres, other]
     discarding: list[Discard] = [sqlite, redis, postgres, other]
     opening: list[Lifespan] = [sqlite, redis, postgres, other]
     SessionConfig(secret_key="k", store=CookieStore(max_size=8192))
     SessionConfig(secret_key="k", store=Path("sessions.sqlite3"))
-    del own, built_in, purging, listing, wiping, discarding, opening
+    del own, built_in, purging, listing, wiping, scanning, discarding, opening
 
 
 async def test_client(client: httpx.Client, other: httpx.AsyncClient, manager: SessionManager) -> None:

@@ -16,6 +16,7 @@ __all__ = [
     "Lifespan",
     "Purge",
     "Record",
+    "Scan",
     "Silent",
     "Store",
     "Unreadable",
@@ -172,6 +173,23 @@ class UserIndex(Protocol):
         """Return key and record of every live session (no tombstones) of `user`; an empty list when there is none.
 
         What is `Unreadable` is left out.
+        """
+        ...
+
+
+@runtime_checkable
+class Scan(Protocol):
+    """A store whose keys can be gone through, for the people who run it: to count sessions, or to move them."""
+
+    async def scan(self, limit: int, after: str = "") -> tuple[list[str], str]:
+        """Return about `limit` keys, and where the next call goes on; an empty text: these were the last.
+
+        A record that is there all the while comes at least once, in one of the calls. It may come twice. One that is
+        made, removed or rotated meanwhile may be missing. Expired and wiped records may come too: `load` tells.
+
+        Args:
+            limit: how many keys to return, about; at least 1.
+            after: what the call before returned; empty for the first one.
         """
         ...
 

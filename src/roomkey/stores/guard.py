@@ -24,6 +24,7 @@ from roomkey.stores.base import (
     Lifespan,
     Purge,
     Record,
+    Scan,
     Silent,
     Store,
     Unreadable,
@@ -102,6 +103,11 @@ class GuardedStore:
         if not isinstance(self.store, UserIndex):
             raise ConfigurationError(f"store: {type(self.store).__name__} cannot find a user's sessions (no of_user)")
         return self._within(self.store.of_user(user))
+
+    def scan(self, limit: int, after: str = "") -> _Asked[tuple[list[str], str]]:
+        if not isinstance(self.store, Scan):
+            raise ConfigurationError(f"store: {type(self.store).__name__} cannot go through its sessions (no scan)")
+        return self._within(self.store.scan(limit, after))
 
     async def discard_unreadable(self, user: str) -> int:
         """Remove those of a user's records that cannot be read; 0 where the store cannot tell."""

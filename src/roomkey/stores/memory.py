@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from heapq import nsmallest
 
 from roomkey.clock import system_time, ticks_of
 from roomkey.options import named_options
@@ -25,7 +26,7 @@ _LOOKED_AT_PER_ADDED = 2
 
 @named_options()
 class MemoryStore:
-    """Keep sessions in a dictionary. Implements `Store`, `Purge`, `UserIndex` and `Wipe`.
+    """Keep sessions in a dictionary. Implements `Store`, `Purge`, `UserIndex`, `Scan` and `Wipe`.
 
     Args:
         clock: returns Unix time in seconds; default `time.time`. Tests pass one that they move.
@@ -131,6 +132,12 @@ class MemoryStore:
             now = self._clock()
             theirs = [(key, self._records[key]) for key in self._of_user.get(user, ())]
         return [(key, record) for key, record in theirs if record.expires_at > now and record.successor is None]
+
+    async def scan(self, limit: int, after: str = "") -> tuple[list[str], str]:
+        """Return the next keys in their order, and where to go on; an empty text: these were the last."""
+        with self._lock:
+            keys = nsmallest(limit, (key for key in self._records if key > after))
+        return keys, keys[-1] if len(keys) == limit else ""
 
     async def wipe(self) -> None:
         """End every session."""

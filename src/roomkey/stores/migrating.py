@@ -28,7 +28,7 @@ from typing import Any
 from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.options import named_options
-from roomkey.stores.base import Conflict, Discard, Lifespan, Purge, Record, Store, UserIndex, Wipe, shown
+from roomkey.stores.base import Conflict, Discard, Lifespan, Purge, Record, Scan, Store, UserIndex, Wipe, shown
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.moves import There, arrival, ended, is_arrival, is_ended, is_session
 from roomkey.stores.urls import store_from
@@ -38,6 +38,7 @@ __all__ = ["Migrating"]
 _TAKEN_FOR = 10.0  # seconds that a move may take; after them, another request may take the session
 _TRIES = 25  # times that a request looks for a session which another one is just moving
 _PAUSE = 0.02  # seconds between them
+_IN_NEW = "new:"  # a scan that goes on in the new store
 _GIVE_UP = 2.0  # seconds for what can be left undone
 
 
@@ -75,6 +76,8 @@ class Migrating:
             self.of_user = self._of_user
         if isinstance(self._new, Wipe) and isinstance(self._old, Wipe):
             self.wipe = self._wipe
+        if isinstance(self._new, Scan) and isinstance(self._old, Scan):
+            self.scan = self._scan
 
     def __repr__(self) -> str:
         return f"<Migrating to {shown(self._new)} from {shown(self._old)}>"
@@ -196,6 +199,16 @@ class Migrating:
             if key not in listed:
                 listed.update(await self._still(key, There.of(record), user))
         return list(listed.items())
+
+    async def _scan(self, limit: int, after: str = "") -> tuple[list[str], str]:
+        """Return some keys, and where to go on; an empty text: these were the last."""
+        assert isinstance(self._new, Scan) and isinstance(self._old, Scan)
+        # The old store first: what is moved meanwhile comes in the new one.
+        if after.startswith(_IN_NEW):
+            keys, after = await self._new.scan(limit, after.removeprefix(_IN_NEW))
+            return keys, after and _IN_NEW + after
+        keys, after = await self._old.scan(limit, after)
+        return keys, after or _IN_NEW
 
     async def _still(self, key: str, there: There, user: str) -> dict[str, Record]:
         """Return where the session is that the old store has listed; nothing, where it has ended."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from unittest import SkipTest
 
-from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Store, UserIndex, Wipe
+from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Scan, Store, UserIndex, Wipe
 from roomkey.testing.clock import Clock
 
 __all__ = ["StoreContract"]
@@ -139,7 +139,8 @@ def _test(scenario: Callable[[Any, _Bench], Awaitable[None]]) -> Callable[[Store
 class StoreContract:
     """Subclass it, name the class `Test...`, and say how your store is made.
 
-    Tests of the optional protocols (`Purge`, `UserIndex`, `Wipe`, `Lifespan`) are skipped for a store without them.
+    Tests of the optional protocols (`Purge`, `UserIndex`, `Scan`, `Wipe`, `Lifespan`) are skipped for a store without
+    them.
     """
 
     clock_moves = True
@@ -717,6 +718,42 @@ class StoreContract:
         await bench.outlive_short()
         assert [found for found, _ in await store.of_user("42")] == [key]
 
+    # Scan
+
+    @_test
+    async def test_scan_comes_to_every_key(self, bench: _Bench) -> None:
+        """Keys come in batches until all have come: of sessions, of users' sessions and of tombstones."""
+        store = _with_scan(bench)
+        assert await _scanned(store, 10) == set()
+        keys = {_key() for _ in range(23)}
+        for key in keys:
+            await store.create(key, bench.record(user="42" if key < "8" else None))
+        keys.update(await bench.moved())
+        for limit in (1, 5, 25, 1000):
+            assert await _scanned(store, limit) >= keys
+        for key in await _scanned(store, 5):
+            assert (await store.load(key) is not None) is (key in keys)
+
+    @_test
+    async def test_scan_misses_nothing_that_stays(self, bench: _Bench) -> None:
+        """While other sessions come and go, each that is there all the while comes."""
+        store = _with_scan(bench)
+        stays = {_key() for _ in range(20)}
+        for key in stays:
+            await store.create(key, bench.record())
+        goes = [f"{number:064x}" for number in range(9)]  # before the others, where a store has them in their order
+        for key in goes:
+            await store.create(key, bench.record())
+        keys, after = await store.scan(3)
+        found = set(keys)
+        while after:
+            if goes:
+                await store.delete(goes.pop())
+            await store.create(_key(), bench.record())
+            keys, after = await store.scan(3, after)
+            found.update(keys)
+        assert found >= stays
+
     # Wipe
 
     @_test
@@ -793,6 +830,9 @@ class StoreContract:
 class _StoreWithUsers(Store, UserIndex, Protocol): ...
 
 
+class _StoreWithScan(Store, Scan, Protocol): ...
+
+
 class _StoreWithLifespan(Store, Lifespan, Protocol): ...
 
 
@@ -809,6 +849,21 @@ def _with_users(bench: _Bench) -> _StoreWithUsers:
     if not isinstance(bench.store, UserIndex):
         raise SkipTest("the store is no UserIndex")
     return bench.store
+
+
+def _with_scan(bench: _Bench) -> _StoreWithScan:
+    if not isinstance(bench.store, Scan):
+        raise SkipTest("the store is no Scan")
+    return bench.store
+
+
+async def _scanned(store: Scan, limit: int) -> set[str]:
+    """Return all keys, which the store hands out a batch at a time."""
+    found, after = await store.scan(limit)
+    while after:
+        keys, after = await store.scan(limit, after)
+        found += keys
+    return set(found)
 
 
 def _with_lifespan(bench: _Bench) -> _StoreWithLifespan:

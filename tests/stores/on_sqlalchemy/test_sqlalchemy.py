@@ -198,7 +198,7 @@ async def test_purge_leaves_what_was_replaced(database: Database, monkeypatch: p
 
         async def with_a_rival(work: Any, **options: Any) -> Any:
             found = await ask(work, **options)
-            if found == [key]:
+            if found == [(key,)]:
                 monkeypatch.undo()
                 await store.create(key, make_record(data=b"new"))
             return found

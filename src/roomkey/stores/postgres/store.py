@@ -250,6 +250,11 @@ class PostgresStore:
             return []  # and so nobody is called that
         return [(row[0], Record(*row[1:])) for row in rows]
 
+    async def scan(self, limit: int, after: str = "") -> tuple[list[str], str]:
+        """Return the next keys in their order, and where to go on; an empty text: these were the last."""
+        keys = [row[0] for row in await self._ask(self._sql.scan, after, limit, again=True)]
+        return keys, keys[-1] if len(keys) == limit else ""
+
     async def discard_unreadable(self, user: str) -> int:
         """Remove those of a user's records that cannot be read; return how many went."""
         if "\0" in user:

@@ -122,6 +122,7 @@ class Statements:
         """
         whose = f"FROM {table} WHERE user_id = $2 AND {live} $1"
         self.of_user = f"SELECT key, {fields} {whose}"
+        self.scan = f"SELECT key FROM {table} WHERE key > $1 ORDER BY key LIMIT $2"
         # The texts as bytes, of which some may be no text. `textsend` says what is there, and checks nothing.
         raw = ", ".join(f"textsend({field})" if _TYPES[field] == "text" else field for field in ("key", *_FIELDS))
         self.of_user_raw = f"SELECT {raw} {whose}"

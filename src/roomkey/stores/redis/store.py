@@ -59,7 +59,7 @@ _LONGEST = 253402300800.0  # seconds that the server can keep a key
 @named_options()
 class RedisStore:
     """Keep sessions in Redis 6.2 or newer, or Valkey. Implements `Store`, `Lifespan`, `UserIndex`,
-    `Discard` and `Wipe`.
+    `Scan`, `Discard` and `Wipe`.
 
     Args:
         server: a URL, or the app's own client (`redis.asyncio.Redis`, `redis.asyncio.RedisCluster` or valkey-py's),
@@ -103,6 +103,7 @@ class RedisStore:
             )
         self._prefix = prefix
         self._records = prefix.encode() + b"s:"
+        self._every = re.sub(rb"([\\*?\[\]])", rb"\\\1", self._records) + b"?" * 64  # as a pattern of SCAN's
         self._users = prefix.encode() + b"u:"
         self._epoch = prefix.encode() + b"epoch"
         self._lanes = min(LANES, max_connections // 2)
@@ -181,6 +182,13 @@ class RedisStore:
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         """Return key and record of every live session of `user`."""
         return (await self._look_up(user))[0]
+
+    async def scan(self, limit: int, after: str = "") -> tuple[list[str], str]:
+        """Return some keys, and where to go on; an empty text: these were the last."""
+        command = Command((b"SCAN", after.encode() or b"0", b"MATCH", self._every, b"COUNT", b"%d" % limit))
+        cursor, names = await self._link().writes.ask(command)
+        keys = [name.decode(errors="replace") for name in (name[len(self._records) :] for name in names)]
+        return keys, "" if cursor == b"0" else cursor.decode()
 
     async def discard_unreadable(self, user: str) -> int:
         """Remove those of a user's records that cannot be read; return how many went."""

@@ -204,7 +204,7 @@ class SQLAlchemyStore:
     async def load(self, key: str) -> Record | None:
         """Return the live record under `key`, or None."""
         parameters = {"at": key, "now": self._clock()}
-        row = await self._ask(lambda connection: first_row(self._sql.load, parameters, connection), again=True)
+        row = await self._ask(partial(first_row, self._sql.load, parameters), again=True)
         return None if row is None else to_record(row)
 
     @again_in_ascii
@@ -247,10 +247,8 @@ class SQLAlchemyStore:
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records; return how many went."""
         now = self._clock()
-        expired = self._sql.expired.limit(limit)
-        found = await self._ask(
-            lambda connection: connection.execute(expired, {"now": now}).scalars().all(), again=True
-        )
+        asked = partial(all_rows, self._sql.expired.limit(limit), {"now": now})
+        found = [key for (key,) in await self._ask(asked, again=True)]
         count = 0
         for start in range(0, len(found), _KEYS_AT_ONCE):
             # Judged again: one of them may have been replaced a moment ago.
@@ -262,11 +260,17 @@ class SQLAlchemyStore:
         """Return key and record of every live session of `user`."""
         parameters = {"whose": hash_user(user), "now": self._clock()}
         try:
-            rows = await self._ask(lambda connection: all_rows(self._sql.of_user, parameters, connection), again=True)
-            return [(row[0], to_record(row[1:])) for row in rows]
+            rows = await self._ask(partial(all_rows, self._sql.of_user, parameters), again=True)
+            return [(row[0], to_record(row[1:])) for row in rows]  # which raises Unreadable too
         except Unreadable:
-            sound, _ = await self._ask(partial(rows_of, self._sql, parameters), again=True)
-        return [(row[0], to_record(row[1:])) for row in sound]
+            rows, _ = await self._ask(partial(rows_of, self._sql, parameters), again=True)
+        return [(row[0], to_record(row[1:])) for row in rows]
+
+    async def scan(self, limit: int, after: str = "") -> tuple[list[str], str]:
+        """Return the next keys in their order, and where to go on; an empty text: these were the last."""
+        asked = partial(all_rows, self._sql.scan.limit(limit), {"after": after})
+        keys = [key for (key,) in await self._ask(asked, again=True)]
+        return keys, keys[-1] if len(keys) == limit else ""
 
     async def discard_unreadable(self, user: str) -> int:
         """Remove those of a user's records that cannot be read; return how many went."""
@@ -332,8 +336,7 @@ class SQLAlchemyStore:
             "`roomkey sqlalchemy sql` prints"
         )
 
-    def _examine(self, connection: sa.Connection) -> None:
-        """Raise ConfigurationError unless the table is there, as we know it."""
+    def _examine(self, connection: sa.Connection) -> None:  # raises ConfigurationError where it does not fit
         examine(connection, self.table, self._faults.database)
 
     # Asking

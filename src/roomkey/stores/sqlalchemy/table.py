@@ -127,6 +127,7 @@ class Statements:
         self.expired = sa.select(columns.key).where(columns.expires_at <= sa.bindparam("now"))
         some = columns.key.in_(sa.bindparam("keys", expanding=True))
         self.purge = sa.delete(table).where(some, columns.expires_at <= sa.bindparam("now"))
+        self.scan = sa.select(columns.key).where(columns.key > sa.bindparam("after")).order_by(columns.key)
         self.of_user = sa.select(columns.key, *fields).where(columns.user_hash == sa.bindparam("whose"), live)
 
     def wipe(self, dialect: sa.Dialect) -> list[str]:

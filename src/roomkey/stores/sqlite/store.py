@@ -167,6 +167,11 @@ class SQLiteStore:
         sessions: list[tuple[str, Record]] = await self._ask(Kind.READ, table.of_user, user)
         return sessions
 
+    async def scan(self, limit: int, after: str = "") -> tuple[list[str], str]:
+        """Return the next keys in their order, and where to go on; an empty text: these were the last."""
+        found: tuple[list[str], str] = await self._ask(Kind.READ, table.scan, limit, after)
+        return found
+
     async def discard_unreadable(self, user: str) -> int:
         """Remove those of a user's records that cannot be read; return how many went."""
         gone: int = await self._ask(Kind.WRITE, table.discard_unreadable, user)

@@ -21,6 +21,7 @@ __all__ = [
     "of_user",
     "purge",
     "rotate",
+    "scan",
     "touch",
     "update",
     "wipe",
@@ -99,6 +100,10 @@ _LOOKED_AT = 200  # records that one step of a purge looks at, at least
 # A table that was wiped is emptied by purges, a batch at a time: to drop it whole takes as long as it is large.
 _INDEX = "SELECT name FROM sqlite_master WHERE tbl_name = 'session' AND name LIKE 'session\\_purge\\_at%' ESCAPE '\\'"
 _WIPED = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'wiped\\_%' ESCAPE '\\' LIMIT 1"
+# A key that a flipped bit has changed is no key.
+_SCAN = """
+SELECT key FROM session WHERE key > ? AND typeof(key) = 'text' AND key NOT GLOB '*[^0-9a-f]*' ORDER BY key LIMIT ?
+"""
 _WHOSE = "FROM session WHERE user = ? AND successor IS NULL AND expires_at > ?"
 _OF_USER = f"SELECT key, {_FIELDS} {_WHOSE}"
 _PLACES = f"SELECT rowid {_WHOSE}"
@@ -208,6 +213,11 @@ def of_user(connection: sqlite3.Connection, now: float, user: str) -> list[tuple
             raise
         rows = [row for _, row in _one_by_one(connection, now, user) if row is not None]
     return [(row[0], record_from((*row[1:-2], _text(row[-2]), _text(row[-1])))) for row in rows if _fits(row)]
+
+
+def scan(connection: sqlite3.Connection, now: float, limit: int, after: str) -> tuple[list[str], str]:
+    keys = [key for (key,) in connection.execute(_SCAN, (after, limit)).fetchall()]
+    return keys, keys[-1] if len(keys) == limit else ""
 
 
 def discard_unreadable(connection: sqlite3.Connection, now: float, user: str) -> int:
