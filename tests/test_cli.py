@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import asyncpg
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -25,6 +26,7 @@ from tests.loop_clock import HANGS
 from tests.servers.postgres import PostgresServer
 
 SOURCES = Path(__file__).parents[1] / "src"
+PAGE = (SOURCES.parent / "docs" / "howto-command.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -58,40 +60,40 @@ def test_create_makes_the_table_once(server: PostgresServer) -> None:
     assert not _is_ready(server.url)
     for did in ("created", "already there and up to date"):
         said = f"table 'roomkey_session' in '127.0.0.1:{server.port}/postgres': {did}\n"
-        assert _run("postgres", "create", server.url) == (0, said, "")
+        assert _run("store", "create", server.url) == (0, said, "")
         assert _is_ready(server.url)
 
 
 def test_create_with_the_url_in_the_environment(server: PostgresServer) -> None:
     """The URL may stand in ROOMKEY_STORE, out of sight; `--table` names the table."""
-    code, output, error = _run("postgres", "create", "--table", "second", ROOMKEY_STORE=server.url)
+    code, output, error = _run("store", "create", "--table", "second", ROOMKEY_STORE=server.url)
     assert (code, error) == (0, "") and output.startswith("table 'second' in ")
     assert _is_ready(server.url, "second")
 
 
 def test_create_takes_the_table_from_the_url(server: PostgresServer) -> None:
     """A `?table=` in the URL counts, as it does for the app."""
-    code, output, error = _run("postgres", "create", server.url_for(table="third"))
+    code, output, error = _run("store", "create", server.url_for(table="third"))
     assert (code, error) == (0, "") and output.startswith("table 'third' in ")
     assert _is_ready(server.url, "third")
 
 
 def test_create_unlogged(server: PostgresServer) -> None:
     """`--unlogged` makes such a table; for one that is logged, the message has the SQL that changes it."""
-    code, output, error = _run("postgres", "create", server.url, "--table", "fast", "--unlogged")
+    code, output, error = _run("store", "create", server.url, "--table", "fast", "--unlogged")
     assert (code, error) == (0, "") and output.endswith(": created\n")
     assert _is_ready(server.url, "fast")
-    code, output, error = _run("postgres", "create", server.url, "--table", "fast")
+    code, output, error = _run("store", "create", server.url, "--table", "fast")
     assert (code, output) == (2, "") and 'ALTER TABLE "fast" SET LOGGED' in error
 
 
 def test_sql_is_printed() -> None:
     """`sql` prints what `create` runs, without a server."""
-    code, output, error = _run("postgres", "sql", "--table", "shop.basket", "--unlogged")
+    code, output, error = _run("store", "sql", "postgresql://", "--table", "shop.basket", "--unlogged")
     assert (code, error) == (0, "")
     assert output == PostgresStore.ddl("shop.basket", unlogged=True)
     assert output.startswith('CREATE UNLOGGED TABLE IF NOT EXISTS "shop"."basket" (\n')
-    assert _run("postgres", "sql")[1] == PostgresStore.ddl()
+    assert _run("store", "sql", ROOMKEY_STORE="postgres://")[1] == PostgresStore.ddl()
 
 
 @pytest.mark.parametrize(
@@ -100,19 +102,21 @@ def test_sql_is_printed() -> None:
         ("create",),  # no URL
         ("create", "mysql://user:Xsecret9@host/app"),
         ("create", "postgresql://user:Xsecret9@host/app", "--table", "no table"),
-        ("sql", "--table", "no table"),
+        ("sql", "postgresql://", "--table", "no table"),
+        ("create", "sqlite:///sessions.sqlite3"),  # which needs no table
+        ("create", "mysql+asyncmy://user:Xsecret9@host/app", "--unlogged"),
         ("drop",),
     ],
 )
 def test_wrong_use(args: tuple[str, ...]) -> None:
     """A wrong use is exit code 2, and the standard error output says why without a password."""
-    code, output, error = _run("postgres", *args)
+    code, output, error = _run("store", *args)
     assert (code, output) == (2, "") and "Error: " in error and "Xsec" not in error and "server:" not in error
 
 
 def test_wrong_password(server: PostgresServer) -> None:
     """A wrong password is exit code 2."""
-    code, output, error = _run("postgres", "create", server.url_for(password="Xsecret9"))
+    code, output, error = _run("store", "create", server.url_for(password="Xsecret9"))
     assert (code, output) == (2, "")
     assert error.startswith("Error: ") and "password authentication failed" in error and "Xsec" not in error
 
@@ -121,12 +125,12 @@ def test_server_down() -> None:
     """A server that cannot be reached is exit code 1: worth another try."""
     with PostgresServer() as gone:
         url = gone.url
-    code, output, error = _run("postgres", "create", url)
+    code, output, error = _run("store", "create", url)
     assert (code, output) == (1, "") and error.startswith("Error: PostgreSQL cannot be reached")
 
 
 def test_sqlalchemy_makes_the_table_once(tmp_path: Path) -> None:
-    """`roomkey sqlalchemy create` makes what the store then finds, and leaves it alone the second time."""
+    """`roomkey store create` makes what the store then finds, and leaves it alone the second time."""
     url = f"sqlite+aiosqlite:///{tmp_path}/app.db"
 
     async def is_ready() -> bool:
@@ -141,7 +145,7 @@ def test_sqlalchemy_makes_the_table_once(tmp_path: Path) -> None:
 
     assert not asyncio.run(is_ready())
     for did in ("created", "already there and up to date"):
-        code, output, error = _run("sqlalchemy", "create", "--table", "cards", ROOMKEY_STORE=f"sqlalchemy+{url}")
+        code, output, error = _run("store", "create", "--table", "cards", ROOMKEY_STORE=f"sqlalchemy+{url}")
         assert (code, error) == (
             0,
             "",
@@ -150,12 +154,12 @@ def test_sqlalchemy_makes_the_table_once(tmp_path: Path) -> None:
 
 
 async def test_sqlalchemy_prints_the_sql_of_each_database(tmp_path: Path) -> None:
-    """`roomkey sqlalchemy sql` asks no server, and its SQL makes the table that the store wants."""
-    code, output, error = _run("sqlalchemy", "sql", "mysql+asyncmy://user:Xsecret9@nowhere/app")
+    """`roomkey store sql` asks no server, and its SQL makes the table that the store wants."""
+    code, output, error = _run("store", "sql", "mysql+asyncmy://user:Xsecret9@nowhere/app")
     assert (code, error) == (0, "") and output.startswith("CREATE TABLE roomkey_session") and "Xsec" not in output
     url = f"sqlite+aiosqlite:///{tmp_path}/app.db"
     with closing(sqlite3.connect(tmp_path / "app.db")) as database:
-        database.executescript(_run("sqlalchemy", "sql", url)[1])
+        database.executescript(_run("store", "sql", url)[1])
 
     store = SQLAlchemyStore(url)
     await store.open()
@@ -175,22 +179,22 @@ async def test_sqlalchemy_prints_the_sql_of_each_database(tmp_path: Path) -> Non
 )
 def test_wrong_use_of_sqlalchemy(args: tuple[str, ...]) -> None:
     """A wrong use is exit code 2, and the standard error output says why without a password."""
-    code, output, error = _run("sqlalchemy", *args)
+    code, output, error = _run("store", *args)
     assert (code, output) == (2, "") and "Error: " in error and "Xsec" not in error
     assert "server:" not in error  # which is a name of ours
 
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
     """The message names the file."""
-    code, output, error = _run("sqlalchemy", "create", f"sqlite+aiosqlite:///{tmp_path}/nowhere/app.db")
+    code, output, error = _run("store", "create", f"sqlite+aiosqlite:///{tmp_path}/nowhere/app.db")
     assert (code, output) == (2, "")
     assert f"SQLite file '{tmp_path}/nowhere/app.db' cannot be opened: is its directory there" in error
 
 
 def test_an_address_where_nobody_listens() -> None:
     """The message names host and port, and the reason."""
-    for command, url in (("postgres", "postgresql"), ("sqlalchemy", "mysql+asyncmy")):
-        code, output, error = _run(command, "create", f"{url}://user:Xsecret9@nowhere.invalid:1234/app")
+    for url in ("postgresql", "mysql+asyncmy"):
+        code, output, error = _run("store", "create", f"{url}://user:Xsecret9@nowhere.invalid:1234/app")
         assert (code, output) == (1, "") and "Xsec" not in error
         assert "cannot be reached at nowhere.invalid:1234: the host name is not known" in error
 
@@ -199,24 +203,39 @@ def test_a_database_that_is_down() -> None:
     """It is exit code 1: worth another try."""
     with PostgresServer() as gone:
         url = gone.url.replace("postgresql://", "postgresql+asyncpg://")
-    code, output, error = _run("sqlalchemy", "create", url)
+    code, output, error = _run("store", "create", url)
     assert (code, output) == (1, "") and error.startswith("Error: ") and gone.password not in error
 
 
 def test_help_names_the_price_of_unlogged() -> None:
     """Who reads about `--unlogged` reads that a crash logs everybody out; every command has a help text."""
-    code, output, _ = _run("postgres", "create", "--help")
+    code, output, _ = _run("store", "create", "--help")
     assert code == 0 and "ROOMKEY_STORE" in output
     assert "everybody is logged out" in " ".join(output.split())
-    for command in ((), ("postgres",), ("postgres", "sql"), ("sqlalchemy", "create"), ("sqlalchemy", "sql")):
-        assert _run(*command, "--help")[0] == 0
+
+
+def _commands(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from _commands(command, *path, name)
+
+
+def test_every_command_says_what_it_does() -> None:
+    """Each has a help text with an example, and a line in the docs."""
+    for path, command in [((), roomkey), *_commands(roomkey)]:
+        code, output, _ = _run(*path, "--help")
+        assert code == 0
+        if not isinstance(command, click.Group):
+            assert f"Example: roomkey {' '.join(path)}" in " ".join(output.split())
+            assert f"| `roomkey {' '.join(path)}` |" in PAGE
 
 
 def test_the_version() -> None:
     """`--version` says which one is installed; a URL that is missing may stand in the environment."""
     code, output, _ = _run("--version")
     assert code == 0 and re.fullmatch(r"roomkey \d+\.\d+\.\d+\S*\n", output)
-    assert "ROOMKEY_STORE" in _run("postgres", "create")[2]
+    assert "ROOMKEY_STORE" in _run("store", "create")[2]
 
 
 def test_without_click() -> None:
@@ -224,14 +243,14 @@ def test_without_click() -> None:
     code = "import sys; sys.modules['click'] = None; import roomkey.cli; roomkey.cli.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "Error: the roomkey command needs click: pip install 'roomkey[cli]'\n"
+    assert done.stderr == "Error: the roomkey command needs click and rich: pip install 'roomkey[cli]'\n"
 
 
-@pytest.mark.parametrize("command", [["create", "postgresql://u:secret@h/d"], ["sql"]])
+@pytest.mark.parametrize("command", [["create", "postgresql://u:secret@h/d"], ["sql", "postgresql://"]])
 def test_without_the_driver(command: list[str]) -> None:
     """One line says what to install."""
     code = "import sys; sys.modules['asyncpg'] = None; import roomkey.cli; roomkey.cli.main()"
-    whole = [sys.executable, "-c", code, "postgres", *command]
+    whole = [sys.executable, "-c", code, "store", *command]
     done = subprocess.run(whole, capture_output=True, text=True, timeout=HANGS, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "Error: store: the packages for this store are missing: pip install 'roomkey[postgres]'\n"
@@ -262,7 +281,7 @@ def test_who_may_not_make_the_table(server: PostgresServer) -> None:
         await admin.close()
 
     asyncio.run(prepare())
-    code, output, error = _run("postgres", "create", server.url_for(user="weak", password="weak"), "--table", "weak")
+    code, output, error = _run("store", "create", server.url_for(user="weak", password="weak"), "--table", "weak")
     assert (code, output) == (2, "") and "GRANT CREATE" in error and "SELECT" not in error
 
 
@@ -275,17 +294,17 @@ def _process(*args: str, **options: int) -> subprocess.CompletedProcess[bytes]:
 
 def test_as_a_process(server: PostgresServer) -> None:
     """`python -m roomkey` does the same. It says what it did, in a terminal too, and no password."""
-    piped = _process("postgres", "create", server.url, "--table", "run", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    piped = _process("store", "create", server.url, "--table", "run", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert (piped.returncode, piped.stderr) == (0, b"") and piped.stdout.endswith(b"/postgres': created\n")
     ours, theirs = pty.openpty()
     try:
-        shown = _process("postgres", "create", server.url, "--table", "run", stdout=theirs, stderr=subprocess.PIPE)
+        shown = _process("store", "create", server.url, "--table", "run", stdout=theirs, stderr=subprocess.PIPE)
         said = os.read(ours, 10_000).decode()
     finally:
         os.close(ours)
         os.close(theirs)
     assert (shown.returncode, shown.stderr) == (0, b"")
     assert "up to date" in said and "'run'" in said and server.password not in said
-    failed = _process("postgres", "create", server.url_for(database="nowhere"), stderr=subprocess.PIPE)
+    failed = _process("store", "create", server.url_for(database="nowhere"), stderr=subprocess.PIPE)
     assert failed.returncode == 2 and b'database "nowhere" does not exist' in failed.stderr
     assert b"Traceback" not in failed.stderr

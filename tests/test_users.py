@@ -169,6 +169,41 @@ async def test_last_used_follows_renewal(world):
     assert info.expires_at.timestamp() == START + 7000
 
 
+async def test_one_session_is_looked_up_by_its_handle(world):
+    """By an old handle too, after its ID has changed. What has ended, or never was, is None."""
+    here = world()
+    visit = await here.arrive(await here.log_in(7))
+    old = visit.session.handle
+    visit.session.rotate()
+    await visit.commit()
+    found = await here.sessions.get(old)
+    assert found == await here.sessions.get(visit.session.handle)
+    assert (found.handle, found.user) == (visit.session.handle, "7")
+    assert await visit.session.sessions.get(old) == dataclasses.replace(found, is_current=True)
+    await here.sessions.revoke(old)
+    assert await here.sessions.get(old) is None
+    for never in ("0" * 64, "", "x", None):
+        assert await here.sessions.get(never) is None
+
+
+async def test_everybodys_sessions_are_gone_through(world):
+    """Each live session comes, a visitor's too. Tombstones, ended and expired sessions do not."""
+    here = world()
+    await here.log_in(1)
+    here.clock.advance(1001)
+    handles = {}
+    for user in (7, 7, "ann"):
+        visit = await here.arrive(await here.log_in(user))
+        handles[visit.session.handle] = str(user)
+    visitor = await here.arrive(None)
+    visitor.session["page"] = 1
+    await visitor.commit()
+    handles[visitor.session.handle] = ""
+    await here.sessions.revoke(min(handles))
+    del handles[min(handles)]
+    assert {each.handle: each.user async for each in here.sessions.every()} == handles
+
+
 async def test_one_session_is_revoked_by_its_handle(world):
     """Revoking by handle ends that session at once, says whether there was one, and spares the others."""
     here = world()

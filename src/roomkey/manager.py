@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from weakref import WeakSet
 
 from roomkey.arguments import check_session, checked_config
 from roomkey.config import SessionConfig, SessionOptions
@@ -34,10 +35,18 @@ if TYPE_CHECKING:
     from roomkey.legacy.move_in import MoveIn
     from roomkey.sync import SyncManager
 
-__all__ = ["SessionManager"]
+__all__ = ["SessionManager", "managers"]
 
 RawHeaders = list[tuple[bytes, bytes]]
 _Text = TypeVar("_Text", str, bytes)
+
+
+_made: WeakSet[SessionManager] = WeakSet()
+
+
+def managers() -> list[SessionManager]:
+    """Return the session managers of this process: for tools that look at an app which made some."""
+    return list(_made)
 
 
 class SessionManager:
@@ -105,6 +114,7 @@ class SessionManager:
         self._begin_here = incoming.quickest()
         self.begin: Begin = self._begin_first
         self._lifespan = Lifespan(self._committer)
+        _made.add(self)
         self.at_once = self._make_at_once(writer, asks_more=incoming.is_asked)
 
     def _make_at_once(self, writer: CookieWriter | ChunkWriter, *, asks_more: bool) -> AtOnce | None:

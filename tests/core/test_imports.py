@@ -73,5 +73,5 @@ def test_modules_are_imported_by_their_names():
         if isinstance(node, ast.Call)
         and getattr(node.func, "attr", getattr(node.func, "id", None)) in ("import_module", "__import__")
     }
-    assert users == set(BY_NAME)
+    assert users == {*BY_NAME, "cli.finding"}  # which imports people's apps
     assert all(f"stores.{name}" in FILES for name in ("redis", "postgres", "sqlalchemy"))

@@ -121,6 +121,9 @@ async def users(sessions: Sessions, session: Session) -> None:
         assert_type(await sessions.of(user), list[SessionInfo])
     await sessions.of(5.5)  # type: ignore[arg-type]
     await sessions.of(None)  # type: ignore[arg-type]  # nobody has no sessions
+    assert_type(await sessions.get("handle"), SessionInfo | None)
+    async for each in sessions.every():
+        assert_type(each, SessionInfo)
     [info] = await sessions.of(5)
     assert_type(info.ip, str | None)
     assert_type(info.last_used_at, dt.datetime)
@@ -229,6 +232,7 @@ def sync(sync: SyncManager, session: Session) -> None:
     assert_type(sync.sessions, SyncSessions)
     assert_type(sync.sessions.of(7, current=session), list[SessionInfo])
     assert_type(sync.sessions.revoke("handle", user=7), bool)
+    assert_type(sync.sessions.get("handle", current=session), SessionInfo | None)
     assert_type(sync.sessions.revoke_all(7, keep=session), int)
     assert_type(sync.sessions.end_all(), None)
     assert_type(sync.close(), None)

@@ -1,4 +1,4 @@
-"""The command `roomkey`, as far as it works without the package click. The rest is in `roomkey.cli.commands`."""
+"""The command `roomkey`, as far as it works without click and rich. The rest is in `roomkey.cli.commands`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def main() -> None:
     try:
         from roomkey.cli.commands import roomkey
     except ModuleNotFoundError as error:
-        if error.name != "click":
+        if error.name not in ("click", "rich"):
             raise
-        sys.stderr.write("Error: the roomkey command needs click: pip install 'roomkey[cli]'\n")
+        sys.stderr.write("Error: the roomkey command needs click and rich: pip install 'roomkey[cli]'\n")
         raise SystemExit(2) from None
     roomkey(prog_name="roomkey")

@@ -13,7 +13,7 @@ from roomkey.core.endings import Find, end_found
 from roomkey.core.loaded import Loaded, Stored
 from roomkey.core.renewal import LATE
 from roomkey.core.rules import Rules
-from roomkey.core.tombstones import Way
+from roomkey.core.tombstones import Way, is_session
 from roomkey.core.trails import MOST_HOPS as _MOST_HOPS
 from roomkey.core.trails import Trails, may_live
 from roomkey.core.turns import pause
@@ -35,6 +35,7 @@ Reason = Literal["cleared", "revoked", "limit"]  # why a session ends
 _MOST_REFUSALS = 50  # in a row, of the version that was just read
 _REFUSED_WAIT = 0.02  # seconds between them
 _ENDED_AT_ONCE = 16  # sessions, by one call; as many connections may be in use meanwhile
+_LOOKED_THROUGH = 500  # keys at once, where all sessions are gone through
 _PURGE_EVERY = 60.0  # seconds between two purges
 _PURGE_BATCH = 500  # records
 
@@ -271,6 +272,26 @@ class Registry:
             elif absurd is not None and self.clocks.is_absurd(record):
                 absurd.append(key)
         return live
+
+    async def some(self, after: str) -> tuple[list[tuple[str, Record]], str]:
+        """Return key and record of the next live sessions of everybody, and where to go on; empty: these were the last.
+
+        Args:
+            after: what the call before returned; empty for the first one.
+        """
+        import asyncio
+
+        keys, after = await self.store.scan(_LOOKED_THROUGH, after)
+        found = await asyncio.gather(*(self.store.load(key) for key in keys), return_exceptions=True)
+        live = []
+        for key, record in zip(keys, found, strict=True):
+            if isinstance(record, Unreadable):  # which is nobody's session
+                continue
+            if isinstance(record, BaseException):
+                raise record
+            if record is not None and is_session(record) and not self.clocks.is_over(self.rules.clock(), record):
+                live.append((key, record))
+        return live, after
 
     async def discard_unreadable(self, user: str | None) -> int:
         """Remove those of a user's records that cannot be read. Returns how many."""

@@ -16,7 +16,17 @@ from collections.abc import Mapping
 
 from roomkey.stores.base import Record
 
-__all__ = ["MOVING", "SEALED_MOVE", "Kind", "Way", "logged_in_at", "lost_trail", "lost_trail_key", "tombstone"]
+__all__ = [
+    "MOVING",
+    "SEALED_MOVE",
+    "Kind",
+    "Way",
+    "is_session",
+    "logged_in_at",
+    "lost_trail",
+    "lost_trail_key",
+    "tombstone",
+]
 
 MOVING = 10.0  # seconds for which requests with an old library's cookie are served after its session has moved in
 SEALED_MOVE = 60.0  # seconds for which a request that began before its sealed session moved in may still save
@@ -79,6 +89,11 @@ def lost_trail_key(first: str) -> str:
 def lost_trail(now: float, expires_at: float) -> Record:
     """Return the overflow record of a session that left too many tombstones. It is nobody's, and holds no session."""
     return Record(b"\0", 1, now, expires_at)
+
+
+def is_session(record: Record) -> bool:
+    """Whether a record holds a session, and is no tombstone, no overflow record and nothing that a move left."""
+    return record.successor is None and bool(record.data) and record.data[0] != 0
 
 
 def logged_in_at(way: Mapping[str, Record | None], known: float | None) -> float | None:

@@ -6,7 +6,7 @@ import codecs
 import datetime as dt
 import enum
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, cast
 from uuid import UUID
@@ -144,6 +144,41 @@ class Sessions:
         here = self._handle_of(self._current)
         found = [self._info(key, record, here) for key, record in await self._live(user)]
         return sorted(found, key=lambda info: (info.last_used_at, info.created_at, info.handle), reverse=True)
+
+    @_notes_outages
+    async def get(self, handle: str) -> SessionInfo | None:
+        """Look one session up.
+
+        Args:
+            handle: its public name. Where its ID has changed since, the session is found all the same, under its
+                new handle.
+
+        Returns:
+            None: there is no such session, or not any more.
+
+        Raises:
+            StoreUnavailable: the store does not answer, or the session changes its ID too often to be found.
+        """
+        found = await self._find(handle)
+        return None if found is None else self._info(found.key, found.record, self._handle_of(self._current))
+
+    async def every(self) -> AsyncIterator[SessionInfo]:
+        """Go through everybody's live sessions, in no order: for a script that counts them, say.
+
+        One that begins, ends or changes its ID meanwhile may be missing. One may come twice.
+
+        Raises:
+            ConfigurationError: the store cannot go through its sessions.
+            StoreUnavailable: it does not answer.
+        """
+        here = self._handle_of(self._current)
+        found, after = await self._registry.some("")
+        while True:
+            for key, record in found:
+                yield self._info(key, record, here)
+            if not after:
+                return
+            found, after = await self._registry.some(after)
 
     @_notes_outages
     async def revoke(self, handle: str, *, user: User | Literal[Whose.ANYBODYS] | None = Whose.ANYBODYS) -> bool:

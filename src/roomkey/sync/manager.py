@@ -159,6 +159,10 @@ class SyncSessions:
         """
         return self._run((self._sessions if current is None else current.sessions).of(user))
 
+    def get(self, handle: str, *, current: Session | None = None) -> SessionInfo | None:
+        """As `Sessions.get`; `current` as for `of`."""
+        return self._run((self._sessions if current is None else current.sessions).get(handle))
+
     def revoke(self, handle: str, *, user: User | Literal[Whose.ANYBODYS] | None = Whose.ANYBODYS) -> bool:
         """As `Sessions.revoke`."""
         return self._run(self._sessions.revoke(handle, user=user))

@@ -107,7 +107,7 @@ async def test_table_made_while_the_app_runs(server: PostgresServer) -> None:
             await store.create(key, make_record())
             await admin.execute(f'DROP TABLE "{store._table}"')
             for operation in (store.load(key), store.load(key), store.delete(key)):
-                with pytest.raises(StoreUnavailable, match="roomkey postgres create"):
+                with pytest.raises(StoreUnavailable, match="roomkey store create"):
                     await operation
             assert await store.create_table() is True
 

@@ -215,7 +215,7 @@ async def test_purge_leaves_what_was_replaced(database: Database, monkeypatch: p
 async def test_missing_table(database: Database) -> None:
     """Without its table an app does not start, and the message names the ways to make it; when it runs, it is down."""
     store = SQLAlchemyStore(database.url, table="nowhere")
-    ways = r"roomkey sqlalchemy create URL --table nowhere.*store\.create_table\(\)"
+    ways = r"roomkey store create URL --table nowhere.*store\.create_table\(\)"
     with pytest.raises(ConfigurationError, match=ways):
         await store.open()
     for operation in (store.load(make_key()), store.create(make_key(), make_record()), store.wipe(), store.purge(3)):

@@ -1,6 +1,6 @@
 """The store in PostgreSQL: for apps that have such a server already. Driver: asyncpg.
 
-The table is made by a command, not by the app: `roomkey postgres create URL`. An app's role then needs no right to make
+The table is made by a command, not by the app: `roomkey store create URL`. An app's role then needs no right to make
 tables, and no two workers make it at once.
 
 Every operation is one statement in a transaction of its own. PostgreSQL's clock is not asked: what has expired is
@@ -61,7 +61,7 @@ _TRIES = 4  # of a statement that met others in a transaction isolated more stri
 class PostgresStore:
     """Keep sessions in one table of a PostgreSQL database. Implements all of `Store` and the optional protocols.
 
-    PostgreSQL 12 or newer. Make the table once, with `roomkey postgres create URL` or `create_table`. The app's role
+    PostgreSQL 12 or newer. Make the table once, with `roomkey store create URL` or `create_table`. The app's role
     needs SELECT, INSERT, UPDATE and DELETE on it, and TRUNCATE for `wipe`.
 
     Args:

@@ -235,7 +235,7 @@ def compare_logging(found: Any, table: str, *, unlogged: bool) -> None:
 
 def creating_command(table: str) -> str:
     """Return the command that makes the table."""
-    return "roomkey postgres create" + (f" --table {table}" if table != DEFAULT_TABLE else "")
+    return "roomkey store create" + (f" --table {table}" if table != DEFAULT_TABLE else "")
 
 
 def missing_rights(table: str) -> str:

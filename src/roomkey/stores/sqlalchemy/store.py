@@ -3,7 +3,7 @@
 For PostgreSQL `roomkey.stores.postgres`, and for an SQLite file `roomkey.stores.sqlite`, do the same much faster; this
 one is for databases that have no store of their own, and for apps that want their sessions to use the engine they have.
 
-The table is made by a command, `roomkey sqlalchemy create URL`, by `create_table`, or by the app's own migrations with
+The table is made by a command, `roomkey store create URL`, by `create_table`, or by the app's own migrations with
 `session_table`.
 
 Compare-and-swap is one UPDATE and the number of rows that it found. In engines of ours, single statements commit
@@ -103,7 +103,7 @@ _KEYS_AT_ONCE = 500  # in one statement: Oracle takes 1,000, SQL Server 2,100
 class SQLAlchemyStore:
     """Keep sessions in one table of any SQL database. Implements all of `Store` and the optional protocols.
 
-    Make the table once: with `roomkey sqlalchemy create URL`, `create_table`, or `session_table` and your migrations.
+    Make the table once: with `roomkey store create URL`, `create_table`, or `session_table` and your migrations.
     The app's account needs SELECT, INSERT, UPDATE and DELETE on it, and for `wipe` what TRUNCATE needs (MySQL: DROP,
     PostgreSQL: TRUNCATE, SQL Server: ALTER). SQLAlchemy 2.0.43 or newer.
 
@@ -333,7 +333,7 @@ class SQLAlchemyStore:
             # It expired and was purged in between.
         raise StoreUnavailable(
             f"{self._faults.database} did not take a record. Compare table {self._name!r} with what "
-            "`roomkey sqlalchemy sql` prints"
+            "`roomkey store sql` prints"
         )
 
     def _examine(self, connection: sa.Connection) -> None:  # raises ConfigurationError where it does not fit

@@ -255,4 +255,4 @@ def missing_table(database: str, table: str) -> str:
 
 
 def _creating_command(table: str) -> str:
-    return "roomkey sqlalchemy create URL" + (f" --table {table}" if table != DEFAULT_TABLE else "")
+    return "roomkey store create URL" + (f" --table {table}" if table != DEFAULT_TABLE else "")

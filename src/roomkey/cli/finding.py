@@ -1,0 +1,163 @@
+"""Which sessions a command is about: those of an app, of a store's URL, or of what the environment says.
+
+An app is imported and started, and what it made of its configuration is taken. So every framework is understood alike,
+and the command sees what the app sees. Secrets are read, and never shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sys
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, TypeVar
+
+import click
+
+from roomkey.config import SessionConfig
+from roomkey.errors import ConfigurationError
+from roomkey.manager import SessionManager, managers
+
+__all__ = ["from_app", "manager_from", "manager_option", "store_url"]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_PATIENCE = 30.0  # seconds that an app may take to start
+_NOTHING = (
+    "nothing says which sessions: give --app module:app, or --store URL, or set ROOMKEY_STORE (and the other variables "
+    "that the app reads with SessionConfig.from_env)"
+)
+
+
+def manager_option(command: _Command) -> _Command:
+    """Give a command the options that name the sessions. Its function takes `app` and `store`, for `manager_from`."""
+    app = click.option("--app", metavar="MODULE:APP", help="The app whose sessions these are. It is imported.")
+    store = click.option("--store", metavar="URL", help="The store, where no app is given.  [env: ROOMKEY_STORE]")
+    return app(store(command))
+
+
+def manager_from(app: str | None, store: str | None) -> SessionManager:
+    """Return the session manager that the options name.
+
+    Raises:
+        ConfigurationError: they name none, or both ways are given.
+    """
+    if app is not None and store is not None:
+        raise ConfigurationError("--app and --store: give one of them; the app says which store it has")
+    if app is not None:
+        return from_app(app)
+    if store is None and "ROOMKEY_STORE" not in os.environ:
+        raise ConfigurationError(_NOTHING)
+    # The list of sessions needs no key, but a configuration does.
+    options: dict[str, Any] = {} if "ROOMKEY_SECRET_KEY" in os.environ else {"secret_key": secrets.token_bytes(32)}
+    if store is not None:
+        options["store"] = store
+    return SessionManager(SessionConfig.from_env(**options))
+
+
+def from_app(name: str) -> SessionManager:
+    """Return the session manager of an app.
+
+    Args:
+        name: `module:app`, or `module:make_app` with a function that makes it.
+
+    Raises:
+        ConfigurationError: there is no such app, it has no session manager, or more than one.
+    """
+    before = set(map(id, managers()))
+    app = _imported(name)
+    found = _theirs(before)
+    if not found:
+        asyncio.run(_started(app))
+        found = _theirs(before)
+    if not found:
+        raise ConfigurationError(f"--app {name}: it has no Roomkey sessions, as far as its start shows")
+    if len({id(manager.config.store) for manager in found}) > 1:
+        raise ConfigurationError(f"--app {name}: it has {len(found)} session managers; give --store URL instead")
+    _kept.append(app)
+    return found[0]
+
+
+def store_url(given: str | None) -> str:
+    """Return the URL of the store that a command about stores is to use. Raises ConfigurationError: there is none."""
+    url = given or os.environ.get("ROOMKEY_STORE")
+    if not url:
+        raise ConfigurationError("nothing says which store: give its URL, or set ROOMKEY_STORE")
+    return url
+
+
+_kept: list[object] = []  # apps, whose managers would go with them
+
+
+def _theirs(before: set[int]) -> list[SessionManager]:
+    return [manager for manager in managers() if id(manager) not in before]
+
+
+def _imported(name: str) -> Any:
+    module, colon, path = name.partition(":")
+    if not (module and colon and path):
+        raise ConfigurationError(f"--app {name}: it takes module:app, such as shop.main:app")
+    here = os.getcwd()
+    if here not in sys.path:  # as uvicorn and gunicorn do
+        sys.path.insert(0, here)
+    try:
+        found: Any = import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise _not_imported(name, error) from error
+        raise ConfigurationError(f"--app {name}: there is no module {error.name} here ({here})") from error
+    except Exception as error:  # of the app's own code
+        raise _not_imported(name, error) from error
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            raise ConfigurationError(f"--app {name}: {module} has no {path}") from error
+    return found() if _is_factory(found) else found
+
+
+def _not_imported(name: str, error: Exception) -> ConfigurationError:
+    """Say what went wrong in the app's own code, and where."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return ConfigurationError(
+        f"--app {name}: to import it fails with {type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+    )
+
+
+def _is_factory(found: Any) -> bool:
+    """Whether this is a function without parameters, which makes the app."""
+    code = getattr(found, "__code__", None)
+    return code is not None and code.co_argcount == 0
+
+
+async def _started(app: Any) -> None:
+    """Start an ASGI app and stop it again: frameworks make their middleware only then."""
+    interface = getattr(app, "session_interface", None)
+    if interface is not None:  # Flask's or Quart's, of which ours makes its manager when it is asked for
+        _kept.append(getattr(getattr(interface, "app", None), "manager", None))
+        return
+    sent: list[str] = []
+    asked = asyncio.Event()
+    steps = iter(("lifespan.startup", "lifespan.shutdown"))
+
+    async def receive() -> dict[str, str]:
+        if sent:
+            await asked.wait()
+        return {"type": next(steps)}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message["type"])
+        asked.set()
+
+    scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await app(scope, receive, send)
+    except TypeError:
+        return  # a WSGI app, which made its manager when it was imported, or nothing of ours
+    except Exception as error:  # an app without a lifespan raises what it likes
+        if any(each.endswith(".failed") for each in sent):
+            raise ConfigurationError(f"the app does not start: {error}") from error

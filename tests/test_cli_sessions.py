@@ -1,0 +1,210 @@
+"""`roomkey sessions` on the sessions of a real app, kept in a file and on a Redis server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from roomkey import SessionManager
+from roomkey.cli.commands import roomkey
+from tests.loop_clock import HANGS
+from tests.servers.redis import RedisServer
+
+SOURCES = Path(__file__).parents[1] / "src"
+KEY = "k" * 32
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/sessions.sqlite3"
+    else:
+        with RedisServer() as server:
+            yield f"redis://127.0.0.1:{server.port}/0"
+
+
+def _run(*args: str, **environment: str | None) -> tuple[int, Any, str]:
+    """Return exit code, what was printed (JSON is read), and the standard error output."""
+    empty = {"ROOMKEY_STORE": None, "ROOMKEY_SECRET_KEY": None}
+    done = CliRunner().invoke(roomkey, ["sessions", *args], env={**empty, **environment})
+    try:
+        return done.exit_code, json.loads(done.stdout), done.stderr
+    except ValueError:
+        return done.exit_code, done.stdout, done.stderr
+
+
+def _log_in(url: str, *users: object) -> list[str]:
+    """Begin a session for each, None is a visitor's. Return the handles."""
+
+    async def begun() -> list[str]:
+        handles = []
+        async with SessionManager(secret_key=KEY, store=url) as manager:
+            for user in users:
+                session = await manager.load()
+                session["page"] = 1
+                if user is not None:
+                    session["user_id"] = user
+                await manager.commit(session)
+                handles.append(session.handle)
+        return handles
+
+    return asyncio.run(begun())
+
+
+def _live(url: str, user: object) -> int:
+    async def counted() -> int:
+        async with SessionManager(secret_key=KEY, store=url) as manager:
+            return len(await manager.sessions.of(user))  # type: ignore[arg-type]
+
+    return asyncio.run(counted())
+
+
+def test_list_and_count(url: str) -> None:
+    """A user's sessions are listed, or everybody's. They are counted, and so are the users who have one."""
+    handles = _log_in(url, 7, 7, "ann", None)
+    code, rows, error = _run("list", "--store", url, "--user", "7")
+    assert (code, error) == (0, "") and {row["handle"] for row in rows} == set(handles[:2])
+    assert all(row["user"] == "7" and row["expires_at"] > row["created_at"] for row in rows)
+    everybody = _run("list", ROOMKEY_STORE=url)[1]
+    assert {row["handle"]: row["user"] for row in everybody} == dict(zip(handles, ["7", "7", "ann", None], strict=True))
+    assert len(_run("list", "--limit", "3", ROOMKEY_STORE=url)[1]) == 3
+    assert _run("count", "--store", url) == (0, {"sessions": 4, "logged_in": 3, "users": 2}, "")
+    assert _run("count", "--store", url, "--user", "7") == (0, {"sessions": 2}, "")
+
+
+def test_show(url: str) -> None:
+    """A session is found by its handle. One that is not there is exit code 1."""
+    (handle,) = _log_in(url, 7)
+    code, facts, _ = _run("show", "--store", url, handle)
+    assert code == 0 and facts["user"] == "7" and facts["handle"] == handle
+    code, output, error = _run("show", "--store", url, "0" * 64)
+    assert (code, output) == (1, "") and "no such session" in error
+
+
+def test_revoke(url: str) -> None:
+    """One session ends by its handle, a user's by their ID, and everybody's by `end-all`."""
+    handles = _log_in(url, 7, 7, "ann", None)
+    assert _run("revoke", "--store", url, handles[0], "--yes") == (0, "ended: 1\n", "")
+    assert _run("revoke", "--store", url, handles[0], "--yes")[0] == 1
+    assert _live(url, 7) == 1
+    assert _run("revoke", "--store", url, "--user", "7", "--yes") == (0, "ended: 1\n", "")
+    assert _live(url, 7) == 0 and _live(url, "ann") == 1
+    assert _run("end-all", "--store", url, "--yes") == (0, "ended: all\n", "")
+    assert _run("count", "--store", url)[1]["sessions"] == 0
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_what_cannot_be_undone_asks_first(url: str) -> None:
+    """Where nobody can be asked, nothing ends, and the message names `--yes`."""
+    (handle,) = _log_in(url, 7)
+    for args in (["revoke", handle], ["revoke", "--user", "7"], ["end-all"]):
+        code, output, error = _run(*args, "--store", url)
+        assert (code, output) == (2, "") and "--yes" in error
+    assert _live(url, 7) == 1
+
+
+def test_which_sessions() -> None:
+    """Where nothing says which sessions are meant, the message says what to give."""
+    for args in (["list"], ["count"], ["show", "0" * 64], ["end-all", "--yes"]):
+        code, output, error = _run(*args)
+        assert (code, output) == (2, "") and "--app" in error and "ROOMKEY_STORE" in error
+    assert "the process of the app" in _run("count", "--store", "memory://")[2]
+    assert "give one of them" in _run("count", "--store", "memory://", "--app", "x:y")[2]
+    assert "Give a handle, or --user" in _run("revoke", "--store", "memory://")[2]
+
+
+APPS = {
+    "fastapi": (
+        "app = FastAPI()\napp.add_middleware(SessionMiddleware, config=config)",
+        "from fastapi import FastAPI\nfrom roomkey import SessionMiddleware",
+    ),
+    "wrapped": (
+        "app = SessionMiddleware(Starlette(), config=config)",
+        "from starlette.applications import Starlette\nfrom roomkey import SessionMiddleware",
+    ),
+    "ravyn": (
+        "app = Ravyn(routes=[], session_config=RavynConfig(secret_key='k' * 32, store=URL, user_key='member'))",
+        "from ravyn import Ravyn\nfrom roomkey.ravyn import SessionConfig as RavynConfig",
+    ),
+    "flask": (
+        "app = Flask('shop')\napp.secret_key = 'k' * 32\nRoomkey(app, store=URL, user_key='member')",
+        "from flask import Flask\nfrom roomkey.flask import Roomkey",
+    ),
+    "factory": (
+        "def app():\n    made = FastAPI()\n    made.add_middleware(SessionMiddleware, config=config)\n    return made",
+        "from fastapi import FastAPI\nfrom roomkey import SessionMiddleware",
+    ),
+}
+
+
+@pytest.mark.parametrize("framework", APPS)
+def test_the_sessions_of_an_app(framework: str, tmp_path: Path) -> None:
+    """`--app` finds the configuration in an app of any framework: its store, and its own options too."""
+    code, imports = APPS[framework]
+    url = f"sqlite:///{tmp_path}/sessions.sqlite3"
+    config = "config = SessionConfig(secret_key='k' * 32, store=URL, user_key='member')"
+    text = f"from roomkey import SessionConfig\n{imports}\nURL = {url!r}\n{config}\n{code}\n"
+    (tmp_path / "shop.py").write_text(text)
+
+    async def log_in() -> None:
+        async with SessionManager(secret_key=KEY, store=url, user_key="member") as manager:
+            session = await manager.load()
+            session["member"] = "ann"
+            await manager.commit(session)
+
+    asyncio.run(log_in())
+    done = _process("sessions", "list", "--app", "shop:app", "--user", "ann", cwd=tmp_path, stdout=subprocess.PIPE)
+    assert done.returncode == 0
+    assert [row["user"] for row in json.loads(done.stdout)] == ["ann"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("shop", "takes module:app"),
+        ("nowhere:app", "no module nowhere"),
+        ("shop:nothing", "shop has no nothing"),
+        ("shop:plain", "no Roomkey sessions"),
+        ("broken:app", "ZeroDivisionError"),
+    ],
+)
+def test_an_app_that_is_none(name: str, says: str, tmp_path: Path) -> None:
+    """The message says what is wrong with it, without a traceback."""
+    (tmp_path / "shop.py").write_text("async def plain(scope, receive, send):\n    raise ValueError(scope['type'])\n")
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    done = _process("sessions", "count", "--app", name, cwd=tmp_path, stderr=subprocess.PIPE)
+    assert done.returncode == 2 and says in done.stderr.decode() and "Traceback" not in done.stderr.decode()
+
+
+def test_a_table_in_a_terminal(tmp_path: Path) -> None:
+    """In a terminal there is a table, with the whole handle. JSON comes where it is asked for."""
+    url = f"sqlite:///{tmp_path}/sessions.sqlite3"
+    (handle,) = _log_in(url, "[red]ann")  # no markup
+    for args, expected in (([], "User"), (["--json"], '"user"')):
+        ours, theirs = pty.openpty()
+        try:
+            done = _process("sessions", "list", "--store", url, *args, stdout=theirs, environment={"COLUMNS": "200"})
+            said = os.read(ours, 10_000).decode()
+        finally:
+            os.close(ours)
+            os.close(theirs)
+        assert done.returncode == 0 and expected in said and handle in said and "[red]ann" in said
+
+
+def _process(
+    *args: str, environment: dict[str, str] | None = None, **options: Any
+) -> subprocess.CompletedProcess[bytes]:
+    given = {**os.environ, "PYTHONPATH": str(SOURCES), **(environment or {})}
+    given.pop("ROOMKEY_STORE", None)
+    command = [sys.executable, "-m", "roomkey", *args]
+    return subprocess.run(command, env=given, timeout=HANGS, check=False, **options)

@@ -1,0 +1,111 @@
+"""`roomkey store` and `roomkey keygen`, on real stores."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from roomkey import SessionManager
+from roomkey.cli.commands import roomkey
+from roomkey.stores.base import Record
+from roomkey.stores.sqlite import SQLiteStore
+from tests.servers.redis import RedisServer
+
+KEY = "k" * 32
+
+
+def _run(*args: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(roomkey, args, env={"ROOMKEY_STORE": None})
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_keygen() -> None:
+    """Each key is another one, of 32 bytes, and one that the configuration takes without a warning."""
+    keys = {_run("keygen")[1] for _ in range(20)}
+    assert len(keys) == 20 and all(re.fullmatch(r"[\w-]{43}\n", key) for key in keys)
+    SessionManager(secret_key=keys.pop().strip(), store="memory://")
+    assert re.fullmatch(r"ROOMKEY_SECRET_KEY=[\w-]{43}\n", _run("keygen", "--env")[1])
+
+
+def test_ping(tmp_path: Path) -> None:
+    """A store that answers says how fast. One that does not is exit code 1, and no password is shown."""
+    with RedisServer() as server:
+        for url in (f"redis://127.0.0.1:{server.port}/0", f"sqlite:///{tmp_path}/a.sqlite3", "memory://"):
+            code, output, error = _run("store", "ping", url)
+            facts = json.loads(output)
+            assert (code, error) == (0, "") and 0 < facts["fastest_ms"] <= facts["median_ms"]
+    code, output, error = _run("store", "ping", f"redis://user:Xsecret9@127.0.0.1:{server.port}/0")
+    assert (code, output) == (1, "") and "cannot be reached" in error and "Xsec" not in error
+    assert _run("store", "ping", "cookie://")[0] == 2
+    assert _run("store", "ping", "nothing")[0] == 2
+    assert "ROOMKEY_STORE" in _run("store", "ping")[2]
+
+
+def test_purge(tmp_path: Path) -> None:
+    """All expired records go, and the others stay."""
+    url = f"sqlite:///{tmp_path}/a.sqlite3"
+
+    async def fill() -> None:
+        store = SQLiteStore(tmp_path / "a.sqlite3")
+        now = time.time()
+        for number in range(1203):
+            lives = 600 if number < 3 else -600
+            await store.create(f"{number:064x}", Record(b"data", 1, now - 1000, now + lives))
+        await store.close()
+
+    asyncio.run(fill())
+    assert _run("store", "purge", url) == (0, "removed: 1200\n", "")
+    assert _run("store", "purge", url) == (0, "removed: 0\n", "")
+    with RedisServer() as server:
+        assert "by itself" in _run("store", "purge", f"redis://127.0.0.1:{server.port}/0")[1]
+
+
+def test_migrate(tmp_path: Path) -> None:
+    """Every session moves, with its card, and nothing is left in the old store. To repeat it does no harm."""
+    old = f"sqlite:///{tmp_path}/a.sqlite3"
+
+    async def log_in(users: int) -> list[str]:
+        cards = []
+        async with SessionManager(secret_key=KEY, store=old) as manager:
+            for user in range(1, users + 1):
+                session = await manager.load()
+                session["user_id"] = user
+                headers = await manager.commit(session, headers=[("content-type", "text/plain")])
+                cards.append(dict(headers)["set-cookie"].partition(";")[0])
+        return cards
+
+    async def read(url: str, cards: list[str]) -> list[object]:
+        async with SessionManager(secret_key=KEY, store=url) as manager:
+            return [(await manager.load(card)).get("user_id") for card in cards]
+
+    cards = asyncio.run(log_in(620))
+    with RedisServer() as server:
+        new = f"redis://127.0.0.1:{server.port}/0"
+        assert "--yes" in _run("store", "migrate", "--from", old, "--to", new)[2]
+        said = "moved: {}, left because they cannot be read: 0\n"
+        assert _run("store", "migrate", "--from", old, "--to", new, "--yes") == (0, said.format(620), "")
+        assert asyncio.run(read(new, cards)) == list(range(1, 621))
+        assert _run("store", "migrate", "--from", old, "--to", new, "--yes") == (0, said.format(0), "")
+        assert asyncio.run(read(old, cards[:5])) == [None] * 5
+
+
+def test_bench(tmp_path: Path) -> None:
+    """Each operation is measured, and nothing stays in the store."""
+    url = f"sqlite:///{tmp_path}/a.sqlite3"
+    code, output, _ = _run("store", "bench", url, "--sessions", "20", "--at-once", "4")
+    rows = json.loads(output)
+    assert code == 0 and [row["operation"] for row in rows] == ["create", "load", "update", "delete"]
+    assert all(row["alone"] > 0 and row["at_once"] > 0 for row in rows)
+
+    async def left() -> list[str]:
+        store = SQLiteStore(tmp_path / "a.sqlite3")
+        keys, _ = await store.scan(100)
+        await store.close()
+        return keys
+
+    assert asyncio.run(left()) == []
