@@ -10,7 +10,7 @@ what they did before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from roomkey.core.session import Session
@@ -69,13 +69,29 @@ def session_of(connection: HasScope | Mapping[str, Any]) -> Session:
     )
 
 
-def follow(connection: Any, module: str, *, nothing: tuple[object, ...] = (None,)) -> None:
+def _as_it_is(value: object) -> object:
+    return value
+
+
+def follow(
+    connection: Any,
+    module: str,
+    *,
+    nothing: tuple[object, ...] = (None,),
+    content_of: Callable[[object], object] = _as_it_is,
+    takes: str = "a dict",
+) -> bool:
     """Have a class of connections mean Roomkey's session.
 
     Args:
         connection: the class. It has a `scope`.
         module: of Roomkey's, for the error.
         nothing: what `set_session` takes for no session at all.
+        content_of: makes a dict of what else `set_session` takes, and returns what it does not take as it is.
+        takes: what that is, for the error.
+
+    Returns:
+        Whether it was done now: False where it had been done before.
 
     Raises:
         ImportError: the class has not what is to be changed.
@@ -87,7 +103,7 @@ def follow(connection: Any, module: str, *, nothing: tuple[object, ...] = (None,
                 f"this framework has no {connection.__name__}.{name}, which {module} mends; please report its version"
             )
     if hasattr(connection, _DONE):
-        return
+        return False
     session_of, set_session, clear_session = (vars(connection)[name] for name in wanted)
 
     def session(self: Any) -> Any:
@@ -102,10 +118,10 @@ def follow(connection: Any, module: str, *, nothing: tuple[object, ...] = (None,
             set_session(self, value)
         elif any(value is each for each in nothing):
             found.clear()
-        elif isinstance(value, Mapping):
-            found._set_content(value)
+        elif isinstance(content := content_of(value), Mapping):
+            found._set_content(content)
         else:
-            raise TypeError(f"set_session: got {type(value).__name__}; it takes a dict, or None to log out")
+            raise TypeError(f"set_session: got {type(value).__name__}; it takes {takes}, or None to log out")
 
     def clear(self: Any) -> None:
         found = self.scope.get("session")
@@ -117,3 +133,4 @@ def follow(connection: Any, module: str, *, nothing: tuple[object, ...] = (None,
     session.__doc__ = session_of.__doc__
     connection.session, connection.set_session, connection.clear_session = property(session), set_content, clear
     setattr(connection, _DONE, True)
+    return True
