@@ -151,6 +151,33 @@ async def test_a_response_with_a_cookie_is_kept_out_of_caches():
     assert [pair for pair in answer["headers"] if pair[0] not in ours] == stays
 
 
+@pytest.mark.parametrize("path", ["/read", "/login", "/logout", "replaced"])
+async def test_the_apps_own_messages_stay_as_they_are(path):
+    """A cache inside the middleware may keep them, as Litestar's does: it keeps nobody's cookie and no `Vary`."""
+    kept = []
+
+    def keeping(app):
+        async def inner(scope, receive, send):
+            async def keep(message):
+                kept.append(message)
+                await send(message)
+
+            if path == "replaced":
+                scope["session"]["user_id"] = 8
+                scope["session"] = {}
+            await app(scope, receive, keep)
+
+        return inner
+
+    app = pages()
+    card = await log_in(app)
+    app.app = keeping(app.app)
+    answer = (await ask(app, http_scope("/read" if path == "replaced" else path, card)))[0]
+    assert header(answer, b"vary") == [b"Cookie"]
+    assert kept[0]["type"] == "http.response.start"
+    assert header(kept[0], b"vary") == header(kept[0], b"set-cookie") == []
+
+
 async def test_cookies_of_the_app_itself_stay():
     """A Set-Cookie header that the app wrote goes out beside the session's."""
 

@@ -75,7 +75,7 @@ class Response:
                 outgoing = self._manager.outgoing
                 if vary_on_cookie(headers, outgoing.cookie_start):
                     outgoing.warn_of_cookie()
-                message["headers"] = headers
+                message = {**message, "headers": headers}
             return self._send(message)
         if stage is _REPLACED:
             return self._send_first(message)
@@ -95,16 +95,14 @@ class Response:
             at_once = self._manager.at_once
             if at_once is not None and at_once.commit(self._session, headers):
                 self._session._has_started = True
-                self._go_on(message, headers)
-                return self._send(message)
+                return self._send(self._going_out(message, headers))
             work = self._manager.save_now(self._session, headers, message["status"], SEVERAL)
         except StoreUnavailable as unavailable:
             return self.replace(unavailable)
         if work is not None:
             return self._save_first(work, message, headers)
         self._tell_lost()
-        self._go_on(message, headers)
-        return self._send(message)
+        return self._send(self._going_out(message, headers))
 
     async def _save_first(self, work: Awaitable[None], message: Message, headers: list[tuple[bytes, bytes]]) -> None:
         try:
@@ -113,23 +111,27 @@ class Response:
             await self.replace(unavailable)
             return
         self._tell_lost()
-        self._go_on(message, headers)
-        await self._send(message)
+        await self._send(self._going_out(message, headers))
 
-    def _go_on(self, message: Message, headers: list[tuple[bytes, bytes]]) -> None:
-        """Note that the response goes out."""
+    def _going_out(self, message: Message, headers: list[tuple[bytes, bytes]]) -> Message:
+        """Note that the response goes out, and return its start as it does.
+
+        The app's own message stays as it is: a cache inside may keep it, and would give the cookie to everybody.
+        """
         self._stage = _STARTED
-        if self._session._accessed or self.always_varies:
-            message["headers"] = headers
+        return {**message, "headers": headers} if self._session._accessed or self.always_varies else message
 
     async def _send_first(self, message: Message) -> None:
         if self._stage is _REPLACED:
             return
-        if message["type"] not in _STARTS or await self._start(message, SEVERAL):
-            await self._send(message)
+        if message["type"] in _STARTS:
+            message = {**message}
+            if not await self._start(message, SEVERAL):
+                return
+        await self._send(message)
 
     async def _start(self, message: Message, carries: Carries) -> bool:
-        """Save, and say it in `message`; returns whether it may go out: False where a 503 did."""
+        """Save, and say it in `message`, which is a copy; returns whether it may go out: False where a 503 did."""
         session = self._session
         is_refusal = message["type"] == "websocket.close"  # of a handshake: the answer has no headers of ours
         headers = list(message.get("headers", ()))
