@@ -15,11 +15,12 @@ from litestar.di import Provide
 from litestar.dto import DataclassDTO
 from litestar.handlers import websocket_listener
 from litestar.params import Dependency
+from litestar.static_files import create_static_files_router
 from litestar.testing import RequestFactory
 from litestar.types import Empty, Receive, Scope, Send
 
 from roomkey import ConfigurationError, Session
-from tests.litestar_site import STORY, browser, plugin
+from tests.litestar_site import STORY, browser, log_in, plugin, public
 
 # --- the story of a user ----------------------------------------------------------------------------------------------
 
@@ -380,6 +381,18 @@ def test_routes_may_skip_the_session(key):
         assert client.get("/skips").json() is client.get("/router/one").json() is False
         answer = client.get("/uses")
         assert answer.status_code == 500 and f"this route has no session: take {key} out" in answer.text
+
+
+def test_static_files_may_be_excluded(tmp_path):
+    """The router of Litestar's static files has the paths that `exclude` names."""
+    (tmp_path / "logo.svg").write_text("<svg/>")
+    files = create_static_files_router("/static", [tmp_path])
+    roomkey = plugin(exclude=["/static/"])
+    with browser(files, public, log_in, roomkey=roomkey) as client:
+        client.post("/login/7")
+        roomkey.manager.config.store.down = True
+        assert client.get("/static/logo.svg").text == "<svg/>"
+        assert client.get("/public").status_code == 503
 
 
 def test_a_mounted_app_has_the_session():

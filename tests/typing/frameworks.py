@@ -7,7 +7,9 @@ from typing import Any, assert_type
 from fastapi import Depends, FastAPI, Request, WebSocket
 from litestar import Litestar
 from litestar import Request as LitestarRequest
+from litestar.connection import ASGIConnection
 from litestar.middleware import DefineMiddleware
+from litestar.security.session_auth import SessionAuth
 from litestar.testing import AsyncTestClient
 from litestar.testing import TestClient as LitestarClient
 from ravyn import Ravyn, RavynSettings
@@ -19,6 +21,7 @@ from roomkey import Session, SessionManager, SessionMiddleware, Sessions, sessio
 from roomkey.csrf import CSRFMiddleware
 from roomkey.events import Event
 from roomkey.fastapi import CurrentSession, require_login, require_recent
+from roomkey.litestar import RoomkeyPlugin
 from roomkey.litestar import SessionMiddleware as LitestarSessions
 from roomkey.ravyn import SessionConfig
 from roomkey.testing import client_session
@@ -52,6 +55,23 @@ starlette.add_middleware(SessionMiddleware, secret_key="k", same_site="Strict") 
 # Litestar's types of ASGI are narrower than those of anybody else.
 litestar = Litestar([], middleware=[DefineMiddleware(LitestarSessions, config=SessionManager(config))])  # type: ignore[arg-type]
 LitestarSessions(Litestar([]), config)  # type: ignore[arg-type]
+plugin = RoomkeyPlugin(config)
+assert_type(plugin.manager, SessionManager)
+RoomkeyPlugin(plugin.manager, exclude_opt_key="no_session", dependency_key=None)
+RoomkeyPlugin(secret_key="k", max_age=dt.timedelta(hours=1), exclude=["/health"])
+RoomkeyPlugin(secret="k")  # type: ignore[call-arg]
+RoomkeyPlugin("k")  # type: ignore[arg-type]
+
+
+def user_of(session: dict[str, Any], connection: ASGIConnection[Any, Any, Any, Any]) -> int | None:
+    return session.get("user_id")
+
+
+auth: SessionAuth[int, Any] = SessionAuth(session_backend_config=plugin.backend_config, retrieve_user_handler=user_of)
+with_plugin = Litestar([], plugins=[plugin], on_app_init=[auth.on_app_init])
+LitestarClient(with_plugin, session_config=plugin.backend_config).set_session_data({"user_id": 7})
+found = with_plugin.plugins.get(RoomkeyPlugin)
+assert_type(found, RoomkeyPlugin)
 fastapi = FastAPI()
 fastapi.add_middleware(CSRFMiddleware, trusted_origins=["https://example.com"])
 fastapi.add_middleware(SessionMiddleware, secret_key="k")
