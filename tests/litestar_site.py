@@ -21,6 +21,7 @@ class Store(MemoryStore):
         super().__init__()
         self.noted = []
         self.down = False
+        self.lists = True  # whether it finds the sessions of a user
 
     async def open(self):
         self.noted.append("open")
@@ -32,6 +33,11 @@ class Store(MemoryStore):
         if self.down:
             raise OSError("down")
         return await super().load(key)
+
+    async def of_user(self, user):
+        if not self.lists:
+            raise OSError("down")
+        return await super().of_user(user)
 
 
 def plugin(**options):

@@ -1,17 +1,21 @@
 """Litestar with `RoomkeyPlugin`: errors and outages, WebSockets and streams, the app and its options."""
 
+from contextlib import asynccontextmanager
+
 import pytest
 from litestar import Litestar, MediaType, Request, Response, WebSocket, get, post, websocket
 from litestar.background_tasks import BackgroundTask
+from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, WebSocketDisconnect
 from litestar.handlers import websocket_listener
+from litestar.middleware import ASGIMiddleware
 from litestar.middleware.session.client_side import CookieBackendConfig
 from litestar.middleware.session.server_side import ServerSideSessionConfig
 from litestar.response import ServerSentEvent, Stream
 from litestar.security.session_auth import SessionAuth
 from litestar.testing import TestClient
 
-from roomkey import ConfigurationError, Session, SessionConfig, SessionManager
+from roomkey import ConfigurationError, Session, SessionConfig, SessionManager, StoreUnavailable
 from roomkey.litestar import RoomkeyPlugin, SessionMiddleware
 from roomkey.testing import client_session
 from tests.litestar_site import SECRET, STORY, browser, plugin
@@ -97,12 +101,40 @@ def test_a_middleware_around_the_app_counts():
         session["n"] = 1
         raise ValueError
 
+    def page(request: Request, error: Exception) -> Response:
+        return Response(type(error).__name__, status_code=500)
+
     config = SessionConfig(secret_key=SECRET, store="memory://")
-    app = SessionMiddleware(Litestar([fails, *STORY], plugins=[RoomkeyPlugin(config)]), config)
+    inner = Litestar([fails, *STORY], plugins=[RoomkeyPlugin(config)], exception_handlers={500: page})
+    app = SessionMiddleware(inner, config)
     with TestClient(app, raise_server_exceptions=False) as client:
         client.post("/login/7")
         assert client.get("/").json() == {"user_id": 7}
-        assert client.post("/fails").status_code == 500
+        assert client.post("/fails").text == "ValueError"
+
+
+@pytest.mark.parametrize("page", [None, 502])
+def test_a_store_that_is_down_for_what_a_handler_asks(page):
+    """It is a 503 too, and nothing is saved. A page of the app's own for it is a response like any other, and saves."""
+
+    @post("/ask")
+    async def ask(session: Session) -> None:
+        session["n"] = 1
+        await session.sessions.of(7)
+
+    def own_page(request: Request, error: StoreUnavailable) -> Response:
+        return Response("our own page", status_code=page)
+
+    roomkey = plugin()
+    store = roomkey.manager.config.store
+    handlers = {} if page is None else {StoreUnavailable: own_page}
+    with browser(ask, *STORY, roomkey=roomkey, exception_handlers=handlers) as client:
+        client.post("/login/7")
+        store.lists = False
+        answer = client.post("/ask")
+        assert answer.status_code == (page or 503)
+        assert ("retry-after" in answer.headers) is (page is None)
+        assert client.get("/").json() == ({"user_id": 7} if page is None else {"user_id": 7, "n": 1})
 
 
 def test_a_store_that_is_down_is_a_503():
@@ -153,6 +185,22 @@ def test_a_websocket_has_the_session():
         with client.websocket_connect("/chat") as socket:
             socket.send_text("hello")
             assert socket.receive_text() == "7: hello"
+
+
+def test_what_a_websocket_leaves_is_saved_when_the_client_goes():
+    """A handler that waits for a client who has gone ends with Litestar's own exception, as it should."""
+
+    @websocket("/wait")
+    async def wait(socket: WebSocket, session: Session) -> None:
+        await socket.accept()
+        while True:
+            session["last"] = await socket.receive_text()
+
+    with browser(wait, *STORY) as client:
+        client.post("/login/7")
+        with client.websocket_connect("/wait") as socket:
+            socket.send_text("hello")
+        assert client.get("/").json() == {"user_id": 7, "last": "hello"}
 
 
 def test_a_websocket_listener_has_the_session():
@@ -246,10 +294,16 @@ def test_the_store_lives_with_the_app():
     """It is open before anything of the app's own starts, and closed when the app ends."""
     roomkey = plugin()
     noted = roomkey.manager.config.store.noted
-    options = {"on_startup": [lambda: noted.append("up")], "on_shutdown": [lambda: noted.append("down")]}
-    with browser(*STORY, roomkey=roomkey, **options):
-        assert noted == ["open", "up"]
-    assert sorted(noted[2:]) == ["close", "down"]
+
+    @asynccontextmanager
+    async def lifespan(app):
+        noted.append("begin")
+        yield
+        noted.append("end")
+
+    with browser(*STORY, roomkey=roomkey, lifespan=[lifespan], on_startup=[lambda: noted.append("up")]):
+        assert noted == ["open", "begin", "up"]
+    assert noted[3:] == ["end", "close"]
 
 
 async def test_a_wrong_configuration_ends_the_start(tmp_path):
@@ -278,6 +332,21 @@ def test_what_the_plugin_takes():
         RoomkeyPlugin(secret_key=SECRET, lifetime=5)
     with pytest.raises(ConfigurationError, match=r"it takes a roomkey\.SessionConfig"):
         RoomkeyPlugin(ServerSideSessionConfig())
+
+
+def test_the_apps_own_middleware_has_the_session():
+    """The plugin's middleware is around those of the app."""
+
+    class Counting(ASGIMiddleware):
+        scopes = (ScopeType.HTTP,)
+
+        async def handle(self, scope, receive, send, next_app):
+            scope["session"].change("n", lambda n: n + 1, default=0)
+            await next_app(scope, receive, send)
+
+    with browser(*STORY, middleware=[Counting()]) as client:
+        client.get("/public")
+        assert client.get("/").json() == {"n": 2}
 
 
 def test_handlers_find_the_manager():

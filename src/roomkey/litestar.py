@@ -294,8 +294,7 @@ class _Authentication:
         except Exception:
             if isinstance(session, Session) and scope.get("session") is Empty:
                 scope["session"] = session
-                if session:
-                    session.clear()
+                session.clear()
             raise
 
 
