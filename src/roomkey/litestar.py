@@ -8,16 +8,6 @@ Litestar (2.25) has `request.session`, `request.set_session` and `request.clear_
 `scope["session"]`. There, a middleware cannot tell that a handler asked for the session, nor whether what stands in its
 place is its new content or the session of another middleware. Importing this module mends the three, and has
 `request.get_session_id` give the public name. Other libraries' sessions are treated as before.
-
-Example:
-    >>> from litestar import Litestar, post
-    >>> from roomkey import Session, SessionConfig
-    >>> from roomkey.litestar import RoomkeyPlugin
-    >>> @post("/cart/{item:str}")
-    ... async def add(item: str, session: Session) -> list[str]:
-    ...     session.setdefault("cart", []).append(item)
-    ...     return session["cart"]
-    >>> app = Litestar([add], plugins=[RoomkeyPlugin(SessionConfig(secret_key="k" * 32, store="memory://"))])
 """
 
 from __future__ import annotations
@@ -84,6 +74,16 @@ class RoomkeyPlugin(InitPlugin, ReceiveRoutePlugin):
 
     Raises:
         ConfigurationError: an option is wrong, unknown or missing, or both a config and options were given.
+
+    Example:
+        >>> from litestar import Litestar, post
+        >>> from roomkey import Session, SessionConfig
+        >>> from roomkey.litestar import RoomkeyPlugin
+        >>> @post("/cart/{item:str}")
+        ... async def add(item: str, session: Session) -> list[str]:
+        ...     session.setdefault("cart", []).append(item)
+        ...     return session["cart"]
+        >>> app = Litestar([add], plugins=[RoomkeyPlugin(SessionConfig(secret_key="k" * 32, store="memory://"))])
     """
 
     def __init__(
