@@ -172,7 +172,9 @@ def test_a_type_that_would_copy_the_session_is_refused(kind, where):
         @websocket_listener("/")
         async def handler(data: str, session: kind) -> None: ...
 
-    with pytest.raises(ConfigurationError, match=r"'session'.*annotate it as roomkey.Session"):
+    with pytest.raises(
+        ConfigurationError, match=r"the route /: the argument 'session' is a .*annotate it as roomkey\.Session"
+    ):
         Litestar([handler], plugins=[plugin()])
 
 

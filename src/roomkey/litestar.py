@@ -134,8 +134,9 @@ class RoomkeyPlugin(InitPlugin, ReceiveRoutePlugin):
                 argument = callee.parsed_fn_signature.parameters.get(self._key)
                 if callee is not self._provide and argument is not None and not _keeps_identity(argument):
                     raise ConfigurationError(
-                        f"{handler}: the argument {self._key!r} is a {argument.raw!r}: annotate it as roomkey.Session, "
-                        "for Litestar copies the session into any other type, and changes of it would be lost"
+                        f"the route {route.path}: the argument {self._key!r} is a {argument.raw!r}: annotate it as "
+                        "roomkey.Session, for Litestar copies the session into any other type, and changes of it would "
+                        "be lost"
                     )
 
     def _session_of(self, scope: Scope) -> Session:
