@@ -25,7 +25,7 @@ LAYERS = [
     ["manager"],
     ["web"],
     ["pallets"],  # what Flask and Quart have in common
-    ["fastapi", "flask", "lilya", "litestar", "quart"],
+    ["fastapi", "flask", "lilya", "litestar", "quart", "starlette"],
     ["ravyn"],
     [""],  # `import roomkey`
     # What stands beside: nothing else imports it.

@@ -24,6 +24,8 @@ from roomkey.fastapi import CurrentSession, require_login, require_recent
 from roomkey.litestar import RoomkeyPlugin
 from roomkey.litestar import SessionMiddleware as LitestarSessions
 from roomkey.ravyn import SessionConfig
+from roomkey.starlette import SessionMiddleware as StarletteSessions
+from roomkey.starlette import install, uninstall
 from roomkey.testing import client_session
 
 
@@ -52,6 +54,10 @@ starlette.add_middleware(SessionMiddleware, secret_key="k", max_age=5, same_site
 starlette.add_middleware(SessionMiddleware, config=config)
 starlette.add_middleware(SessionMiddleware, secret="k")  # type: ignore[call-arg]
 starlette.add_middleware(SessionMiddleware, secret_key="k", same_site="Strict")  # type: ignore[arg-type]
+starlette.add_middleware(StarletteSessions, config=SessionManager(config))
+install(SessionManager(config))
+install(config)  # type: ignore[arg-type]
+uninstall()
 # Litestar's types of ASGI are narrower than those of anybody else.
 litestar = Litestar([], middleware=[DefineMiddleware(LitestarSessions, config=SessionManager(config))])  # type: ignore[arg-type]
 LitestarSessions(Litestar([]), config)  # type: ignore[arg-type]
