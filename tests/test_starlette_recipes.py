@@ -40,25 +40,28 @@ class Site:
         self.folder, self.port = folder, free_port()
         self.notes = 0  # lines of Roomkey's in the log that are expected
         self.url = f"http://127.0.0.1:{self.port}"
-        self._log = (folder / "log").open("w+")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "--port", str(self.port), "tests.starlette_site:app"],
-            cwd=folder,
-            env={
-                **os.environ,
-                "RECIPE": name,
-                "SECRET_KEY": "k" * 43,
-                "GRADIO_ANALYTICS_ENABLED": "False",
-                "PYTHONPATH": os.pathsep.join([str(SOURCE), str(ROOT), str(folder)]),
-            },
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-        )
+        with (folder / "log").open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "uvicorn", "--port", str(self.port), "tests.starlette_site:app"],
+                cwd=folder,
+                env={
+                    **os.environ,
+                    "RECIPE": name,
+                    "SECRET_KEY": "k" * 43,
+                    "GRADIO_ANALYTICS_ENABLED": "False",
+                    "PYTHONPATH": os.pathsep.join([str(SOURCE), str(ROOT), str(folder)]),
+                },
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.browser = httpx.Client(base_url=self.url, timeout=HANGS, trust_env=False, follow_redirects=True)
+
+    def wait(self) -> None:
+        """Return once it serves requests."""
         deadline = time.monotonic() + HANGS
         while "Uvicorn running" not in self.said():
             assert self._process.poll() is None and time.monotonic() < deadline, self.said()
             time.sleep(0.05)
-        self.browser = httpx.Client(base_url=self.url, timeout=HANGS, trust_env=False, follow_redirects=True)
 
     def said(self) -> str:
         return (self.folder / "log").read_text()
@@ -80,9 +83,7 @@ class Site:
     def close(self) -> None:
         self._process.terminate()
         self._process.wait(HANGS)
-        self._log.close()
-        if hasattr(self, "browser"):
-            self.browser.close()
+        self.browser.close()
         assert "Traceback" not in self.said() and self.said().count("(said once)") == self.notes, self.said()
 
 
@@ -93,6 +94,7 @@ def start(tmp_path):
 
     def begin(name, changes=None):
         sites.append(Site(tmp_path, name, changes or {}))
+        sites[-1].wait()
         return sites[-1]
 
     yield begin
@@ -157,7 +159,9 @@ async def _shake_hands(site, page):
     cookie = {"Cookie": f"session={site.browser.cookies['session']}"}
     async with socketio.AsyncSimpleClient() as socket:
         path = "/_nicegui_ws/socket.io"
-        await socket.connect(site.url, headers=cookie, transports=["websocket"], socketio_path=path)
+        await socket.connect(
+            f"{site.url}?client_id={client}", headers=cookie, transports=["websocket"], socketio_path=path
+        )
         assert await socket.call("handshake", told, timeout=HANGS) is True
 
 
