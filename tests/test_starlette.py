@@ -262,8 +262,8 @@ def test_a_log_out_there_logs_the_user_of_the_site_out():
     assert client.get("/", headers=copied).json() == {}
 
 
-def test_another_cookie_stays_theirs():
-    """Starlette's own middleware runs for it, with its own key, beside the session of the site."""
+def test_another_cookie_stays_theirs(caplog):
+    """Starlette's own middleware runs for it, with its own key, beside the session of the site. Nothing is logged."""
     manager = make()
     install(manager)
     client = client_of(Middleware(SessionMiddleware, config=manager), page=added("theirs", session_cookie="page"))
@@ -275,6 +275,7 @@ def test_another_cookie_stays_theirs():
     assert (_is_roomkeys(client), _is_roomkeys(client, "page")) == (True, False)
     client.post("/page/leave")
     assert client.get("/").json() == {"a": 1}
+    assert not [record for record in caplog.records if record.name.startswith("roomkey")]
 
 
 def test_no_cookie_name_is_the_managers():
