@@ -81,6 +81,13 @@ def test_an_option_has_its_type(setenv, option):
     assert found == value and type(found) is type(value)
 
 
+@pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("Auto", "auto"), ("on", True), ("0", False)])
+def test_a_boolean_or_a_word(setenv, text, value):
+    """`https_only` takes both."""
+    setenv(ROOMKEY_HTTPS_ONLY=text, ROOMKEY_PARTITIONED="0")
+    assert SessionConfig.from_env().https_only == value
+
+
 @pytest.mark.parametrize(
     "option",
     ["max_age", "domain", "absolute_timeout", "anonymous_max_age", "user_key", "max_sessions_per_user"],
@@ -133,7 +140,8 @@ WRONG = {
     "no number": ("MAX_AGE", "4h", "got '4h'; it takes a number of seconds, or none"),
     "no number without none": ("STORE_TIMEOUT", "none", "got 'none'; it takes a number of seconds"),
     "no whole number": ("MAX_BYTES", "1.5", "got '1.5'; it takes a whole number"),
-    "no boolean": ("HTTPS_ONLY", "2", "got '2'; it takes true or false"),
+    "no boolean": ("SEAL", "2", "got '2'; it takes true or false"),
+    "no boolean and no word": ("HTTPS_ONLY", "2", "got '2'; it takes true or false, or auto"),
     "no list": ("EXCLUDE", "/health", "got '/health'; it takes a JSON list of texts, such as ["),
     "no list of texts": ("PASSIVE", "[5]", "got '[5]'; it takes a JSON list of texts, such as ["),
     "a wrong path": ("PASSIVE", '["poll"]', "got 'poll'; it takes paths that begin with '/', such as '/poll/'"),

@@ -189,7 +189,7 @@ def cookie_attributes(config: SessionConfig) -> list[str]:
     attributes = [f"Path={config.path}", f"SameSite={config.same_site}", "HttpOnly"]
     if config.persistent:
         attributes.append(f"Max-Age={config.max_age}")
-    if config.https_only:
+    if config.https_only is True:
         attributes.append("Secure")
     return attributes
 

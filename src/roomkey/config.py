@@ -42,7 +42,7 @@ class _Default(int):
 class _CookieOptions(TypedDict, total=False):
     session_cookie: str
     same_site: Literal["lax", "strict", "none"]
-    https_only: bool
+    https_only: bool | Literal["auto"]
     persistent: bool
     path: str
     domain: str | None
@@ -98,12 +98,15 @@ class SessionConfig:
             asks for reauthentication within at most 1 hour of inactivity at AAL2: lower it where that applies.) `None`,
             as Starlette takes it, means `persistent=False` with the default.
         same_site: `"lax"`, `"strict"` or `"none"`. `"none"` sends the cookie with other sites' requests and needs
-            `https_only`.
-        https_only: the `Secure` attribute. Off by default, for development. Set it wherever HTTPS is served.
+            `https_only=True`.
+        https_only: the `Secure` attribute, which has browsers send the cookie over HTTPS only. `"auto"`: wherever the
+            request came over HTTPS, as the server resolved it. `True` is safer wherever HTTPS is served: a visitor's
+            plain HTTP request then begins no session. `same_site="none"`, `partitioned` and the prefixes `__Host-` and
+            `__Secure-` need it.
         persistent: `False`: the cookie goes with the browser. The server's clocks hold all the same.
         path: the cookie's `Path`.
         domain: the cookie's `Domain`. `None`: this host only, which is the safest.
-        partitioned: the `Partitioned` attribute (CHIPS). It needs `https_only`.
+        partitioned: the `Partitioned` attribute (CHIPS). It needs `https_only=True`.
         absolute_timeout: seconds a session lives at most, however busy (NIST SP 800-63B-4 section 2.1.3: 30 days at
             AAL1). It is never below `max_age`. Where it is not given, it is 30 days, or `max_age` if that is longer.
             `None`: no cap.
@@ -158,7 +161,7 @@ class SessionConfig:
     session_cookie: str = "session"
     max_age: float | None = 14400  # 4 hours, in seconds
     same_site: Literal["lax", "strict", "none"] = "lax"
-    https_only: bool = False
+    https_only: bool | Literal["auto"] = "auto"
     persistent: bool = True
     path: str = "/"
     domain: str | None = None
@@ -279,7 +282,9 @@ class SessionConfig:
         name = self.session_cookie
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             self._fail("session_cookie", "it takes 1 to 256 letters, digits or any of !#$%&'*+-.^_`|~")
-        for option in ("https_only", "persistent", "partitioned", "record_client", "seal", "strict_types"):
+        if type(self.https_only) is not bool and self.https_only != "auto":
+            self._fail("https_only", "it takes True, False or 'auto'")
+        for option in ("persistent", "partitioned", "record_client", "seal", "strict_types"):
             if type(getattr(self, option)) is not bool:
                 self._fail(option, "it takes True or False")
         if self.same_site not in ("lax", "strict", "none"):
@@ -290,13 +295,13 @@ class SessionConfig:
             self._fail("path", "it takes a path that begins with '/' and holds no ';'")
         if self.domain is not None and not (isinstance(self.domain, str) and _DOMAIN.fullmatch(self.domain)):
             self._fail("domain", "it takes a host name, or None")
-        if self.same_site == "none" and not self.https_only:
+        if self.same_site == "none" and self.https_only is not True:
             self._fail("same_site", "'none' needs https_only=True: browsers drop the cookie otherwise")
-        if self.partitioned and not self.https_only:
+        if self.partitioned and self.https_only is not True:
             self._fail("partitioned", "it needs https_only=True: browsers drop the cookie otherwise")
         # RFC 6265bis section 4.1.3. Browsers compare the prefixes without case.
         prefix = name.lower()
-        if prefix.startswith(("__host-", "__secure-")) and not self.https_only:
+        if prefix.startswith(("__host-", "__secure-")) and self.https_only is not True:
             self._fail("session_cookie", "this prefix needs https_only=True")
         if prefix.startswith("__host-") and (self.path != "/" or self.domain is not None):
             self._fail("session_cookie", "the prefix __Host- needs path='/' and no domain")

@@ -153,9 +153,9 @@ def _is_served_by_header(scope: Scope) -> bool:
 def csrf_token(session: AnySession, *, user_key: str | None = None) -> str:
     """Return a token for this session's forms or scripts. Each call gives another text for the same secret.
 
-    A visitor who has no session gets none for it, where `https_only` is set and `domain` is not: the token is bound to
-    a cookie of its own, which the response sends. Elsewhere a session begins. A browser that opens two pages at once,
-    and has neither cookie yet, keeps what the later response sends: the token in the other page is worthless.
+    A visitor who has no session gets none for it, where `https_only` is True and `domain` is not set: the token is
+    bound to a cookie of its own, which the response sends. Elsewhere a session begins. A browser that opens two pages
+    at once, and has neither cookie yet, keeps what the later response sends: the token in the other page is worthless.
 
     A log-in, a log-out or a change of user makes a new secret. The tokens from before are worth nothing then.
 

@@ -80,12 +80,15 @@ def _value(variable: str, text: str, kind: str) -> Any:
         return _keys(variable, text)
     if "None" in parts and text.lower() == "none":
         return None
+    words = [word for part in parts for word in re.findall(r"Literal\[['\"](\w+)['\"]\]", part)]
+    if text.lower() in words:
+        return text.lower()
     for part in parts:
         if part in _READERS:
             takes, read = _READERS[part]
             value = read(text)
             if value is _WRONG:
-                more = ", or none" if "None" in parts else ""
+                more = "".join(f", or {word}" for word in [*words, *(["none"] if "None" in parts else [])])
                 raise ConfigurationError(f"{variable}: got {text[:100]!r}; it takes {takes}{more}")
             return value
     if kind.startswith("Literal[") or "str" in parts:

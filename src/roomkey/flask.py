@@ -146,6 +146,7 @@ class _Interface(AppInterface, SessionInterface):
         session._settle(self.app)
         given = list(response.headers)
         headers = self.app.manager.sync.commit(session, status=response.status_code, headers=given, raw=False)
+        self.look_for_https(flask.request, headers)
         put_headers(response.headers, given, headers)
 
     # --- errors ---------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from roomkey.core.loader import Loader, StoreLoader
 from roomkey.core.registry import Registry
 from roomkey.core.reply import NONE, SEVERAL, Carries
 from roomkey.core.reporting import Reporter
+from roomkey.core.secure import HTTPS
 from roomkey.core.session import Session
 from roomkey.core.swaps import StoreCommitter
 from roomkey.core.transaction import Transaction
@@ -131,7 +132,8 @@ class SessionManager:
 
         Args:
             request: the request, or the value of its `Cookie` header alone (with `card_header`, the value of that);
-                None: it has none. Only a request has a path, for `exclude` and `passive`.
+                None: it has none. Only a request has a path, for `exclude` and `passive`, and a scheme, for
+                `https_only="auto"`.
 
         Raises:
             StoreUnavailable: whether there is a session cannot be known. Answer with a 503; there is nothing to commit.
@@ -241,7 +243,7 @@ class SessionManager:
         """As `load`, for what `raw_request` returns."""
         answer = self.begin(headers, scope)
         session = answer if isinstance(answer, Session) else await answer
-        session._sent = headers
+        session._sent, session._is_https = headers, scope.get("scheme") in HTTPS
         return session
 
     @property

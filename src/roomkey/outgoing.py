@@ -44,7 +44,7 @@ class Outgoing:
         committer: Committer,
     ) -> None:
         self._writer, self._move_in, self._reporter = writer, move_in, committer.reporter
-        self._visitors = committer.visitors
+        self._visitors, self._secure = committer.visitors, committer.secure
         self._name = config.session_cookie
         self._always_varies = config.vary == "always"
         self.cookie_start = f"{config.session_cookie}=".encode("ascii")
@@ -80,8 +80,9 @@ class Outgoing:
         headers += others
         if reply.cookie is KEEP:
             return
+        secure = self._secure.of(session)
         if self._move_in is not None:
-            headers += self._move_in.take_back(partial(find_cookies, session._sent))
+            headers += self._move_in.take_back(partial(find_cookies, session._sent), secure=secure)
         card, seconds = None, 0.0
         if reply.cookie is GIVE:
             card, seconds = reply.card, transaction.seconds_left
@@ -89,7 +90,9 @@ class Outgoing:
         if sent and transaction.page is not None:
             sent = [*sent, (b":path", transaction.page.encode("utf-8", "replace"))]
         remembered = transaction.rules.is_remembered(transaction.at.facts, transaction.at.user)
-        headers += self._writer.write(card, seconds, sent, remembered=remembered, logs_out=reply.logs_out)
+        headers += self._writer.write(
+            card, seconds, sent, remembered=remembered, logs_out=reply.logs_out, secure=secure
+        )
         reply.cookie = KEEP
 
 

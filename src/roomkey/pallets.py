@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
@@ -17,12 +17,14 @@ from roomkey.core.intents import AS_IT_IS
 from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError, ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager
+from roomkey.web.plain_http import PlainHTTP
 from roomkey.wire.card_header import CardHeader
 from roomkey.wire.keys import ADVICE
 
 if TYPE_CHECKING:
     from flask.sansio.app import App
     from werkzeug.datastructures import Headers
+    from werkzeug.sansio.request import Request as SansIORequest
 
 __all__ = [
     "AppInterface",
@@ -47,13 +49,14 @@ _Response = TypeVar("_Response")
 
 _USER_ID = "_user_id"  # Flask-Login's key for who is logged in
 _PERMANENT = "_permanent"  # Flask's key for `session.permanent`
+_HTTPS_ONLY = "https_only"
 # Options that Flask has settings of its own for.
 _SETTINGS = {
     "secret_key": "SECRET_KEY",
     "session_cookie": "SESSION_COOKIE_NAME",
     "domain": "SESSION_COOKIE_DOMAIN",
     "path": "SESSION_COOKIE_PATH",
-    "https_only": "SESSION_COOKIE_SECURE",
+    _HTTPS_ONLY: "SESSION_COOKIE_SECURE",
     "same_site": "SESSION_COOKIE_SAMESITE",
     "partitioned": "SESSION_COOKIE_PARTITIONED",
     "persistent": "session.permanent",
@@ -136,6 +139,8 @@ class AppManager:
         self._lock = threading.Lock()
         self._manager: SessionManager | None = None
 
+    plain_http: PlainHTTP  # of the manager
+
     @property
     def manager(self) -> SessionManager:
         """The app's session manager."""
@@ -149,7 +154,9 @@ class AppManager:
         config = self._config
         if self._is_for_flask_login():
             config = dataclasses.replace(config, user_key=_USER_ID)
-        return SessionManager(config, session_class=FlaskSession)
+        manager = SessionManager(config, session_class=FlaskSession)
+        self.plain_http = PlainHTTP(config.session_cookie, manager.reporter, config.https_only is True)
+        return manager
 
     def _is_for_flask_login(self) -> bool:
         return not self._has_user_key and hasattr(self._app, "login_manager")  # where Flask-Login puts itself
@@ -172,10 +179,14 @@ class AppManager:
 
 def _config_of(app: App, options: dict[str, Any]) -> SessionConfig:
     """Return the configuration that an app's settings and these options make. Raises ConfigurationError."""
+    settings, options = app.config, {**options}
+    # Flask's default is False, as is what an app may set: both go by the request, and break no app on plain HTTP.
+    https_only = settings["SESSION_COOKIE_SECURE"] or "auto"
+    if options.get(_HTTPS_ONLY) is False and https_only == "auto" and options.get("card_header") is None:
+        https_only = options.pop(_HTTPS_ONLY)
     for name, setting in _SETTINGS.items():
         if name in options:
             raise ConfigurationError(f"{name}: {setting} says it: set that, and leave the option out")
-    settings = app.config
     if not settings["SECRET_KEY"]:
         raise ConfigurationError(f"SECRET_KEY: missing; set it before Roomkey(app); {ADVICE}")
     if not settings["SESSION_COOKIE_HTTPONLY"]:
@@ -185,7 +196,7 @@ def _config_of(app: App, options: dict[str, Any]) -> SessionConfig:
         "session_cookie": settings["SESSION_COOKIE_NAME"],
         "domain": settings["SESSION_COOKIE_DOMAIN"] or None,
         "path": settings["SESSION_COOKIE_PATH"] or settings["APPLICATION_ROOT"],
-        "https_only": settings["SESSION_COOKIE_SECURE"],
+        _HTTPS_ONLY: https_only,
         "same_site": same_site.lower() if isinstance(same_site, str) else same_site or "lax",
         "partitioned": settings.get("SESSION_COOKIE_PARTITIONED", False),
         "persistent": False,
@@ -231,6 +242,12 @@ class AppInterface:
         """Note that nobody has handled an error: its request saves nothing."""
         if self.abandon_in(place) is not None:
             place[_OUTAGE] = StoreUnavailable.within(exception)
+
+    def look_for_https(self, request: SansIORequest, headers: list[tuple[str, str]]) -> None:
+        """Say once where `https_only=True` is served over plain HTTP. `headers`: those of the response."""
+        plain_http = self.app.plain_http
+        if not plain_http.is_known:
+            plain_http.look(request.scheme, _raw(request.headers.items()), _raw(headers))
 
     def is_served(self, place: Place) -> bool:
         """Whether the framework serves a request: else it is the `session_transaction()` of a test client."""
@@ -308,6 +325,10 @@ def refuse_without_session(place: Place) -> None:
     found = place.get(_SESSION)
     if isinstance(found, NoSession):
         raise found.error
+
+
+def _raw(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers]
 
 
 def put_headers(into: Headers, given: list[tuple[str, str]], headers: list[tuple[str, str]]) -> None:

@@ -149,7 +149,9 @@ class _Interface(AppInterface, SessionInterface):
             if not session._has_started:
                 session._settle(self.app)
                 given = list(headers.items())
-                headers = Headers(await self.app.manager.commit(session, status=101, headers=given, raw=False))
+                made = await self.app.manager.commit(session, status=101, headers=given, raw=False)
+                self.look_for_https(websocket, made)
+                headers = Headers(made)
             await accept(headers, subprotocol)
 
         websocket._accept = commit_and_accept
@@ -190,6 +192,7 @@ class _Interface(AppInterface, SessionInterface):
         given = list(response.headers)
         status = response.status_code
         headers = await self.app.manager.commit(session, status=status, headers=given, raw=False)
+        self.look_for_https(_current(), headers)
         put_headers(response.headers, given, headers)
 
     async def finish(self, session: FlaskSession, endpoint: str | None) -> None:

@@ -38,7 +38,15 @@ else:
 
 
 class SessionConfig(_SessionConfig, _RavynSessionConfig):  # type: ignore[misc]  # untyped here
-    """`roomkey.SessionConfig`, in the form that Ravyn's `session_config` takes."""
+    """`roomkey.SessionConfig`, in the form that Ravyn's `session_config` takes.
+
+    Its default of `https_only` is False, as Ravyn documents it.
+    """
+
+    if not TYPE_CHECKING:  # a type checker sees the options of the class above
+
+        def __init__(self, *given: Any, **options: Any) -> None:
+            super().__init__(*given, **{"https_only": False, **options})
 
     def model_dump(self, **_: Any) -> dict[str, Any]:
         """Return the options that Ravyn hands to its session middleware: this configuration, whole."""

@@ -19,7 +19,7 @@ class Request:
 
     Args:
         kind: `"http"` or `"websocket"`.
-        scheme: `"http"`, `"https"`, `"ws"` or `"wss"`.
+        scheme: `"http"`, `"https"`, `"ws"` or `"wss"`, as the server resolved it: `https_only="auto"` goes by it.
         path: of the URL.
         headers: all of them, as pairs of `str` or of `bytes`.
         client: address and port of the client, as the server resolved them; None: not known.
@@ -40,11 +40,11 @@ class Request:
 def raw_request(
     request: Request | str | bytes | None, carrier: bytes = b"cookie"
 ) -> tuple[RawHeaders, Mapping[str, Any]]:
-    """Return the headers of a request as raw pairs, their names in lower case, and its path and client by name.
+    """Return the headers of a request as raw pairs, their names in lower case, and its path, scheme and client by name.
 
     Args:
         request: the request, or the value of the one header that has the card; None: it has none. These two have no
-            path.
+            path and no scheme.
         carrier: the name of that header.
 
     Raises:
@@ -59,7 +59,7 @@ def raw_request(
             f"load: got {type(request).__name__}; it takes a roomkey.Request, the value of a Cookie header, or None"
         )
     headers = [(_latin(name).lower(), _latin(value)) for name, value in _pairs(request.headers)]
-    return headers, {"client": request.client, "path": request.path}
+    return headers, {"client": request.client, "path": request.path, "scheme": request.scheme}
 
 
 def raw_pairs(headers: AnyHeaders, raw: bool | None) -> tuple[RawHeaders, bool]:

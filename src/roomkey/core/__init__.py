@@ -22,6 +22,7 @@ endings      sessions are ended while others go on saving them
 registry     the sessions in a store: found, listed, ended, purged
 committer    what carries plans out
 steps        what is done for each kind of plan: one swap in the store
+secure       whether the cookies of a response are `Secure`
 cards        signed cookie values that were verified lately
 beside       what a request brought beside the session that it got
 lines        requests of this process that change one session are saved together

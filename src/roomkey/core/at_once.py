@@ -39,6 +39,7 @@ class AtOnce:
     def __init__(self, committer: StoreCommitter, writer: CookieWriter) -> None:
         self._committer, self._rules, self._guard = committer, committer.rules, committer.store
         self._store, self._keyring, self._writer = committer.store.store, committer.keyring, writer
+        self._secure = committer.secure
         self._cookie_start = f"{committer.config.session_cookie}=".encode("ascii")
 
     def commit(self, session: Session, headers: Headers) -> bool:
@@ -103,7 +104,9 @@ class AtOnce:
         if user is not None and visitors is not None:
             headers.append(visitors.taken_back)
         seconds = rules.clocks.end_of(now, record.expires_at) - now
-        headers.append(self._writer.give(self._keyring.sign(session_id), seconds))
+        secure = self._secure.of(session)
+        card = self._keyring.sign(session_id, secure=secure)
+        headers.append(self._writer.give(card, seconds, secure=secure))
         return True
 
     def _vary(self, headers: Headers) -> None:

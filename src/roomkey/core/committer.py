@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from roomkey.core.loaded import Draft, Loaded
 from roomkey.core.registry import Registry
 from roomkey.core.reporting import Reporter
+from roomkey.core.secure import Secure
 from roomkey.core.state import RequestState
 from roomkey.core.tombstones import Way
 from roomkey.core.visitors import visitors_for
@@ -28,6 +29,7 @@ class Committer(ABC):
         reporter: is told what happens.
     """
 
+    secure: Secure  # whether the cookies that go out are `Secure`
     marks = False  # whether a write may stay unanswered, so that it has to be recognised later
 
     def __init__(self, config: SessionConfig, reporter: Reporter) -> None:

@@ -13,6 +13,7 @@ from roomkey.core.loaded import CURRENT, Attempt, Loaded, Stale
 from roomkey.core.registry import Registry
 from roomkey.core.reply import CLEAR, GIVE
 from roomkey.core.reporting import Reporter
+from roomkey.core.secure import Secure
 from roomkey.core.session import Session
 from roomkey.core.state import Beside, RequestState
 from roomkey.core.tombstones import Kind
@@ -20,6 +21,7 @@ from roomkey.errors import ConfigurationError, SessionDataError
 from roomkey.events import Created, Lost, Rotated
 from roomkey.stores.base import Conflict, Record
 from roomkey.wire import codec
+from roomkey.wire.cookies import find_cookies
 from roomkey.wire.keys import Keyring, new_session_id, store_key
 
 if TYPE_CHECKING:
@@ -44,7 +46,10 @@ class Steps:
         self.store, self.envelope = registry.store, registry.envelope
         # A card for one purpose is none for the other: what a script can read must not work as a cookie.
         kind, name = config.carrier
-        self.keyring = Keyring(config.secret_key, purpose=f"session {kind}", name=name)
+        purpose = f"session {kind}"
+        given_secure = f"{purpose}, given as Secure" if config.card_header is None else None
+        self.keyring = Keyring(config.secret_key, purpose=purpose, name=name, secure_purpose=given_secure)
+        self.secure = Secure(config, find_cookies, self.keyring.is_secure)
         self._seals = config.seal
         self.old_cookies: Callable[[Session], Beside] | None = None  # where another library's sessions move in
 
@@ -250,6 +255,7 @@ class Steps:
         """Give the session's card, where a cookie can still go out. `only_renews`: the browser has one of this ID."""
         at = state.at
         if at.session_id is not None and state.reply.is_open:
-            state.reply.give(self.keyring.sign(at.session_id), only_renews=only_renews)
+            card = self.keyring.sign(at.session_id, secure=self.secure.of(state.session))
+            state.reply.give(card, only_renews=only_renews)
             if at.stale is not CURRENT:
                 state.at = at._replace(stale=CURRENT)

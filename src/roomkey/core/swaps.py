@@ -49,7 +49,7 @@ class StoreCommitter(Committer):
         super().__init__(config, reporter)
         self.store, self.envelope = self.registry.store, self.registry.envelope
         self.steps = Steps(config, self.registry, reporter)
-        self.keyring = self.steps.keyring
+        self.keyring, self.secure = self.steps.keyring, self.steps.secure
         self.lines = Lines()
         self.turns = Turns()
         self.unfinished = Unfinished(config.store_timeout)

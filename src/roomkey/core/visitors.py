@@ -4,8 +4,8 @@ Where a page asks for a token and no session is there, none begins for it: a bot
 record.
 
 The cookie has the prefix `__Host-` (RFC 6265bis section 4.1.3.2). No subdomain, no other path and no plain HTTP can put
-one into a browser, so that nobody plants a value whose token they know. For that it needs `https_only`, and no
-`domain`. Elsewhere tokens lie in the session.
+one into a browser, so that nobody plants a value whose token they know. For that it needs `https_only=True`,
+and no `domain`. Elsewhere tokens lie in the session.
 
 Its tokens count for nobody who is logged in. A log-in and a log-out take the cookie back, also where the request
 brought none: with `SameSite=Strict`, a link in a mail logs somebody in without it. Where such a response carries the
@@ -103,7 +103,8 @@ def visitors_for(config: SessionConfig) -> Visitors | None:
     """Return what keeps visitors' tokens; None: a browser would not keep the cookie, or nobody knows who logs in."""
     if config.card_header is not None:  # no cookie is sent
         return None
-    return Visitors(config) if config.https_only and config.domain is None and config.user_key is not None else None
+    is_kept = config.https_only is True and config.domain is None
+    return Visitors(config) if is_kept and config.user_key is not None else None
 
 
 def _name_beside(config: SessionConfig) -> str:

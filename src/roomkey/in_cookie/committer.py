@@ -14,10 +14,12 @@ from roomkey.core.intents import drop_token
 from roomkey.core.loaded import NOWHERE, Draft, Loaded
 from roomkey.core.plan import need_cookie, plan
 from roomkey.core.reply import NONE, Carries
+from roomkey.core.secure import Secure
 from roomkey.core.state import RequestState
 from roomkey.core.tombstones import Way
 from roomkey.events import Created, Ended, Event, Rotated
 from roomkey.in_cookie.sealed import SealedCards, new_id
+from roomkey.wire.cookies import find_chunked
 from roomkey.wire.keys import store_key
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class CookieCommitter(Committer):
     def __init__(self, config: SessionConfig, reporter: Reporter) -> None:
         super().__init__(config, reporter)
         self.cards = SealedCards(config)
+        self.secure = Secure(config, find_chunked, self.cards.is_secure)
 
     def has_room(self, state: RequestState, encoded: bytes) -> bool:
         carries = state.reply.carries
@@ -96,7 +99,8 @@ class CookieCommitter(Committer):
         if not was.exists:
             drop_token(state.session, user)
         record = self.cards.stamped(step.record, until)
-        card = self.cards.make(session_id, record, one_cookie=state.reply.carries is Carries.ONE)
+        one_cookie, secure = state.reply.carries is Carries.ONE, self.secure.of(state.session)
+        card = self.cards.make(session_id, record, one_cookie=one_cookie, secure=secure)
         key = store_key(session_id)
         state.at = Loaded(key, record, b"", record.data, facts, user, session_id)
         if user != was.user:

@@ -1,8 +1,9 @@
 """A card that is the session.
 
 It is a digit, the number of cookies that it takes, and in base64url a sealed message (`roomkey.wire.seal`) of when the
-session began, when it expires, a random ID and the data as `roomkey.wire.codec` encodes it. The number is authenticated
-with it, and so are purpose and cookie name. How a card lies in several cookies: `roomkey.wire.cookies`.
+session began, when it expires, a random ID and the data as `roomkey.wire.codec` encodes it. Its first byte says whether
+it was given as `Secure`. The number is authenticated with it, and so are purpose and cookie name. How a card lies in
+several cookies: `roomkey.wire.cookies`.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from roomkey.wire import codec
 from roomkey.wire.cookies import ChunkWriter
 from roomkey.wire.keys import store_key
 from roomkey.wire.kinds import shown
-from roomkey.wire.seal import OVERHEAD, Sealer
+from roomkey.wire.seal import OVERHEAD, Opened, Sealer
 
 if TYPE_CHECKING:
     from roomkey.config import SessionConfig
 
 __all__ = ["SealedCards", "new_id"]
 
-_FORMAT = 1
+_FORMAT, _SECURE = 1, 2  # formats: the second was given as `Secure`, and is the same otherwise
 _HEAD = struct.Struct(">Bdd16s")  # format, created at, expires at (Unix seconds), session ID
 _ID_BYTES = 16
 _LONGEST_CARD = 1 + 8 * 4096  # characters; more than any that is made
@@ -56,18 +57,20 @@ class SealedCards:
         """Return the record of a card that expires then. It has one version only."""
         return replace(record, version=1, expires_at=expires_at)
 
-    def make(self, session_id: bytes, record: Record, *, one_cookie: bool) -> bytes:
+    def make(self, session_id: bytes, record: Record, *, one_cookie: bool, secure: bool = False) -> bytes:
         """Return the card for a session.
 
         Args:
             session_id: its 16 bytes.
             record: the session.
             one_cookie: whether it has to fit into one cookie.
+            secure: whether it is given as `Secure`.
 
         Raises:
             SessionDataError: it is too large.
         """
-        plain = _HEAD.pack(_FORMAT, record.created_at, record.expires_at, session_id) + record.data
+        kind = _SECURE if secure else _FORMAT
+        plain = _HEAD.pack(kind, record.created_at, record.expires_at, session_id) + record.data
         self._check_size(record.data, self.writer.size(_length(record.data)))
         count = self.count(record.data)
         self.check_count(count, one_cookie=one_cookie)
@@ -76,17 +79,26 @@ class SealedCards:
 
     def open(self, card: bytes) -> Loaded | None:
         """Return the session that a card is; None when it is not genuine. What is in it may be damaged all the same."""
-        sealed = _decoded(card[1:])
-        if sealed is None:
-            return None
-        opened = self.sealer.open(sealed, bound=card[:1])
-        if opened is None or len(opened.data) < _HEAD.size or opened.data[0] != _FORMAT:
+        opened = self._opened(card)
+        if opened is None:
             return None
         _, created_at, expires_at, session_id = _HEAD.unpack_from(opened.data)
         encoded = opened.data[_HEAD.size :]
         record = Record(encoded, 1, created_at, expires_at)
         stale = Stale.NOTHING if opened.by_first_key else Stale.CARD
         return Loaded(store_key(session_id), record, b"", encoded, codec.facts_in(encoded), None, session_id, stale)
+
+    def is_secure(self, card: bytes) -> bool:
+        """Whether a card is genuine, and was given as `Secure`."""
+        opened = self._opened(card)
+        return opened is not None and opened.data[0] == _SECURE
+
+    def _opened(self, card: bytes) -> Opened | None:
+        sealed = _decoded(card[1:])
+        opened = None if sealed is None else self.sealer.open(sealed, bound=card[:1])
+        if opened is None or len(opened.data) < _HEAD.size or opened.data[0] not in (_FORMAT, _SECURE):
+            return None
+        return opened
 
     def is_stranger(self, card: bytes) -> bool:
         """Whether `card` has the form of one, and names a secret key that is none of these."""

@@ -69,9 +69,9 @@ class MoveIn:
         own = (config.session_cookie, config.path, config.domain)
         old = {(reader.cookie_name, reader.path, reader.domain): name for reader, name in self._readers}
         old.pop(own, None)
-        # Prepared: which cookie, and the header that takes it back.
+        # Prepared: which cookie, and what writes the header that takes it back.
         self._take_back = [
-            (name, CookieWriter(_with(config, session_cookie=cookie, path=path, domain=domain)).clear())
+            (name, CookieWriter(_with(config, session_cookie=cookie, path=path, domain=domain)))
             for (cookie, path, domain), name in old.items()
         ]
 
@@ -108,12 +108,13 @@ class MoveIn:
         except StoreUnavailable:
             _log.warning("an old session could not be removed from its server, but it has moved in all the same")
 
-    def take_back(self, cookies: Cookies) -> list[tuple[bytes, bytes]]:
+    def take_back(self, cookies: Cookies, *, secure: bool = False) -> list[tuple[bytes, bytes]]:
         """Return the headers that take back the old cookies that a request brought, except one of Roomkey's own name.
 
         They go before the header that gives Roomkey's cookie, because a browser may take the two for one cookie.
+        With `https_only="auto"`, `secure` says whether the response's cookies are `Secure`.
         """
-        return [header for name, header in self._take_back if cookies(name)]
+        return [writer.clear(secure=secure) for name, writer in self._take_back if cookies(name)]
 
     async def _read(self, reader: LegacyReader, value: bytes) -> LegacySession | None:
         if len(value) > MOST_VALUE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from roomkey.core.secure import HTTPS
 from roomkey.core.session import Session
 from roomkey.core.users import Asking, SessionInfo, Sessions, User, Whose
 from roomkey.request import Request, raw_pairs, raw_request, text_pairs
@@ -71,7 +72,7 @@ class SyncManager:
         # Nothing to look up: no thread is asked.
         answer = self._manager.begin(headers, scope)
         session = answer if isinstance(answer, Session) else self.run(answer)
-        session._sent = headers
+        session._sent, session._is_https = headers, scope.get("scheme") in HTTPS
         return session
 
     def commit(

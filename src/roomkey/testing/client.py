@@ -178,7 +178,7 @@ def _url_of(client: Client, manager: SessionManager) -> str:
             "client_session: the client has no base_url, so that nobody knows whom its cookies are for; make it with "
             'base_url="http://testserver"'
         )
-    if manager.config.https_only and base.scheme != "https":
+    if manager.config.https_only is True and base.scheme != "https":
         raise ConfigurationError(
             f"client_session: https_only=True, and the client's base_url is {base.scheme}://{base.netloc}, over which "
             f'no client sends the cookie; make the client with base_url="https://{base.netloc}", or the manager with '

@@ -7,6 +7,7 @@ from typing import Unpack
 from weakref import WeakValueDictionary
 
 from roomkey.config import SessionConfig, SessionOptions
+from roomkey.core.secure import HTTPS
 from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.manager import SessionManager
@@ -56,7 +57,7 @@ class SessionMiddleware:
         if self.config.card_header is not None:
             self._response = HeaderResponse
         self._seen = 0  # requests, until there is nothing more to watch for
-        self._plain_http = PlainHTTP(self.config.session_cookie, self.manager.reporter, self.config.https_only)
+        self._plain_http = PlainHTTP(self.config.session_cookie, self.manager.reporter, self.config.https_only is True)
         module = missing_module(app)
         if module is not None:
             self.manager.reporter.warn_once(
@@ -83,7 +84,7 @@ class SessionMiddleware:
         except StoreUnavailable as error:
             await send_unavailable(scope, send, unavailable_headers(error))
             return
-        session._sent = scope["headers"]
+        session._sent, session._is_https = scope["headers"], scope.get("scheme") in HTTPS
         scope["session"] = session
         response = self._response(manager, session, scope, send)
         try:

@@ -7,12 +7,12 @@ has none.
 from __future__ import annotations
 
 from roomkey.core.reporting import Reporter
+from roomkey.core.secure import HTTPS
 from roomkey.web.asgi import Message, Scope, Send
 from roomkey.wire.cookies import Headers, find_cookies
 
 __all__ = ["PlainHTTP"]
 
-_SECURE = ("https", "wss")
 _CARRY_HEADERS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 # By which a proxy says that its client uses HTTPS, though the server was not told to believe it.
 _SAY_HTTPS = {
@@ -31,7 +31,7 @@ class PlainHTTP:
     Args:
         name: of the session cookie.
         reporter: is told.
-        https_only: the option.
+        https_only: whether the option is True.
     """
 
     def __init__(self, name: str, reporter: Reporter, https_only: bool) -> None:
@@ -40,7 +40,7 @@ class PlainHTTP:
 
     def watched(self, scope: Scope, send: Send) -> Send:
         """Return the `send` for a request, which looks for the cookie."""
-        if scope.get("scheme") in _SECURE or _says_https(scope["headers"]):
+        if scope.get("scheme") in HTTPS or _says_https(scope["headers"]):
             self.is_known = True
             return send
         if find_cookies(scope["headers"], self._name):
@@ -48,17 +48,33 @@ class PlainHTTP:
 
         async def watching(message: Message) -> None:
             if message["type"] in _CARRY_HEADERS and self._gives(message.get("headers", ())):
-                self.is_known = True
-                self._reporter.warn_once(
-                    "plain HTTP",
-                    "https_only=True, but a session began over plain HTTP. Browsers do not send its cookie back there, "
-                    "so each request begins another session. Serve the app over HTTPS. In development set "
-                    "https_only=False. Behind a proxy that speaks HTTPS, have it send X-Forwarded-Proto and have the "
-                    "server trust it (uvicorn: --proxy-headers and --forwarded-allow-ips)",
-                )
+                self._say()
             await send(message)
 
         return watching
+
+    def look(self, scheme: str, sent: Headers, given: Headers) -> None:
+        """As `watched`, for a framework that has the request and its response at once.
+
+        Args:
+            scheme: of the request, as the server resolved it.
+            sent: the request's headers.
+            given: those of the response.
+        """
+        if scheme in HTTPS or _says_https(sent):
+            self.is_known = True
+        elif not find_cookies(sent, self._name) and self._gives(given):
+            self._say()
+
+    def _say(self) -> None:
+        self.is_known = True
+        self._reporter.warn_once(
+            "plain HTTP",
+            "https_only=True, but a session began over plain HTTP. Browsers do not send its cookie back there, so each "
+            "request begins another session. Serve the app over HTTPS. In development set https_only=False, or leave "
+            "it out. Behind a proxy that speaks HTTPS, have it send X-Forwarded-Proto and have the server trust it "
+            "(uvicorn: --proxy-headers and --forwarded-allow-ips)",
+        )
 
     def _gives(self, headers: Headers) -> bool:
         start = self._name + b"="

@@ -103,6 +103,7 @@ class CardHeader:
         *,
         remembered: bool = False,
         logs_out: bool = False,
+        secure: bool = False,
     ) -> Headers:
         """Return the header that hands out `card`, or takes it back with an empty value where it is None.
 

@@ -168,7 +168,7 @@ class Attributes(Protocol):
     @property
     def same_site(self) -> Literal["lax", "strict", "none"]: ...
     @property
-    def https_only(self) -> bool: ...
+    def https_only(self) -> bool | Literal["auto"]: ...
     @property
     def partitioned(self) -> bool: ...
     @property
@@ -215,37 +215,44 @@ class CookieWriter:
     __slots__ = ("_attributes", "_clear", "_flags", "_persistent", "_prefix")
 
     def __init__(self, config: Attributes, name: str | None = None) -> None:
-        flags = f"; HttpOnly; SameSite={config.same_site}"
-        if config.https_only:
-            flags += "; Secure"
-        if config.partitioned:
-            flags += "; Partitioned"
+        flags = f"; HttpOnly; SameSite={config.same_site}".encode()
+        partitioned = b"; Partitioned" if config.partitioned else b""
+        # In two forms, by `secure`: with `https_only="auto"` each response has its own.
+        self._flags = tuple(
+            flags + (b"; Secure" if config.https_only is True or (secure and config.https_only) else b"") + partitioned
+            for secure in (False, True)
+        )
         self._prefix = f"{name or config.session_cookie}=".encode()
-        self._flags = flags.encode()
-        self._attributes = _place(config.path, config.domain) + self._flags
+        self._attributes = tuple(_place(config.path, config.domain) + each for each in self._flags)
         self._persistent = config.persistent
-        self._clear = (b"set-cookie", self._prefix + _EXPIRED + self._attributes)
+        self._clear = tuple((b"set-cookie", self._prefix + _EXPIRED + each) for each in self._attributes)
 
     @property
     def overhead(self) -> int:
         """How many bytes of the header are neither value nor `Max-Age`."""
-        return len(self._prefix) + len(self._attributes)
+        return len(self._prefix) + len(self._attributes[True])
 
-    def give(self, card: bytes, seconds: float, *, remembered: bool = False) -> tuple[bytes, bytes]:
-        """Return the header that hands out `card` for `seconds` (rounded up, at least 1).
+    def give(
+        self, card: bytes, seconds: float, *, remembered: bool = False, secure: bool = False
+    ) -> tuple[bytes, bytes]:
+        """Return the header that hands out `card`.
 
-        `remembered`: it outlives the browser, whatever `persistent` says.
+        Args:
+            card: the value.
+            seconds: for how long, rounded up, and at least 1.
+            remembered: it outlives the browser, whatever `persistent` says.
+            secure: with `https_only="auto"`, whether it is `Secure`.
         """
         age = b"; Max-Age=%d" % max(1, ceil(seconds)) if self._persistent or remembered else b""
-        return b"set-cookie", self._prefix + card + age + self._attributes
+        return b"set-cookie", self._prefix + card + age + self._attributes[secure]
 
-    def clear(self) -> tuple[bytes, bytes]:
+    def clear(self, *, secure: bool = False) -> tuple[bytes, bytes]:
         """Return the header that takes the cookie back. Same attributes: a browser matches name, domain and path."""
-        return self._clear
+        return self._clear[secure]
 
-    def clear_at(self, path: str, domain: str | None) -> tuple[bytes, bytes]:
+    def clear_at(self, path: str, domain: str | None, *, secure: bool = False) -> tuple[bytes, bytes]:
         """Return the header that takes back a cookie of this name that was given for another path or domain."""
-        return b"set-cookie", self._prefix + _EXPIRED + _place(path, domain) + self._flags
+        return b"set-cookie", self._prefix + _EXPIRED + _place(path, domain) + self._flags[secure]
 
     def write(
         self,
@@ -255,6 +262,7 @@ class CookieWriter:
         *,
         remembered: bool = False,
         logs_out: bool = False,
+        secure: bool = False,
     ) -> Headers:
         """Return the headers that hand out `card` for `seconds`, or take it back where it is None.
 
@@ -265,8 +273,11 @@ class CookieWriter:
             remembered: it outlives the browser, whatever `persistent` says.
             logs_out: what the browser holds for other paths and domains must not log in again. Here the server has
                 ended it.
+            secure: as for `give`.
         """
-        return [self._clear if card is None else self.give(card, seconds, remembered=remembered)]
+        if card is None:
+            return [self._clear[secure]]
+        return [self.give(card, seconds, remembered=remembered, secure=secure)]
 
 
 class ChunkWriter:
@@ -315,6 +326,7 @@ class ChunkWriter:
         *,
         remembered: bool = False,
         logs_out: bool = False,
+        secure: bool = False,
     ) -> Headers:
         """As `CookieWriter.write`; `sent` says which chunks the browser holds, and the surplus ones are taken back.
 
@@ -326,21 +338,21 @@ class ChunkWriter:
             text, tag = card[1:], card[1:][_TAG]
             for index in range(int(card[:1])):
                 part = text[index * self._room : (index + 1) * self._room]
-                headers.append(
-                    self._writers[index].give((tag if index else card[:1]) + part, seconds, remembered=remembered)
-                )
+                value = (tag if index else card[:1]) + part
+                headers.append(self._writers[index].give(value, seconds, remembered=remembered, secure=secure))
         else:
-            headers.append(self._writers[0].clear())
+            headers.append(self._writers[0].clear(secure=secure))
         firsts, held = _collect(sent, self._name)
         if logs_out and len(firsts) > 1 and not self._name.startswith(b"__Host-"):
             places = _places(sent, self._config.domain)
             own = (self._config.path, self._config.domain)
-            return self._surplus(headers, held) + [self._writers[0].clear_at(*at) for at in places if at != own]
-        return self._surplus(headers, held)
+            others = [self._writers[0].clear_at(*at, secure=secure) for at in places if at != own]
+            return self._surplus(headers, held, secure=secure) + others
+        return self._surplus(headers, held, secure=secure)
 
-    def _surplus(self, headers: Headers, held: Iterable[bytes]) -> Headers:
+    def _surplus(self, headers: Headers, held: Iterable[bytes], *, secure: bool) -> Headers:
         surplus = sorted(int(number) for number in held if int(number) >= len(headers))
-        return headers + [self._writers[index].clear() for index in surplus]
+        return headers + [self._writers[index].clear(secure=secure) for index in surplus]
 
 
 def vary_on_cookie(headers: Headers, start: bytes) -> bool:

@@ -137,20 +137,28 @@ class Keyring:
         secret_keys: the app's secrets. The first signs, all verify.
         purpose: what the signature is for.
         name: the cookie's name.
+        secure_purpose: what the signature of a card is for that is given as `Secure`. None: none is told apart.
     """
 
-    __slots__ = ("_by_name", "_signing_key", "has_old", "signing_name")
+    __slots__ = ("_by_name", "_secure", "_signing_key", "has_old", "signing_name")
 
-    def __init__(self, secret_keys: SecretKeys, *, purpose: str, name: str) -> None:
+    def __init__(self, secret_keys: SecretKeys, *, purpose: str, name: str, secure_purpose: str | None = None) -> None:
         self._by_name: dict[bytes, list[hashlib.blake2b]] = {}
         derived = [_derive(secret, purpose, name) for secret in secret_keys.values]
         for key_name, key in derived:
             self._by_name.setdefault(key_name, []).append(key)
         self.signing_name, self._signing_key = derived[0]
         self.has_old = len(derived) > 1  # whether a card may be signed by another key than the first
+        self._secure: Keyring | None = None
+        if secure_purpose is not None:
+            self._secure = Keyring(secret_keys, purpose=secure_purpose, name=name)
+            for key_name, keys in self._secure._by_name.items():
+                self._by_name.setdefault(key_name, []).extend(keys)
 
-    def sign(self, session_id: bytes) -> bytes:
-        """Return the card for a session ID, signed with the first key."""
+    def sign(self, session_id: bytes, *, secure: bool = False) -> bytes:
+        """Return the card for a session ID, signed with the first key. `secure`: it is given as `Secure`."""
+        if secure and self._secure is not None:
+            return self._secure.sign(session_id)
         return self.signing_name + session_id + _mac(self._signing_key, session_id)
 
     def verify(self, card: bytes) -> bytes | None:
@@ -173,7 +181,13 @@ class Keyring:
 
     def is_old(self, card: bytes) -> bool:
         """Whether a card that `verify` took was signed by another key than the first."""
+        if self._secure is not None and card.startswith(self._secure.signing_name):
+            return False
         return not card.startswith(self.signing_name)
+
+    def is_secure(self, card: bytes) -> bool:
+        """Whether `card` is one that these keys signed, and was given as `Secure`."""
+        return self._secure is not None and self._secure.verify(card) is not None
 
 
 def new_session_id() -> bytes:
