@@ -22,13 +22,14 @@ from urllib.parse import urlsplit
 
 from roomkey.core.intents import CSRF
 from roomkey.core.session import Session
-from roomkey.errors import ConfigurationError
+from roomkey.errors import ConfigurationError, CSRFError
 from roomkey.options import named_options
 from roomkey.paths import Paths, checked_paths
+from roomkey.web.error_pages import ErrorPage, ErrorPages
 from roomkey.wire.card_header import SERVED_BY_HEADER
 from roomkey.wire.user_ids import text_of
 
-__all__ = ["CSRFMiddleware", "csrf_token", "verify_csrf_token"]
+__all__ = ["CSRFError", "CSRFMiddleware", "csrf_token", "verify_csrf_token"]
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -62,6 +63,9 @@ class CSRFMiddleware:
             below it. They count from the app's root, without the `root_path` of a server or a mount.
         tokens: unsafe requests also have to bring a token, in the header `X-CSRF-Token`. Where tokens come in a form
             field, leave this off, and call `verify_csrf_token` in the handler.
+        error_page: makes the page of a 403. It is a function, asynchronous or not, of the scope and the `CSRFError`. It
+            returns an ASGI app, such as a framework's response, or None for the plain answer. Without it, the app's own
+            exception handler for `CSRFError` is asked.
 
     Raises:
         ConfigurationError: an origin is not valid, or a path does not begin with `/`.
@@ -74,8 +78,10 @@ class CSRFMiddleware:
         trusted_origins: Iterable[str] = (),
         exempt_paths: Iterable[str] = (),
         tokens: bool = False,
+        error_page: ErrorPage | None = None,
     ) -> None:
         self.app = app
+        self._pages = ErrorPages(error_page)
         self._trusted = frozenset(_checked_origin(origin) for origin in _several("trusted_origins", trusted_origins))
         self._exempt = Paths(checked_paths("exempt_paths", exempt_paths, "/webhooks/"))
         self._tokens = tokens
@@ -85,7 +91,7 @@ class CSRFMiddleware:
             reason = self._cross_site(scope)
             if reason is not None:
                 _log.warning("answered 403 to a cross-site request to %r: %s", scope["path"][:200], reason)
-                await _forbid(scope, send, _CROSS_SITE)
+                await self._forbid(scope, send, _CROSS_SITE)
                 return
             if self._tokens and scope["type"] == "http" and not self._has_token(scope):
                 _log.warning(
@@ -93,9 +99,13 @@ class CSRFMiddleware:
                     "csrf_token(session) there",
                     scope["path"][:200],
                 )
-                await _forbid(scope, send, _NO_TOKEN)
+                await self._forbid(scope, send, _NO_TOKEN)
                 return
         await self.app(scope, receive, send)
+
+    async def _forbid(self, scope: Scope, send: Any, body: bytes) -> None:
+        if not await self._pages.answer(scope, send, CSRFError(body.decode().strip()), []):
+            await _forbid(scope, send, body)
 
     def _is_exempt(self, scope: Scope) -> bool:
         if scope["type"] == "http" and scope["method"] in _SAFE:

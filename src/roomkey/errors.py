@@ -6,6 +6,7 @@
     ├── SessionEnded         the session was ended while this request ran
     ├── LoginTooOld          `session.require_recent`: the user is to log in again
     ├── ResponseStarted      a new cookie is due, but the headers have left
+    ├── CSRFError            `roomkey.csrf`: another site had the browser make this request
     └── StoreUnavailable     the store is down, slow, full or damaged
 
     WeakSecretWarning        a secret key is short enough to be guessed
@@ -16,6 +17,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "CSRFError",
     "ConfigurationError",
     "LoginTooOld",
     "ResponseStarted",
@@ -52,6 +54,10 @@ class SessionEnded(RoomkeyError):
 
 class LoginTooOld(RoomkeyError):
     """The last log-in is longer ago than this step allows, or there was none. Ask for the password again."""
+
+
+class CSRFError(RoomkeyError):
+    """`CSRFMiddleware` does not let a request pass: it answers 403. The app's exception handlers may make its page."""
 
 
 class ResponseStarted(RoomkeyError):

@@ -1,7 +1,7 @@
 """What a type checker sees of the public names; mypy reads this file, nothing runs it."""
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, assert_type
 from uuid import UUID
@@ -10,6 +10,7 @@ import httpx
 from flask import Flask
 from flask.sessions import SessionMixin
 from quart import Quart
+from starlette.responses import JSONResponse
 
 from roomkey import (
     ConfigurationError,
@@ -29,7 +30,7 @@ from roomkey import (
     WeakSecretWarning,
     session_of,
 )
-from roomkey.csrf import CSRFMiddleware, csrf_token, verify_csrf_token
+from roomkey.csrf import CSRFError, CSRFMiddleware, csrf_token, verify_csrf_token
 from roomkey.events import Created, Ended, Event, Lost, Refused
 from roomkey.flask import FlaskSession, Roomkey
 from roomkey.flask import session as flask_session
@@ -150,8 +151,19 @@ def events() -> None:
     SessionConfig(secret_key="k", on_event=count)
 
 
+def error_page(scope: MutableMapping[str, Any], error: RoomkeyError) -> JSONResponse | None:
+    if isinstance(error, CSRFError):
+        return JSONResponse(scope["path"], 403)
+    return JSONResponse(error.retry_after, 503) if isinstance(error, StoreUnavailable) else None
+
+
+async def error_page_awaited(scope: MutableMapping[str, Any], error: RoomkeyError) -> JSONResponse | None:
+    return error_page(scope, error)
+
+
 def csrf(app: SessionMiddleware, session: Session) -> None:
     CSRFMiddleware(app, trusted_origins=["https://app.example"], exempt_paths=["/hooks/"])
+    CSRFMiddleware(app, error_page=error_page)
     assert_type(csrf_token(session), str)
     assert_type(verify_csrf_token(session, "token"), bool)
 
@@ -170,6 +182,9 @@ def legacy() -> None:
 async def middleware(app: SessionMiddleware) -> None:
     SessionMiddleware(app, SessionConfig(secret_key="k"))
     SessionMiddleware(app, secret_key="k", https_only=True)
+    SessionMiddleware(app, secret_key="k", https_only="auto", error_page=error_page)
+    SessionMiddleware(app, SessionConfig(secret_key="k"), error_page=error_page_awaited)
+    SessionMiddleware(app, secret_key="k", https_only="never")  # type: ignore[arg-type]
     assert_type(app.config, SessionConfig)
 
 

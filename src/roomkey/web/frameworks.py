@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 from roomkey.core.session import Session
 from roomkey.web.asgi import Scope
 
-__all__ = ["FRAMEWORKS", "Framework", "is_answer", "is_foreign", "is_route", "missing_module", "route_of"]
+__all__ = [
+    "FRAMEWORKS",
+    "Framework",
+    "is_answer",
+    "is_foreign",
+    "is_route",
+    "missing_module",
+    "request_class_of",
+    "route_of",
+]
 
 _DEEPEST = 20  # apps within apps that are looked at
 
@@ -29,6 +38,7 @@ class Framework(NamedTuple):
     # Whether an app is one route of the framework's, so that it makes a middleware for each route.
     is_route: Callable[[object], bool] = _never
     package: str = ""  # where its apps come from
+    requests: str = ""  # the module with its class `Request`, where its apps have `exception_handlers`
     module: str = ""  # of Roomkey's, which has `request.session` and its kin mean Roomkey's session
 
 
@@ -44,11 +54,24 @@ def _is_litestars_route(app: object) -> bool:
 
 FRAMEWORKS = [
     Framework("Roomkey, in a mounted app", is_foreign=lambda _, content: isinstance(content, Session)),
-    Framework("Starlette", is_foreign=lambda _, content: type(content).__name__ == "Session"),
+    Framework(
+        "Starlette",
+        is_foreign=lambda _, content: type(content).__name__ == "Session",
+        package="starlette",
+        requests="starlette.requests",
+    ),
     Framework("starsessions", is_foreign=lambda scope, _: "session_handler" in scope),
-    Framework("Litestar", is_route=_is_litestars_route, package="litestar", module="roomkey.litestar"),
-    Framework("Lilya", package="lilya", module="roomkey.lilya"),
-    Framework("Ravyn", package="ravyn", module="roomkey.lilya"),  # which `roomkey.ravyn` imports
+    Framework(
+        "Litestar",
+        is_route=_is_litestars_route,
+        package="litestar",
+        requests="litestar.connection",
+        module="roomkey.litestar",
+    ),
+    Framework("Lilya", package="lilya", requests="lilya.requests", module="roomkey.lilya"),
+    Framework(
+        "Ravyn", package="ravyn", requests="ravyn.requests", module="roomkey.lilya"
+    ),  # which `roomkey.ravyn` imports
     Framework("Ravyn, Litestar", is_answer=_is_http_exception),
 ]
 
@@ -77,7 +100,7 @@ def missing_module(app: object) -> str | None:
     return None
 
 
-_PACKAGES = {framework.package for framework in FRAMEWORKS}
+_PACKAGES = {framework.package for framework in FRAMEWORKS if framework.module}
 
 
 def _package_of(app: object) -> str:
@@ -98,6 +121,16 @@ def _apps_in(app: object) -> Iterator[object]:
         if inner is None and _package_of(app) not in _PACKAGES:  # a middleware that has another name for it
             inner = next((value for value in getattr(app, "__dict__", {}).values() if callable(value)), None)
         app = inner
+
+
+def request_class_of(app: object) -> Callable[..., Any] | None:
+    """Return what makes a request of a scope, in the framework of an app; None: it is none that is known here."""
+    packages = {kind.__module__.partition(".")[0] for kind in type(app).__mro__}
+    for framework in reversed(FRAMEWORKS):  # Ravyn's apps are Lilya's too
+        if framework.requests and framework.package in packages:
+            found: Callable[..., Any] | None = getattr(sys.modules.get(framework.requests), "Request", None)
+            return found
+    return None
 
 
 def route_of(scope: Scope) -> str | None:

@@ -12,9 +12,10 @@ from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.web.asgi import App, Message, Receive, Scope, Send
+from roomkey.web.error_pages import ErrorPage, ErrorPages
 from roomkey.web.frameworks import is_answer, is_route, missing_module
 from roomkey.web.plain_http import PlainHTTP
-from roomkey.web.response import FirstResponse, HeaderResponse, Response, VaryingResponse
+from roomkey.web.response import FirstResponse, HeaderResponse, Response, VaryingResponse, with_pages
 from roomkey.web.unavailable import send_unavailable, unavailable_headers
 
 __all__ = ["SessionMiddleware"]
@@ -39,23 +40,32 @@ class SessionMiddleware:
         app: the ASGI app to wrap.
         config: the configuration, or a `SessionManager` that others use too; or give the options of a configuration by
             keyword, under the names of `SessionConfig`.
+        error_page: makes the page of a 503, where the store is down. It is a function, asynchronous or not, of the
+            scope and the `StoreUnavailable`. It returns an ASGI app, such as a framework's response, or None for the
+            plain answer. Without it, the app's own exception handler for `StoreUnavailable` is asked.
 
     Raises:
         ConfigurationError: an option is wrong, unknown or missing, or both a config and options were given.
     """
 
     def __init__(
-        self, app: App, config: SessionConfig | SessionManager | None = None, **options: Unpack[SessionOptions]
+        self,
+        app: App,
+        config: SessionConfig | SessionManager | None = None,
+        *,
+        error_page: ErrorPage | None = None,
+        **options: Unpack[SessionOptions],
     ) -> None:
         self.app = app
         self.manager = _manager(app, config, options)
         self.config = self.manager.config
         always = self.config.vary == "always"
-        self._kind: type[Response] = VaryingResponse if always else Response
-        self._first_kind: type[Response] = VaryingResponse if always else FirstResponse
+        pages = self._pages = ErrorPages(error_page)
+        self._kind = with_pages(VaryingResponse if always else Response, pages)
+        self._first_kind = with_pages(VaryingResponse if always else FirstResponse, pages)
         self._response: Callable[[SessionManager, Session, Scope, Send], Response] = self._watched
         if self.config.card_header is not None:
-            self._response = HeaderResponse
+            self._response = with_pages(HeaderResponse, pages)
         self._seen = 0  # requests, until there is nothing more to watch for
         self._plain_http = PlainHTTP(self.config.session_cookie, self.manager.reporter, self.config.https_only is True)
         module = missing_module(app)
@@ -82,7 +92,7 @@ class SessionMiddleware:
             answer = manager.begin(scope["headers"], scope)
             session = answer if isinstance(answer, Session) else await answer
         except StoreUnavailable as error:
-            await send_unavailable(scope, send, unavailable_headers(error))
+            await send_unavailable(scope, send, unavailable_headers(error), self._pages, error)
             return
         session._sent, session._is_https = scope["headers"], scope.get("scheme") in HTTPS
         scope["session"] = session
@@ -114,6 +124,7 @@ class SessionMiddleware:
     def _watched(self, manager: SessionManager, session: Session, scope: Scope, send: Send) -> Response:
         """Return the response of a request, as long as there are mistakes to watch for that only the log can tell."""
         self._seen += 1
+        self._pages.app = scope.get("app")  # before an app that is mounted below it puts itself there
         if not self._plain_http.is_known:
             send = self._plain_http.watched(scope, send)
         elif self._seen > _FIRST:

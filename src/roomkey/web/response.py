@@ -13,12 +13,13 @@ from roomkey.core.transaction import Transaction
 from roomkey.errors import ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.web.asgi import Message, Scope, Send, is_error
+from roomkey.web.error_pages import ErrorPages
 from roomkey.web.frameworks import is_foreign, route_of
 from roomkey.web.unavailable import send_unavailable, unavailable_headers
 from roomkey.wire.card_header import SERVED_BY_HEADER
 from roomkey.wire.cookies import vary_on_cookie
 
-__all__ = ["FirstResponse", "HeaderResponse", "Response", "VaryingResponse"]
+__all__ = ["FirstResponse", "HeaderResponse", "Response", "VaryingResponse", "with_pages"]
 
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"})
 
@@ -41,6 +42,7 @@ class Response:
 
     __slots__ = ("_manager", "_scope", "_send", "_session", "_stage")
 
+    pages = ErrorPages()  # of the middleware
     always_varies = False  # whether it says `Vary: Cookie` where the session was not used
 
     def __init__(self, manager: SessionManager, session: Session, scope: Scope, send: Send) -> None:
@@ -171,7 +173,7 @@ class Response:
             manager.outgoing.write(session, headers)
         manager.start(session)
         self._stage = _REPLACED  # not sooner: a response that is cut off until here may still answer
-        await send_unavailable(self._scope, self._send, headers)
+        await send_unavailable(self._scope, self._send, headers, self.pages, error)
 
     async def answer(self, error: Any) -> Any:
         """Save for an `HTTPException` that a framework outside (Ravyn, Litestar) makes a response of.
@@ -285,3 +287,8 @@ class FirstResponse(Response):
         if message["type"] in _STARTS and not self._session._accessed:
             self._manager.outgoing.look(list(message.get("headers", ())))
         return super().send(message)
+
+
+def with_pages(kind: type[Response], pages: ErrorPages) -> type[Response]:
+    """Return a class of responses that has the error pages of one middleware: no request carries them along."""
+    return type(kind.__name__, (kind,), {"__slots__": (), "pages": pages})

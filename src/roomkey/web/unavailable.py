@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from roomkey.errors import StoreUnavailable
 from roomkey.web.asgi import Scope, Send
+from roomkey.web.error_pages import ErrorPages
 
 __all__ = ["send_unavailable", "unavailable_headers"]
 
@@ -21,8 +22,20 @@ def unavailable_headers(error: StoreUnavailable) -> list[tuple[bytes, bytes]]:
     ]
 
 
-async def send_unavailable(scope: Scope, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
-    """Send a 503 with these headers; close a WebSocket that can get no HTTP response."""
+async def send_unavailable(
+    scope: Scope, send: Send, headers: list[tuple[bytes, bytes]], pages: ErrorPages, error: StoreUnavailable
+) -> None:
+    """Send a 503 with these headers; close a WebSocket that can get no HTTP response.
+
+    Args:
+        scope: of the request.
+        send: of the request.
+        headers: what the 503 says.
+        pages: may have a page of the app's own for it.
+        error: the outage.
+    """
+    if await pages.answer(scope, send, error, headers):
+        return
     kind = scope["type"]
     if kind == "websocket":
         if "websocket.http.response" not in (scope.get("extensions") or {}):
