@@ -22,6 +22,7 @@ except ImportError as error:
 from roomkey.config import OtherOptions
 from roomkey.errors import ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager
+from roomkey.on_use import is_loaded, load_now, unloaded
 from roomkey.pallets import (
     AppInterface,
     FlaskSession,
@@ -85,7 +86,7 @@ class Roomkey(RoomkeyExtension):
         """
         interface = _Interface(self._manager_for(app, app.session_interface))
         app.session_interface = interface
-        app.before_request_funcs.setdefault(None, []).insert(0, lambda: refuse_without_session(flask.request.environ))
+        app.before_request_funcs.setdefault(None, []).insert(0, interface.begin)
         flask.got_request_exception.connect(interface.fail, app)
         self._added(app, interface.try_again)
 
@@ -103,18 +104,52 @@ class Roomkey(RoomkeyExtension):
 class _Interface(AppInterface, SessionInterface):
     """The sessions of one app."""
 
+    _unloaded = staticmethod(unloaded(FlaskSession))
+
     # --- what Flask asks ------------------------------------------------------------------------------------------
 
     def open_session(self, app: Flask, request: flask.Request) -> FlaskSession | NoSession:
-        """Load the session of a request. Where the store is down, the first `before_request` function raises."""
+        """Load the session of a request. Where the store is down, the first `before_request` function raises.
+
+        A request for a static file has its session loaded where something uses it.
+        """
+        manager, environ = self.app.for_request(), request.environ
+        asked = _request_of(request, manager.config.card_header)
+        if manager.config.vary == "used" and request.path.startswith(self._static_paths(app)):
+
+            def load() -> FlaskSession:
+                found = cast(FlaskSession, manager.sync.load(asked))
+                keep_session(environ, lazy)
+                return found
+
+            lazy = environ[_UNLOADED] = self._unloaded(load)
+            return lazy
         found: FlaskSession | NoSession
         try:
-            manager = self.app.for_request()
-            found = cast(FlaskSession, manager.sync.load(_request_of(request, manager.config.card_header)))
+            found = cast(FlaskSession, manager.sync.load(asked))
         except StoreUnavailable as error:
             found = NoSession(error)
-        keep_session(request.environ, found)
+        keep_session(environ, found)
         return found
+
+    _paths: tuple[str, ...] | None = None  # with which the paths of static files begin
+
+    def _static_paths(self, app: Flask) -> tuple[str, ...]:
+        if self._paths is None:  # all routes are there: an app that serves takes no more
+            rules = [rule.rule for rule in app.url_map.iter_rules() if _is_static(rule.endpoint)]
+            self._paths = tuple(rule.partition("<")[0] for rule in rules)
+        return self._paths
+
+    def begin(self) -> None:
+        """Go on with a request whose endpoint is known. It is the first of the app's `before_request` functions.
+
+        Raises:
+            StoreUnavailable: its session cannot be loaded.
+        """
+        refuse_without_session(flask.request.environ)
+        lazy = flask.request.environ.pop(_UNLOADED, None)
+        if lazy is not None and not _is_static(flask.request.endpoint):  # another route below the same path
+            load_now(lazy)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Commit the session, and write into the response's headers what it owes."""
@@ -125,6 +160,8 @@ class _Interface(AppInterface, SessionInterface):
                 raise session.error
             return
         assert isinstance(session, FlaskSession)
+        if not is_loaded(session):
+            return
         outage = self.outage_of(environ)
         if outage is None:
             try:
@@ -223,6 +260,11 @@ def _replace(response: Response, made: Response) -> None:
     response.headers, response.direct_passthrough = made.headers, made.direct_passthrough
 
 
+def _is_static(endpoint: str | None) -> bool:
+    """Whether Flask serves static files there, of the app or of a blueprint."""
+    return endpoint is not None and endpoint.rpartition(".")[2] == "static"
+
+
 def _request_of(request: flask.Request, card_header: str | None) -> Request:
     environ, sent = request.environ, _SENT
     if card_header is not None:
@@ -232,4 +274,5 @@ def _request_of(request: flask.Request, card_header: str | None) -> Request:
     return Request(scheme=request.scheme, path=request.root_path + request.path, headers=headers, client=client)
 
 
+_UNLOADED = "roomkey.unloaded"  # where the environ has a session that is loaded when it is used
 _SENT: tuple[tuple[str, str], ...] = (("cookie", "HTTP_COOKIE"), ("user-agent", "HTTP_USER_AGENT"))

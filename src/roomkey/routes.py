@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from roomkey.config import SessionConfig
     from roomkey.core.loader import Loader
 
-__all__ = ["Begin", "by_path"]
+__all__ = ["Begin", "by_path", "members_for"]
 
 Begin = Callable[[list[tuple[bytes, bytes]], Mapping[str, Any]], Session | Coroutine[Any, Any, Session]]
 
@@ -62,6 +62,21 @@ def _renew_nothing(session: Session, loader: Loader) -> Session:
     return session
 
 
+def members_for(
+    session_class: type[Session], use: Callable[[str], Callable[..., Any]], attribute: Callable[[str], property]
+) -> dict[str, Any]:
+    """Return the members of a class of sessions that does something else with each use of the session.
+
+    Args:
+        session_class: what handlers get elsewhere.
+        use: returns the method of this name.
+        attribute: returns the property of this name.
+    """
+    uses = {name for name in dir(session_class) if not name.startswith("_")} - {"accessed"}
+    is_method = {name: callable(getattr(session_class, name)) for name in (*uses, *_USES)}
+    return {name: use(name) if is_method[name] else attribute(name) for name in (*uses, *_USES)}
+
+
 def _refusing(session_class: type[Session], path: str) -> type[Session]:
     """Return a class of sessions of which any use raises ConfigurationError.
 
@@ -79,10 +94,6 @@ def _refusing(session_class: type[Session], path: str) -> type[Session]:
     def shown(_: object) -> str:
         return f"Session(none: exclude has {path!r})"
 
-    uses = {name for name in dir(session_class) if not name.startswith("_")} - {"accessed"}
-    is_property = {name: not callable(getattr(session_class, name)) for name in (*uses, *_USES)}
-    members: dict[str, Any] = {
-        name: property(refuse, refuse, refuse) if is_property[name] else refuse for name in (*uses, *_USES)
-    }
+    members = members_for(session_class, lambda _: refuse, lambda _: property(refuse, refuse, refuse))
     # A subclass's `__init__` may use the session.
     return type("Session", (session_class,), {**members, "__init__": Session.__init__, "__repr__": shown})

@@ -24,7 +24,7 @@ LAYERS = [
     ["sync"],  # the blocking calls of the session manager
     ["manager"],
     ["web"],
-    ["pallets"],  # what Flask and Quart have in common
+    ["pallets", "on_use"],  # what Flask and Quart have in common
     ["fastapi", "flask", "lilya", "litestar", "quart", "starlette"],
     ["ravyn"],
     [""],  # `import roomkey`
