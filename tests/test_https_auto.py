@@ -3,12 +3,14 @@
 import asyncio
 
 import pytest
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
 
 from roomkey import ConfigurationError, Request, SessionConfig, SessionManager, SessionMiddleware
 from roomkey.legacy import StarletteCookie
 from roomkey.ravyn import SessionConfig as RavynConfig
 from roomkey.stores.memory import MemoryStore
-from roomkey.testing import Clock
+from roomkey.testing import Clock, client_session
 from tests.asgi import SECRET, SpyStore, ask, header, http_scope, make, websocket_scope
 
 OTHER = "another secret that is long enough for these too"
@@ -311,3 +313,18 @@ def old_cookie():
 
     data = base64.b64encode(json.dumps({"n": 1}).encode())
     return itsdangerous.TimestampSigner(OTHER).sign(data)
+
+
+@pytest.mark.parametrize(("scheme", "expected"), [("http", False), ("https", True)])
+def test_the_session_of_a_test_client(scheme, expected):
+    """Its cookie is as a response would have given it, and comes back."""
+    manager = SessionManager(secret_key=SECRET, store="memory://")
+
+    async def app(scope, receive, send):
+        await PlainTextResponse(str(scope["session"].get("user_id")))(scope, receive, send)
+
+    client = TestClient(SessionMiddleware(app, manager), base_url=f"{scheme}://testserver")
+    with client_session(client, manager) as session:
+        session["user_id"] = 7
+    assert [cookie.secure for cookie in client.cookies.jar] == [expected]
+    assert client.get("/").text == "7"
