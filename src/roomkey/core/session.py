@@ -60,7 +60,8 @@ class Session(TrackedDict):
     # All of it in one step, also what belongs to `TrackedDict`: one is made for every request.
     def __init__(self, content: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **more: Any) -> None:
         dict.__init__(self, content, **more)
-        self._accessed = self._changed = self._shared = self._has_started = self._is_https = False
+        self._accessed = self._changed = self._shared = self._has_started = False
+        self._is_https = False  # whether the request came over HTTPS, as the server resolved it
         self._put = None
         self._intents = NOTHING
         # The session as loaded or last saved; a plain tuple until somebody asks (`completed`).

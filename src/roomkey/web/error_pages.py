@@ -19,7 +19,7 @@ from roomkey.web.asgi import App, Message, Receive, Scope, Send
 from roomkey.web.frameworks import request_class_of
 from roomkey.wire.cookies import Headers, protect_from_caches, vary_on_cookie
 
-__all__ = ["ErrorPage", "ErrorPages"]
+__all__ = ["ErrorPage", "ErrorPages", "with_owed"]
 
 # Takes the scope and the error; returns an ASGI app, which a framework's response is, or None: the plain answer.
 ErrorPage = Callable[[Scope, RoomkeyError], App | Awaitable[App | None] | None]
@@ -55,7 +55,7 @@ class ErrorPages:
             nonlocal has_started
             if message["type"] == "http.response.start":
                 has_started = True
-                message["headers"] = _with_owed(message.get("headers", ()), owed)
+                message = {**message, "headers": with_owed(message.get("headers", ()), owed)}
             await send(message)
 
         try:
@@ -106,7 +106,7 @@ async def _called(handler: Callable[[Any, RoomkeyError], Any], request: Any, err
     return await made if inspect.isawaitable(made) else made
 
 
-def _with_owed(given: Any, owed: Headers) -> Headers:
+def with_owed(given: Any, owed: Headers) -> Headers:
     """Return a page's headers with what the response owes, whatever the page says of it."""
     headers: Headers = list(given)
     protect_from_caches(headers)

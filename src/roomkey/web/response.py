@@ -13,7 +13,7 @@ from roomkey.core.transaction import Transaction
 from roomkey.errors import ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.web.asgi import Message, Scope, Send, is_error
-from roomkey.web.error_pages import ErrorPages
+from roomkey.web.error_pages import ErrorPages, with_owed
 from roomkey.web.frameworks import is_foreign, route_of
 from roomkey.web.unavailable import send_unavailable, unavailable_headers
 from roomkey.wire.card_header import SERVED_BY_HEADER
@@ -121,7 +121,16 @@ class Response:
         The app's own message stays as it is: a cache inside may keep it, and would give the cookie to everybody.
         """
         self._stage = _STARTED
-        return {**message, "headers": headers} if self._session._accessed or self.always_varies else message
+        if not (self._session._accessed or self.always_varies):
+            return message
+        return {**message, "headers": self._minding_own_page(message, headers)}
+
+    def _minding_own_page(self, message: Message, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Return headers with what a 503 owes that the app has made of an outage which the handler met."""
+        transaction = self._session._transaction
+        if isinstance(transaction, Transaction) and transaction.trouble is not None and message.get("status") == 503:
+            return with_owed(headers, unavailable_headers(transaction.trouble))
+        return headers
 
     async def _send_first(self, message: Message) -> None:
         if self._stage is _REPLACED:
@@ -154,7 +163,7 @@ class Response:
         self._tell_lost()
         self._stage = _STARTED
         if (session._accessed or self.always_varies) and not is_refusal:
-            message["headers"] = headers
+            message["headers"] = self._minding_own_page(message, headers)
         return True
 
     async def replace(self, error: StoreUnavailable) -> None:
