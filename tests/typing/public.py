@@ -7,6 +7,7 @@ from typing import Any, Literal, assert_type
 from uuid import UUID
 
 import httpx
+from aiohttp import web
 from flask import Flask
 from flask.sessions import SessionMixin
 from quart import Quart
@@ -30,6 +31,7 @@ from roomkey import (
     WeakSecretWarning,
     session_of,
 )
+from roomkey.aiohttp import MANAGER, setup
 from roomkey.csrf import CSRFError, CSRFMiddleware, csrf_token, verify_csrf_token
 from roomkey.events import Created, Ended, Event, Lost, Refused
 from roomkey.flask import FlaskSession, Roomkey
@@ -360,3 +362,13 @@ async def on_quart(app: Quart) -> None:
     assert_type(roomkey.manager, SessionManager)
     assert_type(quart_session.permanent, bool)
     assert_type(await quart_session.flashes(), list[tuple[str, Any]])
+
+
+async def on_aiohttp(app: web.Application, request: web.Request, config: SessionConfig) -> None:
+    assert_type(setup(app, config), SessionManager)
+    setup(app, SessionManager(config))
+    setup(app, secret_key="k", store="memory://", max_age=dt.timedelta(hours=1))
+    setup(app, secret="k")  # type: ignore[call-arg]
+    setup(config)  # type: ignore[arg-type]
+    assert_type(session_of(request), Session)
+    assert_type(request.config_dict[MANAGER], SessionManager)

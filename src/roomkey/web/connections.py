@@ -28,13 +28,13 @@ class HasScope(Protocol):
     def scope(self) -> Mapping[str, Any]: ...
 
 
-def session_of(connection: HasScope | Mapping[str, Any]) -> Session:
+def session_of(connection: HasScope | Mapping[Any, Any]) -> Session:
     """Return the session of a request or a WebSocket, and count it as used.
 
     It is what `request.session` gives, under its own type.
 
     Args:
-        connection: the request or WebSocket of any ASGI framework, or the scope itself.
+        connection: the request or WebSocket of any ASGI framework, the scope itself, or a request of aiohttp's.
 
     Raises:
         ConfigurationError: the request went through no `SessionMiddleware` of Roomkey's, or another library's session
@@ -60,7 +60,7 @@ def session_of(connection: HasScope | Mapping[str, Any]) -> Session:
     if session is None:
         raise ConfigurationError(
             "session_of: the request has no session: put roomkey.SessionMiddleware around the app, as in "
-            "app.add_middleware(SessionMiddleware, secret_key=..., store=...)"
+            "app.add_middleware(SessionMiddleware, secret_key=..., store=...); on aiohttp, call roomkey.aiohttp.setup"
         )
     raise ConfigurationError(
         f"session_of: the session of the request is a {type(session).__module__}.{type(session).__qualname__}, and not "

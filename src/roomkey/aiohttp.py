@@ -1,0 +1,298 @@
+"""aiohttp: `request["session"]` is a Roomkey session, in requests and WebSockets.
+
+    app = web.Application()
+    setup(app, secret_key=os.environ["SECRET_KEY"], store="sqlite:///sessions.sqlite3")
+
+The session is committed when the handler has returned. A response that the handler itself prepares, as streams and
+WebSockets do, commits it there, and once more when the handler has returned. The store opens and closes with the app.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Any, Unpack
+
+try:
+    from aiohttp import web
+except ImportError as error:
+    raise ImportError('roomkey.aiohttp needs aiohttp: pip install "roomkey[aiohttp]"') from error
+
+from roomkey.config import SessionConfig, SessionOptions
+from roomkey.core.session import Session
+from roomkey.errors import ConfigurationError, ResponseStarted, StoreUnavailable
+from roomkey.manager import SessionManager
+from roomkey.request import Request
+from roomkey.web.plain_http import PlainHTTP
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler
+
+__all__ = ["MANAGER", "setup"]
+
+MANAGER = web.AppKey("roomkey.manager", SessionManager)
+"""The session manager of an app, as `request.config_dict[MANAGER]`."""
+
+_log = logging.getLogger("aiohttp.server")  # where aiohttp logs what a handler has raised
+
+_SESSION, _VISIT = "session", "roomkey.visit"  # where a request has its session, and what became of it
+_TRY_AGAIN = "The session store is unavailable; try again in a moment.\n"  # the page of a 503
+_TRY_AGAIN_LATER = 1013  # WebSocket close code, IANA registry
+
+_Pairs = list[tuple[str, str]]
+
+
+def setup(
+    app: web.Application,
+    config: SessionConfig | SessionManager | None = None,
+    **options: Unpack[SessionOptions],
+) -> SessionManager:
+    """Give an aiohttp app, and every app that is mounted in it, its sessions. Call it before the app starts.
+
+    Roomkey's middleware goes before those that the app has. A middleware that tells the real scheme or address of a
+    client, behind a proxy, has to go before Roomkey's: `app.middlewares.insert(0, ...)` afterwards.
+
+    Args:
+        app: the app.
+        config: the configuration, or a `SessionManager` that others use too; or give the options of a configuration by
+            keyword, under the names of `SessionConfig`.
+
+    Returns:
+        The session manager. `request.config_dict[MANAGER]` has it too.
+
+    Raises:
+        ConfigurationError: an option is wrong, unknown or missing, both a config and options were given, or the app has
+            started, or has Roomkey's sessions already.
+
+    Example:
+        >>> import asyncio
+        >>> from aiohttp import web
+        >>> from aiohttp.test_utils import TestClient, TestServer
+        >>> from roomkey.aiohttp import setup
+        >>> async def index(request):
+        ...     session = request["session"]
+        ...     session["visits"] = session.get("visits", 0) + 1
+        ...     return web.Response(text=str(session["visits"]))
+        >>> app = web.Application()
+        >>> manager = setup(app, secret_key="k" * 32, store="memory://")
+        >>> route = app.router.add_get("/", index)
+        >>> async def visit():
+        ...     async with TestClient(TestServer(app)) as client:
+        ...         return [await (await client.get("/")).text() for _ in range(2)]
+        >>> asyncio.run(visit())
+        ['1', '2']
+    """
+    if not isinstance(app, web.Application):
+        raise ConfigurationError(f"setup: got {type(app).__name__}; it takes an aiohttp.web.Application first")
+    if app.frozen:
+        raise ConfigurationError("setup: the app has started: call setup(app, ...) before that")
+    if MANAGER in app:
+        raise ConfigurationError("setup: the app has Roomkey's sessions already; call it once")
+    if isinstance(config, SessionManager):
+        if options:
+            raise ConfigurationError(f"give a manager or options, not both (got a manager and {', '.join(options)})")
+        manager = config
+    else:
+        manager = SessionManager(config, **options)
+    # From 3.14, aiohttp warns of keys that are text. "session" is what the handlers of an app know.
+    seen: set[str] = getattr(web.BaseRequest, "_seen_str_keys", set())
+    seen.update((_SESSION, _VISIT))
+    sessions = _Sessions(manager)
+    app[MANAGER] = manager
+    app.middlewares.insert(0, sessions.serve)
+    app.on_response_prepare.append(sessions.start)
+    app.cleanup_ctx.insert(0, sessions.while_serving)
+    return manager
+
+
+class _Visit:
+    """What became of one request's session.
+
+    Args:
+        sessions: it is of these.
+        session: of the request.
+    """
+
+    __slots__ = ("is_streaming", "outage", "owed", "response", "session", "sessions")
+
+    def __init__(self, sessions: _Sessions, session: Session) -> None:
+        self.sessions, self.session = sessions, session
+        self.response: web.StreamResponse | None = None  # the one that the session was committed for
+        self.owed: _Pairs = []  # what the commit put into its headers
+        self.outage: StoreUnavailable | None = None  # which a handler met that prepared its response
+        self.is_streaming = False  # whether the handler itself has prepared it
+
+
+class _Sessions:
+    """The sessions of one app.
+
+    Args:
+        manager: loads and commits them.
+    """
+
+    def __init__(self, manager: SessionManager) -> None:
+        self.manager = manager
+        self._plain_http = PlainHTTP(manager.config.session_cookie, manager.reporter, manager.config.https_only is True)
+
+    async def while_serving(self, _: web.Application) -> AsyncIterator[None]:
+        """Open the store before the app serves, and close it afterwards."""
+        async with self.manager:
+            yield
+
+    @web.middleware
+    async def serve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Serve a request with its session: the middleware."""
+        manager = self.manager
+        if manager.is_own(request.get(_SESSION)):
+            return await handler(request)  # where an outer app serves this cookie, a mounted app sees the one session
+        try:
+            session = await manager.load(_asked(request))
+        except StoreUnavailable as error:
+            return _try_again(error)
+        visit = _Visit(self, session)
+        request[_SESSION], request[_VISIT] = session, visit
+        try:
+            response = await handler(request)
+            await self._end(request, visit, response)
+            return response
+        except web.HTTPException as response:
+            return await self._raise(request, visit, response)
+        except Exception as error:
+            return await self._fail(request, visit, error)
+        except BaseException:  # the client has gone
+            manager.abandon(session)
+            raise
+
+    async def _raise(self, request: web.Request, visit: _Visit, response: web.HTTPException) -> web.StreamResponse:
+        """Commit for a response that the app has raised, and raise it on."""
+        if visit.is_streaming:  # aiohttp has sent another one: this is a mistake
+            self.manager.abandon(visit.session)
+            raise response
+        try:
+            await self._end(request, visit, response)
+        except Exception as error:
+            return await self._fail(request, visit, error)
+        raise response
+
+    async def _fail(self, request: web.Request, visit: _Visit, error: Exception) -> web.StreamResponse:
+        """Answer for an outage, and raise every other error. `start` still sends the cookie of an early `save()`."""
+        self.manager.abandon(visit.session)
+        outage = StoreUnavailable.within(error)
+        if outage is None:
+            raise error
+        if visit.is_streaming:
+            if not isinstance(visit.response, web.WebSocketResponse):
+                raise error  # aiohttp cuts the response off
+            await visit.response.close(code=_TRY_AGAIN_LATER, message=b"session store unavailable")
+            return visit.response
+        if isinstance(error, ExceptionGroup) and error.split(StoreUnavailable)[1] is not None:
+            _log.error("Error handling request, beside an outage", exc_info=error)
+        return _try_again(outage)
+
+    async def _end(self, request: web.Request, visit: _Visit, response: object) -> None:
+        """Commit what a handler has left, for the response that it returned."""
+        if not isinstance(response, web.StreamResponse):  # aiohttp makes a 500 of it
+            self.manager.abandon(visit.session)
+        elif visit.is_streaming or response.prepared:
+            try:
+                await self.manager.commit(visit.session, can_set_cookie=False)
+            except ResponseStarted:
+                if visit.session._at.exists:
+                    raise
+                self._say_too_late(request)
+        elif visit.outage is not None and response.status == 500:
+            raise visit.outage  # a page that the app has for every error
+        else:
+            own = [("Set-Cookie", cookie.OutputString()) for cookie in response.cookies.values()]
+            await self._commit(visit, response, own)
+
+    async def _commit(self, visit: _Visit, response: web.StreamResponse, own: _Pairs) -> None:
+        """Commit for a response that has not started, and write what the commit owes into its headers.
+
+        Args:
+            visit: of the request.
+            response: the response.
+            own: its cookies that aiohttp has yet to put into its headers.
+        """
+        given = [*response.headers.items(), *own]
+        headers = await self.manager.commit(visit.session, status=response.status, headers=given, raw=False)
+        visit.response = response
+        if headers != given:
+            visit.owed = [pair for pair in headers if pair not in given]
+            for pair in own:
+                headers.remove(pair)
+            response.headers.clear()
+            response.headers.extend(headers)
+
+    async def start(self, request: web.Request, response: web.StreamResponse) -> None:
+        """See to the headers of a response that is about to go out: a signal of aiohttp's calls it."""
+        visit: _Visit | None = request.get(_VISIT)
+        if visit is None or visit.sessions is not self:
+            return
+        if visit.response is None:  # the handler itself prepares it, or it is the page of an error
+            try:
+                await self._commit(visit, response, [])
+            except BaseException as error:
+                visit.outage = StoreUnavailable.within(error)
+                writer: Any = request.writer  # it is in the mode of this response, and another one goes out
+                writer.chunked, writer._compress = False, None
+                raise
+            visit.is_streaming = True
+        else:
+            _keep(response, visit.owed, is_other=response is not visit.response)
+        if not self._plain_http.is_known:
+            self._plain_http.look(request.scheme, _raw(request.raw_headers), _raw(response.headers.items()))
+
+    def _say_too_late(self, request: web.Request) -> None:
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else None
+        self.manager.reporter.warn_too_late(
+            route,
+            "a handler" if route is None else f"the route {route}",
+            "What a stream or an accepted WebSocket does is too late",
+        )
+
+
+def _asked(request: web.Request) -> Request:
+    """Return a request as a session manager takes it."""
+    peer = request.get_extra_info("peername")  # a path, for a Unix socket
+    port = peer[1] if isinstance(peer, tuple) else 0
+    kind = "websocket" if request.headers.get("Upgrade", "").lower() == "websocket" else "http"
+    return Request(
+        kind=kind,
+        scheme=request.scheme,
+        path=request.path,
+        headers=request.raw_headers,
+        client=(request.remote, port) if request.remote else None,
+    )
+
+
+def _raw(headers: Iterable[tuple[str | bytes, str | bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return headers as pairs of bytes, their names in lower case."""
+    pairs = [[each if isinstance(each, bytes) else each.encode() for each in pair] for pair in headers]
+    return [(name.lower(), value) for name, value in pairs]
+
+
+def _keep(response: web.StreamResponse, owed: _Pairs, *, is_other: bool) -> None:
+    """Have a response say what the commit owed, where aiohttp or the app has dropped it since.
+
+    Args:
+        response: it is about to go out. A file puts its own `Vary` in the place of ours.
+        owed: what the commit put into the headers.
+        is_other: whether an outer middleware made it, in the place of the one that was committed.
+    """
+    for name, value in owed:
+        kind = name.lower()
+        if kind == "vary":
+            said = response.headers.get("Vary", "")
+            if not {"*", "cookie"} & {item.strip().lower() for item in said.split(",")}:
+                response.headers["Vary"] = f"{said}, Cookie" if said else "Cookie"
+        elif is_other and kind == "set-cookie":
+            response.headers.add(name, value)
+        elif is_other:
+            response.headers[name] = value
+
+
+def _try_again(error: StoreUnavailable) -> web.Response:
+    headers = {"Retry-After": str(error.retry_after), "Cache-Control": "no-store"}
+    return web.Response(text=_TRY_AGAIN, status=503, headers=headers)
