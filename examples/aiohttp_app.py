@@ -109,7 +109,8 @@ async def log(request: web.Request) -> web.StreamResponse:
 
 
 async def close_sockets(app: web.Application) -> None:
-    for socket in list(app[SOCKETS]):
+    sockets = app[SOCKETS]
+    for socket in list(sockets):
         await socket.close()
 
 
@@ -117,8 +118,7 @@ def create_app(_: Sequence[str] = ()) -> web.Application:
     """Make the app."""
     app = web.Application()
     app[LOG] = []
-    sockets: set[web.WebSocketResponse] = set()
-    app[SOCKETS] = sockets
+    app[SOCKETS] = set()
     setup(app, SessionConfig.from_env())
     app.add_routes(routes)
     app.on_shutdown.append(close_sockets)

@@ -555,13 +555,16 @@ async def test_middlewares():
         try:
             return await handler(request)
         except web.HTTPFound:
-            return web.Response(text="moved", headers={"Cache-Control": "public", "Vary": "Accept"})
+            answer = web.Response(text="moved", headers={"Cache-Control": "public", "Vary": "Accept"})
+            answer.set_cookie("other", "1")
+            return answer
 
     app, _ = make_app(middlewares=[inner])
     app.middlewares.insert(0, outer)
     async with client_of(app) as client:
         answer = await get(client, "/login/ann")
         assert answer.headers["Cache-Control"] == "no-store" and answer.headers["Vary"] == "Accept, Cookie"
+        assert len(answer.headers.getall("Set-Cookie")) == 2
         assert await json(client) == {"inner": True, "user_id": "ann"}
 
 

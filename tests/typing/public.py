@@ -8,6 +8,7 @@ from uuid import UUID
 
 import httpx
 from aiohttp import web
+from aiohttp.test_utils import TestClient as AiohttpClient
 from flask import Flask
 from flask.sessions import SessionMixin
 from quart import Quart
@@ -372,3 +373,18 @@ async def on_aiohttp(app: web.Application, request: web.Request, config: Session
     setup(config)  # type: ignore[arg-type]
     assert_type(session_of(request), Session)
     assert_type(request.config_dict[MANAGER], SessionManager)
+
+
+async def with_clients(
+    flask: Flask, quart: Quart, aiohttp: AiohttpClient[web.Request, web.Application], manager: SessionManager
+) -> None:
+    for opened in (
+        client_session(flask.test_client(), manager),
+        client_session(quart.test_client(), manager),
+        client_session(aiohttp, manager),
+        client_session(httpx.Client(base_url="http://testserver"), manager),
+    ):
+        with opened as session:
+            assert_type(session, Session)
+    async with client_session(aiohttp, manager) as session:
+        assert_type(session, Session)

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from email.message import Message
-from http.cookiejar import CookieJar
-from typing import Any, Protocol
 from urllib.parse import urlsplit
-from urllib.request import Request as JarRequest
 
 from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError
 from roomkey.manager import SessionManager
 from roomkey.request import Request
 from roomkey.testing.card_header import ClientHeader
+from roomkey.testing.jars import Client, jar_of
 
 __all__ = ["Client", "ClientSession", "client_session"]
-
-
-class Client(Protocol):
-    """A client of httpx, or a test client that is made of one: a base URL, and cookies in a standard `CookieJar`."""
-
-    @property
-    def base_url(self) -> Any: ...
-    @property
-    def cookies(self) -> Any: ...
 
 
 def client_session(client: Client, manager: SessionManager) -> ClientSession:
@@ -36,7 +24,8 @@ def client_session(client: Client, manager: SessionManager) -> ClientSession:
     client's default headers, in the place of the cookie.
 
     Args:
-        client: the test client of Starlette, FastAPI, Lilya, Ravyn or Litestar, or any client of httpx.
+        client: the test client of Starlette, FastAPI, Lilya, Ravyn, Litestar, Flask, Quart, Django or aiohttp, or any
+            client of httpx.
         manager: the app's. Where the app has only a `SessionConfig`, `SessionManager(config)` works on the same store.
 
     Returns:
@@ -80,8 +69,7 @@ class ClientSession:
                 "app's, or one that is made of the same SessionConfig"
             )
         self._manager = manager
-        self._jar = _jar_of(client)
-        self._url = _url_of(client, manager)
+        self._jar = jar_of(client, manager)
         name = manager.config.card_header
         self._header = None if name is None else ClientHeader(client, name)
         self._session: Session | None = None
@@ -91,9 +79,7 @@ class ClientSession:
         return self._session
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        session = self._taken()
-        if kind is not None:
-            self._manager.abandon(session)
+        session = self._taken(kind is not None)
         self._keep(self._manager.sync.commit(session, headers=_NO_HEADERS))
 
     async def __aenter__(self) -> Session:
@@ -101,87 +87,44 @@ class ClientSession:
         return self._session
 
     async def __aexit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        session = self._taken()
-        if kind is not None:
-            self._manager.abandon(session)
+        session = self._taken(kind is not None)
         self._keep(await self._manager.commit(session, headers=_NO_HEADERS))
 
-    def _taken(self) -> Session:
+    def _taken(self, has_failed: bool) -> Session:
         session, self._session = self._session, None
         assert session is not None
+        if has_failed:
+            self._manager.abandon(session)
+        else:
+            self._jar.settle(session)
         return session
 
     def _request(self) -> Request:
         """Return the request that the client would send."""
-        path, scheme = self._manager.config.path, urlsplit(self._url).scheme
+        url = urlsplit(self._jar.url)
         if self._header is not None:
-            return Request(path=path, scheme=scheme, headers=self._header.sent())
-        cookies = self._cookies()
-        return Request(path=path, scheme=scheme, headers=[("cookie", cookies)] if cookies else [])
-
-    def _cookies(self) -> str:
-        """Return the `Cookie` header that the client would send. The jar knows which cookies are for this URL."""
-        request = JarRequest(self._url)  # noqa: S310  # nothing is opened
-        self._jar.add_cookie_header(request)
-        return request.get_header("Cookie") or ""
+            headers = self._header.sent()
+        else:
+            cookies = self._jar.cookies()
+            headers = [("cookie", cookies)] if cookies else []
+        return Request(path=url.path, scheme=url.scheme, headers=headers)
 
     def _keep(self, headers: Iterable[tuple[str, str]]) -> None:
         """Put the cookies of a response into the jar, as the client itself does."""
         if self._header is not None:
             self._header.keep(headers)
             return
-        answer = Message()
-        for name, value in headers:
-            if name.lower() == "set-cookie":
-                answer["Set-Cookie"] = value
-        self._jar.extract_cookies(_Answer(answer), JarRequest(self._url))  # type: ignore[arg-type]  # noqa: S310
-        kept = {pair.partition("=")[0] for pair in self._cookies().split("; ")}
-        for value in answer.get_all("Set-Cookie", []):
+        values = [value for name, value in headers if name.lower() == "set-cookie"]
+        self._jar.keep(values)
+        kept = {pair.partition("=")[0] for pair in self._jar.cookies().split("; ")}
+        for value in values:
             name, _, rest = value.partition("=")
             if name not in kept and not rest.startswith(";"):  # else it is taken back
                 config = self._manager.config
                 raise ConfigurationError(
-                    f"client_session: the client does not keep the cookie {name} for {self._url}; the configuration "
-                    f"has domain={config.domain!r} and path={config.path!r}: make the client with a base_url of that "
-                    "domain, or the manager without"
+                    f"client_session: the client does not keep the cookie {name} for {self._jar.url}; the "
+                    f"configuration has domain={config.domain!r} and path={config.path!r}: {self._jar.advice}"
                 )
 
 
-class _Answer:
-    """As much of a response as a `CookieJar` looks at."""
-
-    def __init__(self, headers: Message) -> None:
-        self._headers = headers
-
-    def info(self) -> Message:
-        return self._headers
-
-
 _NO_HEADERS: list[tuple[str, str]] = []
-
-
-def _jar_of(client: object) -> CookieJar:
-    jar = getattr(getattr(client, "cookies", None), "jar", None)
-    if not isinstance(jar, CookieJar):
-        raise TypeError(
-            f"client_session: got {type(client).__name__} as the client; it takes the test client of Starlette, "
-            "FastAPI, Lilya, Ravyn or Litestar, or a client of httpx"
-        )
-    return jar
-
-
-def _url_of(client: Client, manager: SessionManager) -> str:
-    """Return a URL of the app's for which the client is to send the session cookie."""
-    base = urlsplit(str(client.base_url))
-    if base.scheme not in ("http", "https") or not base.netloc:
-        raise ConfigurationError(
-            "client_session: the client has no base_url, so that nobody knows whom its cookies are for; make it with "
-            'base_url="http://testserver"'
-        )
-    if manager.config.https_only is True and base.scheme != "https":
-        raise ConfigurationError(
-            f"client_session: https_only=True, and the client's base_url is {base.scheme}://{base.netloc}, over which "
-            f'no client sends the cookie; make the client with base_url="https://{base.netloc}", or the manager with '
-            "https_only=False"
-        )
-    return f"{base.scheme}://{base.netloc}{manager.config.path}"
