@@ -5,6 +5,7 @@ import pytest
 from roomkey import ConfigurationError, SessionManager
 from roomkey.testing import client_session
 from tests.manager.parts import SECRET, run_script
+from tests.servers.parts import free_port
 
 
 def add_views(app, session):
@@ -276,3 +277,19 @@ def test_no_framework_is_imported():
     """).split()
     known = {"aiohttp", "django", "flask", "httpx", "quart", "starlette", "werkzeug", "pytest"}
     assert not known.intersection(loaded)
+
+
+async def test_aiohttp_and_a_cookie_with_every_attribute():
+    """A jar that takes the server for a secure one keeps it."""
+    aiohttp = pytest.importorskip("aiohttp")
+    from aiohttp.test_utils import TestClient, TestServer
+
+    from tests.aiohttp_site import make_app
+
+    app, manager = make_app(https_only=True, same_site="none", partitioned=True)
+    port = free_port()
+    jar = aiohttp.CookieJar(unsafe=True, treat_as_secure_origin=f"http://127.0.0.1:{port}")
+    async with TestClient(TestServer(app, port=port), cookie_jar=jar) as client:
+        async with client_session(client, manager) as session:
+            session["user_id"] = 7
+        assert await (await client.get("/")).json() == {"user_id": 7}
