@@ -1,6 +1,7 @@
 """The default clock is `time.time`, looked up when it is asked: libraries that freeze time put another one there."""
 
 import asyncio
+import datetime as dt
 import inspect
 import time
 
@@ -65,19 +66,38 @@ async def test_a_session_is_renewed_when_the_time_is_moved(monkeypatch):
     assert cookie_in({"headers": await manager.commit(session, raw=True)}) == card
 
 
+async def ask(manager, cookie=None, **put):
+    """Return the content of a session after this request, and its card."""
+    session = await manager.load(cookie)
+    session.update(put)
+    return dict(session), cookie_in({"headers": await manager.commit(session, raw=True)})
+
+
 def test_freezegun_moves_it():
     """The library that most tests freeze time with."""
     freezegun = pytest.importorskip("freezegun")
-
-    async def ask(cookie=None, **put):
-        session = await manager.load(cookie)
-        session.update(put)
-        return dict(session), cookie_in({"headers": await manager.commit(session, raw=True)})
-
     manager = SessionManager(secret_key=SECRET, store="memory://")
     with freezegun.freeze_time("2030-01-01 12:00", real_asyncio=True) as frozen:
-        _, card = asyncio.run(ask(a=1))
+        _, card = asyncio.run(ask(manager, a=1))
         frozen.tick(3600)
-        assert asyncio.run(ask(b"session=" + card))[0] == {"a": 1}
+        assert asyncio.run(ask(manager, b"session=" + card))[0] == {"a": 1}
         frozen.tick(100_000)
-        assert asyncio.run(ask(b"session=" + card))[0] == {}
+        assert asyncio.run(ask(manager, b"session=" + card))[0] == {}
+
+
+@pytest.mark.parametrize("url", ["memory://", "sqlite:///sessions.sqlite3", "cookie://"])
+def test_time_machine_moves_it(url, monkeypatch, tmp_path):
+    """The other one, which changes the functions in C."""
+    time_machine = pytest.importorskip("time_machine")
+    monkeypatch.chdir(tmp_path)
+
+    async def whole(traveller):
+        async with SessionManager(secret_key=SECRET, store=url) as manager:
+            _, card = await ask(manager, a=1)
+            traveller.shift(3600)
+            assert (await ask(manager, b"session=" + card))[0] == {"a": 1}
+            traveller.shift(100_000)
+            assert (await ask(manager, b"session=" + card))[0] == {}
+
+    with time_machine.travel(dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC), tick=False) as traveller:
+        asyncio.run(whole(traveller))

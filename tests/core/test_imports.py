@@ -30,7 +30,7 @@ LAYERS = [
     [""],  # `import roomkey`
     # What stands beside: nothing else imports it.
     ["csrf", "otel", "prometheus", "testing", "cli"],
-    ["__main__"],
+    ["__main__", "pytest_plugin"],
 ]
 
 
