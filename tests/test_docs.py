@@ -47,7 +47,7 @@ def test_every_code_block_runs_alone(page, block, tmp_path):
             (tmp_path / name).write_text(other)
     name = _name(page, block) or "pasted.py"
     (tmp_path / name).write_text(block)
-    command = ["-m", "pytest", "-q", name] if name.startswith("test_") else [name]
+    command = ["-m", "pytest", "-q", "-p", "roomkey.pytest_plugin", name] if name.startswith("test_") else [name]
     run = _python(command, tmp_path)
     assert run.returncode == 0 and "Warning" not in run.stderr, run.stdout + run.stderr
 

@@ -84,10 +84,11 @@ def test_an_expiry_without_sleeping(tmp_path):
     assert code == 0 and "2 passed" in said, said
 
 
-def test_it_is_found_where_roomkey_is_installed(tmp_path, installed):
-    """By the entry point that pyproject.toml names."""
+@pytest.mark.parametrize("arguments", [[], ["-p", "roomkey.pytest_plugin"]])
+def test_it_is_found_where_roomkey_is_installed(tmp_path, installed, arguments):
+    """By the entry point that pyproject.toml names, also where a command names it once more."""
     pytest.importorskip("starlette")
-    code, said = run_pytest(tmp_path, EXPIRES, path=[installed])
+    code, said = run_pytest(tmp_path, EXPIRES, *arguments, path=[installed])
     assert code == 0 and "2 passed" in said, said
 
 
