@@ -635,6 +635,25 @@ async def test_where_a_session_was_used():
     assert (device.user_agent, device.ip) == ("a browser", "127.0.0.1")
 
 
+async def test_a_card_in_a_header(tmp_path):
+    """With `card_header` the card goes out in a header, and a file response varies by that header too."""
+    app, _ = make_app(card_header="Authorization")
+    (tmp_path / "page.txt").write_text("hello")
+    (tmp_path / "page.txt.gz").write_bytes(b"not really")
+
+    async def file(request):
+        request["session"].setdefault("files", 1)
+        return web.FileResponse(tmp_path / "page.txt")
+
+    app.router.add_get("/file", file)
+    async with client_of(app, auto_decompress=False) as client:
+        answer = await get(client, "/file", headers={"Accept-Encoding": "gzip"})
+        assert answer.headers["Vary"] == "Accept-Encoding, Authorization" and "Set-Cookie" not in answer.headers
+        card = answer.headers["Session-Card"]
+        async with client.get("/", headers={"Authorization": f"Bearer {card}"}) as answer:
+            assert await answer.json() == {"files": 1}
+
+
 def test_the_example_in_the_docstring_runs():
     """It gives what it shows."""
     ran = doctest.testmod(roomkey.aiohttp)

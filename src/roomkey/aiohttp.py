@@ -284,13 +284,18 @@ def _keep(response: web.StreamResponse, owed: _Pairs, *, is_other: bool) -> None
     for name, value in owed:
         kind = name.lower()
         if kind == "vary":
-            said = response.headers.get("Vary", "")
-            if not {"*", "cookie"} & {item.strip().lower() for item in said.split(",")}:
-                response.headers["Vary"] = f"{said}, Cookie" if said else "Cookie"
+            said = [item for item in _items(response.headers.get("Vary", "")) if item]
+            if "*" not in said:
+                known = {item.lower() for item in said}
+                response.headers["Vary"] = ", ".join([*said, *(i for i in _items(value) if i.lower() not in known)])
         elif is_other and kind == "set-cookie":
             response.headers.add(name, value)
         elif is_other:
             response.headers[name] = value
+
+
+def _items(value: str) -> list[str]:
+    return [item.strip() for item in value.split(",")]
 
 
 def _try_again(error: StoreUnavailable) -> web.Response:
