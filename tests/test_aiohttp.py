@@ -426,24 +426,31 @@ async def test_what_comes_too_late_is_said_once(caplog):
     assert caplog.text.count("the route /late/{which} put something") == 1
 
 
-async def test_a_body_that_is_a_generator():
-    """What it changes is saved by its own `save()`."""
+async def test_a_body_that_is_a_generator(quiet):
+    """What it changes is saved at its end, unless it fails, and by its own `save()`."""
     app, _ = make_app()
 
-    async def pieces(session):
+    async def pieces(session, kind):
         yield b"a"
-        session["streamed"] = True
+        session["saved"] = kind
         await session.save()
         yield b"b"
+        session["end"] = kind
+        if kind == "bad":
+            raise ZeroDivisionError
 
     async def body(request):
-        return web.Response(body=pieces(request["session"]))
+        return web.Response(body=pieces(request["session"], request.match_info["kind"]))
 
-    app.router.add_get("/body", body)
+    app.router.add_get("/body/{kind}", body)
     async with client_of(app) as client:
         await get(client, "/count")
-        answer = await get(client, "/body")
-        assert await answer.text() == "ab" and await json(client) == {"n": 1, "streamed": True}
+        answer = await get(client, "/body/good")
+        assert await answer.text() == "ab"
+        assert await json(client) == {"n": 1, "saved": "good", "end": "good"}
+        with pytest.raises(aiohttp.ClientError):
+            await get(client, "/body/bad")
+        assert await json(client) == {"n": 1, "saved": "bad", "end": "good"}
 
 
 async def test_files(tmp_path):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 try:
     from aiohttp import web
+    from aiohttp.payload import AsyncIterablePayload
 except ImportError as error:
     raise ImportError('roomkey.aiohttp needs aiohttp: pip install "roomkey[aiohttp]"') from error
 
@@ -194,17 +195,33 @@ class _Sessions:
         if not isinstance(response, web.StreamResponse):  # aiohttp makes a 500 of it
             self.manager.abandon(visit.session)
         elif visit.is_streaming or response.prepared:
-            try:
-                await self.manager.commit(visit.session, can_set_cookie=False)
-            except ResponseStarted:
-                if visit.session._at.exists:
-                    raise
-                self._say_too_late(request)
+            await self._finish(request, visit)
         elif visit.outage is not None and response.status == 500:
             raise visit.outage  # a page that the app has for every error
         else:
             own = [("Set-Cookie", cookie.OutputString()) for cookie in response.cookies.values()]
             await self._commit(visit, response, own)
+            if isinstance(response, web.Response) and isinstance(response.body, AsyncIterablePayload):
+                self._follow(request, visit, response)
+
+    async def _finish(self, request: web.Request, visit: _Visit) -> None:
+        """Commit what changed after the response had started."""
+        try:
+            await self.manager.commit(visit.session, can_set_cookie=False)
+        except ResponseStarted:
+            if visit.session._at.exists:
+                raise
+            self._say_too_late(request)
+
+    def _follow(self, request: web.Request, visit: _Visit, response: web.Response) -> None:
+        """Have a response whose body is a generator commit once more at its end. It runs after all middlewares."""
+        write_eof = response.write_eof
+
+        async def write_and_finish(data: bytes = b"") -> None:
+            await write_eof(data)
+            await self._finish(request, visit)
+
+        response.write_eof = write_and_finish  # type: ignore[method-assign]
 
     async def _commit(self, visit: _Visit, response: web.StreamResponse, own: _Pairs) -> None:
         """Commit for a response that has not started, and write what the commit owes into its headers.
