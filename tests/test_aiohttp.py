@@ -303,6 +303,29 @@ async def test_a_store_that_is_down_is_a_503(operation, path, quiet):
         assert await json(client) == {"n": 1}
 
 
+@pytest.mark.parametrize("path", ["/", "/count", "/login/ann", "/stream"])
+async def test_a_page_of_the_apps_own_for_an_outage(path, quiet, caplog):
+    """It says when to try again, whatever it is made of. Where it cannot be made, the plain one goes out."""
+    store = WaitingStore()
+    kind = "returned"
+
+    async def page(request, error):
+        answer = {"text": "sorry", "headers": {"Cache-Control": "public"}}
+        if kind == "raised":
+            raise web.HTTPServiceUnavailable(**answer)
+        return web.Response(**answer, status=503) if kind == "returned" else 1 // 0
+
+    app, _ = make_app(store, error_page=page)
+    async with client_of(app) as client:
+        await get(client, "/count")
+        store.failing = {"load"} if path == "/" else {"update", "rotate"}
+        for kind in ("returned", "raised", "broken"):
+            answer = await get(client, path)
+            assert answer.status == 503 and int(answer.headers["Retry-After"]) > 0
+            assert answer.headers["Cache-Control"] == "no-store" and "Set-Cookie" not in answer.headers
+            assert ("sorry" in await answer.text()) is (kind != "broken")
+
+
 async def test_an_error_beside_an_outage_is_logged(quiet, caplog):
     """The answer is the 503, and the log has the other error."""
     app, _ = make_app()

@@ -10,7 +10,7 @@ WebSockets do, commits it there, and once more when the handler has returned. Th
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Unpack
 
 try:
@@ -40,12 +40,15 @@ _SESSION, _VISIT = "session", "roomkey.visit"  # where a request has its session
 _TRY_AGAIN = "The session store is unavailable; try again in a moment.\n"  # the page of a 503
 _TRY_AGAIN_LATER = 1013  # WebSocket close code, IANA registry
 
+ErrorPage = Callable[[web.Request, StoreUnavailable], Awaitable[web.StreamResponse]]
 _Pairs = list[tuple[str, str]]
 
 
 def setup(
     app: web.Application,
     config: SessionConfig | SessionManager | None = None,
+    *,
+    error_page: ErrorPage | None = None,
     **options: Unpack[SessionOptions],
 ) -> SessionManager:
     """Give an aiohttp app, and every app that is mounted in it, its sessions. Call it before the app starts.
@@ -57,6 +60,8 @@ def setup(
         app: the app.
         config: the configuration, or a `SessionManager` that others use too; or give the options of a configuration by
             keyword, under the names of `SessionConfig`.
+        error_page: makes the app's own page for an outage, of the request and the `StoreUnavailable`. Its response gets
+            `Cache-Control: no-store`, and `Retry-After` where it has none. None: a plain 503 goes out.
 
     Returns:
         The session manager. `request.config_dict[MANAGER]` has it too.
@@ -98,7 +103,7 @@ def setup(
     # From 3.14, aiohttp warns of keys that are text. "session" is what the handlers of an app know.
     seen: set[str] = getattr(web.BaseRequest, "_seen_str_keys", set())
     seen.update((_SESSION, _VISIT))
-    sessions = _Sessions(manager)
+    sessions = _Sessions(manager, error_page)
     app[MANAGER] = manager
     app.middlewares.insert(0, sessions.serve)
     app.on_response_prepare.append(sessions.start)
@@ -129,11 +134,14 @@ class _Sessions:
 
     Args:
         manager: loads and commits them.
+        error_page: makes the page of a 503; None: a plain one goes out.
     """
 
-    def __init__(self, manager: SessionManager) -> None:
+    def __init__(self, manager: SessionManager, error_page: ErrorPage | None) -> None:
         self.manager = manager
-        self._plain_http = PlainHTTP(manager.config.session_cookie, manager.reporter, manager.config.https_only is True)
+        self._error_page = error_page
+        config = manager.config
+        self._plain_http = PlainHTTP(config.session_cookie, manager.reporter, config.https_only is True)
 
     async def while_serving(self, _: web.Application) -> AsyncIterator[None]:
         """Open the store before the app serves, and close it afterwards."""
@@ -149,7 +157,7 @@ class _Sessions:
         try:
             session = await manager.load(_asked(request))
         except StoreUnavailable as error:
-            return _try_again(error)
+            return await self._try_again(request, error)
         visit = _Visit(self, session)
         request[_SESSION], request[_VISIT] = session, visit
         try:
@@ -188,7 +196,7 @@ class _Sessions:
             return visit.response
         if isinstance(error, ExceptionGroup) and error.split(StoreUnavailable)[1] is not None:
             _log.error("Error handling request, beside an outage", exc_info=error)
-        return _try_again(outage)
+        return await self._try_again(request, outage)
 
     async def _end(self, request: web.Request, visit: _Visit, response: object) -> None:
         """Commit what a handler has left, for the response that it returned."""
@@ -260,6 +268,20 @@ class _Sessions:
         if not self._plain_http.is_known:
             self._plain_http.look(request.scheme, _raw(request.raw_headers), _raw(response.headers.items()))
 
+    async def _try_again(self, request: web.Request, error: StoreUnavailable) -> web.StreamResponse:
+        """Return the page of a 503, or raise it where the app does."""
+        headers = {"Retry-After": str(error.retry_after), "Cache-Control": "no-store"}
+        if self._error_page is not None:
+            try:
+                page = await self._error_page(request, error)
+                return _with(page, headers)
+            except web.HTTPException as raised:
+                _with(raised, headers)
+                raise
+            except Exception:
+                _log.exception("The page for an outage could not be made, and a plain one was sent")
+        return web.Response(text=_TRY_AGAIN, status=503, headers=headers)
+
     def _say_too_late(self, request: web.Request) -> None:
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else None
@@ -290,6 +312,13 @@ def _raw(headers: Iterable[tuple[str | bytes, str | bytes]]) -> list[tuple[bytes
     return [(name.lower(), value) for name, value in pairs]
 
 
+def _with(page: web.StreamResponse, headers: dict[str, str]) -> web.StreamResponse:
+    """Have a page of the app's say these headers, and when to try again where it does not say it itself."""
+    again = page.headers.get("Retry-After")
+    page.headers.update(headers if again is None else headers | {"Retry-After": again})
+    return page
+
+
 def _keep(response: web.StreamResponse, owed: _Pairs, *, is_other: bool) -> None:
     """Have a response say what the commit owed, where aiohttp or the app has dropped it since.
 
@@ -313,8 +342,3 @@ def _keep(response: web.StreamResponse, owed: _Pairs, *, is_other: bool) -> None
 
 def _items(value: str) -> list[str]:
     return [item.strip() for item in value.split(",")]
-
-
-def _try_again(error: StoreUnavailable) -> web.Response:
-    headers = {"Retry-After": str(error.retry_after), "Cache-Control": "no-store"}
-    return web.Response(text=_TRY_AGAIN, status=503, headers=headers)

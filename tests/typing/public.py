@@ -369,6 +369,12 @@ async def on_aiohttp(app: web.Application, request: web.Request, config: Session
     assert_type(setup(app, config), SessionManager)
     setup(app, SessionManager(config))
     setup(app, secret_key="k", store="memory://", max_age=dt.timedelta(hours=1))
+
+    async def sorry(request: web.Request, error: StoreUnavailable) -> web.Response:
+        return web.Response(status=503)
+
+    setup(app, config, error_page=sorry)
+    setup(app, config, error_page="sorry")  # type: ignore[arg-type]
     setup(app, secret="k")  # type: ignore[call-arg]
     setup(config)  # type: ignore[arg-type]
     assert_type(session_of(request), Session)
