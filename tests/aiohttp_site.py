@@ -2,13 +2,14 @@
 
 import os
 
-from aiohttp import WSMsgType, web
+from aiohttp import ClientSession, CookieJar, WSMsgType, web
+from aiohttp.test_utils import TestClient, TestServer
 
 from roomkey.aiohttp import setup
 from tests.loop_clock import HANGS
 from tests.manager.parts import SECRET
 
-__all__ = ["add_routes", "create_app", "make_app"]
+__all__ = ["add_routes", "another", "client_of", "cookie", "create_app", "get", "json", "make_app"]
 
 
 def make_app(store="memory://", *, middlewares=(), **options):
@@ -89,3 +90,30 @@ def add_routes(app):
         return socket
 
     app.add_routes(routes)
+
+
+def client_of(app, card=None, **options):
+    cookies = None if card is None else {"session": card}
+    return TestClient(TestServer(app), cookies=cookies, **options)
+
+
+def another(client, card=None):
+    """Return another browser, for the app that a client's server runs."""
+    cookies = None if card is None else {"session": card}
+    return ClientSession(client.make_url("/"), cookies=cookies, cookie_jar=CookieJar(unsafe=True))
+
+
+def cookie(client):
+    return next((each.value for each in client.session.cookie_jar if each.key == "session"), None)
+
+
+async def json(client, path="/"):
+    async with client.get(path) as answer:
+        return await answer.json()
+
+
+async def get(client, path, **options):
+    """Return a response that was read, without following redirects."""
+    async with client.get(path, allow_redirects=False, **options) as answer:
+        await answer.read()
+        return answer

@@ -1,6 +1,7 @@
 """aiohttp: `request["session"]` in requests, redirects, streams, files and WebSockets, errors and outages."""
 
 import asyncio
+import contextlib
 import doctest
 import logging
 
@@ -9,41 +10,13 @@ import pytest
 aiohttp = pytest.importorskip("aiohttp")
 
 from aiohttp import web  # noqa: E402
-from aiohttp.test_utils import TestClient, TestServer  # noqa: E402
 
 import roomkey.aiohttp  # noqa: E402
 from roomkey import ConfigurationError, Session, SessionConfig, StoreUnavailable, session_of  # noqa: E402
 from roomkey.aiohttp import MANAGER, setup  # noqa: E402
 from roomkey.testing import Clock  # noqa: E402
-from tests.aiohttp_site import make_app  # noqa: E402
+from tests.aiohttp_site import another, client_of, cookie, get, json, make_app  # noqa: E402
 from tests.manager.parts import SECRET, WaitingStore  # noqa: E402
-
-
-def client_of(app, card=None, **options):
-    cookies = None if card is None else {"session": card}
-    return TestClient(TestServer(app), cookies=cookies, **options)
-
-
-def another(client, card=None):
-    """Return another browser, for the app that a client's server runs."""
-    cookies = None if card is None else {"session": card}
-    return aiohttp.ClientSession(client.make_url("/"), cookies=cookies, cookie_jar=aiohttp.CookieJar(unsafe=True))
-
-
-def cookie(client):
-    return next((each.value for each in client.session.cookie_jar if each.key == "session"), None)
-
-
-async def json(client, path="/"):
-    async with client.get(path) as answer:
-        return await answer.json()
-
-
-async def get(client, path, **options):
-    """Return a response that was read, without following redirects."""
-    async with client.get(path, allow_redirects=False, **options) as answer:
-        await answer.read()
-        return answer
 
 
 @pytest.fixture
@@ -264,6 +237,7 @@ async def test_a_value_that_cannot_be_stored(quiet):
         ("update", "/stream"),
         ("update", "/group"),
         ("update", "/page"),
+        ("update", "/swallowed"),
     ],
 )
 async def test_a_store_that_is_down_is_a_503(operation, path, quiet):
@@ -288,6 +262,14 @@ async def test_a_store_that_is_down_is_a_503(operation, path, quiet):
         request["session"]["saved"] = True
         await request["session"].save()
 
+    async def swallowed(request):
+        request["session"]["saved"] = True
+        response = web.StreamResponse()
+        with contextlib.suppress(StoreUnavailable):
+            await response.prepare(request)
+        return response  # which has no headers now
+
+    app.router.add_get("/swallowed", swallowed)
     app.router.add_get("/group", group)
     app.router.add_get("/page", save)
     async with client_of(app) as client:

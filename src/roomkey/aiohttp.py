@@ -202,10 +202,10 @@ class _Sessions:
         """Commit what a handler has left, for the response that it returned."""
         if not isinstance(response, web.StreamResponse):  # aiohttp makes a 500 of it
             self.manager.abandon(visit.session)
-        elif visit.is_streaming or response.prepared:
+        elif visit.is_streaming:
             await self._finish(request, visit)
-        elif visit.outage is not None and response.status == 500:
-            raise visit.outage  # a page that the app has for every error
+        elif visit.outage is not None and (response.prepared or response.status == 500):
+            raise visit.outage  # else the response has no headers, or is a page that the app has for every error
         else:
             own = [("Set-Cookie", cookie.OutputString()) for cookie in response.cookies.values()]
             await self._commit(visit, response, own)
