@@ -638,6 +638,22 @@ async def test_https_only(caplog):
     assert caplog.text == ""
 
 
+async def test_the_scheme_that_a_middleware_tells():
+    """Before Roomkey's, it makes the cookie `Secure` by itself. Over plain HTTP the cookie is not."""
+
+    @web.middleware
+    async def proxied(request, handler):
+        scheme = request.headers.get("X-Scheme", request.scheme)
+        return await handler(request.clone(scheme=scheme))
+
+    app, _ = make_app()
+    app.middlewares.insert(0, proxied)
+    async with client_of(app) as client:
+        assert "Secure" not in (await get(client, "/count")).headers["Set-Cookie"]
+        await get(client, "/logout")
+        assert "Secure" in (await get(client, "/count", headers={"X-Scheme": "https"})).headers["Set-Cookie"]
+
+
 async def test_where_a_session_was_used():
     """With `record_client`, the list of devices has the browser and the address."""
     app, manager = make_app(record_client=True)
