@@ -286,6 +286,16 @@ class SessionManager:
             raise ConfigurationError("the session was loaded by another SessionManager: commit it there")
         return self._loader.transaction_of(session)
 
+    def card_of(self, session: Session) -> str | None:
+        """Return the signed cookie value that opens a session: a credential, for frameworks whose apps ask for it.
+
+        None: the session is not saved, another response carries its card, or it lies in the cookie.
+        """
+        at, loader = session._at, self._loader
+        if not at.exists or at.session_id is None or not isinstance(loader, StoreLoader):
+            return None
+        return loader.keyring.sign(at.session_id).decode("ascii")
+
     def is_own(self, session: object) -> bool:
         """Whether `session` came from a manager with the same cookie or header: of an outer middleware, say."""
         origin = session._origin if isinstance(session, Session) else None

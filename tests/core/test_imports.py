@@ -25,7 +25,7 @@ LAYERS = [
     ["manager"],
     ["web"],
     ["pallets", "on_use"],  # what Flask and Quart have in common
-    ["aiohttp", "fastapi", "flask", "lilya", "litestar", "quart", "starlette"],
+    ["aiohttp", "django", "fastapi", "flask", "lilya", "litestar", "quart", "starlette"],
     ["ravyn"],
     [""],  # `import roomkey`
     # What stands beside: nothing else imports it.

@@ -1,22 +1,10 @@
-"""A Redis server for the readers that need one, and Django's settings."""
+"""A Redis server for the readers that need one."""
 
-import django
 import pytest
-from django.conf import settings as django_settings
 
 from roomkey.legacy import redis as redis_readers
-from tests.legacy.cookies import OTHER
 
 HALF_AN_HOUR = 1800  # seconds: less than the old libraries keep an entry in these tests
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _django():
-    if not django_settings.configured:
-        django_settings.configure(
-            SECRET_KEY=OTHER, SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies", USE_TZ=True
-        )
-        django.setup()
 
 
 @pytest.fixture(scope="module")

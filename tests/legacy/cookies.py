@@ -9,7 +9,6 @@ import pytest
 import redis
 import redis.asyncio
 import starsessions.stores.redis
-from django.conf import settings as django_settings
 from django.http import HttpRequest, HttpResponse
 from lilya.apps import Lilya
 from lilya.middleware import DefineMiddleware
@@ -34,6 +33,7 @@ from starlette.testclient import TestClient
 
 from roomkey.legacy import DjangoCookie, FlaskCookie, LilyaCookie, RavynCookie, StarletteCookie
 from roomkey.wire.cookies import find_cookies
+from tests.django_settings import settings
 
 KEY = "the old app's key, long enough that nobody guesses it"
 OTHER = "another key, just as long as the old app's own key is"
@@ -103,7 +103,7 @@ def django_cookie(key, data, **options):
 
     with override_settings(SECRET_KEY=key, **options):
         response = DjangoMiddleware(fill)(HttpRequest())
-        return sent_back(response.cookies[django_settings.SESSION_COOKIE_NAME].OutputString())
+        return sent_back(response.cookies[settings.SESSION_COOKIE_NAME].OutputString())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,77 @@
+"""What a commit puts into a response of Django's, which keeps its cookies apart from its headers."""
+
+from __future__ import annotations
+
+from http.cookies import Morsel
+from typing import Any
+
+from django.http.response import HttpResponseBase
+
+__all__ = ["keep_others", "pairs_of", "put"]
+
+Pairs = list[tuple[str, str]]
+_COOKIE = "set-cookie"
+# What headers say of one body, or of what became of one request. All others stand on any response of the app.
+_OF_ONE = {"accept-ranges", "age", "cache-control", "etag", "expires", "last-modified", "location"}
+
+
+def pairs_of(response: HttpResponseBase) -> Pairs:
+    """Return all headers of a response, its cookies too."""
+    cookies = ((_COOKIE, morsel.OutputString()) for morsel in response.cookies.values())
+    return [*response.items(), *cookies]
+
+
+def put(response: HttpResponseBase, given: Pairs, made: Pairs, *, fleeting: str) -> None:
+    """Put what a commit returned into a response.
+
+    Args:
+        response: gets it.
+        given: its headers, as `pairs_of` returned them.
+        made: what the commit made of them.
+        fleeting: the name of a cookie that is to go with the browser; empty: none is.
+    """
+    if made == given:
+        return
+    kept = {name: value for name, value in made if name != _COOKIE}
+    for name in [name for name, _ in response.items() if name not in kept]:
+        del response[name]
+    for name, value in kept.items():
+        response[name.title()] = value
+    cookies = [value for name, value in made if name == _COOKIE and (name, value) not in given]
+    for number, text in enumerate(cookies):
+        morsel = _morsel(text)
+        if morsel.key == fleeting and morsel.value:
+            morsel["max-age"] = ""
+        # A browser may hold cookies of one name for several domains, and all of them be taken back. Django keeps one
+        # cookie for each key of a dictionary, and does not look at the key.
+        key = f"{morsel.key}, {number}" if morsel.key in response.cookies and number else morsel.key
+        dict.__setitem__(response.cookies, key, morsel)
+    if cookies:  # Django's cache middleware looks for "private", and not for "no-store"
+        response["Cache-Control"] = "no-store, private"
+
+
+def _morsel(text: str) -> Morsel[str]:
+    """Return one `Set-Cookie` as Django keeps it."""
+    pair, *attributes = text.split("; ")
+    name, _, value = pair.partition("=")
+    morsel: Morsel[str] = Morsel()
+    morsel.set(name, value, value)
+    for attribute in attributes:
+        key, equals, said = attribute.partition("=")
+        content: Any = said if equals else True
+        morsel[key] = said.capitalize() if key == "SameSite" else content
+    return morsel
+
+
+def keep_others(given: HttpResponseBase, made: HttpResponseBase) -> None:
+    """Take into a 503 what the app puts on all its responses: what browsers need for CORS, say.
+
+    Args:
+        given: the response that does not go out.
+        made: the one that does.
+    """
+    for name, value in given.items():
+        lower = name.lower()
+        is_of_body = lower.startswith("content-") and not lower.startswith("content-security-policy")
+        if not is_of_body and lower not in _OF_ONE and name not in made:
+            made[name] = value
