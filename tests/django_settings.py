@@ -2,17 +2,21 @@
 
 There can be one configuration only, and all tests share it. By itself it keeps sessions in signed cookies.
 `override_settings(**HERE)` is for the tests of `roomkey.django`.
+
+Processes that tests start are told in the environment where their database is, and have `HERE` from the beginning.
 """
 
+import os
 import tempfile
 from pathlib import Path
 
 import django
 from django.conf import settings
 
+from tests.loop_clock import HANGS
 from tests.manager.parts import SECRET
 
-__all__ = ["APPS", "HERE", "MIDDLEWARE", "TEMPLATES"]
+__all__ = ["FOLDER", "HERE", "MIDDLEWARE", "settings"]
 
 APPS = [
     "django.contrib.contenttypes",
@@ -49,15 +53,23 @@ HERE = {
     "MIDDLEWARE": MIDDLEWARE,
     "ROOT_URLCONF": "tests.django_site",
 }
-_folder = tempfile.TemporaryDirectory()
+_temporary = tempfile.TemporaryDirectory()
+FOLDER = Path(os.environ.get("DJANGO_SITE_FOLDER", _temporary.name))
+SHARED = {"SECRET_KEY": "no test means this", "SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies"}
 
 settings.configure(
+    **(HERE if "DJANGO_SITE_FOLDER" in os.environ else SHARED),
     ALLOWED_HOSTS=["*"],
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": Path(_folder.name, "db.sqlite3")}},
+    DATABASES={
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": FOLDER / "db.sqlite3",
+            "OPTIONS": {"timeout": HANGS, "transaction_mode": "IMMEDIATE"},
+        }
+    },
     INSTALLED_APPS=APPS,
     PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
-    SECRET_KEY="the key that no test means",
-    SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
+    ROOMKEY={"store": os.environ.get("DJANGO_SITE_STORE", "memory://"), "store_timeout": HANGS},
     STATIC_URL="static/",
     TEMPLATES=TEMPLATES,
     USE_TZ=True,

@@ -236,7 +236,7 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types of
     def reauthenticated(self) -> None:
         """Say that the same user has just proved who they are again. The session gets a new key."""
         self._get_session().reauthenticated()
-        self._is_cycled = True
+        self._is_cycled = self.modified = True
 
     def require_recent(self, seconds: Seconds) -> None:
         """As `Session.require_recent`. Raises LoginTooOld, ValueError."""
@@ -248,11 +248,15 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types of
 
     def change(self, key: str, function: Callable[[Any], Any], default: Any = None) -> Any:
         """As `Session.change`: read, modify and write one key, so that no concurrent request can undo it."""
-        return self._get_session().change(key, function, default)
+        value = self._get_session().change(key, function, default)
+        self.modified = True
+        return value
 
     async def achange(self, key: str, function: Callable[[Any], Any], default: Any = None) -> Any:
         """As `change`. `function` is a plain function."""
-        return (await self._aget_session()).change(key, function, default)
+        value = (await self._aget_session()).change(key, function, default)
+        self.modified = True
+        return value
 
     # --- what the middleware asks -----------------------------------------------------------------------------------
 

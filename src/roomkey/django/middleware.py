@@ -12,7 +12,6 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
 
-from roomkey.core.session import Session
 from roomkey.django.calls import Awaiting, Blocking, Calls, at_once
 from roomkey.django.cookies import keep_others, pairs_of, put
 from roomkey.django.engine import SessionStore
@@ -129,17 +128,18 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]  # Django has n
             if manager.config.vary == "always":
                 patch_vary_headers(response, ("Cookie",))
             return
-        if response.status_code >= 500:  # as in Django: it saves nothing
-            manager.abandon(session)
-        else:
+        saves = response.status_code < 500  # as in Django
+        if saves:
             store.settle(session)
-        is_modified, given = store.modified, pairs_of(response)
+        else:
+            manager.abandon(session)
+        given = pairs_of(response)
         made = await calls.commit(session, status=response.status_code, headers=given)
         fleeting = manager.config.session_cookie if closes_with_browser(session) else ""
         put(response, given, made, fleeting=fleeting)
-        is_lost = _is_lost(store, session)
+        is_lost = session._transaction is not None and manager.transaction(session).lost
         store.note_saved(session)
-        if is_lost and is_modified:
+        if saves and is_lost:
             raise SessionInterrupted(_INTERRUPTED)
 
 
@@ -149,10 +149,6 @@ def _raise_outage(store: SessionStore) -> None:
     error = store.outage if session is None else store.manager.transaction(session).trouble
     if error is not None:
         raise error
-
-
-def _is_lost(store: SessionStore, session: Session) -> bool:
-    return session._transaction is not None and store.manager.transaction(session).lost
 
 
 def _request_of(request: HttpRequest, key: str | None) -> Request:
