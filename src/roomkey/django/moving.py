@@ -6,7 +6,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import close_old_connections
+from django.db import connections
 from django.utils.module_loading import import_string
 
 from roomkey.errors import ConfigurationError
@@ -51,12 +51,12 @@ class DjangoSessions:
 
     async def read(self, value: bytes) -> LegacySession | None:
         """Return the session that a cookie's value stands for; None: there is none, or Roomkey cannot keep it."""
-        found: LegacySession | None = await sync_to_async(self._read)(value)
+        found: LegacySession | None = await _elsewhere(self._read)(value)
         return found
 
     async def forget(self, value: bytes) -> None:
         """Remove the session from the old engine."""
-        await sync_to_async(self._forget)(value)
+        await _elsewhere(self._forget)(value)
 
     def _store(self, value: bytes) -> Any:
         return import_string(f"{self.engine}.SessionStore")(value.decode("ascii", "replace"))
@@ -73,10 +73,15 @@ class DjangoSessions:
                 left = settings.SESSION_COOKIE_AGE
             return make_session(dict(data), expires_in=left)
         finally:
-            close_old_connections()
+            connections.close_all()
 
     def _forget(self, value: bytes) -> None:
         try:
             self._store(value).delete()
         finally:
-            close_old_connections()
+            connections.close_all()
+
+
+def _elsewhere(work: Any) -> Any:
+    """Return what runs `work` in another thread than the request's, which may be waiting for it."""
+    return sync_to_async(work, thread_sensitive=False)
