@@ -42,6 +42,13 @@ class Asynchronous(Protocol):
     def abandon(self, session: Session) -> None: ...
 
 
+class HasSessions(Protocol):
+    """A session that asks: a `Session`, or what a framework has around one."""
+
+    @property
+    def sessions(self) -> Sessions: ...
+
+
 class SyncManager:
     """The blocking calls of a `SessionManager`, from any thread: `manager.sync`.
 
@@ -151,7 +158,7 @@ class SyncSessions:
         self._run = manager.run
         self._sessions = sessions
 
-    def of(self, user: User, *, current: Session | None = None) -> list[SessionInfo]:
+    def of(self, user: User, *, current: HasSessions | None = None) -> list[SessionInfo]:
         """As `Sessions.of`.
 
         Args:
