@@ -591,6 +591,16 @@ def test_a_log_out_is_final_with_djangos_own_middleware():
     assert content(card) == {}
 
 
+@pytest.mark.usefixtures("own_middleware")
+def test_an_outage_with_djangos_own_middleware(broken):
+    """It is a 500: nobody makes a 503 of it."""
+    client = Client()
+    client.get("/count")
+    broken.failing = {"load"}
+    again = Client(raise_request_exception=False, HTTP_COOKIE=f"sessionid={cookie(client)}")
+    assert again.get("/").status_code == 500
+
+
 def test_the_check_of_the_settings(caplog):
     """`manage.py check` warns of Django's own middleware, and shows a wrong setting."""
     caplog.set_level(logging.ERROR)

@@ -56,11 +56,12 @@ def asking(card, kind=Client):
     return client
 
 
-@pytest.mark.parametrize("engine", ["db", "cached_db", "cache", "signed_cookies"])
-def test_a_user_stays_logged_in(engine):
+@pytest.mark.parametrize("engine", ["db", "cached_db", "cache", "file", "signed_cookies"])
+def test_a_user_stays_logged_in(engine, tmp_path):
     """The session moves in with the first request, under the user; the old cookie opens nothing after the log-out."""
-    old, pk = logged_in(f"{BACKENDS}.{engine}", f"ann in {engine}")
-    with moving(DjangoSessions(f"{BACKENDS}.{engine}")):
+    folder = override_settings(SESSION_FILE_PATH=str(tmp_path))
+    with folder, moving(DjangoSessions(f"{BACKENDS}.{engine}")):
+        old, pk = logged_in(f"{BACKENDS}.{engine}", f"ann in {engine}")
         client = asking(old)
         assert client.get("/who").content.decode() == f"ann in {engine}"
         assert client.cookies["sessionid"].value != old and client.get("/devices").json() == [True]

@@ -34,6 +34,7 @@ from roomkey import (
 )
 from roomkey.aiohttp import MANAGER, setup
 from roomkey.csrf import CSRFError, CSRFMiddleware, csrf_token, verify_csrf_token
+from roomkey.django import DjangoSessions, SessionStore, get_manager
 from roomkey.events import Created, Ended, Event, Lost, Refused
 from roomkey.flask import FlaskSession, Roomkey
 from roomkey.flask import session as flask_session
@@ -354,6 +355,26 @@ def on_flask(app: Flask) -> None:
     mixed: SessionMixin = flask_session
     assert_type(roomkey.manager.sync.flashes(flask_session), list[tuple[str, Any]])
     del plain, mixed
+
+
+async def on_django(session: SessionStore) -> None:
+    manager = get_manager()
+    assert_type(manager, SessionManager)
+    assert_type(session.session_key, str | None)
+    assert_type(session.handle, str)
+    assert_type(session.modified, bool)
+    assert_type(session.authenticated_at, dt.datetime | None)
+    assert_type(session.load(), Session)
+    assert_type(await session.aload(), Session)
+    assert_type(session.exists("key"), bool)
+    assert_type(await session.sessions.of(7), list[SessionInfo])
+    assert_type(manager.sync.sessions.of(7, current=session), list[SessionInfo])
+    assert_type(manager.sync.sessions.revoke_all(7, keep=session), int)
+    session.require_recent(dt.timedelta(minutes=5))
+    session.session_key = "key"  # type: ignore[misc]
+    readers: list[LegacyReader] = [DjangoSessions("django.contrib.sessions.backends.db", path="/shop")]
+    DjangoSessions(engine=1)  # type: ignore[arg-type]
+    del readers
 
 
 async def on_quart(app: Quart) -> None:
