@@ -154,6 +154,35 @@ def test_messages():
         assert client.get("/shown").json() == ["saved"] and client.get("/shown").json() == []
 
 
+async def test_messages_under_asgi():
+    """Django's middleware for them is no coroutine, and uses the session in a thread of its own."""
+    settings = {"MESSAGE_STORAGE": "django.contrib.messages.storage.session.SessionStorage"}
+    with roomkey(store=WaitingStore()), override_settings(**settings):
+        client = AsyncClient()
+        await client.get("/message")
+        assert (await client.get("/shown")).json() == ["saved"] and (await client.get("/shown")).json() == []
+
+
+def test_what_is_asked_of_the_store():
+    """One load where the session is used, one write where it changes, for a log-in too; else nothing."""
+    store = WaitingStore()
+    with roomkey(store=store):
+        client = Client()
+        for page, asked in (
+            ("/nothing", []),
+            ("/", []),
+            ("/count", ["create"]),
+            ("/nothing", []),
+            ("/", ["load"]),
+            ("/count", ["load", "update"]),
+            ("/login/zoe", ["load", "rotate"]),
+            ("/who", ["load"]),
+        ):
+            store.asked.clear()
+            client.get(page)
+            assert store.asked == asked, page
+
+
 # --- users ------------------------------------------------------------------------------------------------------------
 
 

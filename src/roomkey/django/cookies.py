@@ -36,7 +36,8 @@ def put(response: HttpResponseBase, given: Pairs, made: Pairs, *, fleeting: str)
     for name in [name for name, _ in response.items() if name not in kept]:
         del response[name]
     for name, value in kept.items():
-        response[name.title()] = value
+        if response.get(name) != value:
+            response[name.title()] = value
     cookies = [value for name, value in made if name == _COOKIE and (name, value) not in given]
     for number, text in enumerate(cookies):
         morsel = _morsel(text)

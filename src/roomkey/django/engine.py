@@ -292,7 +292,9 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types of
         return key
 
     def _get_session(self, no_load: bool = False) -> Session:
-        return at_once(self._open(self._blocking))
+        self.accessed = True
+        session = self.loaded
+        return at_once(self._open(self._blocking)) if session is None else session
 
     async def _aget_session(self, no_load: bool = False) -> Session:
         return await self._open(self._awaiting)

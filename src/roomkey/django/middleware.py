@@ -163,7 +163,7 @@ def _request_of(request: HttpRequest, key: str | None) -> Request:
     cookie: str = sent.get("HTTP_COOKIE", "")
     if key is None:
         cookie = "" if f"{name}=" in cookie else cookie
-    elif key not in cookie:
+    elif f"{name}={key}" not in cookie:
         cookie = f"{name}={key}; {cookie}" if _is_plain(key) else cookie
     headers = [("cookie", cookie)] if cookie else []
     if "HTTP_USER_AGENT" in sent:
