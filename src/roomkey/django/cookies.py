@@ -47,7 +47,7 @@ def put(response: HttpResponseBase, given: Pairs, made: Pairs, *, fleeting: str)
         # cookie for each key of a dictionary, and does not look at the key.
         key = f"{morsel.key}, {number}" if morsel.key in response.cookies and number else morsel.key
         dict.__setitem__(response.cookies, key, morsel)
-    if cookies:  # Django's cache middleware looks for "private", and not for "no-store"
+    if cookies:  # the cache middleware of Django 5.2.0 looks for "private" alone
         response["Cache-Control"] = "no-store, private"
 
 
