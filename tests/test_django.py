@@ -13,13 +13,13 @@ from django.core.management import call_command
 from django.db import connections
 from django.http import HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
-from django.urls import path
 
-from roomkey import ConfigurationError, StoreUnavailable
+from roomkey import ConfigurationError
 from roomkey.django import SessionMiddleware, SessionStore, get_manager
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing import Clock
-from tests import django_settings, django_site
+from tests import django_settings
+from tests.django_parts import asking, content, cookie, routes
 from tests.manager.parts import SECRET, WaitingStore
 
 OTHER = "another secret that is long enough for every test"
@@ -42,22 +42,6 @@ def store():
 
 def roomkey(**options):
     return override_settings(ROOMKEY={"store": MemoryStore(), **options})
-
-
-def cookie(client):
-    found = client.cookies.get("sessionid")
-    return found.value if found else None
-
-
-def asking(card):
-    """Return a client that has this cookie."""
-    client = Client()
-    client.cookies["sessionid"] = card
-    return client
-
-
-def content(card):
-    return asking(card).get("/").json()
 
 
 # --- the life of a session --------------------------------------------------------------------------------------------
@@ -292,20 +276,6 @@ def test_a_request_that_only_reads_is_not_interrupted():
         assert content(card) == {}
 
 
-class routes:  # it reads like a function
-    """Within it, `/view` is served by this view."""
-
-    def __init__(self, view):
-        self._route = path("view", view)
-        self._override = override_settings(ROOT_URLCONF=(*django_site.urlpatterns, self._route))
-
-    def __enter__(self):
-        self._override.enable()
-
-    def __exit__(self, *error):
-        self._override.disable()
-
-
 # --- how long it lives ------------------------------------------------------------------------------------------------
 
 
@@ -466,108 +436,6 @@ def test_a_cookie_that_a_middleware_brings():
     assert middleware(request).content == b"None"
 
 
-# --- outages ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def broken():
-    store = WaitingStore()
-    with roomkey(store=store):
-        yield store
-
-
-@pytest.mark.parametrize("operation", ["load", "update"])
-def test_a_store_that_is_down(broken, operation):
-    """A request that needs it is a 503 with Retry-After, and one that does not is served."""
-    client = Client()
-    client.get("/login/max")
-    broken.failing = {operation}
-    answer = client.get("/count")
-    assert answer.status_code == 503 and answer["Retry-After"] == "5" and answer["Cache-Control"] == "no-store"
-    assert "sessionid" not in answer.cookies and client.get("/nothing").status_code == 204
-    assert Client().get("/").status_code == 200
-    broken.failing = set()
-    assert client.get("/who").content == b"max"
-
-
-async def test_a_store_that_is_down_under_asgi(broken):
-    """The same for coroutines as views, and for others."""
-    client = AsyncClient()
-    await client.get("/a/login/ned")
-    broken.failing = {"load"}
-    for page in ("/a/count", "/count", "/a/who", "/who"):
-        assert (await client.get(page)).status_code == 503
-    assert (await client.get("/nothing")).status_code == 204
-
-
-def _peeks(get_response):
-    """A middleware within the session's that uses it."""
-
-    def middleware(request):
-        request.session.get("n")
-        return get_response(request)
-
-    return middleware
-
-
-def _sets_header(get_response):
-    def middleware(request):
-        response = get_response(request)
-        response["Access-Control-Allow-Origin"] = "*"
-        return response
-
-    return middleware
-
-
-def test_an_outage_that_a_middleware_meets(broken):
-    """Django makes a 500 of its error, which goes out as a 503, with the headers that the app puts on each response."""
-    client = Client()
-    client.get("/count")
-    broken.failing = {"load"}
-    inner = [f"{__name__}._sets_header", f"{__name__}._peeks"]
-    with override_settings(MIDDLEWARE=[django_settings.MIDDLEWARE[0], *inner]):
-        answer = Client(raise_request_exception=False, HTTP_COOKIE=f"sessionid={cookie(client)}").get("/nothing")
-    assert answer.status_code == 503 and answer["Access-Control-Allow-Origin"] == "*"
-
-
-def test_an_outage_is_waited_for_once(broken):
-    """A request whose session could not be loaded does not ask the store again: its error page would wait too."""
-    asked = []
-
-    def view(request):
-        for _ in range(3):
-            try:
-                request.session.get("n")
-            except StoreUnavailable as error:
-                asked.append(error)
-        return HttpResponse()
-
-    client = Client()
-    client.get("/count")
-    broken.failing = {"load"}
-    with routes(view):
-        assert client.get("/view").status_code == 200
-    assert len(asked) == 3 and len(set(map(id, asked))) == 1
-
-
-def test_a_page_of_ones_own(broken):
-    """A subclass of the middleware answers for the outage."""
-
-    class Mine(SessionMiddleware):
-        def unavailable(self, request, error):
-            return HttpResponse(f"in {error.retry_after} s", status=503)
-
-    client = Client()
-    client.get("/count")
-    broken.failing = {"load"}
-    request = RequestFactory().get("/", HTTP_COOKIE=f"sessionid={cookie(client)}")
-    middleware = Mine(lambda request: HttpResponse())
-    middleware.process_request(request)
-    with pytest.raises(StoreUnavailable) as caught:
-        request.session.get("n")
-    assert middleware.process_exception(request, caught.value).content == b"in 5 s"
-
-
 # --- Django's own middleware ------------------------------------------------------------------------------------------
 
 
@@ -618,16 +486,6 @@ def test_a_log_out_is_final_with_djangos_own_middleware():
     with routes(late):
         assert client.get("/view").status_code == 400
     assert content(card) == {}
-
-
-@pytest.mark.usefixtures("own_middleware")
-def test_an_outage_with_djangos_own_middleware(broken):
-    """It is a 500: nobody makes a 503 of it."""
-    client = Client()
-    client.get("/count")
-    broken.failing = {"load"}
-    again = Client(raise_request_exception=False, HTTP_COOKIE=f"sessionid={cookie(client)}")
-    assert again.get("/").status_code == 500
 
 
 def test_the_check_of_the_settings(caplog):

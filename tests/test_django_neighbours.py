@@ -13,6 +13,7 @@ from django.urls import path
 from roomkey.django import SessionStore, get_manager
 from roomkey.stores.memory import MemoryStore
 from tests import django_settings, django_site
+from tests.django_parts import cookie
 
 ENGINE, *INNER = django_settings.MIDDLEWARE
 
@@ -64,11 +65,6 @@ def store():
     with override_settings(**django_settings.HERE | {"ROOT_URLCONF": __name__}, ROOMKEY={"store": store}):
         yield store
     cache.clear()
-
-
-def cookie(client):
-    found = client.cookies.get("sessionid")
-    return found.value if found else None
 
 
 def bringing(*cards):
