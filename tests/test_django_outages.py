@@ -207,6 +207,42 @@ def test_what_was_saved_before_the_outage_stays(broken):
     assert client.get("/").json() == {"n": 1, "_auth_user_id": "7"}
 
 
+class Apologizes(SessionMiddleware):
+    """Its page for an outage is no error."""
+
+    def unavailable(self, request, error):
+        return HttpResponse("sorry")
+
+
+def half_done(request):
+    request.session["half"] = True
+    raise StoreUnavailable("asked elsewhere")
+
+
+def _half_done(get_response):
+    def middleware(request):
+        request.session["half"] = True
+        get_manager().config.store.failing = {"update"}
+        try:
+            request.session.save()
+        finally:
+            get_manager().config.store.failing = set()
+
+    return middleware
+
+
+@pytest.mark.parametrize("inner", [None, "_half_done"])
+def test_a_page_that_is_no_error_saves_nothing_either(inner):
+    """Whoever met the outage: what was done before it may be half of what was to be done."""
+    client = Client()
+    client.get("/count")
+    middleware = [f"{__name__}.Apologizes"] + [f"{__name__}.{inner}"] * (inner is not None)
+    with override_settings(MIDDLEWARE=middleware), routes(half_done):
+        again = Client(raise_request_exception=False, HTTP_COOKIE=f"sessionid={cookie(client)}")
+        assert again.get("/view").content == b"sorry"
+    assert client.get("/").json() == {"n": 1}
+
+
 def _saves(get_response):
     """A middleware within the session's that saves."""
 

@@ -116,19 +116,19 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]  # Django has n
             keep_others(response, made)
             response.close()
             response = made
-            if store.loaded is not None:
-                store.manager.abandon(store.loaded)
-                await self._commit(response, store, calls)
+            await self._commit(response, store, calls, fails=True)
         watch(request, response, store)
         return response
 
-    async def _commit(self, response: HttpResponseBase, store: SessionStore, calls: Calls) -> None:
+    async def _commit(
+        self, response: HttpResponseBase, store: SessionStore, calls: Calls, *, fails: bool = False
+    ) -> None:
         session, manager = store.loaded, store.manager
         if session is None:
             if manager.config.vary == "always":
                 patch_vary_headers(response, ("Cookie",))
             return
-        saves = response.status_code < 500  # as in Django
+        saves = response.status_code < 500 and not fails  # as in Django
         if saves:
             store.settle(session)
         else:
