@@ -1,9 +1,12 @@
 """SessionStore: Django's API of sessions, blocking and awaited, without a request."""
 
 import datetime as dt
+import types
+import uuid
 
 import pytest
 from django.contrib.sessions.backends.base import UpdateError
+from django.db import models
 from django.test import override_settings
 from django.utils import timezone
 
@@ -188,6 +191,19 @@ def test_a_log_in_changes_the_key():
     session.save()
     assert session.session_key != key and content(key) == {}
     assert [info.user for info in get_manager().sync.sessions.of(7)] == ["7"]
+
+
+@pytest.mark.parametrize("key", [7, "ann@example.com", uuid.UUID(int=7)], ids=str)
+def test_users_with_primary_keys_of_any_kind(key):
+    """Django keeps the key as its field's `value_to_string` has it, and lists are asked with the key itself."""
+    field = {int: models.AutoField, str: models.CharField, uuid.UUID: models.UUIDField}[type(key)](primary_key=True)
+    field.attname = "pk"
+    session = saved(a=1)
+    session["_auth_user_id"] = field.value_to_string(types.SimpleNamespace(pk=key))
+    session.save()
+    sessions = get_manager().sync.sessions
+    assert [info.is_current for info in sessions.of(key, current=session)] == [True]
+    assert sessions.revoke_all(key, keep=session) == 0 and sessions.revoke_all(key) == 1
 
 
 def test_to_create_is_to_copy():
