@@ -88,6 +88,16 @@ async def test_it_moves_in_under_asgi():
     await sync_to_async(connections.close_all)()
 
 
+def test_a_cookie_of_the_same_name_for_another_domain():
+    """It is taken back, beside the new one."""
+    old, _ = logged_in(DATABASE, "eli")
+    with moving(DjangoSessions(DATABASE, domain="example.com")):
+        answer = asking(old).get("/who")
+        sent = [morsel.OutputString() for morsel in answer.cookies.values()]
+    assert answer.cookies["sessionid"].value and len(sent) == 2
+    assert [text for text in sent if text.startswith("sessionid=;") and "Domain=example.com" in text]
+
+
 def test_what_is_no_session():
     """A cookie that the engine does not know is an anonymous request."""
     with moving(DjangoSessions(DATABASE)):

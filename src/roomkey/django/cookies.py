@@ -39,13 +39,14 @@ def put(response: HttpResponseBase, given: Pairs, made: Pairs, *, fleeting: str)
         if response.get(name) != value:
             response[name.title()] = value
     cookies = [value for name, value in made if name == _COOKIE and (name, value) not in given]
-    for number, text in enumerate(cookies):
-        morsel = _morsel(text)
+    names: set[str] = set()
+    for morsel in map(_morsel, reversed(cookies)):  # the session's own comes last
         if morsel.key == fleeting and morsel.value:
             morsel["max-age"] = ""
-        # A browser may hold cookies of one name for several domains, and all of them be taken back. Django keeps one
-        # cookie for each key of a dictionary, and does not look at the key.
-        key = f"{morsel.key}, {number}" if morsel.key in response.cookies and number else morsel.key
+        # Another library's cookie of the same name and another domain may be taken back beside it. Django keeps one
+        # cookie for each key of a dictionary, and sends them without a look at the key.
+        key = f"{morsel.key} of {morsel['domain']}{morsel['path']}" if morsel.key in names else morsel.key
+        names.add(morsel.key)
         dict.__setitem__(response.cookies, key, morsel)
     if cookies:  # the cache middleware of Django 5.2.0 looks for "private" alone
         response["Cache-Control"] = "no-store, private"

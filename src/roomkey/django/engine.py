@@ -46,6 +46,12 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types of
 
     Raises:
         ConfigurationError: a setting is wrong.
+
+    Example:
+        >>> from django.http import HttpResponse
+        >>> def visit(request):
+        ...     visits = request.session.change("visits", lambda number: number + 1, default=0)
+        ...     return HttpResponse(f"{visits} visits of {request.session.handle}")
     """
 
     def __init__(

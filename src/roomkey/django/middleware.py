@@ -41,6 +41,10 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]  # Django has n
     Raises:
         ConfigurationError: a setting is wrong.
         ImproperlyConfigured: `SESSION_ENGINE` is another one.
+
+    Example:
+        >>> SESSION_ENGINE = "roomkey.django"
+        >>> MIDDLEWARE = ["roomkey.django.SessionMiddleware", "django.middleware.common.CommonMiddleware"]
     """
 
     def __init__(self, get_response: Any) -> None:
