@@ -96,6 +96,7 @@ class Server:
 def server(request, tmp_path_factory):
     with RedisServer() as redis:
         server = Server(request.param, redis.url, tmp_path_factory.mktemp("django"))
+        server.redis = redis
         yield server
         assert "Traceback" not in server.stop()
 
@@ -200,6 +201,29 @@ def test_a_stream_saves_at_its_end(server):
             (folder / "go on").touch()
             assert "".join(chunks) == "ended"
         assert browser.get("/").json()["streamed"] is True
+
+
+def test_a_store_that_is_gone(server):
+    """While Redis is away, a request that needs it is a 503, and one that does not is served; then all is as before."""
+    with server.browser() as browser:
+        browser.get("/login/mia")
+        server.redis.stop()
+        try:
+            for views in ("", "/a"):
+                answer = browser.get(f"{views}/count")
+                assert answer.status_code == 503 and answer.headers["cache-control"] == "no-store"
+                assert int(answer.headers["retry-after"]) > 0 and "set-cookie" not in answer.headers
+            assert browser.get("/nothing").status_code == 204
+            with server.browser() as visitor:
+                assert visitor.get("/").json() == {}
+        finally:
+            server.redis.start()
+        deadline = time.monotonic() + HANGS
+        while browser.get("/who").status_code == 503:
+            assert time.monotonic() < deadline
+        with server.browser() as visitor:
+            visitor.get("/count")
+            assert visitor.get("/").json() == {"n": 1}
 
 
 # --- Channels ---------------------------------------------------------------------------------------------------------
