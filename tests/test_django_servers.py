@@ -22,9 +22,10 @@ pytest.importorskip("gunicorn")
 
 ROOT = Path(__file__).parent.parent
 TOGETHER = 20  # requests at once
-GUNICORN = ["gunicorn", "--workers", "2", "--worker-class", "gthread", "--threads", "12", "--preload"]
+GUNICORN = ["gunicorn", "--workers", "2", "--timeout", str(HANGS), "--bind", "127.0.0.1:{port}"]
 SERVERS = {
-    "wsgi": [*GUNICORN, "--timeout", str(HANGS), "--bind", "127.0.0.1:{port}", "tests.django_served:wsgi"],
+    "wsgi": [*GUNICORN, "--worker-class", "gthread", "--threads", "12", "--preload", "tests.django_served:wsgi"],
+    "gevent": [*GUNICORN, "--worker-class", "gevent", "tests.django_served:wsgi"],
     "asgi": ["uvicorn", "--workers", "2", "--lifespan", "off", "--port", "{port}", "tests.django_served:asgi"],
     "daphne": ["daphne", "-p", "{port}", "tests.django_served:asgi"],
 }
@@ -224,6 +225,26 @@ def test_a_store_that_is_gone(server):
         with server.browser() as visitor:
             visitor.get("/count")
             assert visitor.get("/").json() == {"n": 1}
+
+
+def test_greenlets(tmp_path):
+    """Under gevent, in two processes: every key is there, and every count. Django's coroutines do not run there."""
+    pytest.importorskip("gevent")
+    server = Server("gevent", f"sqlite:///{tmp_path}/sessions.db", tmp_path)
+    with server.browser() as browser:
+        browser.get("/login/noa")
+        card = browser.cookies["sessionid"]
+
+        def ask(path):
+            with server.browser(card) as tab:
+                assert tab.get(path).status_code == 200
+
+        together(*(lambda n=n: ask(f"/write/key{n}") for n in range(TOGETHER)))
+        together(*(lambda: ask("/count") for _ in range(TOGETHER)))
+        found = browser.get("/").json()
+        assert found["n"] == TOGETHER and {f"key{n}" for n in range(TOGETHER)} < set(found)
+        assert browser.get("/who").text == "noa" and browser.get("/devices").json() == [True]
+    assert "Traceback" not in server.stop()
 
 
 # --- Channels ---------------------------------------------------------------------------------------------------------
