@@ -404,10 +404,14 @@ def test_the_middleware_needs_the_engine():
 
 def test_paths_without_a_session():
     """`exclude` loads nothing, and to use the session there is an error that names the option."""
-    with roomkey(exclude=["/count"]):
+    with roomkey(exclude=["/count", "/nothing"]):
         with pytest.raises(ConfigurationError, match="exclude"):
             Client().get("/count")
         assert Client(raise_request_exception=False).get("/count").status_code == 500
+        client = Client()
+        client.get("/write/a")
+        with override_settings(SESSION_SAVE_EVERY_REQUEST=True):
+            assert client.get("/nothing").status_code == 204
 
 
 def test_who_logged_in_from_where():

@@ -111,7 +111,9 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]  # Django has n
     ) -> HttpResponseBase:
         try:
             if settings.SESSION_SAVE_EVERY_REQUEST and store._key is not None:
-                (await store._open(calls)).mark_accessed()
+                session = await store._open(calls)
+                if session._at.exists:  # else there is nothing to renew
+                    session.mark_accessed()
             if response.status_code == 500:
                 _raise_outage(store)
             await self._commit(response, store, calls)
