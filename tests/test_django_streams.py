@@ -7,10 +7,11 @@ from django.http import FileResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import path
 
-from roomkey.django import SessionMiddleware
+from roomkey.django import SessionMiddleware, get_manager
 from roomkey.errors import ResponseStarted
 from roomkey.stores.memory import MemoryStore
 from tests import django_settings, django_site
+from tests.manager.parts import WaitingStore
 
 
 def stream(request):
@@ -75,6 +76,17 @@ async def test_an_asynchronous_stream_saves_at_its_end():
     await client.get("/a/count")
     chunks = [chunk async for chunk in (await client.get("/a/stream")).streaming_content]
     assert chunks == [b"begun", b"ended"] and (await client.get("/a/")).json() == {"n": 1, "streamed": 1}
+
+
+async def test_a_plain_stream_under_asgi():
+    """Django reads it in a thread; it saves all the same, in a store that waits too."""
+    with override_settings(ROOMKEY={"store": WaitingStore()}):
+        client = AsyncClient()
+        await client.get("/count")
+        with pytest.warns(Warning, match="must consume synchronous iterators"):
+            assert [chunk async for chunk in await client.get("/stream")] == [b"begun", b"ended"]
+        assert (await client.get("/")).json() == {"n": 1, "streamed": 1}
+        get_manager().sync.close()
 
 
 def test_an_asynchronous_stream_under_wsgi():
