@@ -13,7 +13,7 @@ import roomkey
 from tests.loop_clock import HANGS
 from tests.servers.parts import free_port
 
-__all__ = ["COMMANDS", "Running"]
+__all__ = ["COMMANDS", "SECRET", "Running"]
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCE = Path(roomkey.__file__).resolve().parent.parent
@@ -44,15 +44,22 @@ class Running:
         folder: for its gates and its log.
         timeout: how long a request waits for the store, in seconds.
         command: what serves it, with `{port}` where the port belongs; None: what is usual, in one process.
+        settings: more of its environment.
     """
 
     def __init__(
-        self, name: str, store: str, folder: Path, timeout: float = HANGS, command: list[str] | None = None
+        self,
+        name: str,
+        store: str,
+        folder: Path,
+        timeout: float = HANGS,
+        command: list[str] | None = None,
+        settings: dict[str, str] | None = None,
     ) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._log = folder / f"log-{port}"
-        environment = {
+        self._environment = {
             **os.environ,
             "HOME": str(folder),  # where gunicorn puts a socket
             "PYTHONPATH": os.pathsep.join([str(SOURCE), str(ROOT)]),
@@ -60,9 +67,9 @@ class Running:
             "ROOMKEY_STORE": store,
             "ROOMKEY_STORE_TIMEOUT": str(timeout),
             "STORY_FOLDER": str(folder),
+            **(settings or {}),
         }
         self._command = [part.format(name=name, port=port) for part in command or COMMANDS[name]]
-        self._environment = environment
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", *self._command]
