@@ -1,14 +1,13 @@
-"""The parts that hold Roomkey's cost to its targets, one after the other: `python -m benchmarks [PART ...]`.
+"""What Roomkey costs beside its peers, one part after the other: `python -m benchmarks [PART ...]`.
 
-Each part is a program of its own too. What takes long or has no targets is not among them: `engines`, `soak`,
-`drivers`, `profile`.
+Each part is a program of its own too. What takes long is not among them: `engines`, `soak`, `drivers`, `profile`.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import hot, imports, over_http, over_redis, sessions
+from benchmarks import hot, imports, on_django, on_flask, over_http, over_redis, sessions
 from benchmarks.report import add_options, produce
 
 _PARTS = {
@@ -17,6 +16,8 @@ _PARTS = {
     "http": over_http.measure,
     "hot": hot.measure,
     "imports": imports.measure,
+    "flask": on_flask.measure,
+    "django": on_django.measure,
 }
 
 

@@ -79,7 +79,7 @@ async def _write(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def _log_in(scope: Scope, receive: Receive, send: Send) -> None:
     user = next(_users)
-    scope["session"].update(SMALL, user_id=user)
+    scope["session"].update(SMALL | {"user_id": user})
     await respond(send, b"%d" % user)
 
 
