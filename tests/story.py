@@ -125,7 +125,7 @@ async def a_write_sets_a_cookie(site):
     answer = await site.ask("/write/cart")
     cookie = _cookie(answer)
     assert cookie["httponly"] and cookie["samesite"].lower() == "lax" and cookie["path"] == "/"
-    assert answer.headers["cache-control"] == "no-store"
+    assert "no-store" in answer.headers["cache-control"].split(", ")
     assert await site.session(cookie.value) == {"cart": 1}
 
 
@@ -170,7 +170,7 @@ async def a_log_out_is_final_against_a_slow_request(site):
     assert gone.value == "" and gone["max-age"] == "0"
     await site.page(f"/open/{gate}")
     answer = await slow
-    assert answer.status_code == 200
+    assert answer.status_code in (200, 400), answer.text  # Django refuses where a session was ended meanwhile
     for line in answer.headers.get_list("set-cookie"):
         late = SimpleCookie(line)["session"].value
         assert not late or await site.session(late) == {}
@@ -207,7 +207,7 @@ async def a_store_that_is_down_is_a_503(site, hurried, pause, resume):
         for path in ("/show/-", "/write/lost"):
             answer = await hurried.ask(path, card)
             assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
-            assert "set-cookie" not in answer.headers and answer.headers["cache-control"] == "no-store"
+            assert "set-cookie" not in answer.headers and "no-store" in answer.headers["cache-control"]
         assert time.monotonic() - began < PROMPT
         assert (await hurried.ask("/show/-")).status_code == 200
     finally:
