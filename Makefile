@@ -4,7 +4,7 @@ PYTHON ?= python3
 UV := $(shell command -v uv || echo .tools/bin/uv)
 RUN := $(UV) run --no-progress --quiet --group dev
 
-.PHONY: demo test lint types pytest bench bench-engines soak browser servers
+.PHONY: demo test lint types pytest lowest bench bench-engines soak browser servers
 
 demo: $(UV)
 	@$(UV) run --no-progress --quiet --no-dev --group demo python -m examples.ravyn_shop
@@ -22,6 +22,11 @@ types: $(UV)
 pytest: $(UV) browser servers
 	@without="$$([ "$$(id -u)" = 0 ] || { $(MARIADB) || echo mariadb; $(REDIS) || echo redis-tls; $(PGBOUNCER) || echo pgbouncer; })"; \
 	ROOMKEY_TESTS_WITHOUT="$$without" $(RUN) pytest -n 2
+
+# The adaptors' tests on the lowest versions of each framework and driver that pyproject.toml supports; ROWS="flask quart" for some.
+ROWS ?=
+lowest: $(UV)
+	$(UV) run --no-project --no-progress --quiet --python 3.11 python tests/lowest.py --uv $(UV) $(ROWS)
 
 # What Roomkey costs, beside its peers: see benchmarks/README.md. The part http needs wrk (apt-get install wrk).
 PARTS ?=
