@@ -4,6 +4,7 @@ import os
 
 import django
 from django.conf import settings
+from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 from django.http import JsonResponse
 from django.urls import path
@@ -38,4 +39,4 @@ def act(request, deed, name):
 
 
 urlpatterns = [path("slow/<name>", slow), path("<deed>/<name>", act)]
-app = get_wsgi_application()
+app, asgi_app = get_wsgi_application(), get_asgi_application()

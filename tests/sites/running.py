@@ -31,6 +31,7 @@ COMMANDS = {
     "flask": _GUNICORN,
     "quart": ["hypercorn", "tests.sites.quart:app", "--bind", "127.0.0.1:{port}"],
     "django": _GUNICORN,
+    "django under ASGI": ["uvicorn", "tests.sites.django:asgi_app", "--port", "{port}", "--no-access-log"],
     "aiohttp": ["aiohttp.web", "tests.sites.aiohttp:make_app", "--hostname", "127.0.0.1", "--port", "{port}"],
 }
 
@@ -39,7 +40,7 @@ class Running:
     """One server process, alive inside a `with`. Start several, and then wait until each is ready.
 
     Args:
-        name: of the framework.
+        name: of the framework, as in `COMMANDS`; any text where a command is given.
         store: its URL.
         folder: for its gates and its log.
         timeout: how long a request waits for the store, in seconds.
