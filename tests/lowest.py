@@ -42,13 +42,21 @@ class Row:
 
 ROWS = {
     "starlette": Row(
-        ("test_starlette_parity.py", "test_before_a_log_in.py", "test_flash.py", "test_outage_answers.py"),
-        ("prometheus-client", "python-multipart", "starsessions"),
+        (
+            "test_starlette.py",
+            "test_starlette_parity.py",
+            "test_before_a_log_in.py",
+            "test_flash.py",
+            "test_outage_answers.py",
+        ),
+        ("prometheus-client", "python-fasthtml", "python-multipart", "sqladmin", "starsessions"),
     ),
     "fastapi": Row(("test_fastapi*.py",), ("python-multipart",)),
     "ravyn": Row(("test_ravyn.py",), ("aiosqlite", "httpx2", "pyjwt")),
     "lilya": Row(("test_lilya.py",), ("httpx2",)),
-    "litestar": Row(("test_litestar*.py",), ("sniffio",)),  # Litestar 2.15 imports it, and anyio no longer brings it
+    "litestar": Row(  # Litestar 2.15 imports sniffio, and anyio no longer brings it
+        ("test_litestar*.py",), ("attrs", "jinja2", "pydantic", "sniffio")
+    ),
     "flask": Row(  # the test client of Flask 2.3 needs a Werkzeug of its days
         ("test_flask*.py",), ("asgiref", "flask-login", "flask-wtf", "gevent", "werkzeug<3")
     ),
