@@ -24,6 +24,7 @@ WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 Found = dict[str, dict[str, float]]  # µs, by scenario and subject
 COLUMNS = ("anonymous", "untouched", "read", "write", "log-in", "log-in-known")
 
+_NOTHING = 20.0  # µs: next to nothing, where a session was not loaded; a share of it would say nothing
 _T = TypeVar("_T")
 
 
@@ -111,13 +112,12 @@ def _drive(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 def table_of_shares(found: Found, pairs: list[tuple[str, str]]) -> str:
-    """Return what the first of each pair takes, as a share of what the second takes."""
-    columns = {key: row for key, row in found.items() if key != "anonymous"}  # there it is next to nothing
+    """Return what the first of each pair takes, as a share of what the second takes; a dash where that is nothing."""
     rows = []
     for ours, theirs in pairs:
-        shares = (f"{row[ours] / row[theirs]:.2f}" for row in columns.values())
+        shares = ("-" if row[theirs] < _NOTHING else f"{row[ours] / row[theirs]:.2f}" for row in found.values())
         rows.append([f"{ours}, of {theirs}", *shares])
-    return table(["", *(SCENARIOS[key].title for key in columns)], rows)
+    return table(["", *(SCENARIOS[key].title for key in found)], rows)
 
 
 def table_of_times(found: Found) -> str:
