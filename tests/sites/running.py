@@ -90,7 +90,8 @@ class Running:
                 time.sleep(0.05)
 
     def __exit__(self, *error: object) -> None:
-        self._process.terminate()
+        failed = error[0] is not None
+        (self._process.kill if failed else self._process.terminate)()  # a request may still wait at its gate
         self._process.wait(HANGS)
         said = self._log.read_text()
-        assert error[0] is not None or "Traceback" not in said, said
+        assert failed or "Traceback" not in said, said
