@@ -18,6 +18,7 @@ from roomkey.errors import (
 )
 from roomkey.manager import SessionManager
 from roomkey.request import Request
+from roomkey.shapes import change_field, typed
 from roomkey.web.connections import session_of
 from roomkey.web.middleware import SessionMiddleware
 
@@ -37,5 +38,7 @@ __all__ = [
     "Sessions",
     "StoreUnavailable",
     "WeakSecretWarning",
+    "change_field",
     "session_of",
+    "typed",
 ]

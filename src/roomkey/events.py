@@ -16,6 +16,7 @@ __all__ = [
     "LoadedWithOldKey",
     "Lost",
     "Merged",
+    "Misfit",
     "OutageBegan",
     "OutageEnded",
     "Refused",
@@ -92,6 +93,18 @@ class Lost(Event):
 
     handle: str  # of the session as the request last knew it; empty: it knew of none any more
     reason: Literal["ended", "log-in"]
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit(Event):
+    """What a session holds does not fit the shape that `typed` was given. The field's default was served instead.
+
+    There is one such event for each request and field. What is stored stays until the field is assigned.
+    """
+
+    handle: str
+    shape: str  # its class's name
+    field: str  # which is also the session's key
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,13 @@ Example:
 # No `from __future__ import annotations`: FastAPI 0.115 cannot evaluate them for an object that is called.
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from math import inf
 from typing import Annotated, Any
 
 try:
     from fastapi import Depends, FastAPI, HTTPException, WebSocketException
+    from fastapi.params import Depends as Dependency
     from fastapi.requests import HTTPConnection
     from fastapi.security import APIKeyCookie
 except ImportError as error:
@@ -37,11 +39,12 @@ from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError, LoginTooOld
 from roomkey.manager import SessionManager
 from roomkey.options import Seconds, is_number, seconds_of
+from roomkey.shapes.views import check_shape, typed
 from roomkey.web.connections import session_of
 from roomkey.web.middleware import SessionMiddleware
 from roomkey.wire.user_ids import text_of
 
-__all__ = ["CurrentSession", "SessionConfig", "SessionMiddleware", "require_login", "require_recent"]
+__all__ = ["CurrentSession", "FromSession", "SessionConfig", "SessionMiddleware", "require_login", "require_recent"]
 
 _SCHEME = "SessionCookie"  # what the OpenAPI document calls it
 _HEADER_SCHEME = "SessionCard"  # what it calls that of an app with `card_header`
@@ -58,6 +61,53 @@ CurrentSession = Annotated[Session, Depends(_current_session)]
 
 A request through no `SessionMiddleware` is a `ConfigurationError` that says what to add.
 """
+
+
+class FromSession(Dependency):
+    """Gives a handler the session, seen through a shape: `visit: Annotated[Visit, FromSession()]`.
+
+    `Visit` is a dataclass, a pydantic model, a msgspec Struct or a TypedDict. `roomkey.typed` says what the handler
+    gets. It works in handlers that are `def` or `async def`, in those of WebSockets, and in dependencies.
+
+    Raises:
+        ConfigurationError: when the route is declared: the class is no shape, or a field of it has no default. In a
+            request: it went through no `SessionMiddleware`.
+
+    Example:
+        >>> from dataclasses import dataclass, field
+        >>> from typing import Annotated
+        >>> from fastapi import FastAPI
+        >>> from roomkey.fastapi import FromSession, SessionMiddleware
+        >>> @dataclass
+        ... class Visit:
+        ...     cart: list[str] = field(default_factory=list)
+        >>> app = FastAPI()
+        >>> app.add_middleware(SessionMiddleware, secret_key="k" * 32, store="memory://")
+        >>> @app.post("/cart/{item}")
+        ... async def add(item: str, visit: Annotated[Visit, FromSession()]) -> None:
+        ...     visit.cart.append(item)
+    """
+
+    _shape: Any = None
+
+    # FastAPI gives the annotation's class to a dependency that names none.
+    @property
+    def dependency(self) -> Any:
+        return None if self._shape is None else _from_session(self._shape)
+
+    @dependency.setter
+    def dependency(self, given: Any) -> None:
+        if given is not None:
+            check_shape(given)
+        object.__setattr__(self, "_shape", given)
+
+
+@lru_cache(maxsize=1000)
+def _from_session(shape: Any) -> Callable[[HTTPConnection], Awaitable[Any]]:
+    async def view(connection: HTTPConnection) -> Any:
+        return typed(session_of(connection), shape)
+
+    return view
 
 
 class _SessionCookie(APIKeyCookie):

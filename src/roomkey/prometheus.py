@@ -19,6 +19,7 @@ from roomkey.events import (
     LoadedWithOldKey,
     Lost,
     Merged,
+    Misfit,
     OutageBegan,
     OutageEnded,
     Refused,
@@ -27,7 +28,13 @@ from roomkey.events import (
 
 __all__ = ["session_metrics"]
 
-_PLAIN = {Created: "created", Rotated: "rotated", LoadedWithOldKey: "loaded_with_old_key", Merged: "merged"}
+_PLAIN = {
+    Created: "created",
+    Rotated: "rotated",
+    LoadedWithOldKey: "loaded_with_old_key",
+    Merged: "merged",
+    Misfit: "misfit",
+}
 
 
 def session_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[Event], None]:

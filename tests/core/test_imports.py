@@ -16,6 +16,7 @@ LAYERS = [
     ["legacy"],  # the readers of other libraries' sessions: options of a configuration, which checks them
     ["config"],
     ["core"],
+    ["shapes"],
     ["legacy.move_in"],
     ["legacy.arrival", "in_cookie"],
     ["legacy.beside"],

@@ -17,6 +17,7 @@ unanswered   writes that the store never answered: which of them was done
 reply        what the response does with the cookie
 state        what one request knows of its session
 visitors     what CSRF tokens are bound to where no session is
+lent         values that a view of a session has handed out beside it
 trails       what rotations leave behind, and what it tells of a session that is not found
 endings      sessions are ended while others go on saving them
 registry     the sessions in a store: found, listed, ended, purged

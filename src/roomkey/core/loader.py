@@ -20,7 +20,7 @@ from roomkey.core.reporting import Reason
 from roomkey.core.session import Session
 from roomkey.core.swaps import StoreCommitter
 from roomkey.core.transaction import Transaction
-from roomkey.events import LoadedWithOldKey
+from roomkey.events import LoadedWithOldKey, Misfit
 from roomkey.stores.base import Record, Unreadable
 from roomkey.wire import codec
 from roomkey.wire.cookies import AROUND, Headers, find_cookies, find_one
@@ -76,6 +76,17 @@ class Loader(ABC):
         """Return the transaction that a session has, or else a new one."""
         transaction = session._transaction
         return transaction if isinstance(transaction, Transaction) else self.open(session)
+
+    def report_misfit(self, misfit: Misfit) -> None:
+        """Report a value that does not fit the shape that it was asked for in. The log says it once for each field."""
+        self.reporter.report(misfit)
+        self.reporter.warn_once(
+            f"misfit {misfit.shape}.{misfit.field}",
+            "what a session holds under %r does not fit the field of %s. The field's default is served, and what is "
+            "stored stays until the field is assigned",
+            misfit.field,
+            misfit.shape,
+        )
 
     def check_lifetime(self, seconds: float) -> None:
         """Warn, once, where a session is to be remembered for longer than it can live.

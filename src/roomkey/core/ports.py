@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from roomkey.clock import Ticks
 from roomkey.errors import StoreUnavailable
+from roomkey.events import Misfit
 
 if TYPE_CHECKING:
+    from roomkey.core.lent import Lent
     from roomkey.core.renewal import Expiry
     from roomkey.core.users import Sessions
     from roomkey.stores.base import Record
@@ -18,6 +20,8 @@ __all__ = ["Origin", "Transaction"]
 
 class Transaction(Protocol):
     """What a session asks of its transaction."""
+
+    lent: Lent | None  # what views of the session have handed out; None: nothing
 
     @property
     def handle(self) -> str: ...
@@ -52,6 +56,10 @@ class Origin(Protocol):
 
     def open(self, session: Any) -> Transaction:
         """Return a new transaction for a session."""
+        ...
+
+    def report_misfit(self, misfit: Misfit) -> None:
+        """Report a value that does not fit the shape that it was asked for in."""
         ...
 
     def check_lifetime(self, seconds: float) -> None:

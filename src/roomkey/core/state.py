@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from roomkey.core.case import Case, Client
 from roomkey.core.intents import NOTHING, Intents
+from roomkey.core.lent import Lent
 from roomkey.core.loaded import CURRENT, NOWHERE, Attempt, Draft, Loaded, Stale
 from roomkey.core.merge import Merged, below_the_pending, doubt, merge, same_objects
 from roomkey.core.renewal import CLOCK_ERROR, Expiry
@@ -65,6 +66,7 @@ class RequestState:
     # The facts from before another request proved who the user is; None: none has. This request has proved nothing by
     # that, and may have come with a stolen card.
     before_proof: Facts | None = None
+    lent: Lent | None = None  # what a view of the session has handed out; None: nothing
     under_way: Draft | None = None  # of the task that saves or refreshes; None: none does
 
     @property
@@ -149,6 +151,7 @@ class RequestState:
 
     def is_modified(self) -> bool:
         session = self.session
+        self._take_in_lent()
         if not self.at.exists:
             return dict.__len__(session) > 0
         if session._intents.needs_saving:
@@ -156,6 +159,11 @@ class RequestState:
         if not (session._changed or session._shared):
             return False
         return codec.encode(session._plain(), self._present_facts()) != self.at.encoded
+
+    def _take_in_lent(self) -> None:
+        """Put into the session what was changed in the values that views of it have handed out."""
+        if self.lent is not None:
+            self.lent.take_in(self.session)
 
     # --- what a commit is decided on ------------------------------------------------------------------------------
 
@@ -206,6 +214,7 @@ class RequestState:
     def unsaved_over(self, latest: Loaded | None) -> Case:
         """Return what this request has not saved, as a case, with what is stored now."""
         session = self.session
+        self._take_in_lent()
         draft = Draft(session._plain(), self.at.encoded, session._intents, session._put or frozenset())
         return self.case(draft)._replace(fresh=latest)
 

@@ -77,6 +77,7 @@ class Transaction(Tasks):
     def is_calm(self) -> bool:
         return (
             self.under_way is None
+            and self.lent is None
             and self.trouble is None
             and not (self.tried or self.before_proof)
             and self.moving is None
@@ -160,6 +161,7 @@ class Transaction(Tasks):
             Exception: what a function of `Session.change` raised when it ran again, for another task of the request.
         """
         session = self.session
+        self._take_in_lent()
         at, intents = session._at, session._intents
         if intents.refused is not None:
             session._intents = intents._replace(refused=None)

@@ -54,6 +54,7 @@ __all__ = [
     "facts_in",
     "fingerprint",
     "has_surrogates",
+    "is_exact",
     "is_ours",
     "is_same",
     "make_facts",
@@ -123,7 +124,7 @@ def verify(data: dict[str, Any], stored: bytes, *, strict: bool = False) -> None
     if not strict and not _is_suspect(stored):
         return
     try:
-        exact = _exact(data)
+        exact = is_exact(data)
     except RecursionError:
         exact = False
     if not exact:
@@ -138,7 +139,8 @@ def _is_suspect(stored: bytes) -> bool:
     return any(map(body.__contains__, _SUSPECTS))  # stops at the first, and takes longer to begin
 
 
-def _exact(value: Any) -> bool:
+def is_exact(value: Any) -> bool:
+    """Whether a value, with all that it holds, is of exactly the types that a session keeps."""
     kind = type(value)
     if kind in IMMUTABLE:
         return True
@@ -148,7 +150,7 @@ def _exact(value: Any) -> bool:
 
 
 def _all_exact(values: Collection[Any]) -> bool:
-    return IMMUTABLE.issuperset(map(type, values)) or all(map(_exact, values))
+    return IMMUTABLE.issuperset(map(type, values)) or all(map(is_exact, values))
 
 
 def decode(stored: bytes) -> dict[str, Any]:
