@@ -64,7 +64,7 @@ VALUES = {
     "passive": ('["/poll"]', ("/poll",)),
 }
 TESTED_ELSEWHERE = {"secret_key", "store"}
-NO_TEXT = {"legacy", "on_event", "clock"}
+NO_TEXT = {"encoders", "legacy", "on_event", "clock"}
 
 
 def test_every_option_has_a_value_here():

@@ -20,7 +20,9 @@ from roomkey.stores.base import Store, UserIndex
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.urls import store_from
 from roomkey.wire.card_header import check_card_header
+from roomkey.wire.codec import KEPT
 from roomkey.wire.keys import ADVICE, KEY_TAKES, SecretKeys
+from roomkey.wire.own import Encoders, checked_encoders
 
 if TYPE_CHECKING:
     from roomkey.events import Event
@@ -64,6 +66,7 @@ class OtherOptions(TypedDict, total=False):
     max_bytes: int
     strict_types: bool
     card_header: str | None
+    encoders: Encoders | None
     legacy: Sequence[LegacyReader]
     vary: Literal["used", "always"]
     exclude: Sequence[str]
@@ -137,6 +140,11 @@ class SessionConfig:
             `"Authorization"` takes it as a bearer token, and the response hands a new one out as `Session-Card`. A
             header of your own (`"X-Auth-Token"`) has it both ways. An empty value takes it back. Cookies are ignored
             then, and none is sent. A page's scripts can read such a card, so browsers are safer with a cookie.
+        encoders: classes that a session does not keep by itself, each with two functions: `{Money: (to_plain,
+            from_plain)}`. The first returns plain data, which may hold values of other such classes, and the second
+            makes a value of it. They count for exactly this class, in the whole process. The class's name is stored: a
+            third entry is a name in its place, so that the class can be renamed. Where a name has no functions any
+            more, its plain data is read.
         legacy: readers of another library's sessions (`roomkey.legacy`), which move in on first sight. Take them out
             again once the old cookies have expired. Until then, anybody who knows the old key can make up sessions.
         vary: which responses say `Vary: Cookie`. `"used"`: those whose request used its session, so that caches may
@@ -177,6 +185,7 @@ class SessionConfig:
     max_bytes: int = 65536
     strict_types: bool = False
     card_header: str | None = None
+    encoders: Encoders | None = None
     legacy: Sequence[LegacyReader] = ()
     vary: Literal["used", "always"] = "used"
     exclude: Sequence[str] = ()
@@ -205,6 +214,8 @@ class SessionConfig:
             self._fail("on_event", "it takes a function of one event, or None")
         if inspect.iscoroutinefunction(self.on_event):
             self._fail("on_event", "it takes a plain function, which is not awaited: start a task in it")
+        if self.encoders is not None:
+            self._set("encoders", checked_encoders(self.encoders, KEPT))
         if self.legacy != ():
             from roomkey.legacy.readers import checked_readers  # here, because few apps move in
 
@@ -339,7 +350,7 @@ class SessionConfig:
         """Make a config from environment variables: `ROOMKEY_SECRET_KEY`, `ROOMKEY_STORE`, `ROOMKEY_MAX_AGE` and so on.
 
         A text is read as its option's type: a number, a number of seconds, `true` or `false`, or text. `none` is None.
-        A JSON list of texts in `ROOMKEY_SECRET_KEY` rotates. What is no text (`legacy`, `on_event`, `clock`) has no
+        A JSON list of texts in `ROOMKEY_SECRET_KEY` rotates. What is no text (such as `legacy` and `clock`) has no
         variable.
 
         Args:

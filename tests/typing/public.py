@@ -54,6 +54,24 @@ from roomkey.sync import SyncManager, SyncSessions
 from roomkey.testing import Clock, StoreContract, client_session
 
 
+class Money:
+    amount: int = 0
+
+
+def plain_money(money: Money) -> list[int]:
+    return [money.amount]
+
+
+def money_of(plain: list[int]) -> Money:
+    return Money()
+
+
+def own_types() -> None:
+    SessionConfig(secret_key="k", encoders={Money: (plain_money, money_of), UUID: (str, UUID, "UUID")})
+    SessionConfig(secret_key="k", encoders={Money: plain_money})  # type: ignore[dict-item]
+    SessionManager(secret_key="k", encoders=None)
+
+
 def config() -> None:
     made = SessionConfig(secret_key=["new", b"old"], max_age=None, same_site="strict", store="memory://", domain=None)
     assert_type(made.session_cookie, str)

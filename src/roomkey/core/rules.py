@@ -13,6 +13,7 @@ from roomkey.stores.cookie import CookieStore
 from roomkey.wire import codec, user_ids
 from roomkey.wire.codec import Facts
 from roomkey.wire.kinds import shown
+from roomkey.wire.own import Encoder
 
 if TYPE_CHECKING:
     from roomkey.config import SessionConfig
@@ -35,6 +36,8 @@ class Rules:
         self.seals = config.seal
         self.renews_each = isinstance(config.store, CookieStore)  # whether each save is a renewal too
         self.strict = config.strict_types
+        if config.encoders is not None:
+            codec.keep({kind: Encoder(*functions) for kind, functions in config.encoders.items()})
         self.anonymous = config.anonymous_max_age  # seconds that a session without a user lives; None: as any other
 
     def user_of(self, data: dict[str, Any]) -> str | None:

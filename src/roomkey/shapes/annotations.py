@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from roomkey.errors import ConfigurationError
 from roomkey.shapes.fields import DoesNotFit, Field, Shape, no_default
+from roomkey.wire.own import BY_KIND
 
 __all__ = ["is_typed_dict", "plain_of", "shape_of_dataclass", "shape_of_typed_dict", "text_of"]
 
@@ -63,6 +64,8 @@ def shape_of_typed_dict(kind: type) -> Shape:
 
 def plain_of(value: Any) -> Any:
     """Return a value with its dataclasses as dictionaries and its enumerations' members as their values."""
+    if type(value) in BY_KIND:  # which a session keeps as it is
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain_of(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):

@@ -1,21 +1,20 @@
 """Session data to bytes and back, every value with its type.
 
-A value of a subclass comes back as the kind that it is of (`roomkey.wire.kinds`). Every other value comes back with its
-exact type.
+A value of a subclass comes back as the kind that it is of (`roomkey.wire.kinds`), and one of an app's own types as its
+encoder makes it (`roomkey.wire.own`). Every other value comes back with its exact type.
 
 The first byte names the format, so that what is stored never depends on what happens to be installed. It is
 MessagePack, with the session's `Facts` before it, and with extension types for what MessagePack has no type of its own.
 
-Plain data takes a fast path inside ormsgpack. A session that ormsgpack does not encode is tried once more by
-`_portable`. It knows the rarer cases: integers past 64 bits, lone surrogates, dictionaries whose keys are not exactly
-`str`. It says where a value is that no session keeps.
+Plain data takes a fast path inside ormsgpack. What that does not encode is tried once more by `_portable`. It knows the
+rarer cases (huge integers, lone surrogates, keys that are no `str`), and says where a value is that no session keeps.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -23,6 +22,7 @@ from uuid import UUID
 import ormsgpack
 
 from roomkey.errors import RoomkeyError, SessionDataError
+from roomkey.wire import own
 from roomkey.wire.depth import MOST_LEVELS, TooDeep, go_down, go_up, one_level_down
 from roomkey.wire.facts import (
     DATA_AT,
@@ -36,12 +36,13 @@ from roomkey.wire.facts import (
     make_facts,
     with_facts,
 )
-from roomkey.wire.kinds import LIBRARY, NotKept, Place, plain, plain_key, refusal, shown
+from roomkey.wire.kinds import LIBRARY, NotKept, Place, has_surrogates, plain, plain_key, refusal, shown
 from roomkey.wire.moments import fields_of, moment_of
 
 __all__ = [
     "EMPTY",
     "IMMUTABLE",
+    "KEPT",
     "MARK_BYTES",
     "MOST_MARKS",
     "NO_FACTS",
@@ -57,6 +58,7 @@ __all__ = [
     "is_exact",
     "is_ours",
     "is_same",
+    "keep",
     "make_facts",
     "verify",
     "with_facts",
@@ -76,7 +78,7 @@ _OPTIONS = (
 )
 
 # The numbers are stored: never change or reuse one.
-_TUPLE, _SET, _FROZENSET, _DICT, _INT, _STR, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID = range(1, 13)
+_TUPLE, _SET, _FROZENSET, _DICT, _INT, _STR, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID, _OWN = range(1, 14)
 
 
 class DamagedData(RoomkeyError):
@@ -258,14 +260,25 @@ _WRITERS: dict[type, Callable[[Any], ormsgpack.Ext]] = {
 }
 
 
+def keep(encoders: Mapping[type, own.Encoder]) -> None:
+    """Keep the values of these types too, in the whole process."""
+    own.add(encoders)
+    _WRITERS.update(dict.fromkeys(encoders, _own))
+
+
+def _own(value: Any, place: Place | None = None, strict: bool = False) -> ormsgpack.Ext:
+    with one_level_down():
+        plain = own.as_plain(value) if place is None else _portable(own.as_plain(value, place), place, strict)
+        return ormsgpack.Ext(_OWN, _pack(plain))
+
+
 _GROUPS = frozenset({list, tuple, set, frozenset})
 _PLAIN = frozenset({bool, int, float, str, bytes})
 # Types whose values nobody can change in place, and that hold no others.
 IMMUTABLE = (_PLAIN | {type(None)} | frozenset(_WRITERS)) - _GROUPS
-
-
 _TEXT = frozenset({str})
-_KEPT = IMMUTABLE | _GROUPS | {dict}
+KEPT = IMMUTABLE | _GROUPS | {dict}
+_DEEPEST = 200  # levels; ormsgpack refuses what is much deeper
 _SUSPECTS = b"\xc4\xc5\xc6\xc7\xc8\xc9\xd4\xd5\xd6\xd7\xd8"
 _EQUAL_IS_SAME = frozenset({int, str, bytes, bool, type(None)})  # not float: 0.0 equals -0.0
 
@@ -300,7 +313,9 @@ def _portable(value: Any, place: Place, strict: bool = False) -> Any:
             f"session[{shown(place.key)}] is nested more than {_DEEPEST} levels deep; a session is flat data"
         )
     kind = type(value)
-    if kind not in _KEPT:
+    if kind not in KEPT:
+        if kind in own.BY_KIND:
+            return _own(value, place, strict)
         value = _reduced(value, place, strict)
         kind = type(value)
     if kind is int and not -(2**63) <= value < 2**64:
@@ -336,7 +351,8 @@ def _portable_dict(value: dict[Any, Any], place: Place, strict: bool) -> Any:
 
 def _portable_key(key: Any, place: Place, strict: bool) -> Any:
     place = place.below(is_key=True)
-    return _portable(key if type(key) in _KEPT else _reduced(key, place, strict, plain_key), place, strict)
+    is_kept = type(key) in KEPT or type(key) in own.BY_KIND
+    return _portable(key if is_kept else _reduced(key, place, strict, plain_key), place, strict)
 
 
 def _reduced(value: Any, place: Place, strict: bool, reduce: Callable[[Any], Any] = plain) -> Any:
@@ -348,14 +364,6 @@ def _reduced(value: Any, place: Place, strict: bool, reduce: Callable[[Any], Any
     if strict:
         raise refusal(place, value, strict=True)
     return copy
-
-
-_DEEPEST = 200  # levels; ormsgpack refuses what is much deeper
-
-
-def has_surrogates(text: str) -> bool:
-    """Whether `text` holds half a character, which has no UTF-8."""
-    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _restore(tag: int, payload: bytes) -> Any:
@@ -387,4 +395,5 @@ _READERS: dict[int, Callable[[bytes], Any]] = {
     _TIMEDELTA: lambda payload: dt.timedelta(*_unpack(payload)),
     _DECIMAL: lambda payload: Decimal(payload.decode()),
     _UUID: lambda payload: UUID(bytes=payload),
+    _OWN: lambda payload: own.from_plain(_unpack(payload)),
 }

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from roomkey.errors import SessionDataError
 
-__all__ = ["LIBRARY", "NotKept", "Place", "plain", "plain_key", "refusal", "shown"]
+__all__ = ["LIBRARY", "NotKept", "Place", "has_surrogates", "plain", "plain_key", "refusal", "shown"]
 
 
 class NotKept(TypeError):
@@ -189,7 +189,15 @@ def _advice(value: Any, kind: type) -> str:
         for kinds, instead in _INSTEAD:
             if issubclass(kind, kinds):
                 return f"store {instead} instead"
-    return f"store plain data instead: the ID of it, str(it), or what it is made of ({_KEPT})"
+    return (
+        f"store plain data instead: the ID of it, str(it), or what it is made of ({_KEPT}); or give encoders functions "
+        "for its type"
+    )
+
+
+def has_surrogates(text: str) -> bool:
+    """Whether `text` holds half a character, which has no UTF-8."""
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def shown(key: object) -> str:
