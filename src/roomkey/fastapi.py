@@ -22,7 +22,6 @@ Example:
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
-from math import inf
 from typing import Annotated, Any
 
 try:
@@ -34,21 +33,18 @@ except ImportError as error:
     raise ImportError("roomkey.fastapi needs FastAPI: pip install 'roomkey[fastapi]'") from error
 
 from roomkey.config import SessionConfig
-from roomkey.core.loader import Loader
 from roomkey.core.session import Session
-from roomkey.errors import ConfigurationError, LoginTooOld
 from roomkey.manager import SessionManager
-from roomkey.options import Seconds, is_number, seconds_of
+from roomkey.options import Seconds
 from roomkey.shapes.views import check_shape, typed
 from roomkey.web.connections import session_of
+from roomkey.web.guards import POLICY_VIOLATION, DoesNotPass, logged_in, recently_logged_in, span_of
 from roomkey.web.middleware import SessionMiddleware
-from roomkey.wire.user_ids import text_of
 
 __all__ = ["CurrentSession", "FromSession", "SessionConfig", "SessionMiddleware", "require_login", "require_recent"]
 
 _SCHEME = "SessionCookie"  # what the OpenAPI document calls it
 _HEADER_SCHEME = "SessionCard"  # what it calls that of an app with `card_header`
-_POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 _DONE = "_roomkey"
 
 
@@ -155,7 +151,10 @@ async def require_login(connection: HTTPConnection, session: _Guarded) -> Any:
         ... async def me(user: Annotated[int, Depends(require_login)]) -> int:
         ...     return user
     """
-    return _logged_in(connection, session, "require_login")
+    try:
+        return logged_in(session, "require_login")
+    except DoesNotPass as refusal:
+        raise _answer(connection, refusal) from None
 
 
 def require_recent(seconds: Seconds) -> Callable[..., Awaitable[Any]]:
@@ -183,64 +182,21 @@ def require_recent(seconds: Seconds) -> Callable[..., Awaitable[Any]]:
         >>> @app.delete("/account", dependencies=[Depends(require_recent(300))])
         ... async def delete_account() -> None: ...
     """
-    span: float = seconds_of(seconds)
-    if not is_number(span) or not 0 < span < inf:
-        raise ValueError(f"require_recent: seconds is {seconds!r}; it takes a number above 0, or a timedelta")
+    span = span_of(seconds)
 
     async def recent_login(connection: HTTPConnection, session: _Guarded) -> Any:
-        user = _logged_in(connection, session, "require_recent")
         try:
-            session.require_recent(span)
-        except LoginTooOld:
-            raise _refusal(
-                connection,
-                403,
-                f"The last log-in is more than {span:.15g} seconds ago. Prove again who you are, then repeat this.",
-                f'{_challenge(session)}, error="insufficient_user_authentication", max_age="{int(span)}"',
-            ) from None
-        return user
+            return recently_logged_in(session, span, "require_recent")
+        except DoesNotPass as refusal:
+            raise _answer(connection, refusal) from None
 
     return recent_login
 
 
-def _logged_in(connection: HTTPConnection, session: Session, guard: str) -> Any:
-    """Return the user's ID. `guard`: who asks, for the error."""
-    user_key = _config_of(session).user_key
-    if user_key is None:
-        raise ConfigurationError(
-            f"{guard}: user_key is None in SessionConfig, so nobody can be logged in; give it the session key that "
-            "has the user's ID"
-        )
-    user = session.get(user_key)
-    if text_of(user) is None:
-        raise _refusal(connection, 401, "Not logged in.", _challenge(session))
-    return user
-
-
-def _refusal(connection: HTTPConnection, status: int, why: str, challenge: str) -> HTTPException | WebSocketException:
+def _answer(connection: HTTPConnection, refusal: DoesNotPass) -> HTTPException | WebSocketException:
     if connection.scope["type"] == "websocket":
-        return WebSocketException(_POLICY_VIOLATION, why)
-    return HTTPException(status, why, {"WWW-Authenticate": challenge})
-
-
-def _challenge(session: Session) -> str:
-    """Return what RFC 9110 asks of each 401. Browsers ignore these schemes, and ask nothing.
-
-    `Bearer` is that of RFC 6750, section 3 of which asks for a parameter. The one for a cookie is that of the draft
-    "HTTP Authentication with HTTP Cookies" (draft-broyer-http-cookie-auth). The one for another header is like it, and
-    nobody has registered either.
-    """
-    kind, name = _config_of(session).carrier
-    if (kind, name) == ("header", "authorization"):
-        return 'Bearer realm="session"'
-    return f'{kind.title()} {kind}-name="{name}"'
-
-
-def _config_of(session: Session) -> SessionConfig:
-    origin = session._origin
-    if not isinstance(origin, Loader):
-        raise ConfigurationError("the session belongs to no request: put roomkey.SessionMiddleware around the app")
-    return origin.committer.config
+        return WebSocketException(POLICY_VIOLATION, refusal.why)
+    return HTTPException(refusal.status, refusal.why, refusal.headers)
 
 
 # --- the OpenAPI document ---------------------------------------------------------------------------------------------

@@ -41,13 +41,14 @@ except ImportError as error:
 from roomkey.config import SessionConfig, SessionOptions
 from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError, StoreUnavailable
+from roomkey.litestar_typed import FromSession, from_session
 from roomkey.manager import SessionManager
 from roomkey.request import Request
 from roomkey.web.connections import follow, session_of
 from roomkey.web.contents import content_of
 from roomkey.web.middleware import SessionMiddleware
 
-__all__ = ["RoomkeyPlugin", "SessionConfig", "SessionMiddleware"]
+__all__ = ["FromSession", "RoomkeyPlugin", "SessionConfig", "SessionMiddleware", "from_session"]
 
 _SCHEME = "sessionCookie"  # what the OpenAPI document calls the cookie, also where Litestar's SessionAuth names it
 _CATCH_ALL = (Exception, BaseException, object)  # whoever handles these makes an error page
@@ -190,7 +191,7 @@ class _BackendConfig(ServerSideSessionConfig):
             max_age=ceil(config.idle_timeout),
             path=config.path,
             domain=config.domain,
-            secure=bool(config.https_only),
+            secure=config.https_only is True,
             samesite=config.same_site,
             exclude_opt_key=exclude_opt_key,
         )

@@ -7,6 +7,9 @@ option that it does not know, and the app does not start. So no app ever runs wi
 
 Ravyn serves the lifespan in its router, where no middleware sees it. The store is opened and closed there.
 
+Beside that, it has typed sessions for Ravyn's dependency injection, and guards as Ravyn's permissions. Ravyn takes
+Lilya's permissions too, but it then runs a handler twice below an `Include` (0.4.3).
+
 A settings class may annotate `session_config: SessionConfig = SessionConfig(...)`. `RavynSettings` has a property of
 that name, which would win over the annotated field. It is replaced by a descriptor that gives way to the field.
 """
@@ -17,15 +20,27 @@ from typing import TYPE_CHECKING, Any
 
 try:
     import ravyn.middleware.sessions as _sessions
-    from ravyn import RavynSettings
+    from ravyn import Inject, Injects, RavynSettings, Request
+    from ravyn.permissions import BasePermission
 except ImportError as error:
     raise ImportError("roomkey.ravyn needs Ravyn: pip install 'roomkey[ravyn]'") from error
 
 from roomkey import lilya as lilya  # request.set_session and request.clear_session
 from roomkey.config import SessionConfig as _SessionConfig
+from roomkey.options import Seconds
+from roomkey.shapes.views import check_shape, typed
+from roomkey.web.connections import session_of
 from roomkey.web.middleware import SessionMiddleware
 
-__all__ = ["SessionConfig", "SessionMiddleware"]
+__all__ = [
+    "FromSession",
+    "SessionConfig",
+    "SessionMiddleware",
+    "current_user",
+    "injected",
+    "require_login",
+    "require_recent",
+]
 
 _OPTION = "roomkey_config"
 
@@ -58,6 +73,95 @@ class SessionConfig(_SessionConfig, _RavynSessionConfig):  # type: ignore[misc] 
         from pydantic_core import core_schema
 
         return core_schema.is_instance_schema(cls)
+
+
+class FromSession(Inject):  # type: ignore[misc]  # untyped here
+    """Gives a handler the session, seen through a shape: `dependencies={"visit": FromSession(Visit)}`.
+
+    The handler has `visit: Visit = injected()` then. `Visit` is a dataclass, a pydantic model, a msgspec Struct or a
+    TypedDict. `roomkey.typed` says what the handler gets.
+
+    Args:
+        shape: the class.
+
+    Raises:
+        ConfigurationError: the class is no shape, or a field of it has no default. In a request: Ravyn has no
+            `session_config` of Roomkey's.
+
+    Example:
+        >>> from dataclasses import dataclass, field
+        >>> from ravyn import Gateway, Ravyn, post
+        >>> from roomkey.ravyn import FromSession, SessionConfig, injected
+        >>> @dataclass
+        ... class Visit:
+        ...     cart: list[str] = field(default_factory=list)
+        >>> @post("/cart/{item}", dependencies={"visit": FromSession(Visit)})
+        ... async def add(item: str, visit: Visit = injected()) -> list[str]:
+        ...     visit.cart.append(item)
+        ...     return visit.cart
+        >>> config = SessionConfig(secret_key="k" * 32, store="memory://")
+        >>> app = Ravyn(routes=[Gateway(handler=add)], session_config=config)
+    """
+
+    def __init__(self, shape: type) -> None:
+        check_shape(shape)
+
+        def view(request: Request) -> Any:
+            return typed(session_of(request), shape)
+
+        super().__init__(view)
+
+
+def injected() -> Any:
+    """Return Ravyn's mark of an argument that a dependency gives, as it is: `Injects(skip_validation=True)`.
+
+    Ravyn would make a copy of a view. A type checker takes it as the default of an argument of any type.
+    """
+    return Injects(skip_validation=True)
+
+
+class require_login(BasePermission):  # type: ignore[misc]  # untyped here
+    """Lets only those through who are logged in: `permissions=[require_login]`.
+
+    On a handler, a gateway, an `Include` or the app. Anybody else gets a 401 with a `WWW-Authenticate` challenge. A
+    WebSocket is closed with 1008 (policy violation) before it is accepted, which servers answer with 403.
+
+    Raises:
+        ConfigurationError: in a request: Ravyn has no `session_config` of Roomkey's, or its `user_key` is None.
+    """
+
+    _guard = lilya.require_login
+
+    def has_permission(self, request: Request, controller: Any) -> bool:
+        self._guard.user(request)
+        return True
+
+
+def require_recent(seconds: Seconds) -> type[require_login]:
+    """Return a permission that lets only those through whose log-in is recent: `permissions=[require_recent(300)]`.
+
+    It is for a dangerous step, such as a change of the password (OWASP ASVS 7.5.1). A visitor who is not logged in gets
+    the 401 of `require_login`. A user whose log-in is too long ago gets a 403, whose challenge has the `error` and the
+    `max_age` of RFC 9470. Ask for the password then, and call `session.reauthenticated()`.
+
+    Args:
+        seconds: how long ago the log-in may be, in seconds or as a `timedelta`.
+
+    Raises:
+        ValueError: `seconds` is no number above 0.
+    """
+    return type("require_recent", (require_login,), {"_guard": lilya.require_recent(seconds)})
+
+
+def _user(request: Request) -> Any:
+    return lilya.require_login.user(request)
+
+
+current_user = Inject(_user)
+"""Gives a handler the user's ID: `dependencies={"user": current_user}`, and `user: int = injected()`.
+
+A visitor who is not logged in gets the 401 of `require_login`.
+"""
 
 
 class _Dispatch(_sessions.SessionMiddleware):  # type: ignore[misc]  # Lilya's, untyped here

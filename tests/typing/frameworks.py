@@ -1,18 +1,22 @@
 """What a type checker sees of an app, with the frameworks' own types; mypy reads this file, nothing runs it."""
 
 import datetime as dt
+from dataclasses import dataclass, field
 from typing import Annotated as WithMore
 from typing import Any, assert_type
 
 from fastapi import Depends, FastAPI, Request, WebSocket
+from lilya.routing import Path
 from litestar import Litestar
 from litestar import Request as LitestarRequest
+from litestar import post as litestar_post
 from litestar.connection import ASGIConnection
 from litestar.middleware import DefineMiddleware
 from litestar.security.session_auth import SessionAuth
 from litestar.testing import AsyncTestClient
 from litestar.testing import TestClient as LitestarClient
 from ravyn import Ravyn, RavynSettings
+from ravyn import post as ravyn_post
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient as StarletteClient
@@ -21,9 +25,16 @@ from roomkey import Session, SessionManager, SessionMiddleware, Sessions, sessio
 from roomkey.csrf import CSRFMiddleware
 from roomkey.events import Event
 from roomkey.fastapi import CurrentSession, require_login, require_recent
-from roomkey.litestar import RoomkeyPlugin
+from roomkey.lilya import FromSession as LilyaFromSession
+from roomkey.lilya import require_login as lilya_login
+from roomkey.lilya import require_recent as lilya_recent
+from roomkey.litestar import FromSession as LitestarFromSession
+from roomkey.litestar import RoomkeyPlugin, from_session
 from roomkey.litestar import SessionMiddleware as LitestarSessions
-from roomkey.ravyn import SessionConfig
+from roomkey.ravyn import FromSession as RavynFromSession
+from roomkey.ravyn import SessionConfig, current_user, injected
+from roomkey.ravyn import require_login as ravyn_login
+from roomkey.ravyn import require_recent as ravyn_recent
 from roomkey.starlette import SessionMiddleware as StarletteSessions
 from roomkey.starlette import install, uninstall
 from roomkey.testing import client_session
@@ -116,3 +127,30 @@ def test_clients(
 
 
 require_recent("5 minutes")  # type: ignore[arg-type]
+
+
+@dataclass
+class Visit:
+    cart: list[str] = field(default_factory=list)
+
+
+@litestar_post("/cart/{item:str}", dependencies={"visit": from_session(Visit)})
+async def litestar_add(item: str, visit: WithMore[Visit, LitestarFromSession()]) -> list[str]:
+    return visit.cart
+
+
+async def lilya_add(item: str, visit: Visit) -> list[str]:
+    return visit.cart
+
+
+path = Path("/{item}", lilya_add, dependencies={"visit": LilyaFromSession(Visit), "user": lilya_login})
+path = Path("/{item}", lilya_add, permissions=[lilya_login, lilya_recent(dt.timedelta(minutes=5))])
+
+
+@ravyn_post("/cart/{item}", dependencies={"visit": RavynFromSession(Visit), "user": current_user})  # type: ignore[untyped-decorator]
+async def ravyn_add(item: str, visit: Visit = injected(), user: int = injected()) -> list[str]:
+    return visit.cart
+
+
+@ravyn_post("/account", permissions=[ravyn_login, ravyn_recent(300)])  # type: ignore[untyped-decorator]
+async def ravyn_account() -> None: ...
