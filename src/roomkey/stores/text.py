@@ -6,15 +6,14 @@ import functools
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, ParamSpec
+from typing import Any, TypeVar, cast
 
 from roomkey.errors import ConfigurationError, SessionDataError
 from roomkey.stores.base import Record
 
 __all__ = ["DAMAGED", "DEFAULT_TABLE", "NotInCharset", "again_in_ascii", "has_port", "printable", "split_name"]
 
-_Args = ParamSpec("_Args")
-_Saving = Coroutine[Any, Any, None]
+_Save = TypeVar("_Save", bound=Callable[..., Coroutine[Any, Any, None]])
 
 DEFAULT_TABLE = "roomkey_session"
 DAMAGED = "a row holds a value that is not what its column says: it is damaged, and was left alone"
@@ -55,21 +54,21 @@ class NotInCharset(SessionDataError):
         )
 
 
-def again_in_ascii(save: Callable[_Args, _Saving]) -> Callable[_Args, _Saving]:
+def again_in_ascii(save: _Save) -> _Save:
     """Have a method save once more where it raised `NotInCharset`: what a client sent, which is for people, in ASCII.
 
     Where that raises it again, the character is in the user's ID, of which none may change.
     """
 
     @functools.wraps(save)
-    async def saves(*args: _Args.args, **kwargs: _Args.kwargs) -> None:
+    async def saves(*args: Any, **kwargs: Any) -> None:
         try:
             await save(*args, **kwargs)
         except NotInCharset:
             plain: list[Any] = [_in_ascii(arg) if isinstance(arg, Record) else arg for arg in args]
             await save(*plain, **kwargs)
 
-    return saves
+    return cast(_Save, saves)
 
 
 def _in_ascii(record: Record) -> Record:

