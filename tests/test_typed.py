@@ -8,12 +8,28 @@ import pickle
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+import flask
 import msgspec
 import pydantic
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
-from roomkey import ConfigurationError, Session, SessionDataError, change_field, typed
-from tests.typed_site import Site, run
+from roomkey import (
+    ConfigurationError,
+    Session,
+    SessionDataError,
+    SessionManager,
+    SessionMiddleware,
+    change_field,
+    session_of,
+    typed,
+)
+from roomkey.flask import Roomkey
+from roomkey.testing import client_session
+from tests.typed_site import SECRET, Site, run
 
 
 class Color(enum.Enum):
@@ -643,3 +659,41 @@ def test_a_models_validators(site):
             view.name = "a b"
 
     run(go())
+
+
+# --- other frameworks -------------------------------------------------------------------------------------------------
+
+
+def test_the_session_of_flask(shape):
+    """`flask.session` stands for the session of the request, which a view sees."""
+    app = flask.Flask(__name__)
+    app.secret_key = SECRET
+    Roomkey(app, store="memory://")
+
+    @app.post("/<item>")
+    def add(item):
+        view = typed(flask.session, shape)
+        view.cart.append(item)
+        view.address.city += "!"
+        return {"cart": view.cart, "city": view.address.city}
+
+    client = app.test_client()
+    assert client.post("/tea").json == {"cart": ["tea"], "city": "Bern!"}
+    assert client.post("/milk").json == {"cart": ["tea", "milk"], "city": "Bern!!"}
+    with client.session_transaction() as session:
+        typed(session, shape).cart.append("bread")
+    assert client.post("/jam").json["cart"] == ["tea", "milk", "bread", "jam"]
+
+
+def test_the_session_of_a_test(shape):
+    """`client_session` lets a test prepare a session through a shape."""
+
+    async def show(request):
+        return JSONResponse(typed(session_of(request), shape).cart)
+
+    manager = SessionManager(secret_key=SECRET, store="memory://")
+    app = SessionMiddleware(Starlette(routes=[Route("/", show)]), manager)
+    with TestClient(app) as client:
+        with client_session(client, manager) as session:
+            typed(session, shape).cart.append("tea")
+        assert client.get("/").json() == ["tea"]

@@ -66,6 +66,8 @@ def typed(session: MutableMapping[str, Any], shape: type[T]) -> T:
         ...     visit = typed(session_of(request), Visit)
         ...     visit.cart.append("tea")
     """
+    # Flask's and Quart's `session` stands for that of the request.
+    session = getattr(session, "_get_current_object", lambda: session)()
     if not isinstance(session, Session):
         raise TypeError(
             f"typed: got {type(session).__name__}; it takes the session of a request: typed(session_of(request), ...)"
