@@ -119,9 +119,10 @@ class Guard(DefinePermission, Provide):  # type: ignore[misc]  # untyped here
 require_login = Guard(lambda session: logged_in(session, "require_login"))
 """Lets only those through who are logged in: `permissions=[require_login]`.
 
-As a dependency it gives the user's ID: `dependencies={"user": require_login}`, and `user: int` in the handler.
-Anybody else gets a 401 with a `WWW-Authenticate` challenge. A WebSocket is closed with 1008 (policy violation) before
-it is accepted, which servers answer with 403.
+Put it on a `Path`, an `Include`, a `Router` or the outermost app: Lilya (0.29) does not look at the permissions of an
+app that is mounted in another one. As a dependency it gives the user's ID: `dependencies={"user": require_login}`, and
+`user: int` in the handler. Anybody else gets a 401 with a `WWW-Authenticate` challenge. A WebSocket is closed with 1008
+(policy violation) before it is accepted, which servers answer with 403.
 """
 
 
