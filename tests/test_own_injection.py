@@ -1,5 +1,7 @@
 """Guards and typed sessions by the dependency injection and the permissions of Ravyn, Lilya and Litestar."""
 
+import doctest
+import sys
 from dataclasses import dataclass, field
 from typing import Annotated, TypedDict
 
@@ -288,3 +290,10 @@ def test_a_wrong_time_is_an_error_at_the_start(module, wrong):
     """`require_recent` takes a number of seconds above 0, or a timedelta."""
     with pytest.raises(ValueError, match="require_recent: seconds is"):
         module.require_recent(wrong)
+
+
+@pytest.mark.parametrize("module", ["shapes.views", "lilya", "ravyn", "litestar_typed"])
+def test_the_examples_in_the_docstrings_run(module):
+    """Each example of these modules gives what it shows."""
+    ran = doctest.testmod(sys.modules[f"roomkey.{module}"])
+    assert ran.attempted and not ran.failed
