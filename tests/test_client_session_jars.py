@@ -268,6 +268,55 @@ DJANGO = """
 """
 
 
+def test_djangos_own_sessions():
+    """With `roomkey.django`, the block and the views see one session."""
+    pytest.importorskip("django")
+    run_script(DJANGO_ENGINE)
+
+
+DJANGO_ENGINE = """
+    import django
+    from django.conf import settings
+    from django.http import JsonResponse
+    from django.test import Client
+    from django.urls import path
+
+    from roomkey.testing import client_session
+
+    def page(request):
+        if request.path == "/add":
+            request.session["added"] = 1
+        if request.path == "/logout":
+            request.session.flush()
+        return JsonResponse(dict(request.session.items()))
+
+    urlpatterns = [path(name, page) for name in ("", "add", "logout")]
+    settings.configure(
+        ROOT_URLCONF=__name__, ALLOWED_HOSTS=["testserver"], SECRET_KEY="k" * 50, SESSION_COOKIE_SECURE=True,
+        SESSION_ENGINE="roomkey.django", ROOMKEY={"store": "memory://"},
+        MIDDLEWARE=["roomkey.django.SessionMiddleware"],
+    )
+    django.setup()
+
+    from roomkey.django import get_manager
+
+    client = Client()
+    with client_session(client, get_manager()) as session:
+        session["cart"] = ["tea"]
+    assert client.get("/").json() == {"cart": ["tea"]}
+    client.get("/add")
+    with client_session(client, get_manager()) as session:
+        assert session == {"cart": ["tea"], "added": 1}
+        session.clear()
+    assert client.get("/").json() == {}
+    with client_session(client, get_manager()) as session:
+        session["cart"] = ["milk"]
+    client.get("/logout")
+    with client_session(client, get_manager()) as session:
+        assert session.is_new
+"""
+
+
 def test_no_framework_is_imported():
     """The module of the clients knows frameworks by what they look like."""
     loaded = run_script("""
