@@ -4,10 +4,20 @@ PYTHON ?= python3
 UV := $(shell command -v uv || echo .tools/bin/uv)
 RUN := $(UV) run --no-progress --quiet --group dev
 
-.PHONY: demo test lint types pytest lowest bench bench-engines soak browser servers
+.PHONY: demo docs wheel test lint types pytest lowest bench bench-engines soak browser servers
 
 demo: $(UV)
 	@$(UV) run --no-progress --quiet --no-dev --group demo python -m examples.ravyn_shop
+
+# The docs site, into site/. It fails on a dead link, a warning, and a public name that the reference lacks.
+docs: $(UV)
+	@$(UV) run --no-progress --quiet --no-dev --group docs python -m website
+
+# Roomkey as one file in dist/, to install on another machine.
+wheel: $(UV)
+	@rm -f dist/roomkey-*.whl
+	@$(UV) build --quiet --wheel --out-dir dist
+	@ls dist/roomkey-*.whl
 
 test: lint types pytest
 

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FlaskSession", "Roomkey", "session"]
 
-# `flask.session`, as what it is: a type checker then knows `session.change`.
 session = cast(FlaskSession, flask.session)
+"""`flask.session`, as what it is: a type checker then knows `session.change`."""
 
 
 class Roomkey(RoomkeyExtension):

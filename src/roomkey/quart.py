@@ -47,12 +47,13 @@ if TYPE_CHECKING:
 
 __all__ = ["QuartSession", "Roomkey", "session"]
 
-QuartSession = FlaskSession  # Quart's sessions have Flask's attributes
+QuartSession = FlaskSession
+"""The session of a request. Quart's sessions have Flask's attributes."""
 
 _TRY_AGAIN_LATER = 1013  # WebSocket close code, IANA registry
 
-# `quart.session`, as what it is: a type checker then knows `session.change`.
 session = cast(QuartSession, quart.session)
+"""`quart.session`, as what it is: a type checker then knows `session.change`."""
 
 
 class Roomkey(RoomkeyExtension):

@@ -1,0 +1,1 @@
+"""The docs site: builds it, and checks what came out."""
