@@ -21,6 +21,7 @@ __all__ = ["Reader", "Step", "lasting", "steps_of"]
 _ROOT = Path(__file__).parent.parent
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 _ADDRESS = "localhost:8000"  # where the pages' servers listen
+_DONE = re.compile(r"(make|mkdir|cd|git|pip|python -m venv|\.) ")  # what whoever runs the tests has done already
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,28 @@ class Reader:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop_server()
+
+    def follow(self, page: str) -> list[tuple[str, str]]:
+        """Do what a page says, block after block. Returns what each console shows there, and what it really shows."""
+        steps = steps_of(page)
+        return [(step.text, self.type(step.text)) for step in steps if step.kind == "console" or self._prepare(step)]
+
+    def _prepare(self, step: Step) -> None:
+        """Do what a block says that shows nothing."""
+        if step.kind == "python":
+            assert step.name is not None, step.text
+            self.save(step.name, step.text)
+        elif step.kind == "sh":
+            for line in step.text.splitlines():
+                export = re.fullmatch(r"export (\w+)=(.+)", line)
+                if export is not None:
+                    self.set_variable(export[1], export[2])
+                elif line.startswith("uvicorn "):
+                    self.start_server(line)
+                else:
+                    assert _DONE.match(line), line
+        else:
+            assert step.kind in {"nginx", "ini"}, step.kind
 
     def save(self, name: str, text: str) -> None:
         """Save a file."""

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 
 from roomkey import SessionConfig
 from tests.loop_clock import HANGS
-from tests.servers.parts import free_port
+from tests.reader import Reader, lasting
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "src" / "roomkey"
@@ -69,48 +68,14 @@ def test_no_code_block_uses_a_name_that_it_lacks(tmp_path):
     assert run.returncode == 0, run.stdout
 
 
-@pytest.fixture
-def readmes_app(tmp_path):
-    """The app of the README in a process of its own, started as it says. Returns the port."""
-    readme = ROOT / "README.md"
-    for block in _blocks(readme):
-        (tmp_path / (_name(readme, block) or "other.py")).write_text(block)
-    command = re.search(r"^uvicorn (\w+:\w+)$", readme.read_text(), re.M)
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", command[1], "--port", str(port)],
-        cwd=tmp_path,
-        env={**os.environ, "SECRET_KEY": "k" * 43, "PYTHONPATH": str(ROOT / "src")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    for line in process.stdout:
-        if "running on" in line:
-            break
-    yield port
-    process.terminate()
-    said, _ = process.communicate(timeout=HANGS)
-    assert process.returncode == 0 or "Finished server process" in said, said
-
-
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
-def test_what_curl_shows_in_the_readme_is_true(readmes_app, tmp_path):
-    """Each command answers what the page shows, but for the time and the cookie."""
-    (session,) = re.findall(r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
-    said = ""
-    for command in re.findall(r"^\$ (curl .*)$", session, re.M):
-        arguments = shlex.split(command.replace("localhost:8000", f"127.0.0.1:{readmes_app}"))
-        run = subprocess.run([*arguments, "--silent"], cwd=tmp_path, capture_output=True, text=True, timeout=HANGS)
-        said += f"$ {command}\n{run.stdout}\n"
-    assert _lasting(said) == _lasting(session)
-
-
-def _lasting(text):
-    """Return a session of `curl` without what differs each time: times, cookies and the order of the headers."""
-    text = re.sub(r"^date: .*$", "date:", text.replace("\r", ""), flags=re.M)
-    text = re.sub(r"session=[\w-]{76};", "session=...;", text)
-    return re.sub(r"(^[a-z-]+: .*\n)+", lambda headers: "".join(sorted(headers[0].splitlines(True))), text, flags=re.M)
+def test_what_curl_shows_in_the_readme_is_true(tmp_path):
+    """Each app starts as the page says, and each command answers what it shows, but for times and cookies."""
+    with Reader(tmp_path) as reader:
+        consoles = reader.follow((ROOT / "README.md").read_text())
+    assert [page.count("$ curl ") for page, _ in consoles] == [4, 3]
+    for page, real in consoles:
+        assert lasting(real) == lasting(page)
 
 
 def test_the_readme_names_this_version():
@@ -150,9 +115,10 @@ def test_modules_that_the_design_names_exist():
     assert named and [name for name in named if not _is_module(name)] == []
 
 
-def test_files_that_the_readme_names_exist():
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_pages_name_exist(page):
     """Each test file that is said to show a promise is there."""
-    for name in re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "README.md").read_text()):
+    for name in re.findall(r"`(tests/[\w/]+\.py)`", page.read_text()):
         assert (ROOT / name).exists(), name
 
 
