@@ -24,6 +24,7 @@ test: lint types pytest
 lint: $(UV)
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	$(RUN) python -m website.prose
 
 types: $(UV)
 	$(RUN) mypy
