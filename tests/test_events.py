@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from roomkey import ConfigurationError, SessionConfig, Sessions, events
+from roomkey import ConfigurationError, SessionConfig, SessionManager, Sessions, events
 from roomkey.core.reply import Cookie
 from roomkey.errors import StoreUnavailable
 from roomkey.stores.base import Record
@@ -223,6 +223,24 @@ async def test_a_subscriber_that_raises_disturbs_nobody(caplog):
     world = World(on_event=raises)
     card = (await world.log_in()).card
     assert (await world.life.arrive([card])).session == {"user_id": 42}
+    assert "on_event raised for Created" in caplog.text
+
+
+async def test_a_manager_has_several_subscribers(caplog):
+    """Each is told of every event in turn, `on_event` first, also where one of them raises."""
+    told = []
+
+    def raises(event):
+        raise RuntimeError("no")
+
+    manager = SessionManager(secret_key=NEW, store="memory://", on_event=told.append)
+    manager.reporter.subscribe(raises)
+    manager.reporter.subscribe(lambda event: told.append(type(event)))
+    session = await manager.load()
+    session["user_id"] = 42
+    await manager.commit(session)
+    await manager.load("session=nonsense")
+    assert told == [events.Created(session.handle, "42"), events.Created, events.Refused("card"), events.Refused]
     assert "on_event raised for Created" in caplog.text
 
 

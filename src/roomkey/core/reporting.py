@@ -1,4 +1,4 @@
-"""Reports what happens to sessions: logs it, counts it, and hands it to the subscriber."""
+"""Reports what happens to sessions: logs it, counts it, and hands it to the subscribers."""
 
 from __future__ import annotations
 
@@ -23,29 +23,33 @@ class Reporter:
 
     def __init__(self, on_event: Callable[[Event], None] | None) -> None:
         self.refused: Counter[str] = Counter()
-        self._on_event = on_event
+        self._subscribers: tuple[Callable[[Event], None], ...] = () if on_event is None else (on_event,)
         self._said: set[str] = set()
         self._routes: set[str] = set()  # of which it was said that changes were lost
+
+    def subscribe(self, subscriber: Callable[[Event], None]) -> None:
+        """Hand each event to one more subscriber, from now on."""
+        self._subscribers = (*self._subscribers, subscriber)
 
     @property
     def is_heard(self) -> bool:
         """Whether anything listens to events."""
-        return self._on_event is not None or _event_log.isEnabledFor(logging.DEBUG)
+        return bool(self._subscribers) or _event_log.isEnabledFor(logging.DEBUG)
 
     def report(self, event: Event) -> None:
-        """Log an event, and hand it to the subscriber."""
+        """Log an event, and hand it to the subscribers. One that raises keeps it from none of the others."""
         if _event_log.isEnabledFor(logging.DEBUG):
             _event_log.debug("%r", event)
-        if self._on_event is not None:
+        for subscriber in self._subscribers:
             try:
-                self._on_event(event)
+                subscriber(event)
             except Exception:
                 _log.exception("on_event raised for %s; sessions are not affected", type(event).__name__)
 
     def refuse(self, reason: Reason) -> None:
         """Count what was no session."""
         self.refused[reason] += 1
-        if self._on_event is not None or _event_log.isEnabledFor(logging.DEBUG):
+        if self.is_heard:
             self.report(Refused(reason))
 
     def warn_of_cookie(self, name: str) -> None:
