@@ -6,6 +6,7 @@ from base64 import b64encode
 
 import pytest
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
 from roomkey import ConfigurationError, SessionConfig, SessionManager, SessionMiddleware
 from roomkey.csrf import CSRFMiddleware
@@ -216,6 +217,16 @@ async def test_the_header_check_around_it_lets_its_forms_pass():
     computer.headers["sec-fetch-site"] = "cross-site"
     assert (await computer.press(page, "all")).status_code == 403
     computer.headers["sec-fetch-site"] = "same-origin"
+    assert "Sessions ended: 1" in text_of(await computer.press(page, "all"))
+
+
+async def test_a_middleware_that_asks_for_tokens_exempts_it():
+    """With `tokens=True` the pages are named in `exempt_paths`, and check their own token all the same."""
+    site = Site()
+    site.app.user_middleware.insert(1, Middleware(CSRFMiddleware, tokens=True, exempt_paths=["/login", DEVICES]))
+    _, computer = await two_devices(site)
+    page = await computer.get(DEVICES)
+    assert (await computer.press(page, "all", csrf="x")).status_code == 403
     assert "Sessions ended: 1" in text_of(await computer.press(page, "all"))
 
 

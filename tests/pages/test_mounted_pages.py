@@ -8,8 +8,9 @@ from roomkey.pages import Activity, DevicesPage, OperatorsPage
 from tests.pages.parts import DEVICES, OPERATORS, Browser, text_of
 
 
-def pages_of(made, **more):
-    return DevicesPage(made), OperatorsPage(made, allow=lambda scope: "user_id" in scope["session"], **more)
+def pages_of(made):
+    devices = DevicesPage(made, log_in_url="/login?next={next}")
+    return devices, OperatorsPage(made, allow=lambda scope: "user_id" in scope["session"])
 
 
 def manager():
@@ -125,8 +126,8 @@ def app(request):
     return request.param()
 
 
-def browser_of(app, agent):
-    transport = httpx.ASGITransport(app)
+def browser_of(app, agent, root_path=""):
+    transport = httpx.ASGITransport(app, root_path=root_path)
     return Browser(transport=transport, base_url="http://shop", headers={"user-agent": agent}, follow_redirects=True)
 
 
@@ -156,3 +157,14 @@ async def test_an_operator_looks_and_ends(app):
     assert "Sessions ended: 1" in text_of(ended) and "Sessions of 7" in text_of(ended)
     assert (await user.get(DEVICES)).status_code == 401
     assert (await user.get(OPERATORS)).status_code == 404
+
+
+PATHS = [("", ""), ("/shop", ""), ("/shop", "/shop")]  # `root_path`, and what the server leaves of it in `path`
+
+
+@pytest.mark.parametrize(("root_path", "before"), PATHS)
+async def test_the_way_back_from_the_log_in(app, root_path, before):
+    """The link of a visitor's page names the page as the browser has it, whatever mounts and servers do to the path."""
+    answer = await browser_of(app, "Phone/1", root_path).get(f"{before}{DEVICES}")
+    assert answer.status_code == 401
+    assert f'href="/login?next={root_path}{DEVICES}"' in answer.text

@@ -1,11 +1,12 @@
 """OperatorsPage: the people who run an app see what happens, and end any user's sessions."""
 
+import doctest
 import re
 
 import pytest
 
 from roomkey import ConfigurationError, SessionConfig, SessionManager
-from roomkey.pages import Activity, OperatorsPage, operators
+from roomkey.pages import Activity, OperatorsPage, activity, devices, operators
 from roomkey.stores.memory import MemoryStore
 from tests.pages.parts import OPERATORS, START, Site, is_operator, text_of
 
@@ -200,11 +201,11 @@ async def test_an_id_that_nobody_has(user):
 
 async def test_a_config_whose_events_it_counts():
     """With a SessionConfig, the activity is its `on_event`, or is given; without one the error says how."""
-    activity = Activity()
-    config = SessionConfig(secret_key="k" * 43, store="memory://", on_event=activity)
-    assert OperatorsPage(config, allow=is_operator)._activity is activity
+    counts = Activity()
+    config = SessionConfig(secret_key="k" * 43, store="memory://", on_event=counts)
+    assert OperatorsPage(config, allow=is_operator)._activity is counts
     plain = SessionConfig(secret_key="k" * 43, store="memory://")
-    assert OperatorsPage(plain, allow=is_operator, activity=activity)._activity is activity
+    assert OperatorsPage(plain, allow=is_operator, activity=counts)._activity is counts
     with pytest.raises(ConfigurationError, match="activity: missing; with a SessionConfig, make"):
         OperatorsPage(plain, allow=is_operator)
 
@@ -229,3 +230,10 @@ def test_wrong_options_are_named(options, said):
     """A wrong option is an error when the page is made, with the fix."""
     with pytest.raises(ConfigurationError, match=re.escape(said)):
         OperatorsPage(SessionManager(secret_key="k" * 43, store="memory://"), **options)
+
+
+@pytest.mark.parametrize("module", [activity, devices, operators])
+def test_the_examples_in_docstrings_run(module):
+    """Each prints what it says."""
+    ran = doctest.testmod(module)
+    assert ran.attempted and not ran.failed

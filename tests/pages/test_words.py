@@ -37,7 +37,7 @@ async def test_pages_in_german():
     await browser.log_in("7")
     page = await browser.get(DEVICES)
     assert '<html lang="de" dir="ltr">' in page.text and page.headers["content-language"] == "de"
-    assert "Ihre Geräte" in text_of(page) and "Firefox unter Windows Dieses Gerät" in text_of(page)
+    assert "Ihre Geräte" in text_of(page) and "Firefox auf Windows Dieses Gerät" in text_of(page)
     assert "21.09.2026 14:13 UTC" in text_of(page)
     assert "Laufende Sitzungen" in text_of(await browser.get(OPERATORS))
 

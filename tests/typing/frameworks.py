@@ -31,6 +31,7 @@ from roomkey.lilya import require_recent as lilya_recent
 from roomkey.litestar import FromSession as LitestarFromSession
 from roomkey.litestar import RoomkeyPlugin, from_session
 from roomkey.litestar import SessionMiddleware as LitestarSessions
+from roomkey.pages import DevicesPage, OperatorsPage
 from roomkey.ravyn import FromSession as RavynFromSession
 from roomkey.ravyn import SessionConfig, current_user, injected
 from roomkey.ravyn import require_login as ravyn_login
@@ -92,6 +93,9 @@ assert_type(found, RoomkeyPlugin)
 fastapi = FastAPI()
 fastapi.add_middleware(CSRFMiddleware, trusted_origins=["https://example.com"])
 fastapi.add_middleware(SessionMiddleware, secret_key="k")
+for app in (starlette, fastapi):
+    app.mount("/account/devices", DevicesPage(config))
+    app.mount("/operators", OperatorsPage(SessionManager(config), allow=lambda scope: bool(scope["session"])))
 
 
 async def handler(request: Request) -> None:

@@ -39,6 +39,8 @@ from roomkey.events import Created, Ended, Event, Lost, Refused
 from roomkey.flask import FlaskSession, Roomkey
 from roomkey.flask import session as flask_session
 from roomkey.legacy import DjangoCookie, FlaskCookie, LegacyReader, StarletteCookie
+from roomkey.pages import Activity, DevicesPage, OperatorsPage
+from roomkey.pages.activity import Hour, Outage
 from roomkey.prometheus import session_metrics
 from roomkey.quart import Roomkey as QuartRoomkey
 from roomkey.quart import session as quart_session
@@ -433,3 +435,22 @@ async def with_clients(
             assert_type(session, Session)
     async with client_session(aiohttp, manager) as session:
         assert_type(session, Session)
+
+
+def pages(manager: SessionManager, made: SessionConfig) -> None:
+    DevicesPage(manager)
+    DevicesPage(made, recent=dt.timedelta(minutes=5), log_in_url="/login", home_url="/", templates=Path("templates"))
+    DevicesPage(manager, language="de", words={"fr": {"log_in": "Connexion"}})
+    DevicesPage("manager")  # type: ignore[arg-type]
+
+    async def allow(scope: Any) -> bool:
+        return True
+
+    activity = Activity(hours=48)
+    assert_type(activity.hours, list[Hour])
+    assert_type(activity.outages, list[Outage])
+    SessionConfig(secret_key="k", on_event=activity)
+    OperatorsPage(manager, allow=allow, refuse_with=403, activity=activity)
+    OperatorsPage(made, allow=lambda scope: scope["session"].get("role") == "operator")
+    OperatorsPage(manager)  # type: ignore[call-arg]
+    OperatorsPage(manager, allow=allow, refuse_with=401)  # type: ignore[arg-type]

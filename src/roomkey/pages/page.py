@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs, quote, unquote
 
 from roomkey.config import SessionConfig
 from roomkey.core.loader import Loader
@@ -241,8 +241,9 @@ def _address_of(scope: Scope) -> str:
     """Return the path of the page, as the browser has it."""
     path: str = scope.get("path") or "/"
     root: str = (scope.get("root_path") or "").rstrip("/")
-    if scope.get("raw_path") and not root and path.rstrip("/") == "":  # Litestar takes the mount out of `path` alone
-        path = scope["raw_path"].decode("latin-1")
+    whole = unquote((scope.get("raw_path") or b"").decode("latin-1"))
+    if path == "/" and whole.rstrip("/"):  # Litestar takes a mount out of `path`, and names it nowhere
+        return whole if whole.startswith(root) else root + whole
     return path if path.startswith(root) else root + "/"
 
 

@@ -18,7 +18,7 @@ WORDS = {
     "back": "Zurück",
     "log_in": "Anmelden",
     "log_in_again": "Erneut anmelden",
-    "on": "{name} unter {system}",
+    "on": "{name} auf {system}",
     "unknown_device": "Unbekanntes Gerät",
     "not_recorded": "Gerät nicht erfasst",
     "this_device": "Dieses Gerät",
