@@ -89,6 +89,32 @@ def test_profile_wants_a_guest(client: httpx.Client) -> None:
     assert 'href="/login"' in page.text
 
 
+def test_a_guest_ends_the_session_of_another_device(client: httpx.Client, shop: ShopProcess) -> None:
+    """The devices' page shows both, and ends the other one, with the log-in that has just been."""
+    with httpx.Client(base_url=shop.address, follow_redirects=True, timeout=HANGS) as phone:
+        log_in(phone)
+        assert 'href="/account/devices/"' in log_in(client).text
+        page = client.get("/account/devices/")
+        assert "This device" in page.text
+        token = re.search(r'name="csrf" value="([^"]+)"', page.text)
+        assert token is not None
+        page = client.post("/account/devices/", data={"csrf": token[1], "all": "1"})
+        assert "Sessions ended: " in page.text
+        assert phone.get("/profile").status_code == 401
+    assert client.get("/profile").status_code == 200
+
+
+def test_the_manager_sees_everybodys_sessions(client: httpx.Client) -> None:
+    """The manager's page is theirs alone: a visitor and a guest do not find it."""
+    assert client.get("/manager/").status_code == 404
+    log_in(client)
+    assert client.get("/manager/").status_code == 404
+    assert 'href="/manager/"' in log_in(client, "manager", "master").text
+    page = client.get("/manager/")
+    assert page.status_code == 200
+    assert "Users logged in" in page.text
+
+
 @pytest.mark.parametrize(("name", "password"), [("guest", "wrong"), ("nobody", "key"), ("", "")])
 def test_wrong_password_is_refused(client: httpx.Client, name: str, password: str) -> None:
     """A wrong name or password logs nobody in and sets no cookie."""
@@ -121,7 +147,7 @@ def test_one_less_down_to_an_empty_cart(client: httpx.Client) -> None:
     assert "There is nothing in it yet." in page.text
 
 
-@pytest.mark.parametrize("path", ["/", "/cart", "/login", "/profile", "/goodbye", "/nowhere"])
+@pytest.mark.parametrize("path", ["/", "/cart", "/login", "/profile", "/goodbye", "/account/devices/", "/nowhere"])
 def test_every_page_has_a_strict_policy(client: httpx.Client, path: str) -> None:
     """Every page, an error too, forbids everything but the shop's own styles and pictures."""
     policy = client.get(path).headers["content-security-policy"]

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from ravyn import Form, Gateway, Ravyn, Request, get, post
+from ravyn import Form, Gateway, Include, Ravyn, Request, get, post
 from ravyn.core.config import StaticFilesConfig
 from ravyn.exceptions import HTTPException
 from ravyn.responses import Response
 
 from examples.ravyn_shop.goods import ITEMS
 from examples.ravyn_shop.users import User, Users
+from roomkey import session_of
+from roomkey.pages import Activity, DevicesPage, OperatorsPage
 from roomkey.ravyn import SessionConfig
 
 HERE = Path(__file__).parent
@@ -90,6 +92,8 @@ async def login(request: Request, data: dict[str, Any] = Form()) -> Response:  #
         return render(request, "login.html", status_code=422, name=name, failed=True)
     if request.session.get("user_id") not in (None, user.id):
         request.session.clear()  # somebody else was logged in here: their cart is theirs
+    if request.session.get("user_id") == user.id:
+        request.session.reauthenticated()  # the same guest again, for a step that asks for a recent log-in
     request.session["user_id"] = user.id  # a new value of `user_key`: Roomkey gives the session a new ID
     request.session["name"] = user.name
     request.session["logged_in_at"] = datetime.now(UTC)
@@ -228,15 +232,28 @@ def create_app(directory: Path | None = None) -> Ravyn:
         yield
         await users.close()
 
+    async def is_manager(scope: Any) -> bool:
+        user_id = session_of(scope).get("user_id")
+        user = None if user_id is None else await users.get(user_id)
+        return user is not None and user.name == "manager"
+
+    config = SessionConfig(
+        secret_key=secret_key(directory),
+        store=f"sqlite:///{directory}/sessions.sqlite3",
+        record_client=True,  # so that guests can tell their devices apart
+        on_event=Activity(),  # for the manager's page
+    )
+    look = HERE / "templates" / "pages"
+    devices = DevicesPage(config, recent=600, log_in_url="/login", home_url="/profile", templates=look)
+    manager = OperatorsPage(config, allow=is_manager, home_url="/profile", templates=look)
+    handlers = (shop, cart, add_to_cart, remove_from_cart, login_form, login, profile, logout, goodbye)
     app = Ravyn(
         routes=[
-            Gateway(handler=handler)
-            for handler in (shop, cart, add_to_cart, remove_from_cart, login_form, login, profile, logout, goodbye)
+            *(Gateway(handler=handler) for handler in handlers),
+            Include("/account/devices", app=devices),
+            Include("/manager", app=manager),
         ],
-        session_config=SessionConfig(
-            secret_key=secret_key(directory),
-            store=f"sqlite:///{directory}/sessions.sqlite3",
-        ),
+        session_config=config,
         static_files_config=StaticFilesConfig(path="/static", directory=HERE / "static"),
         # The numbers: for unknown addresses and methods, Ravyn looks its handlers up by status code only.
         exception_handlers={HTTPException: error_page, 404: error_page, 405: error_page},

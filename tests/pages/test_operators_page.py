@@ -69,8 +69,9 @@ async def test_what_happened_lately():
 
 
 async def test_counts_are_bounded(monkeypatch):
-    """At most so many sessions are read, and the page says "at least"; they are counted once a minute."""
+    """At most so many sessions are read, and the page says "at least". A count is shown again for a while."""
     monkeypatch.setattr(operators, "_MOST_COUNTED", 2)
+    monkeypatch.setattr(operators, "_READ_A_SECOND", 1 / 60)
     site = Site()
     operator = await operator_of(site)
     assert tile(await operator.get(OPERATORS), "Live sessions") == "1"
@@ -79,6 +80,16 @@ async def test_counts_are_bounded(monkeypatch):
     assert tile(await operator.get(OPERATORS), "Live sessions") == "1"
     site.clock.advance(60)
     assert tile(await operator.get(OPERATORS), "Live sessions") == "at least 2"
+
+
+async def test_what_was_ended_is_not_counted_any_more():
+    """After sessions were ended from the page, they are counted anew."""
+    site = Site()
+    await site.browser().log_in("7")
+    operator = await operator_of(site)
+    page = await operator.get(OPERATORS, params={"user": "7"})
+    assert tile(page, "Live sessions") == "2"
+    assert tile(await operator.press(page, "all"), "Live sessions") == "1"
 
 
 async def test_outages_are_told(monkeypatch):
