@@ -168,3 +168,52 @@ async def test_the_way_back_from_the_log_in(app, root_path, before):
     answer = await browser_of(app, "Phone/1", root_path).get(f"{before}{DEVICES}")
     assert answer.status_code == 401
     assert f'href="/login?next={root_path}{DEVICES}"' in answer.text
+
+
+def quart_app():
+    """Quart, beside a page that hypercorn's dispatcher mounts: the session is loaded again, by the same manager."""
+    from hypercorn.middleware import DispatcherMiddleware
+    from quart import Quart, request, session
+
+    from roomkey.quart import Roomkey
+
+    quart = Quart("shop")
+    quart.config["SECRET_KEY"] = "k" * 43
+    made = Roomkey(quart, store="memory://", record_client=True).manager
+
+    @quart.post("/login")
+    async def login():
+        session["user_id"] = request.args["user"]
+        return "in"
+
+    return DispatcherMiddleware({"/account/devices": SessionMiddleware(DevicesPage(made), made), "/": quart})
+
+
+async def test_beside_quart():
+    """A page in a SessionMiddleware with the manager of another adaptor works on that adaptor's sessions."""
+    pytest.importorskip("quart")
+    site = quart_app()
+    phone, computer = browser_of(site, "Phone/1"), browser_of(site, "Computer/1")
+    await phone.log_in("7")
+    await computer.log_in("7")
+    ended = await computer.press(await computer.get(DEVICES), "end")
+    assert "The session has ended." in text_of(ended) and "Phone 1" not in text_of(ended)
+    assert (await phone.get(DEVICES)).status_code == 401
+
+
+async def test_a_dispatcher_waits_for_its_lifespan():
+    """A page says that it has started and that it has stopped, as every app that a dispatcher mounts must."""
+    messages, sent = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}], []
+
+    async def receive():
+        return messages.pop(0)
+
+    await DevicesPage(manager())({"type": "lifespan"}, receive, noting(sent))
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+def noting(sent):
+    async def send(message):
+        sent.append(message["type"])
+
+    return send

@@ -83,6 +83,8 @@ class Page:
         elif scope["type"] == "http":
             answer = await self._answer(scope, receive)
             await answer.send(send, has_body=scope["method"] != "HEAD")
+        elif scope["type"] == "lifespan":
+            await _live(receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         if not _is_root(scope):  # so that no cache takes the page for the picture that an address ends with
@@ -189,6 +191,15 @@ class Page:
         if self._log_in_url is None or _NEXT not in self._log_in_url:
             return self._log_in_url
         return self._log_in_url.replace(_NEXT, quote(_address_of(scope), safe="/"))
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """Serve the lifespan protocol: dispatchers that mount apps wait for each of them."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
 
 
 def query_of(scope: Scope) -> Form:
