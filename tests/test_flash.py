@@ -340,3 +340,87 @@ def test_another_librarys_data_under_them_does_not_stop_a_session_from_moving_in
     )
     with TestClient(new, cookies=dict(cookies)) as client:
         assert client.get("/").json() == {"user_id": 7, "seen": True, **kept}
+
+
+async def test_a_message_for_this_page_is_not_kept():
+    """`now=True` shows it on the page that this request makes. It waits for nobody, and makes no session."""
+    world = World()
+    visit = world.life.anonymous()
+    visit.session.flash("wrong password", "error", now=True)
+    assert await visit.session.flashes() == [("error", "wrong password")]
+    assert await visit.session.flashes() == []
+    await visit.commit()
+    assert not visit.card
+    card = await world.begin("left before")
+    visit = await world.life.arrive([card])
+    visit.session.flash("not shown", now=True)
+    await visit.commit()
+    assert await (await world.life.arrive([card])).session.flashes() == [("info", "left before")]
+
+
+async def test_messages_that_were_taken_can_be_kept_for_one_more_page():
+    """They come first on that page, in their order, before what is left meanwhile. What was not taken waits anyway."""
+    world = World()
+    card = await world.begin("one", "two")
+    visit = await world.life.arrive([card])
+    visit.session.keep_flashes()  # nothing was taken yet
+    assert [message for _, message in await visit.session.flashes()] == ["one", "two"]
+    visit.session.flash("three")
+    visit.session.keep_flashes()
+    visit.session.keep_flashes()  # nothing more
+    await visit.commit()
+    visit = await world.life.arrive([card])
+    assert [message for _, message in await visit.session.flashes()] == ["one", "two", "three"]
+    await visit.commit()
+    assert await (await world.life.arrive([card])).session.flashes() == []
+
+
+async def test_a_template_shows_messages_without_await():
+    """They are gone with the response, and what others leave meanwhile waits for the next page."""
+    world = World()
+    card = await world.begin("one")
+    visit, other = await world.life.arrive([card]), await world.life.arrive([card])
+    visit.session.flash("for this page", now=True)
+    assert visit.session.show_flashes() == [("info", "one"), ("info", "for this page")]
+    assert visit.session.show_flashes() == []
+    other.session.flash("two")
+    await other.commit()
+    await visit.commit()
+    visit = await world.life.arrive([card])
+    assert visit.session.show_flashes() == [("info", "two")]
+    visit.session.keep_flashes()
+    await visit.commit()
+    assert (await world.life.arrive([card])).session.show_flashes() == [("info", "two")]
+
+
+async def test_a_template_without_messages_saves_nothing():
+    """A page that looks for messages, and finds none, asks the store for nothing but the session."""
+    world = World()
+    card = await world.begin()
+    before = dict(world.store._records)
+    visit = await world.life.arrive([card])
+    assert visit.session.show_flashes() == []
+    await visit.commit()
+    assert dict(world.store._records) == before
+    visitor = world.life.anonymous()
+    assert visitor.session.show_flashes() == []
+    await visitor.commit()
+    assert not visitor.card
+
+
+async def test_a_page_that_could_not_be_saved_leaves_its_messages_waiting():
+    """A request whose response failed has shown nothing."""
+    world = World()
+    card = await world.begin("one")
+    visit = await world.life.arrive([card])
+    update = world.store.update
+
+    async def fails(*args, **kwargs):
+        raise OSError
+
+    world.store.update = fails
+    assert visit.session.show_flashes() == [("info", "one")]
+    with pytest.raises(StoreUnavailable):
+        await visit.commit()
+    world.store.update = update
+    assert await (await world.life.arrive([card])).session.flashes() == [("info", "one")]

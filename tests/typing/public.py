@@ -137,6 +137,9 @@ async def session(session: Session) -> None:
     assert_type(session.require_recent(300), None)
     session.flash({"text": "saved"}, "success")
     assert_type(await session.flashes(), list[tuple[str, Any]])
+    assert_type(session.show_flashes(), list[tuple[str, Any]])
+    assert_type(session.keep_flashes(), None)
+    session.flash("x", "info", now=True)
     assert_type(session.sessions, Sessions)
     del plain
 

@@ -11,6 +11,7 @@ from roomkey.events import Misfit
 
 if TYPE_CHECKING:
     from roomkey.core.lent import Lent
+    from roomkey.core.messages import Messages
     from roomkey.core.renewal import Expiry
     from roomkey.core.users import Sessions
     from roomkey.stores.base import Record
@@ -22,6 +23,7 @@ class Transaction(Protocol):
     """What a session asks of its transaction."""
 
     lent: Lent | None  # what views of the session have handed out; None: nothing
+    messages: Messages | None  # what the request has to do with messages; None: nothing
 
     @property
     def handle(self) -> str: ...

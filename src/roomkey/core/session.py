@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, S
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from roomkey.core.intents import CSRF, FLASHES, MISSING, NOTHING, Change, check_own_keys, sorted_out
+from roomkey.core import messages
+from roomkey.core.intents import CSRF, MISSING, NOTHING, Change
 from roomkey.core.loaded import NOWHERE, Loaded, completed
 from roomkey.core.ports import Origin, Transaction
 from roomkey.core.tracked import PEEKED, TrackedDict
-from roomkey.errors import LoginTooOld, SessionDataError, SessionEnded
+from roomkey.errors import LoginTooOld, SessionDataError
 from roomkey.options import Seconds, is_number, seconds_of
 from roomkey.wire import codec
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 _LONGEST = 1e11  # seconds
-_MOST_FLASHES = 50  # messages that wait to be shown
 _ENCODED = 3  # which field of what was loaded it is
 
 
@@ -186,7 +186,7 @@ class Session(TrackedDict):
         if moment is None or self._attached().now() - moment > span:
             raise LoginTooOld("this step needs a recent log-in; ask the user to log in again")
 
-    def flash(self, message: Any, category: str = "info") -> None:
+    def flash(self, message: Any, category: str = "info", *, now: bool = False) -> None:
         """Leave a message for the user's next page.
 
         The newest 50 are kept, fewer where `max_bytes` asks for it: where no page shows them, they fill no session.
@@ -194,12 +194,12 @@ class Session(TrackedDict):
         Args:
             message: anything that a session keeps.
             category: a word for the page, such as "info" or "error".
+            now: it is for the page that this request makes, and is not kept for the next one.
 
         Raises:
             SessionDataError: the app has put something of its own under the key of the messages, `_flashes`.
         """
-        check_own_keys(self)
-        self.change(FLASHES, lambda waiting: [*waiting, (category, message)][-_MOST_FLASHES:], default=[])
+        messages.leave(self, message, category, now=now)
 
     async def flashes(self) -> list[tuple[str, Any]]:
         """Take the messages that wait, as pairs of category and message; each is handed out once and only once.
@@ -211,28 +211,22 @@ class Session(TrackedDict):
             SessionDataError: the app has put something of its own under the key of the messages, `_flashes`.
             StoreUnavailable: the store did not do it; the messages still wait.
         """
-        self._accessed = True
-        check_own_keys(self)
-        seen = list(dict.get(self, FLASHES) or ())
-        if not seen:
-            return []
-        taken: list[tuple[str, Any]] = []
+        return await messages.take(self)
 
-        def take(waiting: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-            # Runs again on what is fresh: what the swap that won has found, counts.
-            taken[:], left = sorted_out(waiting, seen)
-            return left
+    def show_flashes(self) -> list[tuple[str, Any]]:
+        """Return the messages that wait, for a template: `{% for category, message in session.show_flashes() %}`.
 
-        self.change(FLASHES, take, default=[])
-        try:
-            await self._attached().save()
-        except SessionEnded:
-            return []
-        except BaseException:
-            if dict.__contains__(self, FLASHES):  # else another task has logged out meanwhile
-                self.change(FLASHES, lambda waiting: [*taken, *waiting][-_MOST_FLASHES:], default=[])
-            raise
-        return taken if dict.__contains__(self, FLASHES) else []
+        As `flashes`, without `await`. They are removed with the response. So two pages that are made at the same moment
+        may both show a message, and one that could not be saved leaves it waiting.
+
+        Raises:
+            SessionDataError: the app has put something of its own under the key of the messages, `_flashes`.
+        """
+        return messages.show(self)
+
+    def keep_flashes(self) -> None:
+        """Have the messages that this request has taken wait for one more page: where it redirects after all, say."""
+        messages.keep(self)
 
     @property
     def sessions(self) -> Sessions:

@@ -10,6 +10,7 @@ from roomkey.core.intents import NOTHING, Intents
 from roomkey.core.lent import Lent
 from roomkey.core.loaded import CURRENT, NOWHERE, Attempt, Draft, Loaded, Stale
 from roomkey.core.merge import Merged, below_the_pending, doubt, merge, same_objects
+from roomkey.core.messages import Messages
 from roomkey.core.renewal import CLOCK_ERROR, Expiry
 from roomkey.core.reply import NONE, Reply
 from roomkey.core.rules import LONGEST_AGENT, Rules, logs_in
@@ -67,6 +68,7 @@ class RequestState:
     # that, and may have come with a stolen card.
     before_proof: Facts | None = None
     lent: Lent | None = None  # what a view of the session has handed out; None: nothing
+    messages: Messages | None = None  # what the request has to do with messages; None: nothing
     under_way: Draft | None = None  # of the task that saves or refreshes; None: none does
 
     @property
