@@ -59,9 +59,10 @@ class SessionConfig(_SessionConfig, _RavynSessionConfig):  # type: ignore[misc] 
     """
 
     if not TYPE_CHECKING:  # a type checker sees the options of the class above
+        https_only = False  # the default, told apart from what an app gives
 
         def __init__(self, *given: Any, **options: Any) -> None:
-            super().__init__(*given, **{"https_only": False, **options})
+            super().__init__(*given, **{"https_only": SessionConfig.https_only, **options})
 
     def model_dump(self, **_: Any) -> dict[str, Any]:
         """Return the options that Ravyn hands to its session middleware: this configuration, whole."""
