@@ -32,7 +32,7 @@ types: $(UV)
 
 pytest: $(UV) browser servers
 	@without="$$([ "$$(id -u)" = 0 ] || { $(MARIADB) || echo mariadb; $(REDIS) || echo redis-tls; $(PGBOUNCER) || echo pgbouncer; })"; \
-	ROOMKEY_TESTS_WITHOUT="$$without" $(RUN) pytest -n 2
+	TESTS_WITHOUT="$$without" $(RUN) pytest -n 2
 
 # The adaptors' tests on the lowest versions of each framework and driver that pyproject.toml supports; ROWS="flask quart" for some.
 ROWS ?=
