@@ -724,7 +724,6 @@ class StoreContract:
     async def test_scan_comes_to_every_key(self, bench: _Bench) -> None:
         """Keys come in batches until all have come: of sessions, of users' sessions and of tombstones."""
         store = _with_scan(bench)
-        assert await _scanned(store, 10) == set()
         keys = {_key() for _ in range(23)}
         for key in keys:
             await store.create(key, bench.record(user="42" if key < "8" else None))
@@ -732,7 +731,7 @@ class StoreContract:
         for limit in (1, 5, 25, 1000):
             assert await _scanned(store, limit) >= keys
         for key in await _scanned(store, 5):
-            assert (await store.load(key) is not None) is (key in keys)
+            assert key in keys or await store.load(key) is None
 
     @_test
     async def test_scan_misses_nothing_that_stays(self, bench: _Bench) -> None:

@@ -90,10 +90,10 @@ async def test_missing_table(server: PostgresServer) -> None:
         ("no_schema.nowhere", "--table no_schema.nowhere"),
     ):
         store = PostgresStore(server.url, table=table)
-        with pytest.raises(ConfigurationError, match=f"roomkey postgres .*{command}"):
+        with pytest.raises(ConfigurationError, match=f"roomkey store .*{command}"):
             await store.open()
         for operation in (store.load(make_key()), store.create(make_key(), make_record()), store.wipe()):
-            with pytest.raises(StoreUnavailable, match=f"roomkey postgres .*{command}"):
+            with pytest.raises(StoreUnavailable, match=f"roomkey store .*{command}"):
                 await operation
         await store.close()
 
