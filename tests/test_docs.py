@@ -91,6 +91,21 @@ def test_every_link_leads_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+def _anchors(page: Path) -> set[str]:
+    """Return what GitHub makes of a page's headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    titles = [re.sub(r"[^\w\- ]", "", title.lower()) for title in re.findall(r"^#+ (.+)$", text, re.M)]
+    return {title.replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_fragment_is_a_heading(page):
+    """A link into a page, its own or another one, names one of its headings, as GitHub does."""
+    for target, fragment in re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", page.read_text()):
+        there = page.parent / target if target else page
+        assert there.suffix != ".md" or fragment in _anchors(there), f"{target}#{fragment}"
+
+
 def _is_module(name: str) -> bool:
     path = SOURCES.joinpath(*name.split("."))
     return path.is_dir() or path.with_suffix(".py").is_file()
