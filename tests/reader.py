@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +94,7 @@ class Reader:
                 else:
                     assert _DONE.match(line), line
         else:
-            assert step.kind in {"nginx", "ini"}, step.kind
+            assert step.kind in {"dockerfile", "ini", "nginx", "yaml"}, step.kind
 
     def save(self, name: str, text: str) -> None:
         """Save a file."""
@@ -121,9 +123,14 @@ class Reader:
         said = ""
         for line in self._server.stdout:
             said += line
-            if "running on" in line:  # the socket is there, and what comes early waits in it
-                return
-        raise AssertionError(f"{command} did not start:\n{said}")
+            if "running on" in line:  # with several workers, no one listens yet
+                break
+        while self._server.poll() is None:
+            try:
+                return socket.create_connection(("127.0.0.1", self._port), timeout=HANGS).close()
+            except ConnectionRefusedError:
+                time.sleep(0.02)
+        raise AssertionError(f"{command} did not start:\n{said}{self._server.stdout.read()}")
 
     def stop_server(self) -> None:
         """Press Ctrl-C."""
@@ -146,6 +153,7 @@ class Reader:
 
     def _printed(self, command: str) -> str:
         printed = self._shell(re.sub(r"\bcurl ", "curl --silent ", command)).replace("\r", "")
+        assert printed or "curl" not in command, f"nobody answered: {command}"
         return printed if not printed or printed.endswith("\n") else printed + "\n"
 
     def _shell(self, command: str) -> str:
