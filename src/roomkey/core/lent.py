@@ -67,13 +67,25 @@ class Lent:
             plain = lent.write(lent.value)
             after = codec.fingerprint(plain)
             if after is None or after != lent.plain:
-                session[key] = plain
+                _put(session, key, plain)
                 self._values[key] = lent._replace(stored=after, plain=after)
 
     @staticmethod
     def _holds(session: Session, key: str, lent: _Value) -> bool:
         is_before = session._intents.cleared and not lent.after_clear
         return not is_before and _fingerprint(session, key) == lent.stored
+
+
+def _put(session: Session, key: str, plain: Any) -> None:
+    """Put in what a handler has changed in place.
+
+    That is no assignment: of a session that becomes another user's, what is only changed stays behind.
+    """
+    if dict.__contains__(session, key):
+        dict.__setitem__(session, key, plain)
+        session._share()
+    else:
+        session[key] = plain
 
 
 def _fingerprint(session: Session, key: str) -> bytes | None:
