@@ -1,8 +1,10 @@
 """`encoders`: values of an app's own types in a session."""
 
 import base64
+import functools
 import json
 import logging
+import sys
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -62,12 +64,19 @@ ENCODERS = {
 @pytest.fixture(autouse=True)
 def forget():
     """What one test keeps is not kept in the next."""
-    writers, kinds, names = dict(codec._WRITERS), dict(own.BY_KIND), dict(own._BY_NAME)
+    tables = (codec._WRITERS, own.BY_KIND, own._BY_NAME, own._KINDS)
+    before = [dict(table) for table in tables]
     yield
-    for table, before in ((codec._WRITERS, writers), (own.BY_KIND, kinds), (own._BY_NAME, names)):
+    for table, content in zip(tables, before, strict=True):
         table.clear()
-        table.update(before)
+        table.update(content)
     own._said.clear()
+
+
+def restart():
+    """Forget what was kept, as another process would."""
+    for table in (own.BY_KIND, own._BY_NAME, own._KINDS):
+        table.clear()
 
 
 @pytest.fixture(params=[{}, {"seal": True}, {"strict_types": True}, {"store": "cookie://"}], ids=str)
@@ -280,6 +289,7 @@ def test_a_renamed_class():
     async def go():
         site = Site(encoders=ENCODERS)
         await site.put(price=Money(1))
+        restart()
         SessionManager(secret_key=SECRET, store="memory://", encoders={Price: (to_plain, lambda p: Price(*p), "Money")})
         assert type((await site.load())["price"]) is Price
 
@@ -295,9 +305,11 @@ def test_a_function_that_cannot_read(caplog):
     async def go():
         site = Site(encoders=ENCODERS)
         await site.put(price=Money(1))
+        restart()
         codec.keep({Money: own.Encoder(to_plain, fail, "Money")})
         assert await site.stored() == await site.stored() == {}
         assert site.manager.refused["damaged"] == 2
+        restart()
         codec.keep({Money: own.Encoder(to_plain, from_plain, "Money")})
         assert await site.stored() == {"price": Money(1)}
 
@@ -321,6 +333,79 @@ def test_damaged_bytes(payload):
     stored = b"\x01\x81\xa1a\xc7" + bytes([len(body), 13]) + body
     with pytest.raises(codec.DamagedData):
         codec.decode(stored)
+
+
+# --- several configurations in one process ----------------------------------------------------------------------------
+
+
+def config_of(encoders):
+    return SessionConfig(secret_key=SECRET, store="memory://", encoders=encoders)
+
+
+def namesake():
+    return type("Money", (), {"__module__": "another.app", "__qualname__": "Money"})
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        (lambda: {Money: (lambda money: money.amount, Money)}, "other functions, or another name, for Money"),
+        (lambda: {Money: (to_plain, from_plain, "Price")}, "other functions, or another name, for Money"),
+        (lambda: {namesake(): (to_plain, from_plain)}, "'Money' of another.app.Money is that of .*test_encoders.Money"),
+        (lambda: {Point: (to_plain, from_plain, "Money")}, "'Money' of .*test_encoders.Point is that of"),
+    ],
+)
+def test_a_second_app_that_keeps_a_class_in_another_way(second, says):
+    """It is an error when its configuration or its manager is made, and the first app reads its values as before."""
+
+    async def go():
+        early = config_of(second())
+        site = Site(encoders={Money: (to_plain, from_plain)})
+        await site.put(price=Money(1))
+        with pytest.raises(ConfigurationError, match=says):
+            config_of(second())
+        with pytest.raises(ConfigurationError, match=says):
+            SessionManager(early)
+        assert await site.stored() == {"price": Money(1)}
+
+    run(go())
+
+
+def test_an_app_factory_may_be_called_again():
+    """Functions that one piece of code makes of equal values are the same; of other values, they are others."""
+
+    def make(currency):
+        def read(plain):
+            return Money(*plain, currency)
+
+        return {
+            Money: (lambda money: [money.amount], read),
+            Order: (functools.partial(getattr, Order), Order),
+            Cents: (Amount(currency).write, lambda plain, kind=Cents: kind(plain)),
+        }
+
+    for _ in range(2):
+        SessionManager(config_of(make("CHF")))
+    with pytest.raises(ConfigurationError, match="for Money"):
+        config_of(make("EUR"))
+
+
+class Amount(str):
+    """Methods of two of these are equal where the texts are."""
+
+    def write(self, cents):
+        return int(cents)
+
+
+def test_a_module_that_is_loaded_again(monkeypatch):
+    """The class that stands in its module now takes the name over from the one that stood there before."""
+    module = sys.modules[__name__]
+    again = type("Money", (Money,), {"__module__": __name__, "__qualname__": "Money"})
+    SessionManager(config_of({Money: (to_plain, from_plain)}))
+    with pytest.raises(ConfigurationError, match="the name 'Money'"):
+        config_of({again: (to_plain, from_plain)})
+    monkeypatch.setattr(module, "Money", again)
+    SessionManager(config_of({again: (to_plain, from_plain)}))
 
 
 # --- the option -------------------------------------------------------------------------------------------------------

@@ -142,9 +142,9 @@ class SessionConfig:
             then, and none is sent. A page's scripts can read such a card, so browsers are safer with a cookie.
         encoders: classes that a session does not keep by itself, each with two functions: `{Money: (to_plain,
             from_plain)}`. The first returns plain data, which may hold values of other such classes, and the second
-            makes a value of it. They count for exactly this class, in the whole process. The class's name is stored: a
-            third entry is a name in its place, so that the class can be renamed. Where a name has no functions any
-            more, its plain data is read.
+            makes a value of it. They count for exactly this class, in the whole process, where others for it are an
+            error. The class's name is stored: a third entry is a name in its place, so that the class can be renamed.
+            Where a name has no functions any more, its plain data is read.
         legacy: readers of another library's sessions (`roomkey.legacy`), which move in on first sight. Take them out
             again once the old cookies have expired. Until then, anybody who knows the old key can make up sessions.
         vary: which responses say `Vary: Cookie`. `"used"`: those whose request used its session, so that caches may

@@ -1,12 +1,16 @@
 """Values of an app's own types, which the option `encoders` turns into plain data and back.
 
-The functions for a type are the same in the whole process: those of the newest configuration count. What is stored is
+The functions for a type are the same in the whole process, and so is the type for a name. A second configuration may
+give them again, and others are an error: one app's values would be made by another app's functions. What is stored is
 the type's name and the plain data, so that the class may be moved, and its data is read without it.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
+import sys
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -34,6 +38,8 @@ class Encoder(NamedTuple):
 
 BY_KIND: dict[type, Encoder] = {}
 _BY_NAME: dict[str, Encoder] = {}
+_KINDS: dict[str, type] = {}  # the type that has a name
+_lock = threading.Lock()
 _said: set[str] = set()  # names of which it was said that their data cannot be read
 
 
@@ -45,7 +51,7 @@ def checked_encoders(given: Any, kept: frozenset[type]) -> dict[type, Encoder]:
         kept: types that a session keeps by itself.
 
     Raises:
-        ConfigurationError: it is no such dict, or two types have one name.
+        ConfigurationError: it is no such dict, or two types have one name, here or with another configuration.
     """
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"encoders: got {type(given).__name__}; {_TAKES}")
@@ -65,6 +71,7 @@ def checked_encoders(given: Any, kept: frozenset[type]) -> dict[type, Encoder]:
                 "(to_plain, from_plain, name)"
             )
         encoders[kind] = encoder
+    check(encoders)
     return encoders
 
 
@@ -75,9 +82,62 @@ def _is_encoder(functions: object) -> bool:
 
 
 def add(encoders: Mapping[type, Encoder]) -> None:
-    """Keep the values of these types from now on."""
-    BY_KIND.update(encoders)
-    _BY_NAME.update({encoder.name: encoder for encoder in encoders.values()})
+    """Keep the values of these types from now on. Raises ConfigurationError, as `check` does, and then keeps none."""
+    with _lock:
+        check(encoders)
+        BY_KIND.update(encoders)
+        _BY_NAME.update({encoder.name: encoder for encoder in encoders.values()})
+        _KINDS.update({encoder.name: kind for kind, encoder in encoders.items()})
+
+
+def check(encoders: Mapping[type, Encoder]) -> None:
+    """Look whether types and names are free, or have these functions already.
+
+    Raises:
+        ConfigurationError: another configuration of this process has given other functions or another name for a type,
+            or another type of this name.
+    """
+    for kind, encoder in encoders.items():
+        known, namesake = BY_KIND.get(kind), _KINDS.get(encoder.name, kind)
+        if known is not None and not (known.name == encoder.name and all(map(_is_same, known[:2], encoder[:2]))):
+            raise ConfigurationError(
+                f"encoders: another configuration in this process gave other functions, or another name, for "
+                f"{kind.__qualname__}; one process keeps a class in one way: give the same everywhere"
+            )
+        if namesake is not kind and not _is_replaced(namesake, kind):
+            raise ConfigurationError(
+                f"encoders: the name {encoder.name!r} of {kind.__module__}.{kind.__qualname__} is that of "
+                f"{namesake.__module__}.{namesake.__qualname__} in another configuration of this process; give one of "
+                "them another, as a third entry: (to_plain, from_plain, name)"
+            )
+
+
+def _is_replaced(before: type, now: type) -> bool:
+    """Whether a class stands in its module where another one stood: the module was loaded again."""
+    if (before.__module__, before.__qualname__) != (now.__module__, now.__qualname__):
+        return False
+    found: object = sys.modules.get(now.__module__)
+    for part in now.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is now
+
+
+def _is_same(one: Any, other: Any, levels: int = 5) -> bool:
+    """Whether two functions are one, or were made by one piece of code with equal values: by an app factory, say."""
+    if one is other or (type(one) is type(other) and bool(one == other)):
+        return True
+    if isinstance(one, functools.partial) and isinstance(other, functools.partial):
+        return _is_same(one.func, other.func) and (one.args, one.keywords) == (other.args, other.keywords)
+    if not levels or not all(hasattr(each, "__code__") and hasattr(each, "__closure__") for each in (one, other)):
+        return False
+    if (one.__code__, one.__module__) != (other.__code__, other.__module__):
+        return False
+    if (one.__defaults__, one.__kwdefaults__) != (other.__defaults__, other.__kwdefaults__):
+        return False
+    pairs = zip(one.__closure__ or (), other.__closure__ or (), strict=True)
+    return all(
+        mine == theirs or _is_same(mine.cell_contents, theirs.cell_contents, levels - 1) for mine, theirs in pairs
+    )
 
 
 def as_plain(value: Any, place: object = "a value of the session") -> list[Any]:
