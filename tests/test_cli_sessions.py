@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pty
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from roomkey import SessionManager
+from roomkey import Request, SessionManager
 from roomkey.cli.commands import roomkey
 from tests.loop_clock import HANGS
 from tests.servers.redis import RedisServer
@@ -191,14 +192,54 @@ def test_a_table_in_a_terminal(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/sessions.sqlite3"
     (handle,) = _log_in(url, "[red]ann")  # no markup
     for args, expected in (([], "User"), (["--json"], '"user"')):
-        ours, theirs = pty.openpty()
-        try:
-            done = _process("sessions", "list", "--store", url, *args, stdout=theirs, environment={"COLUMNS": "200"})
-            said = os.read(ours, 10_000).decode()
-        finally:
-            os.close(ours)
-            os.close(theirs)
-        assert done.returncode == 0 and expected in said and handle in said and "[red]ann" in said
+        code, said = _in_terminal("sessions", "list", "--store", url, *args)
+        assert code == 0 and expected in said and handle in said and "[red]ann" in said
+
+
+# What a client calls itself, and what the table and JSON show of it.
+_CLIENTS = [
+    ("\x1b]0;title\x07\x1b[2J", r"\x1b]0;title\x07\x1b[2J", r"\u001b]0;title\u0007\u001b[2J"),  # terminals obey
+    ("\x9b2J", r"\x9b2J", r"\u009b2J"),  # the same in one character
+    (r"\[/red]x", r"\[/red]x", r"\\[/red]x"),  # markup of rich, behind an escape
+    ("[link=https://evil.example]x[/link]", "[link=https://evil.example]x[/link]", "[link=https://evil.example]x[/"),
+    ("caf\xe9", "caf\xe9", "caf\xe9"),
+]
+
+
+@pytest.mark.parametrize(("client", "in_table", "in_json"), _CLIENTS)
+def test_what_a_client_calls_itself_is_only_shown(tmp_path: Path, client: str, in_table: str, in_json: str) -> None:
+    """No client can break the list, hide in it, or have the terminal of an operator do something."""
+    url = f"sqlite:///{tmp_path}/sessions.sqlite3"
+
+    async def log_in() -> None:
+        async with SessionManager(secret_key=KEY, store=url, record_client=True) as manager:
+            session = await manager.load(Request(headers=[("user-agent", client)], client=("192.0.2.1", 1)))
+            session["user_id"] = 7
+            await manager.commit(session)
+
+    asyncio.run(log_in())
+    for args, expected in ((["list"], in_table), (["list", "--json"], in_json)):
+        code, said = _in_terminal("sessions", *args, "--store", url)
+        assert code == 0 and expected in said
+        assert "\x07" not in said and "\x1b]" not in said and "\x1b[2J" not in said and "\x9b" not in said
+    assert (
+        json.loads(_process("sessions", "list", "--store", url, stdout=subprocess.PIPE).stdout)[0]["user_agent"]
+        == client
+    )
+
+
+def _in_terminal(*args: str) -> tuple[int, str]:
+    """Return the exit code, and what the command writes into a terminal."""
+    ours, theirs = pty.openpty()
+    try:
+        done = _process(*args, stdout=theirs, environment={"COLUMNS": "200"})
+        os.set_blocking(ours, False)  # a command that fails writes nothing
+        with contextlib.suppress(BlockingIOError):
+            return done.returncode, os.read(ours, 10_000).decode()
+        return done.returncode, ""
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 def _process(

@@ -1,5 +1,8 @@
 """How commands show what they found: a table for people in a terminal, JSON where it is asked for or piped.
 
+Much of it comes from browsers, or from whoever plays one: the name of a client, say. It is shown as text, and does
+nothing to the terminal.
+
 Leaves to others what is shown. Errors and questions go to the standard error output, so that a pipe gets data only.
 """
 
@@ -15,6 +18,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from roomkey.errors import ConfigurationError, RoomkeyError, SessionDataError
 
@@ -31,7 +35,8 @@ def json_option(command: _Command) -> _Command:
 
 def as_json(value: object) -> None:
     """Print a value as JSON: moments as ISO 8601."""
-    click.echo(json.dumps(value, default=str, ensure_ascii=False, indent=2))
+    text = json.dumps(value, default=str, ensure_ascii=False, indent=2)
+    click.echo("\n".join(_shown(line, lambda character: json.dumps(character)[1:-1]) for line in text.split("\n")))
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, json_asked: bool, empty: str) -> None:
@@ -69,16 +74,24 @@ def show_facts(facts: Mapping[str, Any], *, json_asked: bool) -> None:
     Console().print(table)
 
 
-def _text(value: object) -> str:
+def _text(value: object) -> Text:
     if value is None:
-        return "-"
+        return Text("-")
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return Text("yes" if value else "no")
     if isinstance(value, float):
-        return f"{value:,.2f}"
+        return Text(f"{value:,.2f}")
     if isinstance(value, int):
-        return f"{value:,}"
-    return str(value).replace("[", "\\[")  # rich would take it for markup
+        return Text(f"{value:,}")
+    # Not `str`, which rich would take for markup.
+    return Text(_shown(str(value), lambda character: character.encode("unicode_escape").decode("ascii")))
+
+
+def _shown(text: str, escaped: Callable[[str], str]) -> str:
+    """Return text with everything escaped that a terminal would obey, or that turns around what it shows."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else escaped(character) for character in text)
 
 
 def ask_first(question: str, *, sure: bool) -> None:
