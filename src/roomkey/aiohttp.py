@@ -117,12 +117,13 @@ class _Visit:
     Args:
         sessions: it is of these.
         session: of the request.
+        outer: that of the same request in an outer app, which has sessions of its own; None: there is none.
     """
 
-    __slots__ = ("is_streaming", "outage", "owed", "response", "session", "sessions")
+    __slots__ = ("is_streaming", "outage", "outer", "owed", "response", "session", "sessions")
 
-    def __init__(self, sessions: _Sessions, session: Session) -> None:
-        self.sessions, self.session = sessions, session
+    def __init__(self, sessions: _Sessions, session: Session, outer: _Visit | None) -> None:
+        self.sessions, self.session, self.outer = sessions, session, outer
         self.response: web.StreamResponse | None = None  # the one that the session was committed for
         self.owed: _Pairs = []  # what the commit put into its headers
         self.outage: StoreUnavailable | None = None  # which a handler met that prepared its response
@@ -151,14 +152,14 @@ class _Sessions:
     @web.middleware
     async def serve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Serve a request with its session: the middleware."""
-        manager = self.manager
-        if manager.is_own(request.get(_SESSION)):
+        manager, before = self.manager, request.get(_SESSION)
+        if manager.is_own(before):
             return await handler(request)  # where an outer app serves this cookie, a mounted app sees the one session
         try:
             session = await manager.load(_asked(request))
         except StoreUnavailable as error:
             return await self._try_again(request, error)
-        visit = _Visit(self, session)
+        visit = _Visit(self, session, request.get(_VISIT))
         request[_SESSION], request[_VISIT] = session, visit
         try:
             response = await handler(request)
@@ -171,6 +172,9 @@ class _Sessions:
         except BaseException:  # the client has gone
             manager.abandon(session)
             raise
+        finally:
+            if before is not None:  # what the middlewares of an outer app know as the session
+                request[_SESSION] = before
 
     async def _raise(self, request: web.Request, visit: _Visit, response: web.HTTPException) -> web.StreamResponse:
         """Commit for a response that the app has raised, and raise it on."""
@@ -252,7 +256,9 @@ class _Sessions:
     async def start(self, request: web.Request, response: web.StreamResponse) -> None:
         """See to the headers of a response that is about to go out: a signal of aiohttp's calls it."""
         visit: _Visit | None = request.get(_VISIT)
-        if visit is None or visit.sessions is not self:
+        while visit is not None and visit.sessions is not self:
+            visit = visit.outer
+        if visit is None:
             return
         if visit.response is None:  # the handler itself prepares it, or it is the page of an error
             try:
