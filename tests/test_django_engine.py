@@ -216,6 +216,41 @@ def test_to_create_is_to_copy():
     assert content(key) == {"a": 1} and content(session.session_key) == {"a": 1, "b": 2}
 
 
+def test_to_copy_a_session_that_has_ended_meanwhile():
+    """A log-out is final: `create` in a request that was running brings nothing back, also after its `save` failed."""
+    for fails_before in (False, True):
+        session = saved(_auth_user_id="7")
+        key = session.session_key
+        SessionStore(key).flush()
+        if fails_before:
+            session["a"] = 1
+            with pytest.raises(UpdateError):
+                session.save()
+        with pytest.raises(UpdateError):
+            session.create()
+        assert session.session_key is None and not session.exists(key)
+        assert get_manager().sync.sessions.of("7") == []
+
+
+async def test_to_copy_a_session_that_has_ended_meanwhile_in_a_coroutine():
+    """The same, for coroutines."""
+    session = SessionStore()
+    await session.aset("_auth_user_id", "7")
+    await session.asave()
+    await SessionStore(session.session_key).aflush()
+    with pytest.raises(UpdateError):
+        await session.acreate()
+    assert await get_manager().sessions.of("7") == []
+
+
+def test_to_delete_a_session_and_create_it_anew():
+    """The request itself knows what it has ended. What it then files is a new session."""
+    session = saved(a=1)
+    session.delete()
+    session.create()
+    assert content(session.session_key) == {"a": 1}
+
+
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 

@@ -59,6 +59,7 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types of
     ) -> None:
         self.manager = get_manager()
         self._is_cycled = False  # whether it owes the app a new key, since `cycle_key`
+        self._is_deleted = False  # whether `delete` has ended the session of its own key
         self._is_marked = False  # whether `modified` was set since the last save
         self._request = request
         self._blocking: Calls = Blocking(self.manager)
@@ -88,7 +89,7 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types of
             must_create: save it as a new session, under a new key.
 
         Raises:
-            UpdateError: the session was ended meanwhile. `__cause__` is the `SessionEnded`.
+            UpdateError: the session was ended meanwhile, also the one whose content is saved as a new one.
             SessionDataError: a value cannot be stored.
             StoreUnavailable: the store did not acknowledge.
         """
@@ -281,7 +282,7 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types of
 
     def note_saved(self, session: Session) -> None:
         """Take over the key of a session that was just saved."""
-        self._is_cycled = self._is_marked = False
+        self._is_cycled = self._is_deleted = self._is_marked = False
         if not session._at.exists:
             self._session_key = None
         else:
@@ -343,8 +344,10 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types of
         return dataclasses.replace(request, headers=headers)
 
     async def _save(self, calls: Calls, must_create: bool) -> None:
+        origin = None  # the key of the session whose content is copied, where it is in the store
         if must_create:
             held = self.loaded
+            origin = self._key if held is not None and not self._is_deleted else None
             session = await calls.load(self._bringing(None))
             session.update({} if held is None else held._plain())
             self._session_cache = session
@@ -359,6 +362,9 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types of
             await calls.save(session)
         except SessionEnded as error:
             raise UpdateError(_ENDED) from error
+        if origin is not None and not (await calls.load(self._bringing(origin)))._at.exists:
+            await self._flush(calls)  # asked after the copy was made: a log-out before that is final
+            raise UpdateError(_ENDED)
         self.note_saved(session)
 
     async def _exists(self, calls: Calls, key: str | None) -> bool:
@@ -377,6 +383,7 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types of
             session.invalidate()
             await calls.save(session)
         if key == own:
+            self._is_deleted = True
             self._is_marked = self.modified  # to save it after this is an error
 
     async def _flush(self, calls: Calls) -> None:
