@@ -456,7 +456,7 @@ def test_a_block_within_an_event_loop(manager):
     asyncio.run(whole())
 
 
-@pytest.mark.parametrize("module", ["testing.client", "fastapi", "litestar", "web.connections"])
+@pytest.mark.parametrize("module", ["testing.client", "fastapi", "litestar.plugin", "web.connections"])
 def test_the_examples_in_the_docstrings_run(module):
     """Each example of these modules gives what it shows."""
     ran = doctest.testmod(sys.modules[f"roomkey.{module}"])

@@ -292,7 +292,7 @@ def test_a_wrong_time_is_an_error_at_the_start(module, wrong):
         module.require_recent(wrong)
 
 
-@pytest.mark.parametrize("module", ["shapes.views", "lilya", "ravyn", "litestar_typed"])
+@pytest.mark.parametrize("module", ["shapes.views", "lilya", "ravyn", "litestar.typed"])
 def test_the_examples_in_the_docstrings_run(module):
     """Each example of these modules gives what it shows."""
     ran = doctest.testmod(sys.modules[f"roomkey.{module}"])

@@ -25,7 +25,6 @@ LAYERS = [
     ["sync"],  # the blocking calls of the session manager
     ["manager"],
     ["web"],
-    ["litestar_typed"],  # typed sessions, by Litestar's dependency injection
     ["pallets", "on_use"],  # what Flask and Quart have in common
     ["aiohttp", "django", "fastapi", "flask", "lilya", "litestar", "quart", "starlette"],
     ["ravyn"],

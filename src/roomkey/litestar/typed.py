@@ -19,12 +19,9 @@ Example:
 from dataclasses import dataclass
 from typing import Any
 
-try:
-    from litestar.di import Provide
-    from litestar.params import DependencyKwarg
-    from litestar.types import Scope
-except ImportError as error:
-    raise ImportError("roomkey.litestar needs Litestar: pip install litestar") from error
+from litestar.di import Provide
+from litestar.params import DependencyKwarg
+from litestar.types import Scope
 
 from roomkey.shapes.views import check_shape, typed
 from roomkey.web.connections import session_of
