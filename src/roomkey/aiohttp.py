@@ -25,6 +25,7 @@ from roomkey.errors import ConfigurationError, ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.request import Request
 from roomkey.web.plain_http import PlainHTTP
+from roomkey.web.unavailable import CLOSE_REASON, PAGE, TRY_AGAIN_LATER, retry_headers
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -37,8 +38,6 @@ MANAGER = web.AppKey("roomkey.manager", SessionManager)
 _log = logging.getLogger("aiohttp.server")  # where aiohttp logs what a handler has raised
 
 _SESSION, _VISIT = "session", "roomkey.visit"  # where a request has its session, and what became of it
-_TRY_AGAIN = "The session store is unavailable; try again in a moment.\n"  # the page of a 503
-_TRY_AGAIN_LATER = 1013  # WebSocket close code, IANA registry
 
 ErrorPage = Callable[[web.Request, StoreUnavailable], Awaitable[web.StreamResponse]]
 _Pairs = list[tuple[str, str]]
@@ -196,7 +195,7 @@ class _Sessions:
         if visit.is_streaming:
             if not isinstance(visit.response, web.WebSocketResponse):
                 raise error  # aiohttp cuts the response off
-            await visit.response.close(code=_TRY_AGAIN_LATER, message=b"session store unavailable")
+            await visit.response.close(code=TRY_AGAIN_LATER, message=CLOSE_REASON.encode())
             return visit.response
         if isinstance(error, ExceptionGroup) and error.split(StoreUnavailable)[1] is not None:
             _log.error("Error handling request, beside an outage", exc_info=error)
@@ -276,7 +275,7 @@ class _Sessions:
 
     async def _try_again(self, request: web.Request, error: StoreUnavailable) -> web.StreamResponse:
         """Return the page of a 503, or raise it where the app does."""
-        headers = {"Retry-After": str(error.retry_after), "Cache-Control": "no-store"}
+        headers = retry_headers(error)
         if self._error_page is not None:
             try:
                 page = await self._error_page(request, error)
@@ -286,7 +285,7 @@ class _Sessions:
                 raise
             except Exception:
                 _log.exception("The page for an outage could not be made, and a plain one was sent")
-        return web.Response(text=_TRY_AGAIN, status=503, headers=headers)
+        return web.Response(text=PAGE, status=503, headers=headers)
 
     def _say_too_late(self, request: web.Request) -> None:
         resource = request.match_info.route.resource

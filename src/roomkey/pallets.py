@@ -18,6 +18,7 @@ from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError, ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.web.plain_http import PlainHTTP
+from roomkey.web.unavailable import PAGE, retry_headers
 from roomkey.wire.card_header import CardHeader
 from roomkey.wire.keys import ADVICE
 
@@ -43,7 +44,6 @@ Place = MutableMapping[str, Any]  # the WSGI environ or the ASGI scope of a requ
 _SESSION = "roomkey.session"  # where it has the request's session
 _OUTAGE = "roomkey.outage"  # where it has a StoreUnavailable that the framework makes a 500 of
 _SERVED = "roomkey.served"  # it is there where the framework serves a request
-_TRY_AGAIN = "The session store is unavailable; try again in a moment.\n"  # the page of a 503
 
 _Response = TypeVar("_Response")
 
@@ -276,8 +276,7 @@ class AppInterface:
 
     def page(self, response_class: Callable[..., _Response], error: StoreUnavailable) -> _Response:
         """Return the page of a 503."""
-        headers = {"Retry-After": str(error.retry_after), "Cache-Control": "no-store"}
-        return response_class(_TRY_AGAIN, 503, headers, mimetype="text/plain")
+        return response_class(PAGE, 503, retry_headers(error), mimetype="text/plain")
 
 
 class RoomkeyExtension:

@@ -38,6 +38,7 @@ from roomkey.pallets import (
     say_too_late,
 )
 from roomkey.request import Request
+from roomkey.web.unavailable import CLOSE_REASON, TRY_AGAIN_LATER
 
 if TYPE_CHECKING:
     from quart import Quart, Response
@@ -49,8 +50,6 @@ __all__ = ["QuartSession", "Roomkey", "session"]
 
 QuartSession = FlaskSession
 """The session of a request. Quart's sessions have Flask's attributes."""
-
-_TRY_AGAIN_LATER = 1013  # WebSocket close code, IANA registry
 
 session = cast(QuartSession, quart.session)
 """`quart.session`, as what it is: a type checker then knows `session.change`."""
@@ -220,7 +219,7 @@ class _Interface(AppInterface, SessionInterface):
         if _is_websocket():
             is_accepted = found is not None and found._has_started
             if is_accepted or "websocket.http.response" not in (scope.get("extensions") or {}):
-                await quart.websocket.close(_TRY_AGAIN_LATER, "session store unavailable")
+                await quart.websocket.close(TRY_AGAIN_LATER, CLOSE_REASON)
         return self.page(quart.current_app.response_class, error)
 
 

@@ -19,10 +19,10 @@ from roomkey.django.expiry import closes_with_browser
 from roomkey.django.streams import watch
 from roomkey.errors import StoreUnavailable
 from roomkey.request import Request
+from roomkey.web.unavailable import PAGE, retry_headers
 
 __all__ = ["SessionMiddleware"]
 
-_TRY_AGAIN = "The session store is unavailable; try again in a moment.\n"
 _INTERRUPTED = (
     "The request's session was deleted before the request completed. "
     "The user may have logged out in a concurrent request, for example."
@@ -63,8 +63,7 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]  # Django has n
             request: it may have no session. Use none.
             error: the outage; `retry_after` says after how many seconds to try again.
         """
-        headers = {"Retry-After": str(error.retry_after), "Cache-Control": "no-store"}
-        return HttpResponse(_TRY_AGAIN, status=503, content_type="text/plain", headers=headers)
+        return HttpResponse(PAGE, status=503, content_type="text/plain", headers=retry_headers(error))
 
     # --- what Django calls ------------------------------------------------------------------------------------------
 

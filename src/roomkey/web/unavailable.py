@@ -6,14 +6,21 @@ from roomkey.errors import StoreUnavailable
 from roomkey.web.asgi import Scope, Send
 from roomkey.web.error_pages import ErrorPages
 
-__all__ = ["send_unavailable", "unavailable_headers"]
+__all__ = ["CLOSE_REASON", "PAGE", "TRY_AGAIN_LATER", "retry_headers", "send_unavailable", "unavailable_headers"]
 
-_TRY_AGAIN_LATER = 1013  # WebSocket close code, IANA registry
-_BODY = b"The session store is unavailable; try again in a moment.\n"
+PAGE = "The session store is unavailable; try again in a moment.\n"  # of a 503
+TRY_AGAIN_LATER = 1013  # WebSocket close code, IANA registry
+CLOSE_REASON = "session store unavailable"  # of a WebSocket's close
+_BODY = PAGE.encode("ascii")
+
+
+def retry_headers(error: StoreUnavailable) -> dict[str, str]:
+    """Return what each page of a 503 says, whatever its body is."""
+    return {"Retry-After": str(error.retry_after), "Cache-Control": "no-store"}
 
 
 def unavailable_headers(error: StoreUnavailable) -> list[tuple[bytes, bytes]]:
-    """Return the headers of a 503."""
+    """Return the headers of a plain 503."""
     return [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", b"%d" % len(_BODY)),
@@ -39,7 +46,7 @@ async def send_unavailable(
     kind = scope["type"]
     if kind == "websocket":
         if "websocket.http.response" not in (scope.get("extensions") or {}):
-            await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": "session store unavailable"})
+            await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": CLOSE_REASON})
             return
         kind = "websocket.http"
     await send({"type": f"{kind}.response.start", "status": 503, "headers": headers})
