@@ -24,8 +24,9 @@ from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError, ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.request import Request
+from roomkey.web.managers import manager_of
 from roomkey.web.plain_http import PlainHTTP
-from roomkey.web.unavailable import CLOSE_REASON, PAGE, TRY_AGAIN_LATER, retry_headers
+from roomkey.web.unavailable import CLOSE_REASON, PAGE, TRY_AGAIN_LATER, retry_headers, tells_more
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -93,12 +94,7 @@ def setup(
         raise ConfigurationError("setup: the app has started: call setup(app, ...) before that")
     if MANAGER in app:
         raise ConfigurationError("setup: the app has Roomkey's sessions already; call it once")
-    if isinstance(config, SessionManager):
-        if options:
-            raise ConfigurationError(f"give a manager or options, not both (got a manager and {', '.join(options)})")
-        manager = config
-    else:
-        manager = SessionManager(config, **options)
+    manager = manager_of(config, options)
     # From 3.14, aiohttp warns of keys that are text. "session" is what the handlers of an app know.
     seen: set[str] = getattr(web.BaseRequest, "_seen_str_keys", set())
     seen.update((_SESSION, _VISIT))
@@ -197,7 +193,7 @@ class _Sessions:
                 raise error  # aiohttp cuts the response off
             await visit.response.close(code=TRY_AGAIN_LATER, message=CLOSE_REASON.encode())
             return visit.response
-        if isinstance(error, ExceptionGroup) and error.split(StoreUnavailable)[1] is not None:
+        if tells_more(error):
             _log.error("Error handling request, beside an outage", exc_info=error)
         return await self._try_again(request, outage)
 

@@ -26,6 +26,7 @@ from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.litestar.backend import BackendConfig
 from roomkey.manager import SessionManager
 from roomkey.web.connections import session_of
+from roomkey.web.managers import manager_of
 
 __all__ = ["RoomkeyPlugin"]
 
@@ -74,12 +75,8 @@ class RoomkeyPlugin(InitPlugin, ReceiveRoutePlugin):
         dependency_key: str | None = "session",
         **options: Unpack[SessionOptions],
     ) -> None:
-        if not isinstance(config, SessionManager):
-            config = SessionManager(config, **options)
-        elif options:
-            raise ConfigurationError(f"give a manager or options, not both (got a manager and {', '.join(options)})")
-        self.manager: SessionManager = config
-        self.backend_config: BaseBackendConfig[Any] = BackendConfig(config, exclude_opt_key)
+        self.manager = manager_of(config, options)
+        self.backend_config: BaseBackendConfig[Any] = BackendConfig(self.manager, exclude_opt_key)
         self._key = dependency_key
         self._provide = Provide(self._session_of, sync_to_thread=False)
 

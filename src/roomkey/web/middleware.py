@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Unpack
-from weakref import WeakValueDictionary
 
 from roomkey.config import SessionConfig, SessionOptions
 from roomkey.core.secure import HTTPS
@@ -13,24 +12,17 @@ from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.web.asgi import App, Message, Receive, Scope, Send
 from roomkey.web.error_pages import ErrorPage, ErrorPages
-from roomkey.web.frameworks import is_answer, is_route, missing_module
+from roomkey.web.frameworks import is_answer, missing_module
+from roomkey.web.managers import manager_around
 from roomkey.web.plain_http import PlainHTTP
 from roomkey.web.response import FirstResponse, HeaderResponse, Response, VaryingResponse, with_pages
-from roomkey.web.unavailable import send_unavailable, unavailable_headers
+from roomkey.web.unavailable import send_unavailable, tells_more, unavailable_headers
 
 __all__ = ["SessionMiddleware"]
-
-# Managers of configurations, by `id`, where a framework makes a middleware for each route.
-_SHARED: WeakValueDictionary[int, SessionManager] = WeakValueDictionary()
 
 _FIRST = 1000  # requests that are looked at more closely
 _KINDS = frozenset({"http", "websocket"})
 _LIFESPAN_ENDS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed")
-
-
-def _is_more(error: Exception) -> bool:
-    """Whether an error tells of something else beside an outage."""
-    return isinstance(error, ExceptionGroup) and error.split(StoreUnavailable)[1] is not None
 
 
 class SessionMiddleware:
@@ -57,7 +49,7 @@ class SessionMiddleware:
         **options: Unpack[SessionOptions],
     ) -> None:
         self.app = app
-        self.manager = _manager(app, config, options)
+        self.manager = manager_around(app, config, options)
         self.config = self.manager.config
         always = self.config.vary == "always"
         pages = self._pages = ErrorPages(error_page)
@@ -105,7 +97,7 @@ class SessionMiddleware:
                 if response.has_started:
                     raise
                 await response.replace(unavailable)
-                if _is_more(error):
+                if tells_more(error):
                     raise  # for the log: the 503 is out
                 return
             if kind != "http" or not is_answer(error):
@@ -161,22 +153,3 @@ class SessionMiddleware:
             await app(scope, receive_again, send_after_close)
         finally:
             await close()
-
-
-def _manager(app: App, config: SessionConfig | SessionManager | None, options: SessionOptions) -> SessionManager:
-    """Return the manager that a middleware was given, or that its options make. Raises ConfigurationError."""
-    if isinstance(config, SessionManager):
-        if options:
-            raise ConfigurationError(f"give a manager or options, not both (got a manager and {', '.join(options)})")
-        return config
-    if not is_route(app):
-        return SessionManager(config, **options)
-    if config is None:
-        raise ConfigurationError(
-            "this framework makes its middleware anew for each route, and options would make a store for each: "
-            "give all of them one configuration, as DefineMiddleware(SessionMiddleware, config=SessionConfig(...))"
-        )
-    manager = _SHARED.get(id(config))
-    if manager is None:
-        manager = _SHARED[id(config)] = SessionManager(config, **options)
-    return manager

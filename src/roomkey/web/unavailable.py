@@ -6,12 +6,25 @@ from roomkey.errors import StoreUnavailable
 from roomkey.web.asgi import Scope, Send
 from roomkey.web.error_pages import ErrorPages
 
-__all__ = ["CLOSE_REASON", "PAGE", "TRY_AGAIN_LATER", "retry_headers", "send_unavailable", "unavailable_headers"]
+__all__ = [
+    "CLOSE_REASON",
+    "PAGE",
+    "TRY_AGAIN_LATER",
+    "retry_headers",
+    "send_unavailable",
+    "tells_more",
+    "unavailable_headers",
+]
 
 PAGE = "The session store is unavailable; try again in a moment.\n"  # of a 503
 TRY_AGAIN_LATER = 1013  # WebSocket close code, IANA registry
 CLOSE_REASON = "session store unavailable"  # of a WebSocket's close
 _BODY = PAGE.encode("ascii")
+
+
+def tells_more(error: Exception) -> bool:
+    """Whether an error tells of something else beside an outage, which is for the log."""
+    return isinstance(error, ExceptionGroup) and error.split(StoreUnavailable)[1] is not None
 
 
 def retry_headers(error: StoreUnavailable) -> dict[str, str]:
