@@ -1,6 +1,7 @@
 """Imports point one way: each part of Roomkey knows the parts below it, and none above."""
 
 import ast
+import graphlib
 
 from tests.core.imports import BY_NAME, FILES, GRAPH, TREES
 
@@ -59,6 +60,11 @@ def test_imports_point_one_way():
             if part != other_part and layer <= other_layer:
                 wrong.append(f"{name} imports {other}")
     assert not sorted(wrong)
+
+
+def test_no_module_imports_one_that_imports_it():
+    """There is no circle, within a part either: each module can be read after those that it imports."""
+    graphlib.TopologicalSorter(GRAPH).prepare()  # raises CycleError, which names the circle
 
 
 def test_every_layer_is_there():

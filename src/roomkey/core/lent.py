@@ -7,15 +7,14 @@ changes one in place, the session takes it in before it is saved (`roomkey.shape
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from roomkey.core.intents import MISSING
 from roomkey.wire import codec
 
-if TYPE_CHECKING:
-    from roomkey.core.session import Session
-
 __all__ = ["Lent"]
+
+_Session = Any  # a `Session`, which is not imported: it imports `ports`, and that this module
 
 
 class _Value(NamedTuple):
@@ -37,12 +36,12 @@ class Lent:
         self._values: dict[str, _Value] = {}
         self.told: set[object] = set()
 
-    def get(self, session: Session, key: str) -> Any:
+    def get(self, session: _Session, key: str) -> Any:
         """Return the value that was handed out for a key; None: there is none, or the session holds another by now."""
         lent = self._values.get(key)
         return lent.value if lent is not None and self._holds(session, key, lent) else None
 
-    def add(self, session: Session, key: str, value: Any, write: Callable[[Any], Any]) -> None:
+    def add(self, session: _Session, key: str, value: Any, write: Callable[[Any], Any]) -> None:
         """Note that a value is handed out for a key.
 
         Args:
@@ -58,7 +57,7 @@ class Lent:
         """Forget what was handed out for a key."""
         self._values.pop(key, None)
 
-    def take_in(self, session: Session) -> None:
+    def take_in(self, session: _Session) -> None:
         """Put into the session what was changed in place. What the session holds otherwise by now stays."""
         for key, lent in [*self._values.items()]:
             if not self._holds(session, key, lent):
@@ -71,12 +70,12 @@ class Lent:
                 self._values[key] = lent._replace(stored=after, plain=after)
 
     @staticmethod
-    def _holds(session: Session, key: str, lent: _Value) -> bool:
+    def _holds(session: _Session, key: str, lent: _Value) -> bool:
         is_before = session._intents.cleared and not lent.after_clear
         return not is_before and _fingerprint(session, key) == lent.stored
 
 
-def _put(session: Session, key: str, plain: Any) -> None:
+def _put(session: _Session, key: str, plain: Any) -> None:
     """Put in what a handler has changed in place.
 
     That is no assignment: of a session that becomes another user's, what is only changed stays behind.
@@ -88,5 +87,5 @@ def _put(session: Session, key: str, plain: Any) -> None:
         session[key] = plain
 
 
-def _fingerprint(session: Session, key: str) -> bytes | None:
+def _fingerprint(session: _Session, key: str) -> bytes | None:
     return codec.fingerprint(dict.__getitem__(session, key)) if dict.__contains__(session, key) else MISSING
