@@ -10,7 +10,7 @@ WebSockets do, commits it there, and once more when the handler has returned. Th
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Unpack
 
 try:
@@ -216,7 +216,7 @@ class _Sessions:
         try:
             await self.manager.commit(visit.session, can_set_cookie=False)
         except ResponseStarted:
-            if visit.session._at.exists:
+            if not visit.session.is_new:
                 raise
             self._say_too_late(request)
 
@@ -266,8 +266,7 @@ class _Sessions:
             visit.is_streaming = True
         else:
             _keep(response, visit.owed, is_other=response is not visit.response)
-        if not self._plain_http.is_known:
-            self._plain_http.look(request.scheme, _raw(request.raw_headers), _raw(response.headers.items()))
+        self._plain_http.look(request.scheme, request.raw_headers, response.headers.items())
 
     async def _try_again(self, request: web.Request, error: StoreUnavailable) -> web.StreamResponse:
         """Return the page of a 503, or raise it where the app does."""
@@ -305,12 +304,6 @@ def _asked(request: web.Request) -> Request:
         headers=request.raw_headers,
         client=(request.remote, port) if request.remote else None,
     )
-
-
-def _raw(headers: Iterable[tuple[str | bytes, str | bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return headers as pairs of bytes, their names in lower case."""
-    pairs = [[each if isinstance(each, bytes) else each.encode() for each in pair] for pair in headers]
-    return [(name.lower(), value) for name, value in pairs]
 
 
 def _with(page: web.StreamResponse, headers: dict[str, str]) -> web.StreamResponse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
@@ -18,7 +18,7 @@ from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError, ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.web.plain_http import PlainHTTP
-from roomkey.web.unavailable import PAGE, retry_headers
+from roomkey.web.unavailable import PAGE, retry_headers, stands_on_all
 from roomkey.wire.card_header import CardHeader
 from roomkey.wire.keys import ADVICE
 
@@ -245,9 +245,7 @@ class AppInterface:
 
     def look_for_https(self, request: SansIORequest, headers: list[tuple[str, str]]) -> None:
         """Say once where `https_only=True` is served over plain HTTP. `headers`: those of the response."""
-        plain_http = self.app.plain_http
-        if not plain_http.is_known:
-            plain_http.look(request.scheme, _raw(request.headers.items()), _raw(headers))
+        self.app.plain_http.look(request.scheme, request.headers.items(), headers)
 
     def is_served(self, place: Place) -> bool:
         """Whether the framework serves a request: else it is the `session_transaction()` of a test client."""
@@ -326,10 +324,6 @@ def refuse_without_session(place: Place) -> None:
         raise found.error
 
 
-def _raw(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers]
-
-
 def put_headers(into: Headers, given: list[tuple[str, str]], headers: list[tuple[str, str]]) -> None:
     """Put what a commit returned into a response's headers. `given`: those that they were."""
     if headers != given:
@@ -346,19 +340,13 @@ def say_too_late(manager: SessionManager, session: Session, error: ResponseStart
         error: what the commit raised. It is raised again where the visitor had a session.
         route: the name of the route.
     """
-    if session._at.exists:
+    if not session.is_new:
         raise error
     manager.reporter.warn_too_late(
         route,
         "a view" if route is None else f"the endpoint {route}",
         "What a stream or an accepted WebSocket does is too late",
     )
-
-
-# What headers say of one body, or of what became of one request. All others stand on any response of the app.
-_OF_ONE = frozenset(
-    {"accept-ranges", "age", "cache-control", "etag", "expires", "last-modified", "location", "set-cookie"}
-)
 
 
 def keep_others(given: Headers, made: Headers) -> None:
@@ -369,7 +357,5 @@ def keep_others(given: Headers, made: Headers) -> None:
         made: those of the one that does.
     """
     for name, value in given:
-        lower = name.lower()
-        is_of_body = lower.startswith("content-") and not lower.startswith("content-security-policy")
-        if not is_of_body and lower not in _OF_ONE and name not in made:
+        if stands_on_all(name) and name not in made:
             made.add(name, value)

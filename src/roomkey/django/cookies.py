@@ -7,12 +7,12 @@ from typing import Any
 
 from django.http.response import HttpResponseBase
 
+from roomkey.web.unavailable import stands_on_all
+
 __all__ = ["keep_others", "pairs_of", "put"]
 
 Pairs = list[tuple[str, str]]
 _COOKIE = "set-cookie"
-# What headers say of one body, or of what became of one request. All others stand on any response of the app.
-_OF_ONE = {"accept-ranges", "age", "cache-control", "etag", "expires", "last-modified", "location"}
 
 
 def pairs_of(response: HttpResponseBase) -> Pairs:
@@ -73,7 +73,5 @@ def keep_others(given: HttpResponseBase, made: HttpResponseBase) -> None:
         made: the one that does.
     """
     for name, value in given.items():
-        lower = name.lower()
-        is_of_body = lower.startswith("content-") and not lower.startswith("content-security-policy")
-        if not is_of_body and lower not in _OF_ONE and name not in made:
+        if stands_on_all(name) and name not in made:
             made[name] = value

@@ -50,7 +50,7 @@ async def _commit(request: HttpRequest, store: SessionStore, calls: Calls) -> No
     try:
         await calls.commit(session, status=200, headers=[], can_set_cookie=False)
     except ResponseStarted:
-        if session._at.exists:
+        if not session.is_new:
             raise
         match = request.resolver_match
         store.manager.reporter.warn_too_late(

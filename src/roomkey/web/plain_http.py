@@ -6,6 +6,8 @@ has none.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from roomkey.core.reporting import Reporter
 from roomkey.core.secure import HTTPS
 from roomkey.web.asgi import Message, Scope, Send
@@ -13,6 +15,7 @@ from roomkey.wire.cookies import Headers, find_cookies
 
 __all__ = ["PlainHTTP"]
 
+_Pairs = Iterable[tuple[str | bytes, str | bytes]]
 _CARRY_HEADERS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 # By which a proxy says that its client uses HTTPS, though the server was not told to believe it.
 _SAY_HTTPS = {
@@ -53,17 +56,20 @@ class PlainHTTP:
 
         return watching
 
-    def look(self, scheme: str, sent: Headers, given: Headers) -> None:
+    def look(self, scheme: str, sent: _Pairs, given: _Pairs) -> None:
         """As `watched`, for a framework that has the request and its response at once.
 
         Args:
             scheme: of the request, as the server resolved it.
-            sent: the request's headers.
+            sent: the request's headers, with names in upper or lower case.
             given: those of the response.
         """
-        if scheme in HTTPS or _says_https(sent):
+        if self.is_known:
+            return
+        headers = _raw(sent)
+        if scheme in HTTPS or _says_https(headers):
             self.is_known = True
-        elif not find_cookies(sent, self._name) and self._gives(given):
+        elif not find_cookies(headers, self._name) and self._gives(_raw(given)):
             self._say()
 
     def _say(self) -> None:
@@ -82,6 +88,11 @@ class PlainHTTP:
             name == b"set-cookie" and value.startswith(start) and not value.startswith(start + b";")
             for name, value in headers
         )
+
+
+def _raw(headers: _Pairs) -> Headers:
+    pairs = [[each if isinstance(each, bytes) else each.encode("latin-1", "replace") for each in p] for p in headers]
+    return [(name.lower(), value) for name, value in pairs]
 
 
 def _says_https(headers: Headers) -> bool:

@@ -12,6 +12,7 @@ __all__ = [
     "TRY_AGAIN_LATER",
     "retry_headers",
     "send_unavailable",
+    "stands_on_all",
     "tells_more",
     "unavailable_headers",
 ]
@@ -20,6 +21,10 @@ PAGE = "The session store is unavailable; try again in a moment.\n"  # of a 503
 TRY_AGAIN_LATER = 1013  # WebSocket close code, IANA registry
 CLOSE_REASON = "session store unavailable"  # of a WebSocket's close
 _BODY = PAGE.encode("ascii")
+# What headers say of one body, or of what became of one request.
+_OF_ONE = frozenset(
+    {"accept-ranges", "age", "cache-control", "etag", "expires", "last-modified", "location", "set-cookie"}
+)
 
 
 def tells_more(error: Exception) -> bool:
@@ -40,6 +45,13 @@ def unavailable_headers(error: StoreUnavailable) -> list[tuple[bytes, bytes]]:
         (b"retry-after", b"%d" % error.retry_after),
         (b"cache-control", b"no-store"),
     ]
+
+
+def stands_on_all(name: str) -> bool:
+    """Whether the app puts a header of this name on all its responses, as those for CORS. A 503 keeps these."""
+    lower = name.lower()
+    is_of_body = lower.startswith("content-") and not lower.startswith("content-security-policy")
+    return not is_of_body and lower not in _OF_ONE
 
 
 async def send_unavailable(
