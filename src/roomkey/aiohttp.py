@@ -88,12 +88,7 @@ def setup(
         >>> asyncio.run(visit())
         ['1', '2']
     """
-    if not isinstance(app, web.Application):
-        raise ConfigurationError(f"setup: got {type(app).__name__}; it takes an aiohttp.web.Application first")
-    if app.frozen:
-        raise ConfigurationError("setup: the app has started: call setup(app, ...) before that")
-    if MANAGER in app:
-        raise ConfigurationError("setup: the app has Roomkey's sessions already; call it once")
+    _check(app)
     manager = manager_of(config, options)
     # From 3.14, aiohttp warns of keys that are text. "session" is what the handlers of an app know.
     seen: set[str] = getattr(web.BaseRequest, "_seen_str_keys", set())
@@ -104,6 +99,16 @@ def setup(
     app.on_response_prepare.append(sessions.start)
     app.cleanup_ctx.insert(0, sessions.while_serving)
     return manager
+
+
+def _check(app: object) -> None:
+    """Refuse what can be given no sessions. Raises ConfigurationError."""
+    if not isinstance(app, web.Application):
+        raise ConfigurationError(f"setup: got {type(app).__name__}; it takes an aiohttp.web.Application first")
+    if app.frozen:
+        raise ConfigurationError("setup: the app has started: call setup(app, ...) before that")
+    if MANAGER in app:
+        raise ConfigurationError("setup: the app has Roomkey's sessions already; call it once")
 
 
 class _Visit:

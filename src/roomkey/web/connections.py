@@ -19,6 +19,7 @@ from roomkey.errors import ConfigurationError
 __all__ = ["HasScope", "follow", "session_of"]
 
 _DONE = "_roomkey"
+_MENDED = ("session", "set_session", "clear_session")
 
 
 class HasScope(Protocol):
@@ -73,6 +74,14 @@ def _as_it_is(value: object) -> object:
     return value
 
 
+def _check(connection: Any, module: str) -> None:
+    for name in _MENDED:
+        if not hasattr(connection, name):
+            raise ImportError(
+                f"this framework has no {connection.__name__}.{name}, which {module} mends; please report its version"
+            )
+
+
 def follow(
     connection: Any,
     module: str,
@@ -96,15 +105,10 @@ def follow(
     Raises:
         ImportError: the class has not what is to be changed.
     """
-    wanted = ("session", "set_session", "clear_session")
-    for name in wanted:
-        if not hasattr(connection, name):
-            raise ImportError(
-                f"this framework has no {connection.__name__}.{name}, which {module} mends; please report its version"
-            )
+    _check(connection, module)
     if hasattr(connection, _DONE):
         return False
-    session_of, set_session, clear_session = (vars(connection)[name] for name in wanted)
+    session_of, set_session, clear_session = (vars(connection)[name] for name in _MENDED)
 
     def session(self: Any) -> Any:
         found = session_of.__get__(self, type(self))
