@@ -330,7 +330,7 @@ class SessionConfig:
         raise ConfigurationError(f"{option}: got {getattr(self, option)!r}; {takes}")
 
     def model_dump(self, **_: Any) -> Any:
-        """Say to Ravyn, which calls this, that it takes a class of its own."""
+        """Raise ConfigurationError: Ravyn, which calls this, takes a class of its own."""
         raise ConfigurationError("session_config: on Ravyn, import SessionConfig from roomkey.ravyn")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

@@ -152,7 +152,13 @@ class _Interface(AppInterface, SessionInterface):
             load_now(lazy)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        """Commit the session, and write into the response's headers what it owes."""
+        """Commit the session, and write into the response's headers what it owes. An outage makes a 503 of it.
+
+        Raises:
+            StoreUnavailable: in the test client's `session_transaction()`, where there is no response to be a 503.
+            ConfigurationError: there too, where the card would be lost.
+            SessionDataError: a value cannot be stored, or all of it is too large.
+        """
         environ = flask.request.environ
         is_served = self.is_served(environ)  # else the test client's `session_transaction()` is to raise
         if isinstance(session, NoSession):

@@ -280,7 +280,7 @@ class SessionManager:
         return self.begin(headers, scope)
 
     def transaction(self, session: Session) -> Transaction:
-        """Return the transaction of a session that this manager loaded."""
+        """Return the transaction of a session that this manager loaded. Raises ConfigurationError for any other."""
         if session._origin is not self._loader:
             session._attached()  # raises where it belongs to no request
             raise ConfigurationError("the session was loaded by another SessionManager: commit it there")

@@ -337,8 +337,11 @@ def say_too_late(manager: SessionManager, session: Session, error: ResponseStart
     Args:
         manager: could not commit the session.
         session: of the request.
-        error: what the commit raised. It is raised again where the visitor had a session.
+        error: what the commit raised.
         route: the name of the route.
+
+    Raises:
+        ResponseStarted: the error, where the visitor had a session.
     """
     if not session.is_new:
         raise error

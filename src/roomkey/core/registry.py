@@ -256,6 +256,9 @@ class Registry:
         Args:
             user: the user's ID, as text.
             absurd: takes the keys of records that are the user's, and have moments that no clock shows.
+
+        Raises:
+            StoreUnavailable: the store does not answer, or its list cannot be read.
         """
         if not user_ids.can_be_filed(user):
             return []  # nobody is called that

@@ -87,7 +87,7 @@ class Awaiting:
 
 
 def at_once(work: Coroutine[Any, Any, _Answer]) -> _Answer:
-    """Run a coroutine that waits for nothing, and return what it returns."""
+    """Run a coroutine that waits for nothing, and return what it returns. Raises RuntimeError where it waits."""
     try:
         work.send(None)
     except StopIteration as stop:

@@ -97,7 +97,11 @@ class Migrating:
                 await store.close()
 
     async def load(self, key: str) -> Record | None:
-        """Return the live record under `key`, moved to the new store if it was in the old one; or None."""
+        """Return the live record under `key`, moved to the new store if it was in the old one; or None.
+
+        Raises:
+            StoreUnavailable: others changed the record each time that it was to be moved.
+        """
         for _ in range(_TRIES):
             here = await self._new.load(key)
             if here is not None and is_session(here):
@@ -159,7 +163,11 @@ class Migrating:
         return record is not None and record.successor is None and await self._new.touch(key, expires_at)
 
     async def delete(self, key: str) -> None:
-        """Remove whatever is under `key`, in both stores."""
+        """Remove whatever is under `key`, in both stores.
+
+        Raises:
+            StoreUnavailable: others changed the record each time that it was to be removed.
+        """
         record = await self._old.load(key)
         await self._old.delete(key)  # first: what is gone there cannot be moved any more
         for _ in range(_TRIES):

@@ -30,7 +30,11 @@ def manager_of(config: SessionConfig | SessionManager | None, options: SessionOp
 
 
 def manager_around(app: App, config: SessionConfig | SessionManager | None, options: SessionOptions) -> SessionManager:
-    """As `manager_of`, for a middleware around `app`. Those around the routes of one app share their manager."""
+    """As `manager_of`, for a middleware around `app`. Those around the routes of one app share their manager.
+
+    Raises:
+        ConfigurationError: as for `manager_of`, or routes were given options, of which each would make a store.
+    """
     if isinstance(config, SessionManager) or not is_route(app):
         return manager_of(config, options)
     if config is None:

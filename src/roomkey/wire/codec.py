@@ -177,7 +177,7 @@ def decode(stored: bytes) -> dict[str, Any]:
 
 
 def decode_with_lifetime(stored: bytes) -> tuple[dict[str, Any], float | None]:
-    """Return what `decode` returns, and the lifetime in the facts. For every request, in as few steps as possible."""
+    """As `decode`, and the lifetime in the facts with it. For every request, in as few steps as possible."""
     if type(stored) is bytes and len(stored) > DATA_AT and stored[0] in (2, 5):  # with facts, or with a trail too
         try:
             data = ormsgpack.unpackb(stored[DATA_AT if stored[0] == 2 else body_at(stored) :], ext_hook=_restore)

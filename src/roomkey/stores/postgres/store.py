@@ -271,7 +271,12 @@ class PostgresStore:
         return await self._ask(self._sql.of_user_raw, self._clock(), user, again=True)
 
     async def wipe(self) -> None:
-        """End every session, with TRUNCATE. Gives up after a second when a transaction elsewhere holds the table."""
+        """End every session, with TRUNCATE.
+
+        Raises:
+            StoreUnavailable: a transaction elsewhere has held the table for a second, or the database failed.
+            ConfigurationError: the database user may not empty the table.
+        """
         link = await self._link_in_use()
         try:
             await use_connection(link.connections, lambda connection: connection.execute(self._sql.wipe))

@@ -278,8 +278,8 @@ class SQLAlchemyStore:
         return await self._ask(partial(delete_lost, self._sql, parameters), write=True, again=True)
 
     async def wipe(self) -> None:
-        """End every session: with TRUNCATE where the database has it, which gives up after a second when a transaction
-        elsewhere holds the table; else with DELETE."""
+        """End every session, with TRUNCATE where the database has it. Raises StoreUnavailable, also where a transaction
+        elsewhere holds the table for a second, and ConfigurationError where the database user may not empty it."""
 
         def end(connection: sa.Connection) -> None:
             statements = self._sql.wipe(self._dialect)
