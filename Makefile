@@ -29,6 +29,8 @@ lint: $(UV)
 types: $(UV)
 	$(RUN) mypy
 	$(RUN) mypy --config-file= --strict --cache-dir .mypy_cache/frameworks tests/typing/frameworks.py
+	$(UV) run --no-progress --quiet --isolated --group complete pyright --verifytypes roomkey --ignoreexternal >.mypy_cache/complete.txt \
+	  || { grep -E "error|completeness" .mypy_cache/complete.txt; exit 1; }
 
 pytest: $(UV) browser servers
 	@without="$$([ "$$(id -u)" = 0 ] || { $(MARIADB) || echo mariadb; $(REDIS) || echo redis-tls; $(PGBOUNCER) || echo pgbouncer; })"; \

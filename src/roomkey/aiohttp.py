@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 try:
     from aiohttp import web
     from aiohttp.payload import AsyncIterablePayload
-except ImportError as error:
-    raise ImportError('roomkey.aiohttp needs aiohttp: pip install "roomkey[aiohttp]"') from error
+except ImportError as _error:
+    raise ImportError('roomkey.aiohttp needs aiohttp: pip install "roomkey[aiohttp]"') from _error
 
 from roomkey.config import SessionConfig, SessionOptions
 from roomkey.core.session import Session

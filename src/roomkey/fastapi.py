@@ -29,8 +29,8 @@ try:
     from fastapi.params import Depends as Dependency
     from fastapi.requests import HTTPConnection
     from fastapi.security import APIKeyCookie
-except ImportError as error:
-    raise ImportError("roomkey.fastapi needs FastAPI: pip install 'roomkey[fastapi]'") from error
+except ImportError as _error:
+    raise ImportError("roomkey.fastapi needs FastAPI: pip install 'roomkey[fastapi]'") from _error
 
 from roomkey.config import SessionConfig
 from roomkey.core.session import Session

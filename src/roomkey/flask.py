@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 try:
     import flask
     from flask.sessions import SessionInterface, SessionMixin
-except ImportError as error:
-    raise ImportError('roomkey.flask needs Flask: pip install "roomkey[flask]"') from error
+except ImportError as _error:
+    raise ImportError('roomkey.flask needs Flask: pip install "roomkey[flask]"') from _error
 
 from roomkey.config import OtherOptions
 from roomkey.errors import ResponseStarted, StoreUnavailable
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FlaskSession", "Roomkey", "session"]
 
-session = cast(FlaskSession, flask.session)
+session: FlaskSession = cast(FlaskSession, flask.session)
 """`flask.session`, as what it is: a type checker then knows `session.change`."""
 
 

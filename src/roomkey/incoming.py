@@ -40,7 +40,9 @@ class Incoming:
             self._find = CardHeader(config.card_header).find
         self._cookie_name = config.session_cookie.encode("ascii")
         # Whether a commit needs something of the request.
-        self.is_asked = is_chunked or move_in is not None or config.record_client or config.card_header is not None
+        self.is_asked: bool = (
+            is_chunked or move_in is not None or config.record_client or config.card_header is not None
+        )
 
     def quickest(self) -> Begin:
         """Return what begins requests: it takes the raw headers and the scope, and is a coroutine where it waits."""

@@ -30,8 +30,8 @@ try:
     from lilya.dependencies import Provide
     from lilya.exceptions import HTTPException, WebSocketException
     from lilya.permissions import DefinePermission
-except ImportError as error:
-    raise ImportError("roomkey.lilya needs Lilya: pip install 'roomkey[lilya]'") from error
+except ImportError as _error:
+    raise ImportError("roomkey.lilya needs Lilya: pip install 'roomkey[lilya]'") from _error
 
 from roomkey.config import SessionConfig
 from roomkey.core.session import Session
@@ -116,7 +116,7 @@ class Guard(DefinePermission, Provide):  # type: ignore[misc]  # untyped here
             raise HTTPException(status_code=refusal.status, detail=refusal.why, headers=refusal.headers) from None
 
 
-require_login = Guard(lambda session: logged_in(session, "require_login"))
+require_login: Guard = Guard(lambda session: logged_in(session, "require_login"))
 """Lets only those through who are logged in: `permissions=[require_login]`.
 
 Put it on a `Path`, an `Include`, a `Router` or the outermost app: Lilya (0.29) does not look at the permissions of an

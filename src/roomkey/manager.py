@@ -86,7 +86,8 @@ class SessionManager:
         if not (isinstance(session_class, type) and issubclass(session_class, Session)):
             raise ConfigurationError(f"session_class: got {session_class!r}; it takes a subclass of roomkey.Session")
         self.config = config
-        reporter = self.reporter = Reporter(config.on_event)
+        self.reporter: Reporter = Reporter(config.on_event)
+        reporter = self.reporter
         self._committer: Committer
         self._loader: StoreLoader | CookieLoader
         writer: CookieWriter | ChunkWriter
@@ -106,17 +107,19 @@ class SessionManager:
             move_in = move_in_to(self._loader)
         incoming = self._incoming = Incoming(config, self._loader, move_in)
         name = config.card_header
+        self.outgoing: Outgoing | HeaderOutgoing
         if name is None:
             self.outgoing = Outgoing(config, writer, move_in, self._committer)
         else:
             self.outgoing = HeaderOutgoing(config, CardHeader(name), self._committer)
-        self.carrier = b"cookie" if name is None else name.lower().encode("ascii")  # the request's header with the card
+        # The request's header with the card.
+        self.carrier: bytes = b"cookie" if name is None else name.lower().encode("ascii")
         # As `load`, with raw headers; a coroutine only where the store waits. The scope has the client's address.
         self._begin_here = incoming.quickest()
         self.begin: Begin = self._begin_first
         self._lifespan = Lifespan(self._committer)
         _made.add(self)
-        self.at_once = self._make_at_once(writer, asks_more=incoming.is_asked)
+        self.at_once: AtOnce | None = self._make_at_once(writer, asks_more=incoming.is_asked)
 
     def _make_at_once(self, writer: CookieWriter | ChunkWriter, *, asks_more: bool) -> AtOnce | None:
         committer, config = self._committer, self.config

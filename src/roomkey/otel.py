@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 try:
     from opentelemetry import metrics, trace
-except ImportError as error:
-    raise ImportError("roomkey.otel needs opentelemetry-api: pip install 'roomkey[otel]'") from error
+except ImportError as _error:
+    raise ImportError("roomkey.otel needs opentelemetry-api: pip install 'roomkey[otel]'") from _error
 
 from roomkey.events import Event
 

@@ -47,7 +47,7 @@ class Outgoing:
         self._visitors, self._secure = committer.visitors, committer.secure
         self._name = config.session_cookie
         self._always_varies = config.vary == "always"
-        self.cookie_start = f"{config.session_cookie}=".encode("ascii")
+        self.cookie_start: bytes = f"{config.session_cookie}=".encode("ascii")
 
     def warn_of_cookie(self) -> None:
         """Say once that the app itself sets our cookie."""

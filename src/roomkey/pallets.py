@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
     from flask.sessions import SecureCookieSession, SessionMixin
-except ImportError as error:
-    raise ImportError('roomkey.flask needs Flask: pip install "roomkey[flask]"') from error
+except ImportError as _error:
+    raise ImportError('roomkey.flask needs Flask: pip install "roomkey[flask]"') from _error
 
 from roomkey.config import OtherOptions, SessionConfig
 from roomkey.core.intents import AS_IT_IS

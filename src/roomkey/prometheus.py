@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
-except ImportError as error:
-    raise ImportError("roomkey.prometheus needs prometheus_client: pip install 'roomkey[prometheus]'") from error
+except ImportError as _error:
+    raise ImportError("roomkey.prometheus needs prometheus_client: pip install 'roomkey[prometheus]'") from _error
 
 from roomkey.events import (
     Created,

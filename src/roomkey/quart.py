@@ -17,8 +17,8 @@ try:
     import quart
     from quart.sessions import SessionInterface, SessionMixin
     from quart.wrappers.response import IterableBody, ResponseBody
-except ImportError as error:
-    raise ImportError('roomkey.quart needs Quart: pip install "roomkey[quart]"') from error
+except ImportError as _error:
+    raise ImportError('roomkey.quart needs Quart: pip install "roomkey[quart]"') from _error
 
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -51,7 +51,7 @@ __all__ = ["QuartSession", "Roomkey", "session"]
 QuartSession = FlaskSession
 """The session of a request. Quart's sessions have Flask's attributes."""
 
-session = cast(QuartSession, quart.session)
+session: QuartSession = cast(QuartSession, quart.session)
 """`quart.session`, as what it is: a type checker then knows `session.change`."""
 
 

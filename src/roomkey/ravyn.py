@@ -22,8 +22,8 @@ try:
     import ravyn.middleware.sessions as _sessions
     from ravyn import Inject, Injects, RavynSettings, Request
     from ravyn.permissions import BasePermission
-except ImportError as error:
-    raise ImportError("roomkey.ravyn needs Ravyn: pip install 'roomkey[ravyn]'") from error
+except ImportError as _error:
+    raise ImportError("roomkey.ravyn needs Ravyn: pip install 'roomkey[ravyn]'") from _error
 
 from roomkey import lilya as lilya  # request.set_session and request.clear_session
 from roomkey.config import SessionConfig as _SessionConfig
@@ -158,7 +158,7 @@ def _user(request: Request) -> Any:
     return lilya.require_login.user(request)
 
 
-current_user = Inject(_user)
+current_user: Inject = Inject(_user)
 """Gives a handler the user's ID: `dependencies={"user": current_user}`, and `user: int = injected()`.
 
 A visitor who is not logged in gets the 401 of `require_login`.

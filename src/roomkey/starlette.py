@@ -19,11 +19,11 @@ from typing import Any
 try:
     import starlette.middleware.sessions as _sessions
     from starlette.middleware.sessions import SessionMiddleware as _Replaced
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "roomkey.starlette needs Starlette, and itsdangerous as Starlette's own sessions do: "
         "pip install 'roomkey[starlette]'"
-    ) from error
+    ) from _error
 
 from roomkey.config import SessionConfig
 from roomkey.errors import ConfigurationError

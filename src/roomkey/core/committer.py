@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from roomkey.core.loaded import Draft, Loaded
 from roomkey.core.registry import Registry
 from roomkey.core.reporting import Reporter
+from roomkey.core.rules import Rules
 from roomkey.core.secure import Secure
 from roomkey.core.state import RequestState
 from roomkey.core.tombstones import Way
-from roomkey.core.visitors import visitors_for
+from roomkey.core.visitors import Visitors, visitors_for
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -33,10 +34,11 @@ class Committer(ABC):
     marks = False  # whether a write may stay unanswered, so that it has to be recognised later
 
     def __init__(self, config: SessionConfig, reporter: Reporter) -> None:
-        self.config, self.reporter = config, reporter
-        self.registry = Registry(config, reporter.report)
-        self.rules = self.registry.rules
-        self.visitors = visitors_for(config)
+        self.config: SessionConfig = config
+        self.reporter: Reporter = reporter
+        self.registry: Registry = Registry(config, reporter.report)
+        self.rules: Rules = self.registry.rules
+        self.visitors: Visitors | None = visitors_for(config)
 
     @property
     def may_wait(self) -> bool:

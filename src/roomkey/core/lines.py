@@ -31,7 +31,7 @@ class Member:
 
     def __init__(self, case: Case, done: asyncio.Future[Loaded | None]) -> None:
         self.case = case
-        self.context = contextvars.copy_context()  # in which functions of `Session.change` run
+        self.context: contextvars.Context = contextvars.copy_context()  # in which functions of `Session.change` run
         self.done = done  # the session as it was saved; None: this request has to save by itself
         self.step: Plan | None = None  # what it contributed to the swap that was tried last
         self.batch: Batch | None = None  # of the swap that is under way, with its changes

@@ -11,19 +11,25 @@ from math import inf
 from types import CoroutineType
 from typing import Any
 
+from roomkey.clock import Ticks
 from roomkey.core.beside import OtherCards
 from roomkey.core.cards import Card, Cards
 from roomkey.core.committer import Committer
 from roomkey.core.loaded import CURRENT, NOWHERE, Stale, Stored
+from roomkey.core.registry import Registry
 from roomkey.core.renewal import LATE
-from roomkey.core.reporting import Reason
+from roomkey.core.reporting import Reason, Reporter
+from roomkey.core.rules import Rules
 from roomkey.core.session import Session
 from roomkey.core.swaps import StoreCommitter
 from roomkey.core.transaction import Transaction
 from roomkey.events import LoadedWithOldKey, Misfit
 from roomkey.stores.base import Record, Unreadable
+from roomkey.stores.guard import GuardedStore
 from roomkey.wire import codec
 from roomkey.wire.cookies import AROUND, Headers, find_cookies, find_one
+from roomkey.wire.envelope import Envelope
+from roomkey.wire.keys import Keyring
 from roomkey.wire.user_ids import text_of
 
 __all__ = ["Loader", "Otherwise", "StoreLoader"]
@@ -40,9 +46,13 @@ class Loader(ABC):
     """
 
     def __init__(self, committer: Committer, session_class: type[Session]) -> None:
-        self.committer, self.session_class = committer, session_class
-        self.rules, self.reporter = committer.rules, committer.reporter
-        self.clock, self.ticks, self._clocks = self.rules.clock, self.rules.ticks, self.rules.clocks
+        self.committer: Committer = committer
+        self.session_class: type[Session] = session_class
+        self.rules: Rules = committer.rules
+        self.reporter: Reporter = committer.reporter
+        self.clock: Callable[[], float] = self.rules.clock
+        self.ticks: Ticks = self.rules.ticks
+        self._clocks = self.rules.clocks
 
     @abstractmethod
     def load(self, cards: list[bytes], otherwise: Otherwise | None = None) -> Session | Coroutine[Any, Any, Session]:
@@ -131,9 +141,11 @@ class StoreLoader(Loader):
 
     def __init__(self, committer: StoreCommitter, session_class: type[Session]) -> None:
         super().__init__(committer, session_class)
-        self.keyring, self.registry = committer.keyring, committer.registry
-        self.store, self.envelope = committer.store, committer.envelope
-        self.cards = Cards(committer.keyring, committer.envelope)
+        self.keyring: Keyring = committer.keyring
+        self.registry: Registry = committer.registry
+        self.store: GuardedStore = committer.store
+        self.envelope: Envelope = committer.envelope
+        self.cards: Cards = Cards(committer.keyring, committer.envelope)
         self._load_now = committer.store.load_now
         self._cookie_name = committer.config.session_cookie.encode("ascii")
         self._cookie_start = b"; " + self._cookie_name + b"="

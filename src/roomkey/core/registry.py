@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from roomkey.core.endings import Find, end_found
 from roomkey.core.loaded import Loaded, Stored
-from roomkey.core.renewal import LATE
+from roomkey.core.renewal import LATE, Clocks
 from roomkey.core.rules import Rules
 from roomkey.core.tombstones import Way, is_session
 from roomkey.core.trails import MOST_HOPS as _MOST_HOPS
@@ -23,7 +23,7 @@ from roomkey.stores.base import Conflict, Record, Store, Unreadable
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.guard import GuardedStore
 from roomkey.wire import codec, user_ids
-from roomkey.wire.envelope import envelope_for, trail_in
+from roomkey.wire.envelope import Envelope, envelope_for, trail_in
 
 if TYPE_CHECKING:
     from roomkey.config import SessionConfig
@@ -50,11 +50,11 @@ class Registry:
 
     def __init__(self, config: SessionConfig, report: Callable[[Event], None]) -> None:
         self._config = config
-        self.rules = Rules(config)
-        self.clocks = self.rules.clocks
-        self.store = GuardedStore(cast(Store, config.store), config.store_timeout, report)
-        self.trails = Trails(self.store, self.rules.clock)
-        self.envelope = envelope_for(config)
+        self.rules: Rules = Rules(config)
+        self.clocks: Clocks = self.rules.clocks
+        self.store: GuardedStore = GuardedStore(cast(Store, config.store), config.store_timeout, report)
+        self.trails: Trails = Trails(self.store, self.rules.clock)
+        self.envelope: Envelope = envelope_for(config)
         self.report = report
         self._purged_at = self.rules.clock()
 

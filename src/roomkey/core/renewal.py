@@ -40,9 +40,9 @@ class Clocks:
     """The timeouts of one configuration."""
 
     def __init__(self, config: SessionConfig) -> None:
-        self.idle = config.idle_timeout  # seconds
-        self.cap = config.absolute_timeout  # seconds; None: no absolute timeout
-        self.fresh = self.idle * _FRESH  # seconds
+        self.idle: float = config.idle_timeout  # seconds
+        self.cap: float | None = config.absolute_timeout  # seconds; None: no absolute timeout
+        self.fresh: float = self.idle * _FRESH  # seconds
         self._cap = _OLDEST if self.cap is None else min(self.cap, _OLDEST)
 
     def is_over(self, now: float, record: Record) -> bool:

@@ -31,14 +31,14 @@ SEVERAL, NONE = Carries.SEVERAL, Carries.NONE
 class Reply:
     """What one response says to the browser."""
 
-    cookie = KEEP
-    card = b""  # the signed cookie value, for Cookie.GIVE
+    cookie: Cookie = KEEP
+    card: bytes = b""  # the signed cookie value, for Cookie.GIVE
     visitor: bytes | None = None  # the signed value that a visitor's CSRF token is bound to; None: it is not to be sent
-    ends_visitor = False  # whether that cookie is taken back, also where the request did not bring it
-    only_renews = False  # whether the card is of an ID that the browser has
+    ends_visitor: bool = False  # whether that cookie is taken back, also where the request did not bring it
+    only_renews: bool = False  # whether the card is of an ID that the browser has
     logs_out = False  # whether cookies of other paths and domains are to go too, where the server keeps no session
-    is_early = False  # decided before the response's own commit: to be looked at again
-    carries = SEVERAL
+    is_early: bool = False  # decided before the response's own commit: to be looked at again
+    carries: Carries = SEVERAL
     saves = True  # False: saving raised, or the request was abandoned, and nothing more of it is saved
 
     def give(self, card: bytes, *, only_renews: bool = False) -> None:

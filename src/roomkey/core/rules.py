@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from roomkey.clock import ticks_of
+from roomkey.clock import Ticks, ticks_of
 from roomkey.core.intents import AS_IT_IS, CSRF, FLASHES, NOTHING, Intents, check_own_keys
 from roomkey.core.loaded import Draft, Loaded
 from roomkey.core.renewal import Clocks
@@ -16,6 +16,8 @@ from roomkey.wire.kinds import shown
 from roomkey.wire.own import Encoder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from roomkey.config import SessionConfig
 
 __all__ = ["LONGEST_AGENT", "Rules", "logs_in"]
@@ -27,18 +29,20 @@ class Rules:
     """Made once for a configuration, and never changed."""
 
     def __init__(self, config: SessionConfig) -> None:
-        self.clock, self.ticks = config.clock, ticks_of(config.clock)
-        self.clocks = Clocks(config)
-        self.limit = config.max_sessions_per_user
-        self.user_key = config.user_key
+        self.clock: Callable[[], float] = config.clock
+        self.ticks: Ticks = ticks_of(config.clock)
+        self.clocks: Clocks = Clocks(config)
+        self.limit: int | None = config.max_sessions_per_user
+        self.user_key: str | None = config.user_key
         self._user_place = "" if config.user_key is None else user_ids.in_session(config.user_key)
-        self.max_bytes = config.max_bytes
-        self.seals = config.seal
-        self.renews_each = isinstance(config.store, CookieStore)  # whether each save is a renewal too
-        self.strict = config.strict_types
+        self.max_bytes: int = config.max_bytes
+        self.seals: bool = config.seal
+        self.renews_each: bool = isinstance(config.store, CookieStore)  # whether each save is a renewal too
+        self.strict: bool = config.strict_types
         if config.encoders is not None:
             codec.keep({kind: Encoder(*functions) for kind, functions in config.encoders.items()})
-        self.anonymous = config.anonymous_max_age  # seconds that a session without a user lives; None: as any other
+        # Seconds that a session without a user lives. None: as any other.
+        self.anonymous: float | None = config.anonymous_max_age
 
     def user_of(self, data: dict[str, Any]) -> str | None:
         """Return whose session `data` is, as the text that stores keep; None: nobody's."""

@@ -60,7 +60,7 @@ class RequestState:
     beside: Beside | None = None  # what else the request brought that opens a session
     logs_out = False  # whether it has logged out here, and what is beside its session is still to end
     page: str | None = None  # the path of the URL, where the request brought several cards; None: it did not
-    lost = False  # whether changes were dropped because the session had ended
+    lost: bool = False  # whether changes were dropped because the session had ended
     untold: Lost | None = None  # what was dropped so, until somebody hears of it; None: nothing
     tried: tuple[Attempt, ...] = ()  # writes that the store never answered
     is_behind = False  # whether a swap was lost already, so that the first try can be left out
@@ -82,6 +82,11 @@ class RequestState:
         if at is not NOWHERE:
             fresh_until = self.rules.clocks.fresh_until(at.record, at.facts)
             self.session._fresh_until = fresh_until if at.stale is CURRENT else -inf  # its card is to be signed anew
+
+    def told(self) -> Lost | None:
+        """Return what was dropped, and note that somebody hears of it. None: nothing was, or it was told before."""
+        lost, self.untold = self.untold, None
+        return lost
 
     # --- the session as it would be if it were saved now ----------------------------------------------------------
 

@@ -20,8 +20,10 @@ from roomkey.core.tombstones import Kind
 from roomkey.errors import ConfigurationError, SessionDataError
 from roomkey.events import Created, Lost, Rotated
 from roomkey.stores.base import Conflict, Record
+from roomkey.stores.guard import GuardedStore
 from roomkey.wire import codec
 from roomkey.wire.cookies import find_cookies
+from roomkey.wire.envelope import Envelope
 from roomkey.wire.keys import Keyring, new_session_id, store_key
 
 if TYPE_CHECKING:
@@ -42,14 +44,16 @@ class Steps:
     """
 
     def __init__(self, config: SessionConfig, registry: Registry, reporter: Reporter) -> None:
-        self.registry, self.reporter = registry, reporter
-        self.store, self.envelope = registry.store, registry.envelope
+        self.registry: Registry = registry
+        self.reporter: Reporter = reporter
+        self.store: GuardedStore = registry.store
+        self.envelope: Envelope = registry.envelope
         # A card for one purpose is none for the other: what a script can read must not work as a cookie.
         kind, name = config.carrier
         purpose = f"session {kind}"
         given_secure = f"{purpose}, given as Secure" if config.card_header is None else None
-        self.keyring = Keyring(config.secret_key, purpose=purpose, name=name, secure_purpose=given_secure)
-        self.secure = Secure(config, find_cookies, self.keyring.is_secure)
+        self.keyring: Keyring = Keyring(config.secret_key, purpose=purpose, name=name, secure_purpose=given_secure)
+        self.secure: Secure = Secure(config, find_cookies, self.keyring.is_secure)
         self._seals = config.seal
         self.old_cookies: Callable[[Session], Beside] | None = None  # where another library's sessions move in
 

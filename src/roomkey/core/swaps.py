@@ -19,6 +19,7 @@ from roomkey.core.loaded import CURRENT, Draft, Loaded, Stale, Stored
 from roomkey.core.plan import plan
 from roomkey.core.registry import unreadable
 from roomkey.core.reply import GIVE
+from roomkey.core.secure import Secure
 from roomkey.core.state import RequestState
 from roomkey.core.steps import Steps
 from roomkey.core.tombstones import Way, logged_in_at
@@ -28,7 +29,10 @@ from roomkey.core.unfinished import Unfinished
 from roomkey.errors import ConfigurationError, SessionDataError, StoreUnavailable
 from roomkey.events import Created, Merged, Rotated
 from roomkey.stores.base import Conflict, Record, Unreadable
+from roomkey.stores.guard import GuardedStore
 from roomkey.wire import codec
+from roomkey.wire.envelope import Envelope
+from roomkey.wire.keys import Keyring
 
 if TYPE_CHECKING:
     from roomkey.config import SessionConfig
@@ -47,12 +51,14 @@ class StoreCommitter(Committer):
 
     def __init__(self, config: SessionConfig, reporter: Reporter) -> None:
         super().__init__(config, reporter)
-        self.store, self.envelope = self.registry.store, self.registry.envelope
-        self.steps = Steps(config, self.registry, reporter)
-        self.keyring, self.secure = self.steps.keyring, self.steps.secure
-        self.lines = Lines()
-        self.turns = Turns()
-        self.unfinished = Unfinished(config.store_timeout)
+        self.store: GuardedStore = self.registry.store
+        self.envelope: Envelope = self.registry.envelope
+        self.steps: Steps = Steps(config, self.registry, reporter)
+        self.keyring: Keyring = self.steps.keyring
+        self.secure: Secure = self.steps.secure
+        self.lines: Lines = Lines()
+        self.turns: Turns = Turns()
+        self.unfinished: Unfinished = Unfinished(config.store_timeout)
 
     # --- what a transaction asks ----------------------------------------------------------------------------------
 

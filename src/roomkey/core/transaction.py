@@ -16,6 +16,7 @@ from roomkey.core.committer import Committer
 from roomkey.core.intents import NOTHING
 from roomkey.core.loaded import CURRENT, NO_DRAFT, NOWHERE, Draft
 from roomkey.core.reply import GIVE, KEEP, Reply
+from roomkey.core.rules import Rules
 from roomkey.core.session import Session
 from roomkey.core.tasks import Tasks
 from roomkey.core.tombstones import Way
@@ -38,10 +39,12 @@ class Transaction(Tasks):
     """
 
     trouble: StoreUnavailable | None = None  # what the handler was told last, when it asked for something itself
-    has_failed = False  # whether a response could not save: the 503 that goes out instead saves nothing
+    has_failed: bool = False  # whether a response could not save: the 503 that goes out instead saves nothing
 
     def __init__(self, committer: Committer, session: Session) -> None:
-        self.rules, self.session, self.reply = committer.rules, session, Reply()
+        self.rules: Rules = committer.rules
+        self.session: Session = session
+        self.reply: Reply = Reply()
         self.committer = committer
         session._transaction = self
         if session._has_started:
@@ -111,15 +114,15 @@ class Transaction(Tasks):
             raise
         self.note(None)
         if lost:
-            self.untold = None
+            self.told()
             raise SessionEnded(
                 "the session was ended while this request ran, or somebody has logged into it; nothing was saved"
             )
 
     def tell_lost(self, route: str = "") -> None:
         """Report what the end of the request could not save. `route`: what served it."""
-        if self.untold is not None:
-            lost, self.untold = self.untold, None
+        lost = self.told()
+        if lost is not None:
             self.committer.reporter.lose(lost, route)
 
     async def refresh(self) -> None:
@@ -221,7 +224,8 @@ class Transaction(Tasks):
     def _start(self, draft: Draft | None) -> Coroutine[Any, Any, bool] | None:
         """Begin to commit. None: it is done. A coroutine: it does the rest, and returns whether it was lost."""
         session, committer = self.session, self.committer
-        self.under_way, self.lost = NO_DRAFT, False
+        self.under_way = NO_DRAFT
+        self.lost = False
         try:
             if draft is None:
                 draft = self.unsaved()

@@ -28,8 +28,8 @@ class Deadline:
         import asyncio
 
         self._seconds, self._what = seconds, what
-        self.has_passed = False
-        self.at = asyncio.get_running_loop().time() + seconds
+        self.has_passed: bool = False
+        self.at: float = asyncio.get_running_loop().time() + seconds
 
     def check(self) -> None:
         """Raise StoreUnavailable where it has passed."""

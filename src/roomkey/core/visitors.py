@@ -57,7 +57,7 @@ class Visitors:
         self._name = name.encode("ascii")
         self._keyring = Keyring(config.secret_key, purpose="CSRF token of a visitor", name=name)
         self._writer = CookieWriter(_Attributes(name, config.same_site, config.partitioned))
-        self.taken_back = self._writer.clear()  # the header that takes the cookie back
+        self.taken_back: tuple[bytes, bytes] = self._writer.clear()  # the header that takes the cookie back
 
     def value_for(self, state: RequestState, user: str | None, *, begins: bool) -> bytes | None:
         """Return the signed value that a visitor's tokens are bound to; None: there is none.

@@ -22,8 +22,8 @@ from __future__ import annotations
 
 try:
     import django  # noqa: F401
-except ImportError as error:
-    raise ImportError('roomkey.django needs Django: pip install "roomkey[django]"') from error
+except ImportError as _error:
+    raise ImportError('roomkey.django needs Django: pip install "roomkey[django]"') from _error
 
 from roomkey.django import checks  # noqa: F401  # it registers them
 from roomkey.django.engine import SessionStore

@@ -12,4 +12,4 @@ class RoomkeyConfig(AppConfig):  # type: ignore[misc]  # Django has no types of 
 
     name = "roomkey.django"
     label = "roomkey"
-    verbose_name = "Roomkey"
+    verbose_name: str = "Roomkey"

@@ -23,6 +23,7 @@ from roomkey.request import Request
 if TYPE_CHECKING:
     from roomkey.core.ports import Transaction
     from roomkey.core.users import Sessions
+    from roomkey.manager import SessionManager
     from roomkey.options import Seconds
 
 __all__ = ["SessionStore"]
@@ -54,10 +55,12 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types of
         ...     return HttpResponse(f"{visits} visits of {request.session.handle}")
     """
 
+    accessed: bool  # whether the session was used in this request
+
     def __init__(
         self, session_key: str | None = None, *, request: Request | None = None, in_thread: bool = False
     ) -> None:
-        self.manager = get_manager()
+        self.manager: SessionManager = get_manager()
         self._is_cycled = False  # whether it owes the app a new key, since `cycle_key`
         self._is_deleted = False  # whether `delete` has ended the session of its own key
         self._is_marked = False  # whether `modified` was set since the last save

@@ -47,7 +47,10 @@ class DjangoSessions:
             raise ConfigurationError(
                 "engine: it takes what SESSION_ENGINE was before, such as Django's database engine"
             )
-        self.engine, self.cookie_name, self.path, self.domain = engine, cookie_name, path, domain
+        self.engine: str = engine
+        self.cookie_name: str = cookie_name
+        self.path: str = path
+        self.domain: str | None = domain
 
     async def read(self, value: bytes) -> LegacySession | None:
         """Return the session that a cookie's value stands for; None: there is none, or Roomkey cannot keep it."""

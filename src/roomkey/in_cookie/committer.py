@@ -38,8 +38,8 @@ class CookieCommitter(Committer):
 
     def __init__(self, config: SessionConfig, reporter: Reporter) -> None:
         super().__init__(config, reporter)
-        self.cards = SealedCards(config)
-        self.secure = Secure(config, find_chunked, self.cards.is_secure)
+        self.cards: SealedCards = SealedCards(config)
+        self.secure: Secure = Secure(config, find_chunked, self.cards.is_secure)
 
     def has_room(self, state: RequestState, encoded: bytes) -> bool:
         carries = state.reply.carries

@@ -13,7 +13,7 @@ from roomkey.core.reporting import Reason
 from roomkey.core.session import Session
 from roomkey.events import LoadedWithOldKey
 from roomkey.in_cookie.committer import CookieCommitter
-from roomkey.in_cookie.sealed import new_id
+from roomkey.in_cookie.sealed import SealedCards, new_id
 from roomkey.legacy.move_in import Found
 from roomkey.stores.base import Record
 from roomkey.wire import codec
@@ -27,7 +27,7 @@ class CookieLoader(Loader):
 
     def __init__(self, committer: CookieCommitter, session_class: type[Session]) -> None:
         super().__init__(committer, session_class)
-        self.cards = committer.cards
+        self.cards: SealedCards = committer.cards
 
     def is_stranger(self, card: bytes) -> bool:
         return self.cards.is_stranger(card)

@@ -49,9 +49,9 @@ class SealedCards:
 
     def __init__(self, config: SessionConfig) -> None:
         assert isinstance(config.store, CookieStore)
-        self.sealer = Sealer(config.secret_key, purpose="session in the cookie", name=config.session_cookie)
-        self.writer = ChunkWriter(config)
-        self.max_size = min(config.store.max_size, self.writer.largest)  # bytes in a `Cookie` header
+        self.sealer: Sealer = Sealer(config.secret_key, purpose="session in the cookie", name=config.session_cookie)
+        self.writer: ChunkWriter = ChunkWriter(config)
+        self.max_size: int = min(config.store.max_size, self.writer.largest)  # bytes in a `Cookie` header
 
     def stamped(self, record: Record, expires_at: float) -> Record:
         """Return the record of a card that expires then. It has one version only."""

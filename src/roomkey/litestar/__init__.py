@@ -15,8 +15,8 @@ from __future__ import annotations
 
 try:
     from litestar.plugins.base import ReceiveRoutePlugin  # noqa: F401  # new in 2.15
-except ImportError as error:
-    raise ImportError("roomkey.litestar needs Litestar 2.15 or later: pip install 'roomkey[litestar]'") from error
+except ImportError as _error:
+    raise ImportError("roomkey.litestar needs Litestar 2.15 or later: pip install 'roomkey[litestar]'") from _error
 
 from roomkey.config import SessionConfig
 from roomkey.litestar import connections  # noqa: F401  # it mends them

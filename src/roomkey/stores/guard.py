@@ -67,7 +67,7 @@ class GuardedStore:
 
     def __init__(self, store: Store, timeout: float, tell: Callable[[Event], None] | None = None) -> None:
         self.store = store
-        self.waits = isinstance(store, Lifespan)  # or as soon as an operation did; one in memory never does
+        self.waits: bool = isinstance(store, Lifespan)  # or as soon as an operation did; one in memory never does
         self._load_now = _immediate(store)
         self._own_attributes = getattr(store, "__dict__", {})  # a method may be replaced in the store itself
         self._tell = tell

@@ -30,7 +30,7 @@ class OneLoop:
     """
 
     def __init__(self, what: str, way_out: str) -> None:
-        self.fault = f"store: {what} was first used in another event loop, where its connections are; {way_out}"
+        self.fault: str = f"store: {what} was first used in another event loop, where its connections are; {way_out}"
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def enter(self) -> None:

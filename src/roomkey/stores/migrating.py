@@ -73,11 +73,11 @@ class Migrating:
         self._unfinished: set[asyncio.Task[None]] = set()
         # Offered only where both stores have it: half a list of sessions would be a lie.
         if isinstance(self._new, UserIndex) and isinstance(self._old, UserIndex):
-            self.of_user = self._of_user
+            self.of_user: Callable[[str], Coroutine[Any, Any, list[tuple[str, Record]]]] = self._of_user
         if isinstance(self._new, Wipe) and isinstance(self._old, Wipe):
-            self.wipe = self._wipe
+            self.wipe: Callable[[], Coroutine[Any, Any, None]] = self._wipe
         if isinstance(self._new, Scan) and isinstance(self._old, Scan):
-            self.scan = self._scan
+            self.scan: Callable[..., Coroutine[Any, Any, tuple[list[str], str]]] = self._scan
 
     def __repr__(self) -> str:
         return f"<Migrating to {shown(self._new)} from {shown(self._old)}>"

@@ -21,7 +21,7 @@ class Renewal:
     """
 
     def __init__(self, renew: Callable[[], Awaitable[None]]) -> None:
-        self.count = 0  # how often it was done
+        self.count: int = 0  # how often it was done
         self._renew = renew
         self._done_at = -_EVERY  # on time.monotonic
         self._task: asyncio.Task[None] | None = None  # the next one

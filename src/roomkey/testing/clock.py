@@ -21,7 +21,7 @@ class Clock:
     """
 
     def __init__(self, now: float | None = None) -> None:
-        self.now = time.time() if now is None else now  # Unix time in seconds
+        self.now: float = time.time() if now is None else now  # Unix time in seconds
 
     def __call__(self) -> float:
         return self.now

@@ -74,7 +74,7 @@ class Jar:
 
     def __init__(self, client: Any, manager: SessionManager) -> None:
         self._client = client
-        self.url = self._url_of(client, manager)  # of the app, where the client is to send the session cookie
+        self.url: str = self._url_of(client, manager)  # of the app, where the client is to send the session cookie
 
     def _url_of(self, client: Any, manager: SessionManager) -> str:
         return f"http://localhost{manager.config.path}"

@@ -28,7 +28,9 @@ class DoesNotPass(Exception):
 
     def __init__(self, status: int, why: str, challenge: str) -> None:
         super().__init__(why)
-        self.status, self.why, self.challenge = status, why, challenge
+        self.status: int = status
+        self.why: str = why
+        self.challenge: str = challenge
 
     @property
     def headers(self) -> dict[str, str]:

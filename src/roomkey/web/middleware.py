@@ -49,8 +49,8 @@ class SessionMiddleware:
         **options: Unpack[SessionOptions],
     ) -> None:
         self.app = app
-        self.manager = manager_around(app, config, options)
-        self.config = self.manager.config
+        self.manager: SessionManager = manager_around(app, config, options)
+        self.config: SessionConfig = self.manager.config
         always = self.config.vary == "always"
         pages = self._pages = ErrorPages(error_page)
         self._kind = with_pages(VaryingResponse if always else Response, pages)

@@ -39,7 +39,7 @@ class PlainHTTP:
 
     def __init__(self, name: str, reporter: Reporter, https_only: bool) -> None:
         self._name, self._reporter = name.encode("ascii"), reporter
-        self.is_known = not https_only  # whether there is nothing more to watch for
+        self.is_known: bool = not https_only  # whether there is nothing more to watch for
 
     def watched(self, scope: Scope, send: Send) -> Send:
         """Return the `send` for a request, which looks for the cookie."""

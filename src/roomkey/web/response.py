@@ -42,7 +42,7 @@ class Response:
 
     __slots__ = ("_manager", "_scope", "_send", "_session", "_stage")
 
-    pages = ErrorPages()  # of the middleware
+    pages: ErrorPages = ErrorPages()  # of the middleware
     always_varies = False  # whether it says `Vary: Cookie` where the session was not used
 
     def __init__(self, manager: SessionManager, session: Session, scope: Scope, send: Send) -> None:

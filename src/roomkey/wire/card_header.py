@@ -60,8 +60,8 @@ class CardHeader:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.is_bearer = name.lower() == "authorization"
-        self.given_in = "Session-Card" if self.is_bearer else name  # the name of the response's header
+        self.is_bearer: bool = name.lower() == "authorization"
+        self.given_in: str = "Session-Card" if self.is_bearer else name  # the name of the response's header
         self._sent_in = name.lower().encode("ascii")
         self._given_in = self.given_in.lower().encode("ascii")
 

@@ -147,8 +147,9 @@ class Keyring:
         derived = [_derive(secret, purpose, name) for secret in secret_keys.values]
         for key_name, key in derived:
             self._by_name.setdefault(key_name, []).append(key)
+        self.signing_name: bytes
         self.signing_name, self._signing_key = derived[0]
-        self.has_old = len(derived) > 1  # whether a card may be signed by another key than the first
+        self.has_old: bool = len(derived) > 1  # whether a card may be signed by another key than the first
         self._secure: Keyring | None = None
         if secure_purpose is not None:
             self._secure = Keyring(secret_keys, purpose=secure_purpose, name=name)

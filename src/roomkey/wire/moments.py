@@ -31,7 +31,9 @@ class UnknownZone(dt.tzinfo):
     """
 
     def __init__(self, name: str, offset: dt.timedelta | None, text: str) -> None:
-        self.name, self.offset, self.text = name, offset, text
+        self.name: str = name
+        self.offset: dt.timedelta | None = offset
+        self.text: str = text
 
     def utcoffset(self, _: dt.datetime | None) -> dt.timedelta | None:
         return self.offset

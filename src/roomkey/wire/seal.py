@@ -21,8 +21,8 @@ from roomkey.wire.keys import SecretKeys
 try:
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-except ImportError as error:  # pragma: no cover - the tests have it; test_seal runs this in a process without
-    raise ConfigurationError("encryption needs the package cryptography: pip install 'roomkey[crypto]'") from error
+except ImportError as _error:  # pragma: no cover - the tests have it; test_seal runs this in a process without
+    raise ConfigurationError("encryption needs the package cryptography: pip install 'roomkey[crypto]'") from _error
 
 __all__ = ["Opened", "Sealer"]
 

@@ -2,8 +2,8 @@
 
 try:
     import asyncpg as _driver  # type: ignore[import-untyped]  # noqa: F401
-except ImportError as error:
-    raise ImportError("the PostgreSQL store needs asyncpg: pip install 'roomkey[postgres]'") from error
+except ImportError as _error:
+    raise ImportError("the PostgreSQL store needs asyncpg: pip install 'roomkey[postgres]'") from _error
 
 from roomkey.stores.postgres.store import PostgresStore
 

@@ -110,7 +110,7 @@ class OwnConnections:
     """
 
     def __init__(self, target: Target) -> None:
-        self.has_connected = False
+        self.has_connected: bool = False
         self._target = target
         self._dsns = deque(target.dsns)
         self._slots = 0

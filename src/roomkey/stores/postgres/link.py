@@ -31,8 +31,8 @@ class Link:
         self.connections = connections
         # A lone load may be one only: a second connection is made for two loads or more.
         self.loads: RoundTrips[str, Record | None] = RoundTrips(partial(load, self), _anew, alone=1)
-        self.opening = asyncio.Lock()  # held while the table is looked at
-        self.renewal = Renewal(connections.renew)
+        self.opening: asyncio.Lock = asyncio.Lock()  # held while the table is looked at
+        self.renewal: Renewal = Renewal(connections.renew)
 
     async def close(self) -> None:
         """Wait for the statements that are under way, and close the connections."""

@@ -78,14 +78,14 @@ class Statements:
         fields = ", ".join(_FIELDS)
         new = ", ".join(f"{field} = excluded.{field}" for field in _FIELDS)
         live = "successor IS NULL AND expires_at >"
-        self.load = f"SELECT {fields} FROM {table} WHERE key = $2 AND expires_at > $1"
-        self.load_many = f"SELECT key, {fields} FROM {table} WHERE key = ANY ($2::text[]) AND expires_at > $1"
+        self.load: str = f"SELECT {fields} FROM {table} WHERE key = $2 AND expires_at > $1"
+        self.load_many: str = f"SELECT key, {fields} FROM {table} WHERE key = ANY ($2::text[]) AND expires_at > $1"
         # An expired record is absent: an insert that meets one replaces it, and otherwise returns no row.
-        self.create = f"""
+        self.create: str = f"""
             INSERT INTO {table} AS t (key, {fields}) VALUES ($2, {_numbered(9, start=3)})
             ON CONFLICT (key) DO UPDATE SET {new} WHERE t.expires_at <= $1 RETURNING 1
         """
-        self.update = f"""
+        self.update: str = f"""
             UPDATE {table} SET ({fields}) = ROW ({_numbered(9, start=4)})
             WHERE key = $2 AND version = $3 AND {live} $1 RETURNING 1
         """
@@ -93,7 +93,7 @@ class Statements:
         # the insert takes its row from what the update changed, so that nothing is put where nothing was moved. The
         # other way round, moved but nothing put because the new key is taken, cannot be seen before it is done: then 1
         # is divided by the 0 rows that were put, the statement fails and all of it is undone.
-        self.rotate = f"""
+        self.rotate: str = f"""
             WITH moved AS (
                 UPDATE {table} SET ({fields}) = ROW ({_numbered(9, start=4)})
                 WHERE key = $2 AND version = $3 AND {live} $1 RETURNING 1
@@ -103,13 +103,13 @@ class Statements:
             )
             SELECT 1 / (SELECT count(*) FROM put) FROM moved
         """
-        self.touch = f"""
+        self.touch: str = f"""
             UPDATE {table} SET expires_at = GREATEST(expires_at, $3) WHERE key = $2 AND {live} $1 RETURNING 1
         """
-        self.delete = f"DELETE FROM {table} WHERE key = $1"
+        self.delete: str = f"DELETE FROM {table} WHERE key = $1"
         # One worker at a time: the others would wait for the same disk. The rows are locked, and judged again with the
         # lock, before they are deleted: one that was replaced a moment ago stays.
-        self.purge = f"""
+        self.purge: str = f"""
             WITH turn AS MATERIALIZED (
                 SELECT pg_try_advisory_xact_lock({LOCK_CLASS}, '{table}'::regclass::oid::int) AS mine
             ), expired AS MATERIALIZED (
@@ -121,15 +121,15 @@ class Statements:
             SELECT count(*) FROM gone
         """
         whose = f"FROM {table} WHERE user_id = $2 AND {live} $1"
-        self.of_user = f"SELECT key, {fields} {whose}"
-        self.scan = f"SELECT key FROM {table} WHERE key > $1 ORDER BY key LIMIT $2"
+        self.of_user: str = f"SELECT key, {fields} {whose}"
+        self.scan: str = f"SELECT key FROM {table} WHERE key > $1 ORDER BY key LIMIT $2"
         # The texts as bytes, of which some may be no text. `textsend` says what is there, and checks nothing.
         raw = ", ".join(f"textsend({field})" if _TYPES[field] == "text" else field for field in ("key", *_FIELDS))
-        self.of_user_raw = f"SELECT {raw} {whose}"
-        self.discard = f"DELETE {whose} AND textsend(key) = ANY ($3::bytea[])"
+        self.of_user_raw: str = f"SELECT {raw} {whose}"
+        self.discard: str = f"DELETE {whose} AND textsend(key) = ANY ($3::bytea[])"
         # TRUNCATE waits for everybody who uses the table, and meanwhile all others wait for it: not for long.
         # Sent as one message, the two are one transaction.
-        self.wipe = f"SET LOCAL lock_timeout = '1s'; TRUNCATE {table}"
+        self.wipe: str = f"SET LOCAL lock_timeout = '1s'; TRUNCATE {table}"
 
     @staticmethod
     def _typed(*, start: int) -> str:

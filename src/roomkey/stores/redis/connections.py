@@ -163,7 +163,7 @@ class Own:
 
     def __init__(self, make: Callable[[], Any], close: Callable[[], Awaitable[None]] | None = None) -> None:
         self._make = make
-        self.has_connected = False
+        self.has_connected: bool = False
         self._idle: list[_Line] = []
         self._all: set[_Line] = set()
         self._closed = False
@@ -214,7 +214,7 @@ class Own:
 class _Pooled:
     """Connections of a pool of the driver's: each goes back after its round trip."""
 
-    has_connected = False
+    has_connected: bool = False
 
     async def exchange(self, commands: bytes, count: int) -> list[Any]:
         """See `Connections`."""

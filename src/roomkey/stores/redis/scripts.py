@@ -242,17 +242,17 @@ class Script:
     """A Lua script, and how it is called by the name that the server knows it by once it has seen it."""
 
     def __init__(self, source: str) -> None:
-        self.source = source.encode()
-        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
-        self.call = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n" + self.sha + b"\r\n$1\r\n%d\r\n"  # up to the arguments
+        self.source: bytes = source.encode()
+        self.sha: bytes = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+        self.call: bytes = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n" + self.sha + b"\r\n$1\r\n%d\r\n"  # up to the arguments
 
 
-create_script = Script(_USUAL_CREATE + _PRELUDE + _CREATE)
-update_script = Script(_USUAL_UPDATE + _PRELUDE + _IS_AT_VERSION + _UPDATE)
-rotate_script = Script(_USUAL_ROTATE + _PRELUDE + _IS_AT_VERSION + _ROTATE)
-touch_script = Script(_PRELUDE + _TOUCH)
-delete_script = Script(_PRELUDE + _DELETE)
-list_script = Script(_LIST)
+create_script: Script = Script(_USUAL_CREATE + _PRELUDE + _CREATE)
+update_script: Script = Script(_USUAL_UPDATE + _PRELUDE + _IS_AT_VERSION + _UPDATE)
+rotate_script: Script = Script(_USUAL_ROTATE + _PRELUDE + _IS_AT_VERSION + _ROTATE)
+touch_script: Script = Script(_PRELUDE + _TOUCH)
+delete_script: Script = Script(_PRELUDE + _DELETE)
+list_script: Script = Script(_LIST)
 
 
 class Command(NamedTuple):

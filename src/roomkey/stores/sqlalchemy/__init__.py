@@ -2,8 +2,8 @@
 
 try:
     import sqlalchemy.ext.asyncio as _asyncio  # noqa: F401
-except ImportError as error:
-    raise ImportError("the SQLAlchemy store needs it: pip install 'roomkey[sqlalchemy]'") from error
+except ImportError as _error:
+    raise ImportError("the SQLAlchemy store needs it: pip install 'roomkey[sqlalchemy]'") from _error
 
 from roomkey.stores.sqlalchemy.store import SQLAlchemyStore
 from roomkey.stores.sqlalchemy.table import session_table

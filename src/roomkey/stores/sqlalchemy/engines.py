@@ -93,7 +93,7 @@ class Home:
     was disposed of has a new pool afterwards.
     """
 
-    fault = OneLoop(*_ITS_LOOP).fault
+    fault: str = OneLoop(*_ITS_LOOP).fault
 
     def __init__(self) -> None:
         self._pool: Pool | None = None

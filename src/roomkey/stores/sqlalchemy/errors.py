@@ -157,11 +157,11 @@ class Faults:
     """
 
     def __init__(self, dialect: sa.Dialect, table: str, where: str = "") -> None:
-        self.database = _NAMES.get(dialect.name, dialect.name)  # for people
+        self.database: str = _NAMES.get(dialect.name, dialect.name)  # for people
         self._dialect = dialect
         self._table = table
         self._where = where
-        self.no_connection = f"no connection was made so far: is there a {self.database} server{at(where)}?"
+        self.no_connection: str = f"no connection was made so far: is there a {self.database} server{at(where)}?"
 
     @property
     def may_not_empty(self) -> str:

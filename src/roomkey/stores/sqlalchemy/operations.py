@@ -60,9 +60,9 @@ class Operation:
     __slots__ = ("abandoned", "since", "stage")
 
     def __init__(self) -> None:
-        self.since = time.monotonic()
-        self.stage = _Stage.CONNECTING
-        self.abandoned = False  # whether nobody waits for it any longer
+        self.since: float = time.monotonic()
+        self.stage: _Stage = _Stage.CONNECTING
+        self.abandoned: bool = False  # whether nobody waits for it any longer
 
     def begins(self, stage: _Stage = _Stage.CONNECTING) -> None:
         """Go on to the next stage, unless there is nobody to do it for."""
@@ -114,7 +114,7 @@ def committed(work: Work[Answer], connection: sa.Connection) -> Answer:
 
 
 # How a transaction begins where statements commit themselves. Oracle has no such statement.
-BEGINS = {
+BEGINS: dict[str, tuple[str, ...]] = {
     "mysql": ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION"),
     "mariadb": ("SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION"),
     "postgresql": ("BEGIN ISOLATION LEVEL READ COMMITTED",),
@@ -179,8 +179,8 @@ class Link:
         self.one_by_one: AbstractAsyncContextManager[None] = nullcontext()
         if engine.dialect.name == "sqlite":
             self.one_by_one = asyncio.Lock()
-        self.renewal = Renewal(self._renew)
-        self.has_connected = engine.dialect.name not in READ_ONLY  # whether it ever did; True: not known
+        self.renewal: Renewal = Renewal(self._renew)
+        self.has_connected: bool = engine.dialect.name not in READ_ONLY  # whether it ever did; True: not known
         self._generation = 0  # of connections: those of an earlier one are made anew before their next use
         if engine.dialect.name in READ_ONLY:
             sa.event.listen(engine.sync_engine, "connect", self._connected)

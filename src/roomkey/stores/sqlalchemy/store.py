@@ -138,7 +138,7 @@ class SQLAlchemyStore:
             self._engine = quiet_engine(checked_engine(server))
             self._dialect = self._engine.dialect
         self._name = DEFAULT_TABLE if table is None else table
-        self.table = session_table(sa.MetaData(), self._name)
+        self.table: sa.Table = session_table(sa.MetaData(), self._name)
         self._sql = Statements(self.table)
         self._faults = Faults(self._dialect, self._name, address_of(self._url or self._engine))
         self._clock, self._home = clock, Home()

@@ -83,9 +83,9 @@ class InLoop:
     """
 
     def __init__(self, path: Path, clock: Callable[[], float], log: Log, *, writes: bool) -> None:
-        self.lock = threading.Lock()
+        self.lock: threading.Lock = threading.Lock()
         self.connection: sqlite3.Connection | None = None  # None: leave everything to the thread
-        self.gate = Gate(is_open=writes)
+        self.gate: Gate = Gate(is_open=writes)
         self._path = path
         self._clock = clock
         self._log = log

@@ -67,16 +67,16 @@ class Job:
     __slots__ = ("args", "delivered", "error", "future", "give_up", "kind", "loop", "pages", "result", "work")
 
     def __init__(self, kind: Kind, work: Work, args: tuple[Any, ...], pages: int = 1) -> None:
-        self.kind = kind
-        self.pages = pages  # of the file that it changes, about
-        self.work = work
-        self.args = args
-        self.loop = asyncio.get_running_loop()
+        self.kind: Kind = kind
+        self.pages: int = pages  # of the file that it changes, about
+        self.work: Work = work
+        self.args: tuple[Any, ...] = args
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
         self.result: Any = None
         self.error: BaseException | None = None
         self.give_up: float | None = None  # on time.monotonic; None: no lock was in its way yet
-        self.delivered = False  # its result and error are final
+        self.delivered: bool = False  # its result and error are final
 
 
 class Worker:
@@ -88,7 +88,7 @@ class Worker:
     def __init__(self, path: Path, clock: Callable[[], float], synchronous: str, *, writes_in_loop: bool) -> None:
         self.jobs: queue.SimpleQueue[Job | _Order | None] = queue.SimpleQueue()  # None: the store was dropped
         self._log = Log(path, partial(self.jobs.put, _Order.SHORTEN))
-        self.in_loop = InLoop(path, clock, self._log, writes=writes_in_loop)
+        self.in_loop: InLoop = InLoop(path, clock, self._log, writes=writes_in_loop)
         self._path = path
         self._clock = clock
         self._synchronous = synchronous
@@ -98,7 +98,7 @@ class Worker:
         self._pause = _PAUSE_LEAST  # seconds until then
         self._busy = threading.Lock()  # held while the thread works with the connection
         # A daemon: an app that forgets `close` can still exit. Whatever was acknowledged has been committed.
-        self.thread = threading.Thread(target=self._run, name=f"roomkey-{path.name}", daemon=True)
+        self.thread: threading.Thread = threading.Thread(target=self._run, name=f"roomkey-{path.name}", daemon=True)
         running.add(self)
         self.thread.start()
 
