@@ -4,7 +4,7 @@ PYTHON ?= python3
 UV := $(shell command -v uv || echo .tools/bin/uv)
 RUN := $(UV) run --no-progress --quiet --group dev
 
-.PHONY: demo docs wheel test lint types pytest lowest bench bench-engines soak browser servers
+.PHONY: demo docs wheel test lint types pytest lowest dist extras bench bench-engines soak browser servers
 
 demo: $(UV)
 	@$(UV) run --no-progress --quiet --no-dev --group demo python -m examples.ravyn_shop
@@ -40,6 +40,20 @@ pytest: $(UV) browser servers
 ROWS ?=
 lowest: $(UV)
 	$(UV) run --no-project --no-progress --quiet --python 3.11 python tests/lowest.py --uv $(UV) $(ROWS)
+
+# The wheel and the sdist, in dist/, checked. Nothing is uploaded.
+dist: $(UV)
+	@rm -f dist/roomkey-*
+	@$(UV) build --quiet --out-dir dist
+	@$(UV) tool run --quiet twine check --strict dist/roomkey-*
+	@$(UV) run --no-project --no-progress --quiet python tests/distributions.py dist
+
+# The wheel with each extra alone, in an empty environment, on each Python that is here; EXTRAS="flask quart" for some.
+EXTRAS ?=
+PYTHONS ?= 3.11 3.12 3.13 3.14
+extras: dist
+	@$(UV) run --no-project --no-progress --quiet --python 3.11 python tests/extras.py --uv $(UV) \
+	  --wheel dist/roomkey-*.whl --pythons "$(PYTHONS)" $(EXTRAS)
 
 # What Roomkey costs, beside its peers: see benchmarks/README.md. The part http needs wrk (apt-get install wrk).
 PARTS ?=
