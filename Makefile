@@ -4,7 +4,7 @@ PYTHON ?= python3
 UV := $(shell command -v uv || echo .tools/bin/uv)
 RUN := $(UV) run --no-progress --quiet --group dev
 
-.PHONY: demo docs wheel test lint types pytest lowest dist extras bench bench-engines soak browser servers
+.PHONY: demo docs wheel test lint types pytest coverage lowest dist extras bench bench-engines soak browser servers
 
 demo: $(UV)
 	@$(UV) run --no-progress --quiet --no-dev --group demo python -m examples.ravyn_shop
@@ -35,6 +35,11 @@ types: $(UV)
 pytest: $(UV) browser servers
 	@without="$$([ "$$(id -u)" = 0 ] || { $(MARIADB) || echo mariadb; $(REDIS) || echo redis-tls; $(PGBOUNCER) || echo pgbouncer; })"; \
 	TESTS_WITHOUT="$$without" $(RUN) pytest -n 2
+
+# Which lines the tests run; TESTS="tests/test_users.py tests/core" for those of some tests.
+TESTS ?= tests
+coverage: $(UV) browser servers
+	$(RUN) pytest -n 2 --cov --cov-report=term-missing:skip-covered $(TESTS)
 
 # The adaptors' tests on the lowest versions of each framework and driver that pyproject.toml supports; ROWS="flask quart" for some.
 ROWS ?=
