@@ -177,11 +177,18 @@ def test_the_sessions_of_an_app(framework: str, tmp_path: Path) -> None:
         ("shop:nothing", "shop has no nothing"),
         ("shop:plain", "no Roomkey sessions"),
         ("broken:app", "ZeroDivisionError"),
+        ("shop:fails", "ZeroDivisionError"),
+        ("shop:wrong", "does not start: max_agee"),
     ],
 )
 def test_an_app_that_is_none(name: str, says: str, tmp_path: Path) -> None:
     """The message says what is wrong with it, without a traceback."""
-    (tmp_path / "shop.py").write_text("async def plain(scope, receive, send):\n    raise ValueError(scope['type'])\n")
+    (tmp_path / "shop.py").write_text(
+        "from roomkey import SessionMiddleware\nfrom starlette.applications import Starlette\n"
+        "async def plain(scope, receive, send):\n    raise ValueError(scope['type'])\n"
+        "def fails():\n    1 / 0\n"
+        "wrong = Starlette()\nwrong.add_middleware(SessionMiddleware, secret_key='k' * 32, max_agee=5)\n"
+    )
     (tmp_path / "broken.py").write_text("1 / 0\n")
     done = _process("sessions", "count", "--app", name, cwd=tmp_path, stderr=subprocess.PIPE)
     assert done.returncode == 2 and says in done.stderr.decode() and "Traceback" not in done.stderr.decode()

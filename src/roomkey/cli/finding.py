@@ -17,15 +17,15 @@ from typing import Any, TypeVar
 
 import click
 
+from roomkey.cli.running import running
 from roomkey.config import SessionConfig
 from roomkey.errors import ConfigurationError
 from roomkey.manager import SessionManager, managers
 
-__all__ = ["from_app", "manager_from", "manager_option", "store_url"]
+__all__ = ["from_app", "imported", "made_by", "manager_from", "manager_option", "store_url"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_PATIENCE = 30.0  # seconds that an app may take to start
 _NOTHING = (
     "nothing says which sessions: give --app module:app, or --store URL, or set ROOMKEY_STORE (and the other variables "
     "that the app reads with SessionConfig.from_env)"
@@ -68,15 +68,15 @@ def from_app(name: str) -> SessionManager:
         ConfigurationError: there is no such app, it has no session manager, or more than one.
     """
     before = set(map(id, managers()))
-    app = _imported(name)
-    found = _theirs(before)
+    app = imported(name)
+    found = made_by(app, before)
     if not found:
-        asyncio.run(_started(app))
-        found = _theirs(before)
+        asyncio.run(_start(app))
+        found = made_by(app, before)
     if not found:
-        raise ConfigurationError(f"--app {name}: it has no Roomkey sessions, as far as its start shows")
+        raise ConfigurationError(f"{name}: it has no Roomkey sessions, as far as its start shows")
     if len({id(manager.config.store) for manager in found}) > 1:
-        raise ConfigurationError(f"--app {name}: it has {len(found)} session managers; give --store URL instead")
+        raise ConfigurationError(f"{name}: it has {len(found)} session managers; give --store URL instead")
     _kept.append(app)
     return found[0]
 
@@ -92,14 +92,38 @@ def store_url(given: str | None) -> str:
 _kept: list[object] = []  # apps, whose managers would go with them
 
 
-def _theirs(before: set[int]) -> list[SessionManager]:
+def made_by(app: Any, before: set[int]) -> list[SessionManager]:
+    """Return the session managers that an app made.
+
+    Args:
+        app: the app. Frameworks make their middleware, and it its manager, when the app starts.
+        before: the `id` of each manager that was there before the app was imported.
+    """
+    # Flask's or Quart's interface makes its manager when it is asked for.
+    lazy = getattr(getattr(app, "session_interface", None), "app", None)
+    _kept.append(getattr(lazy, "manager", None))
     return [manager for manager in managers() if id(manager) not in before]
 
 
-def _imported(name: str) -> Any:
+async def _start(app: Any) -> None:
+    """Start an app and stop it again. Raises ConfigurationError where it does not start."""
+    async with running(app) as run:
+        if run.error is not None:
+            raise ConfigurationError(f"the app does not start: {run.error}") from run.error
+
+
+def imported(name: str) -> Any:
+    """Import an app.
+
+    Args:
+        name: `module:app`, or `module:make_app` with a function that makes it.
+
+    Raises:
+        ConfigurationError: there is no such app, or its code fails.
+    """
     module, colon, path = name.partition(":")
     if not (module and colon and path):
-        raise ConfigurationError(f"--app {name}: it takes module:app, such as shop.main:app")
+        raise ConfigurationError(f"{name}: it takes module:app, such as shop.main:app")
     here = os.getcwd()
     if here not in sys.path:  # as uvicorn and gunicorn do
         sys.path.insert(0, here)
@@ -108,22 +132,25 @@ def _imported(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise _not_imported(name, error) from error
-        raise ConfigurationError(f"--app {name}: there is no module {error.name} here ({here})") from error
+        raise ConfigurationError(f"{name}: there is no module {error.name} here ({here})") from error
     except Exception as error:  # of the app's own code
         raise _not_imported(name, error) from error
     for part in path.split("."):
         try:
             found = getattr(found, part)
         except AttributeError as error:
-            raise ConfigurationError(f"--app {name}: {module} has no {path}") from error
-    return found() if _is_factory(found) else found
+            raise ConfigurationError(f"{name}: {module} has no {path}") from error
+    try:
+        return found() if _is_factory(found) else found
+    except Exception as error:  # of the app's own code
+        raise _not_imported(name, error) from error
 
 
 def _not_imported(name: str, error: Exception) -> ConfigurationError:
     """Say what went wrong in the app's own code, and where."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return ConfigurationError(
-        f"--app {name}: to import it fails with {type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+        f"{name}: to import it fails with {type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
     )
 
 
@@ -131,33 +158,3 @@ def _is_factory(found: Any) -> bool:
     """Whether this is a function without parameters, which makes the app."""
     code = getattr(found, "__code__", None)
     return code is not None and code.co_argcount == 0
-
-
-async def _started(app: Any) -> None:
-    """Start an ASGI app and stop it again: frameworks make their middleware only then."""
-    interface = getattr(app, "session_interface", None)
-    if interface is not None:  # Flask's or Quart's, of which ours makes its manager when it is asked for
-        _kept.append(getattr(getattr(interface, "app", None), "manager", None))
-        return
-    sent: list[str] = []
-    asked = asyncio.Event()
-    steps = iter(("lifespan.startup", "lifespan.shutdown"))
-
-    async def receive() -> dict[str, str]:
-        if sent:
-            await asked.wait()
-        return {"type": next(steps)}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message["type"])
-        asked.set()
-
-    scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            await app(scope, receive, send)
-    except TypeError:
-        return  # a WSGI app, which made its manager when it was imported, or nothing of ours
-    except Exception as error:  # an app without a lifespan raises what it likes
-        if any(each.endswith(".failed") for each in sent):
-            raise ConfigurationError(f"the app does not start: {error}") from error
