@@ -11,6 +11,7 @@ import secrets
 
 import click
 
+from roomkey.cli.doctor import doctor
 from roomkey.cli.sessions import sessions
 from roomkey.cli.store import store
 
@@ -38,5 +39,6 @@ def keygen(env: bool) -> None:
     click.echo(f"ROOMKEY_SECRET_KEY={key}" if env else key)
 
 
+roomkey.add_command(doctor)
 roomkey.add_command(sessions)
 roomkey.add_command(store)

@@ -133,7 +133,7 @@ def imported(name: str) -> Any:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise _not_imported(name, error) from error
         raise ConfigurationError(f"{name}: there is no module {error.name} here ({here})") from error
-    except Exception as error:  # of the app's own code
+    except (Exception, SystemExit) as error:  # of the app's own code
         raise _not_imported(name, error) from error
     for part in path.split("."):
         try:
@@ -142,11 +142,11 @@ def imported(name: str) -> Any:
             raise ConfigurationError(f"{name}: {module} has no {path}") from error
     try:
         return found() if _is_factory(found) else found
-    except Exception as error:  # of the app's own code
+    except (Exception, SystemExit) as error:  # of the app's own code
         raise _not_imported(name, error) from error
 
 
-def _not_imported(name: str, error: Exception) -> ConfigurationError:
+def _not_imported(name: str, error: BaseException) -> ConfigurationError:
     """Say what went wrong in the app's own code, and where."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return ConfigurationError(
