@@ -67,6 +67,23 @@ middleware = [DefineMiddleware(SessionMiddleware, config=CONFIG)]
 CSRF and middleware.append(DefineMiddleware(CSRFMiddleware))
 app = Litestar([index, change], middleware=middleware)
 """,
+    "lilya": """
+import roomkey.lilya
+from lilya.apps import Lilya
+from lilya.middleware import DefineMiddleware
+from lilya.routing import Path
+
+async def index(request):
+    request.session["n"] = 1
+    return ""
+
+async def change(request):
+    return ""
+
+middleware = [DefineMiddleware(SessionMiddleware, **OPTIONS)]
+CSRF and middleware.append(DefineMiddleware(CSRFMiddleware))
+app = Lilya(routes=[Path("/", index), Path("/change", change, methods=["POST"])], middleware=middleware)
+""",
     "ravyn": """
 from lilya.middleware import DefineMiddleware
 from ravyn import Gateway, Ravyn, Request, get, post

@@ -116,6 +116,26 @@ def test_two_middlewares_under_one_name(other: str, tmp_path: Path) -> None:
     assert found(another) == []
 
 
+_LITESTARS = """
+from litestar.middleware.session.server_side import ServerSideSessionConfig
+middleware.append(ServerSideSessionConfig(key={!r}).middleware)
+app = Litestar([index, change], middleware=middleware)
+"""
+_LILYAS = """
+from lilya.middleware.sessions import SessionMiddleware as Other
+middleware.append(DefineMiddleware(Other, secret_key="x" * 32, session_cookie={!r}))
+app = Lilya(routes=[Path("/", index), Path("/change", change, methods=["POST"])], middleware=middleware)
+"""
+
+
+@pytest.mark.parametrize(("name", "other"), [("litestar", _LITESTARS), ("lilya", _LILYAS)])
+def test_a_framework_s_own_sessions_under_one_name(name: str, other: str, tmp_path: Path) -> None:
+    """So are the sessions that Litestar and Lilya have of their own."""
+    same = looked_at(tmp_path, framework(name) + other.format("__Host-session"))
+    assert "cookie-name-twice" in found(same)  # and what Roomkey logs of it
+    assert "cookie-name-twice" not in found(looked_at(tmp_path, framework(name) + other.format("__Host-other")))
+
+
 _MOUNTED = """
 from starlette.applications import Starlette
 ONE, OTHER = Starlette(), Starlette()
@@ -131,6 +151,8 @@ def test_two_managers_under_one_name(tmp_path: Path) -> None:
     """Managers of mounted apps are found that take each other's cookie from the browser."""
     rivals = looked_at(tmp_path, asgi(middleware=_MOUNTED.format("'store': 'sqlite:///other.db'")), "/one/", "/other/")
     assert found(rivals) == ["cookie-name-twice"]
+    late = _MOUNTED.format("'store': 'sqlite:///other.db'").replace("SessionManager(**options)", "**options")
+    assert found(looked_at(tmp_path, asgi(middleware=late), "/one/", "/other/")) == ["cookie-name-twice"]
     apart = _MOUNTED.format("'session_cookie': '__Host-other'")
     assert found(looked_at(tmp_path, asgi(middleware=apart), "/one/", "/other/")) == []
 
@@ -252,7 +274,7 @@ def test_a_route_that_keeps_sessions_alive(tmp_path: Path) -> None:
     assert found(looked_at(tmp_path, asgi(f"{WITHOUT_FAULT}, vary='always'", more=passes))) == []
 
 
-@pytest.mark.parametrize("name", ["flask", "quart", "ravyn", "litestar", "starlette"])
+@pytest.mark.parametrize("name", ["flask", "quart", "ravyn", "lilya", "litestar", "starlette"])
 def test_a_route_that_keeps_sessions_alive_elsewhere(name: str, tmp_path: Path) -> None:
     """Routes, and what they do with the session, are seen in each framework."""
     code = framework(name).replace('"/"', '"/poll"')

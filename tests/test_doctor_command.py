@@ -67,6 +67,17 @@ def test_one_key_for_all(name: str, tmp_path: Path) -> None:
     assert _doctor(tmp_path, app) == (0, {"app": app, "findings": [], "not_checked": [], "ignored": []}, "")
 
 
+def test_a_manager_that_is_made_late(tmp_path: Path) -> None:
+    """A manager that is made by a request, and not in every process, is no key of a process."""
+    late = """
+from starlette.applications import Starlette
+MOUNTED = Starlette()
+MOUNTED.add_middleware(SessionMiddleware, **{**OPTIONS, "secret_key": KEY[::-1], "session_cookie": "__Host-other"})
+app.mount("/late", MOUNTED)
+"""
+    assert _doctor(tmp_path, write(tmp_path, asgi(more=late)), "--path", "/", "--path", "/late/")[:1] == (0,)
+
+
 def test_an_app_that_only_one_process_can_have(tmp_path: Path) -> None:
     """Where the app cannot be imported a second time, the report says that the keys were not compared."""
     once = "import sys\nif 'roomkey.cli.fresh' in sys.orig_argv:\n    1 / 0\n"
@@ -184,6 +195,9 @@ class _Proxy(BaseHTTPRequestHandler):
 
     def _pass(self) -> None:
         server: Any = self.server
+        if server.passes is None:  # a wall, which lets nobody pass
+            self.send_error(403)
+            return
         connection = http.client.HTTPConnection("127.0.0.1", server.behind)
         headers = server.passes({name.lower(): value for name, value in self.headers.items()})
         connection.request(self.command, self.path, headers=headers)
@@ -295,6 +309,16 @@ def test_a_proxy_that_only_the_csrf_check_shows(tmp_path: Path) -> None:
         site.proxy.passes = _all
         looked = looked_at(tmp_path, quiet, url=site.url)
     assert judged(looked) == ([], [])
+
+
+def test_a_wall_before_the_site(tmp_path: Path) -> None:
+    """A site that refuses every request of ours says nothing about its proxies."""
+    code = asgi("secret_key=KEY, store=STORE")
+    with _Site(tmp_path, write(tmp_path, code)) as site:
+        site.proxy.passes = None
+        findings, gaps = judged(looked_at(tmp_path, code, url=site.url))
+    assert findings == [] and [gap["name"] for gap in gaps] == ["proxy-drops-host"]
+    assert "200 here and 403 there" in gaps[0]["why"]
 
 
 def test_a_site_that_shows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from roomkey.cli.public import ask_site, site_of
 from roomkey.cli.routes import polled_by_name, routes_of
 from roomkey.cli.running import is_wsgi, running
 from roomkey.cli.sampling import look_at_store
-from roomkey.errors import ConfigurationError, RoomkeyError, WeakSecretWarning
+from roomkey.errors import ConfigurationError, WeakSecretWarning
 from roomkey.manager import SessionManager, managers
 from roomkey.paths import Paths
 from roomkey.stores.base import shown
@@ -95,50 +95,60 @@ class _Looking:
     async def in_loop(self) -> Looked:
         """Start an ASGI app, and look at it while it runs. Raises ConfigurationError."""
         async with running(self._app) as run:
-            found = self._managers(run.error)
-            stores = [await look_at_store(manager) for manager in _with_own_store(found)]
-            if run.error is not None and not any(each.not_ready or each.silent for each in stores):
-                raise ConfigurationError(f"the app does not start: {run.error}") from run.error
-            looked = self._looked("quart" if hasattr(self._app, "asgi_app") else "asgi", found, stores)
-            if run.error is not None:
-                return replace(looked, no_answers="the app does not start")
 
             async def asks(asked: Asked) -> Answer:
                 answer = await ask(self._app, asked, run.state)
-                for manager in found:
+                for manager in self._made():
                     await _end_begun(manager, answer)
                 return answer
 
-            return await self._asked(looked, asks)
+            seen = {"no_answers": "the app does not start"} if run.error is not None else await self._asked(asks)
+            found = self._managers(run.error)  # a mounted app may make its own with the first request
+            stores = [await look_at_store(manager) for manager in _with_own_store(found)]
+            if run.error is not None and not any(each.not_ready or each.silent for each in stores):
+                raise ConfigurationError(f"the app does not start: {run.error}") from run.error
+            for manager in found:  # there may be no lifespan that does it
+                await manager.registry.store.close()
+            return self._looked("quart" if hasattr(self._app, "asgi_app") else "asgi", found, stores, seen)
 
     # --- an app that is served in a thread --------------------------------------------------------------------------
 
     def in_wsgi(self) -> Looked:
         """Look at a WSGI app. Its stores are asked where the app asks them: in the managers' own threads."""
-        found = self._managers(None)
-        stores = [manager.sync.run(look_at_store(manager)) for manager in _with_own_store(found)]
 
         async def asks(asked: Asked) -> Answer:
             answer = ask_wsgi(self._app, asked)
-            for manager in found:
+            for manager in self._made():
                 manager.sync.run(_end_begun(manager, answer))
             return answer
 
         # Nothing in it waits, so that the app runs in this thread and in no event loop.
-        return _run_at_once(self._asked(self._looked("flask", found, stores), asks))
+        seen = _run_at_once(self._asked(asks))
+        found = self._managers(None)
+        stores = [manager.sync.run(look_at_store(manager)) for manager in _with_own_store(found)]
+        for manager in found:
+            manager.sync.close()
+        return self._looked("flask", found, stores, seen)
 
     # --- both -------------------------------------------------------------------------------------------------------
 
+    def _made(self) -> list[SessionManager]:
+        return made_by(self._app, self._before)
+
     def _managers(self, error: Exception | None) -> list[SessionManager]:
-        found = made_by(self._app, self._before)
+        found = self._made()
         if not found and error is not None:
             raise ConfigurationError(f"the app does not start: {error}") from error
         if not found:
-            raise ConfigurationError("the app has no Roomkey sessions, as far as its start shows")
+            raise ConfigurationError("the app has no Roomkey sessions, as far as its start and its answers show")
         return sorted(found, key=lambda manager: manager.config.session_cookie)
 
     def _looked(
-        self, framework: Literal["asgi", "flask", "quart"], found: list[SessionManager], stores: list[StoreLook]
+        self,
+        framework: Literal["asgi", "flask", "quart"],
+        found: list[SessionManager],
+        stores: list[StoreLook],
+        seen: dict[str, Any],
     ) -> Looked:
         return Looked(
             framework=framework,
@@ -147,24 +157,28 @@ class _Looking:
             routes=self._routes,
             knows_routes=self._knows_routes,
             extensions=self._extensions,
+            **seen,
         )
 
-    async def _asked(self, looked: Looked, asks: _Ask) -> Looked:
-        """Make the requests."""
+    async def _asked(self, asks: _Ask) -> dict[str, Any]:
+        """Make the requests. Returns fields of `Looked`."""
         self._step("Sending requests to the app")
         host = {} if self._site is None else {"scheme": self._site[0], "host": self._site[1]}
         answers = [await asks(Asked("GET", path, {"sec-fetch-site": "none"}, **host)) for path in self._paths]
         polls = [
             await asks(Asked("GET", path, {"sec-fetch-site": "same-origin"}, **host))
             for path in polled_by_name(self._routes)[:_MOST_POLLS]
-            if not any(_is_passive(manager, path) for manager in looked.managers)
+            if not any(_is_passive(manager, path) for manager in self._made())
         ]
         nowhere = f"/roomkey-doctor-{secrets.token_hex(8)}"
         cross = {"sec-fetch-site": "cross-site", "origin": "https://cross-site.invalid"}
-        cross_site = await asks(Asked("POST", nowhere, cross, **host))
-        same_site = await asks(Asked("POST", nowhere, {"sec-fetch-site": "same-origin"}, **host))
-        looked = replace(looked, answers=tuple(answers), polls=tuple(polls), cross_site=cross_site, same_site=same_site)
-        return looked if self._site is None else replace(looked, public=await self._compared(answers, asks, nowhere))
+        return {
+            "answers": tuple(answers),
+            "polls": tuple(polls),
+            "cross_site": await asks(Asked("POST", nowhere, cross, **host)),
+            "same_site": await asks(Asked("POST", nowhere, {"sec-fetch-site": "same-origin"}, **host)),
+            "public": None if self._site is None else await self._compared(answers, asks, nowhere),
+        }
 
     async def _compared(self, answers: list[Answer], asks: _Ask, nowhere: str) -> Public:
         """Make the same requests to the running site."""
@@ -176,8 +190,10 @@ class _Looking:
         for here in [*answers, *redirect]:
             asked = Asked("GET", here.path, {"sec-fetch-site": "none"}, scheme=scheme, host=host)
             pairs.append(Pair(here, ask_site(asked, below)))
+        plain = Asked("POST", nowhere, scheme=scheme, host=host)
         own = Asked("POST", nowhere, {"origin": f"{scheme}://{host}"}, scheme=scheme, host=host)
-        return Public(scheme, host, tuple(pairs), Pair(await asks(own), ask_site(own, below)))
+        same_origin = Pair(await asks(own), ask_site(own, below))
+        return Public(scheme, host, tuple(pairs), same_origin, ask_site(plain, below))
 
     async def _redirect(self, asks: _Ask, scheme: str, host: str) -> list[Answer]:
         """Return an answer that redirects to the app's own host: most frameworks mend a slash too many or too few."""
@@ -206,20 +222,20 @@ async def _end_begun(manager: SessionManager, answer: Answer) -> None:
     if manager.config.card_header is not None or not answer.cookies:
         return
     sent = "; ".join(cookie.partition(";")[0] for cookie in answer.cookies)
-    with contextlib.suppress(RoomkeyError):
+    with contextlib.suppress(Exception):  # of a custom store, say: another check tells
         session = await manager.load(sent)
         if session:
             session.clear()
             await manager.commit(session)
 
 
-def _run_at_once(work: Any) -> Looked:
+def _run_at_once(work: Any) -> dict[str, Any]:
     """Run what never waits, without an event loop."""
     try:
         work.send(None)
     except StopIteration as stop:
-        looked: Looked = stop.value
-        return looked
+        seen: dict[str, Any] = stop.value
+        return seen
     raise AssertionError("it waits")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from roomkey.cli.checks.looked import Sample, StoreLook
 from roomkey.core.loaded import Stored
-from roomkey.errors import ConfigurationError, RoomkeyError, StoreUnavailable
+from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.stores.base import Lifespan, Record, Scan
 from roomkey.stores.cookie import CookieStore
@@ -18,6 +18,7 @@ from roomkey.wire import codec
 __all__ = ["look_at_store"]
 
 _MOST = 1000  # sessions that are looked at
+_MOST_BATCHES = 100  # of keys: a Redis database may hold more of others than of ours
 # Keys that log-ins of others set: Django, Flask-Login, Authlib's examples, sqladmin, starlette-admin and apps.
 _LOG_INS = frozenset(
     {
@@ -61,8 +62,6 @@ async def look_at_store(manager: SessionManager) -> StoreLook:
         return look._replace(not_ready=str(error))
     except StoreUnavailable as error:
         return look._replace(silent=str(error))
-    except RoomkeyError:
-        raise
     except Exception as error:  # a custom store's own
         return look._replace(silent=f"{type(store).__name__} raised {type(error).__name__}")
 
@@ -74,11 +73,11 @@ async def _sampled(look: StoreLook, store: Any) -> StoreLook:
         return look._replace(no_sample=f"{type(store).__name__} cannot go through its sessions")
     sample = Sample(is_sealed=look.manager.config.seal)
     after = ""
-    while sample.seen < _MOST:
+    for _ in range(_MOST_BATCHES):
         found, after = await look.manager.registry.some(after)
         for key, record in found:
             sample = _counted(sample, look.manager, key, record)
-        if not after:
+        if not after or sample.seen >= _MOST:
             break
     return look._replace(sample=sample)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from roomkey.errors import StoreUnavailable
 from roomkey.stores.base import Store
+from roomkey.stores.migrating import Migrating
 
 __all__ = ["has_server", "server_time"]
 
@@ -15,7 +16,12 @@ _SECONDS = {  # since the epoch, in SQL. Other databases are not asked.
 
 
 def has_server(store: Store) -> bool:
-    """Whether the sessions of a store are on a server, which has a clock of its own, as far as is known."""
+    """Whether the sessions of a store are on a server, which has a clock of its own, as far as is known.
+
+    Of two stores, between which sessions move, the new one counts.
+    """
+    if isinstance(store, Migrating):
+        return has_server(store._new)
     kind = type(store).__module__
     if kind.startswith("roomkey.stores.sqlalchemy"):
         return bool(getattr(store, "_dialect").name != "sqlite")  # noqa: B009  # it is not public
@@ -29,6 +35,8 @@ async def server_time(store: Store) -> float | None:
         StoreUnavailable: it does not answer.
         ConfigurationError: it refuses the app's account.
     """
+    if isinstance(store, Migrating):
+        return await server_time(store._new)
     # Imported where they are used: most of their drivers are not installed.
     kind = type(store).__module__
     if kind.startswith("roomkey.stores.redis"):

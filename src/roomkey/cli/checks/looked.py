@@ -101,6 +101,7 @@ class Public(NamedTuple):
     host: str  # with the port, where the URL has one
     pairs: tuple[Pair, ...]
     same_origin: Pair  # an unsafe request with the site's own `Origin`, to a path that there is not
+    without_origin: Answer  # of the site, to the same request without an `Origin`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

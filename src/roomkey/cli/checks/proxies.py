@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from roomkey.cli.checks.looked import Finding, Gap, Looked, Pair, check
+from roomkey.cli.checks.looked import Finding, Gap, Looked, Pair, Public, check
 
 __all__ = ["proxy_drops_host", "proxy_drops_scheme"]
 
 _PAGE = "docs/howto-operate.md#behind-https"
 _PORTS = {"http": 80, "https": 443}
 _REFUSED = 403
+_FAILED = 400  # and above
 
 
 @check("proxy-drops-host", _PAGE)
@@ -22,18 +23,34 @@ def proxy_drops_host(looked: Looked) -> Iterator[Finding | Gap]:
         return
     ours = _place(f"{public.scheme}://{public.host}")
     seen = [_place(there) for here, there in map(_targets, public.pairs) if _place(here) == ours and _place(there)]
+    if _is_refused(public):
+        how = "it refuses a request whose Origin is the site itself."
+    elif any(host != ours for host in seen):
+        how = "its redirects lead to another one."
+    else:
+        yield from _unseen(public, is_seen=bool(seen))
+        return
+    yield Finding(
+        f"The app behind {public.host} does not see this host: {how}",
+        "Have the proxy pass the Host header on (nginx: proxy_set_header Host $http_host).",
+    )
+
+
+def _is_refused(public: Public) -> bool:
+    """Whether the site refuses requests of its own pages, and the app here does not. Others it lets pass."""
     here, there = public.same_origin
-    if there.status == _REFUSED != here.status or any(host != ours for host in seen):
-        yield Finding(
-            f"The app behind {public.host} does not see this host: "
-            + (
-                "it refuses a request whose Origin is the site itself."
-                if there.status == _REFUSED != here.status
-                else "its redirects lead to another one."
-            ),
-            "Have the proxy pass the Host header on (nginx: proxy_set_header Host $host).",
-        )
-    elif not seen and not _shows_origin_check(public.same_origin, looked):
+    return there.status == _REFUSED and _REFUSED not in (here.status, public.without_origin.status)
+
+
+def _unseen(public: Public, *, is_seen: bool) -> Iterator[Gap]:
+    """Say what the site's answers do not show."""
+    for here, there in public.pairs:
+        if (here.status < _FAILED) is not (there.status < _FAILED):
+            yield Gap(f"GET {here.path} is answered {here.status} here and {there.status} there: is it the same app?")
+            return
+    here, there = public.same_origin
+    checks_origin = any(layer.kind == "csrf" and layer.is_roomkeys for layer in here.layers)
+    if not is_seen and not (checks_origin and here.status == there.status != _REFUSED):
         yield Gap("no answer of the site shows which Host the app sees: give the path of a redirect with --path")
 
 
@@ -67,9 +84,3 @@ def _place(url: str) -> tuple[str, int] | None:
     except ValueError:
         return None
     return (parts.hostname, port or 0 if port not in _PORTS.values() else 0) if parts.hostname else None
-
-
-def _shows_origin_check(pair: Pair, looked: Looked) -> bool:
-    """Whether the app compares `Origin` and `Host`, so that its answer to the site's own page tells."""
-    checks = any(layer.kind == "csrf" and layer.is_roomkeys for layer in pair.here.layers)
-    return checks and pair.here.status == pair.there.status != _REFUSED
