@@ -236,6 +236,9 @@ def test_csrf_off(tmp_path: Path) -> None:
     assert found(looked_at(tmp_path, asgi(middleware="ADD(app)"))) == ["csrf-off"]
     reads = framework("starlette", csrf=False).replace(', Route("/change", change, methods=["POST"])', "")
     assert found(looked_at(tmp_path, reads)) == []
+    # An app that does not show its routes may change something.
+    hides = f"{reads}\nasync def RAW(scope, receive, send):\n    pass\napp.mount('/raw', RAW)\n"
+    assert found(looked_at(tmp_path, hides)) == ["csrf-off"]
 
 
 def test_csrf_of_others(tmp_path: Path) -> None:
