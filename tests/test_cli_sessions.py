@@ -142,7 +142,8 @@ APPS = {
         "from flask import Flask\nfrom roomkey.flask import Roomkey",
     ),
     "factory": (
-        "def app():\n    made = FastAPI()\n    made.add_middleware(SessionMiddleware, config=config)\n    return made",
+        "def app(debug=False, **settings):\n    made = FastAPI()\n"
+        "    made.add_middleware(SessionMiddleware, config=config)\n    return made",
         "from fastapi import FastAPI\nfrom roomkey import SessionMiddleware",
     ),
 }

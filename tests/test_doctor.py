@@ -236,6 +236,11 @@ def test_csrf_off(tmp_path: Path) -> None:
     assert found(looked_at(tmp_path, asgi(middleware="ADD(app)"))) == ["csrf-off"]
     reads = framework("starlette", csrf=False).replace(', Route("/change", change, methods=["POST"])', "")
     assert found(looked_at(tmp_path, reads)) == []
+    everywhere = asgi(f"{WITHOUT_FAULT}, same_site='none'", middleware="ADD(app)")
+    assert "SameSite=None lets all" in _wrong(looked_at(tmp_path, everywhere))
+    checks = "from roomkey.csrf import verify_csrf_token\n" + asgi(middleware="ADD(app)")
+    findings, gaps = judged(looked_at(tmp_path, checks))
+    assert findings == [] and "verify_csrf_token" in gaps[0]["why"]
     # An app that does not show its routes may change something.
     hides = f"{reads}\nasync def RAW(scope, receive, send):\n    pass\napp.mount('/raw', RAW)\n"
     assert found(looked_at(tmp_path, hides)) == ["csrf-off"]

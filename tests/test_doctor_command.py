@@ -7,6 +7,8 @@ import http.client
 import json
 import os
 import pty
+import re
+import secrets
 import ssl
 import subprocess
 import sys
@@ -137,6 +139,21 @@ def test_a_table_in_a_terminal(tmp_path: Path) -> None:
     assert "cookie-no-prefix" in said and '"__Host-session"' in said and "docs/howto-operate.md" in said
     assert "1 weakness found." in said and "Traceback" not in said
     assert "No weakness found." in _in_terminal(tmp_path, write(tmp_path, asgi()))
+
+
+def test_the_example_in_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The app of the page gets the report that the page shows."""
+    page = (SOURCES.parent / "docs" / "howto-doctor.md").read_text()
+    code, shown = page.partition("```python\n")[2].split("```")[0], page.partition("roomkey doctor shop:app\nCheck")[2]
+    (tmp_path / "shop.py").write_text(code)
+    monkeypatch.setenv("SECRET_KEY", secrets.token_urlsafe(32))
+    said = _in_terminal(tmp_path, "shop:app")
+    assert _words(said.partition("Check")[2]) == _words(shown.partition("```")[0])
+
+
+def _words(text: str) -> str:
+    """Return the words, without colours and spaces: where lines end depends on the terminal."""
+    return "".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).split())
 
 
 def test_ignore(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ and the command sees what the app sees. Secrets are read, and never shown.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import secrets
 import sys
@@ -155,6 +156,8 @@ def _not_imported(name: str, error: BaseException) -> ConfigurationError:
 
 
 def _is_factory(found: Any) -> bool:
-    """Whether this is a function without parameters, which makes the app."""
-    code = getattr(found, "__code__", None)
-    return code is not None and code.co_argcount == 0
+    """Whether this is a function that can be called without arguments, which makes the app."""
+    if not inspect.isfunction(found) or inspect.iscoroutinefunction(found):
+        return False
+    parameters = inspect.signature(found).parameters.values()
+    return all(each.default is not each.empty or each.kind is each.VAR_KEYWORD for each in parameters)

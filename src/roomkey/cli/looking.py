@@ -62,6 +62,7 @@ def look(
         step("Importing the app in two fresh processes")
         salt, theirs = from_processes(name, _PROCESSES)
     step("Starting the app")
+    modules = set(sys.modules)
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings(), _listening() as heard:
         warnings.simplefilter("ignore", WeakSecretWarning)  # a check tells
         before = set(map(id, managers()))
@@ -75,6 +76,7 @@ def look(
         fingerprints=tuple(keys),
         no_fingerprints=why if in_processes else "",
         stores=tuple(_with_warnings(each, heard) for each in seen.stores),
+        imports_tokens=_imports_tokens(set(sys.modules) - modules),
         said=tuple(dict.fromkeys(record.getMessage() for record in heard if not _is_of_store(record))),
     )
 
@@ -210,6 +212,12 @@ class _Looking:
 def _with_own_store(found: list[SessionManager]) -> list[SessionManager]:
     """Return one manager for each store."""
     return list({id(manager.config.store): manager for manager in reversed(found)}.values())
+
+
+def _imports_tokens(names: set[str]) -> bool:
+    """Whether one of these modules, which came with the app, imports `verify_csrf_token`."""
+    found = [getattr(sys.modules.get(name), "__dict__", {}) for name in names if not name.startswith("roomkey.")]
+    return any(getattr(each.get("verify_csrf_token"), "__module__", "") == "roomkey.csrf" for each in found)
 
 
 def _is_passive(manager: SessionManager, path: str) -> bool:

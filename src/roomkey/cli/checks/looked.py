@@ -119,6 +119,7 @@ class Looked:
     polls: tuple[Answer, ...] = ()  # to `GET` of routes that are named as if a page polled them
     routes: tuple[Route, ...] = ()
     knows_routes: bool = False  # whether `routes` are all that there are
+    imports_tokens: bool = False  # whether code of the app's imports `verify_csrf_token`
     extensions: frozenset[str] = frozenset()  # of a Flask app
     stores: tuple[StoreLook, ...] = ()
     said: tuple[str, ...] = ()  # warnings in Roomkey's log, but for those of a store

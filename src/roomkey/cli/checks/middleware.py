@@ -54,10 +54,14 @@ def csrf_off(looked: Looked) -> Iterator[Finding | Gap]:
         return
     if looked.framework == "asgi" and not _sessions(tuple(layers)):
         yield Gap(_NOT_REACHED)
+    elif looked.cross_site.status != _REFUSED and looked.imports_tokens:
+        yield Gap("the app imports verify_csrf_token: whether each handler that changes something calls it is not seen")
     elif looked.cross_site.status != _REFUSED:
+        is_open = any(manager.config.same_site == "none" for manager in looked.with_cookie)
+        most = "SameSite=None lets all of them bring the cookie."
         yield Finding(
-            "The app takes requests that another site's page makes. SameSite=Lax stops most of them, and not those of "
-            "a sibling domain.",
+            "The app takes requests that another site's page makes. "
+            + (most if is_open else "SameSite stops most of them, and not those of a sibling domain."),
             "Add roomkey.csrf.CSRFMiddleware inside of SessionMiddleware."
             if looked.framework == "asgi"
             else "Add Flask-WTF's CSRFProtect(app), or check `Sec-Fetch-Site` and `Origin` in a before_request "
