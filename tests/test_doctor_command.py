@@ -328,6 +328,16 @@ def test_a_proxy_that_only_the_csrf_check_shows(tmp_path: Path) -> None:
     assert judged(looked) == ([], [])
 
 
+def test_a_site_that_sends_its_cookie_without_secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cookie of the running site counts: it may have other settings, or a proxy that changes them."""
+    there, here = asgi("secret_key=KEY, store=STORE"), asgi("secret_key=KEY, store=STORE, https_only=True")
+    for code, expected in ((there, ["cookie-not-secure", "cookie-no-prefix"]), (here, ["cookie-no-prefix"])):
+        with _Site(tmp_path, write(tmp_path, code), tls=True) as site:
+            site.proxy.passes = _all
+            monkeypatch.setenv("SSL_CERT_FILE", str(site.certificate))
+            assert found(looked_at(tmp_path, here, url=site.url))[:2] == expected
+
+
 def test_a_wall_before_the_site(tmp_path: Path) -> None:
     """A site that refuses every request of ours says nothing about its proxies."""
     code = asgi("secret_key=KEY, store=STORE")

@@ -26,6 +26,14 @@ def cookie_not_secure(looked: Looked) -> Iterator[Finding | Gap]:
             f"The cookie {name!r} has no `Secure`. Browsers send it over plain HTTP too, where others read it.",
             f"Set {looked.option('https_only')}=True wherever the site is served over HTTPS.",
         )
+    answers = [pair.there for pair in looked.public.pairs] if looked.public is not None else []
+    sent = [cookie for answer in answers for cookie in answer.cookies]
+    for name in _names(looked, lambda config: bool(config.https_only)):
+        if any(_name(cookie) == name and not _is_secure(cookie) for cookie in sent):
+            yield Finding(
+                f"The running site sends the cookie {name!r} without `Secure`, over HTTPS.",
+                f"Set {looked.option('https_only')}=True there too, and see that no proxy changes the cookie.",
+            )
 
 
 @check("cookie-no-prefix", _HTTPS)
@@ -102,6 +110,10 @@ def _answers(looked: Looked) -> list[Answer]:
 
 def _name(cookie: str) -> str:
     return cookie.partition("=")[0]
+
+
+def _is_secure(cookie: str) -> bool:
+    return "secure" in [part.strip().lower() for part in cookie.split(";")[1:]]
 
 
 def _pieces(name: str, answer: Answer) -> int:
