@@ -17,6 +17,7 @@ from tests.test_docs import ROOT, _blocks, _lasting, _name
 
 # The port that the page shows, and what the command that starts the server takes for another one.
 PORTS = {
+    "howto-aiohttp.md": (8080, ""),  # its command names the port
     "howto-flask.md": (5000, "--port {port}"),
     "howto-quart.md": (5000, "--port {port}"),
 }
