@@ -62,6 +62,16 @@ async def me(user: User) -> dict[str, str]:
     return {"user": user}
 
 
+@app.get("/devices")
+async def devices(user: User, session: CurrentSession) -> list[str]:
+    return [each.handle for each in await session.sessions.of(user)]
+
+
+@app.post("/devices/log-out")
+async def log_out_devices(user: User, session: CurrentSession) -> dict[str, int]:
+    return {"ended": await session.sessions.revoke_all(user, keep=session)}
+
+
 @app.delete("/account", dependencies=[Depends(require_recent(300))])
 async def delete_account(session: CurrentSession) -> None:
     session.clear()

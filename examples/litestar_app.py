@@ -67,6 +67,16 @@ async def me(request: Request[User, Any, Any]) -> User:
     return request.user
 
 
+@get("/devices")
+async def devices(request: Request[User, Any, Any], session: Session) -> list[str]:
+    return [each.handle for each in await session.sessions.of(request.user.name)]
+
+
+@post("/devices/log-out")
+async def log_out_devices(request: Request[User, Any, Any], session: Session) -> dict[str, int]:
+    return {"ended": await session.sessions.revoke_all(request.user.name, keep=session)}
+
+
 @get("/prices")
 async def prices(session: Session) -> ServerSentEvent:
     async def events() -> AsyncIterator[str]:
@@ -101,7 +111,7 @@ async def health() -> dict[str, int]:
 
 
 app = Litestar(
-    [home, add, login, logout, me, prices, delete_account, chat, health],
+    [home, add, login, logout, me, devices, log_out_devices, prices, delete_account, chat, health],
     on_app_init=[auth.on_app_init],
     plugins=[roomkey],
 )
