@@ -13,7 +13,7 @@ import pytest
 
 from tests.loop_clock import HANGS
 from tests.servers.parts import free_port
-from tests.test_docs import ROOT, _blocks, _lasting, _name
+from tests.test_docs import PAGES, ROOT, _blocks, _lasting, _name
 
 # The port that the page shows, and what the command that starts the server takes for another one.
 PORTS = {
@@ -109,3 +109,24 @@ def test_the_pages_are_alike(page):
     parts = re.findall(r"^## (.*)$", _text(page), re.M)
     assert parts[: len(PARTS)] == PARTS
     assert "Tests" in parts and any(part.startswith("What differs") for part in parts)
+
+
+def test_every_page_is_linked():
+    """Each page of the documentation is reached from the README or from another page."""
+    linked = {
+        (page.parent / target).resolve()
+        for page in PAGES
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
+        if (page.parent / target).resolve() != page.resolve()
+    }
+    assert [page.name for page in PAGES if page.parent.name == "docs" and page.resolve() not in linked] == []
+
+
+@pytest.mark.parametrize("source", PAGES, ids=lambda source: source.name)
+def test_every_link_into_a_page_finds_its_heading(source):
+    """What follows the `#` of a link is a heading of the page that it leads to."""
+    for target, anchor in re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", source.read_text()):
+        page = (source.parent / target) if target else source
+        headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
+        anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert anchor in anchors, f"{target}#{anchor}"
