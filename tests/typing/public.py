@@ -184,6 +184,14 @@ def error_page(scope: MutableMapping[str, Any], error: RoomkeyError) -> JSONResp
     return JSONResponse(error.retry_after, 503) if isinstance(error, StoreUnavailable) else None
 
 
+def forbidden_page(scope: MutableMapping[str, Any], error: CSRFError) -> JSONResponse:
+    return JSONResponse(str(error), 403)
+
+
+def outage_page(scope: MutableMapping[str, Any], error: StoreUnavailable) -> JSONResponse:
+    return JSONResponse(error.retry_after, 503)
+
+
 async def error_page_awaited(scope: MutableMapping[str, Any], error: RoomkeyError) -> JSONResponse | None:
     return error_page(scope, error)
 
@@ -191,6 +199,7 @@ async def error_page_awaited(scope: MutableMapping[str, Any], error: RoomkeyErro
 def csrf(app: SessionMiddleware, session: Session) -> None:
     CSRFMiddleware(app, trusted_origins=["https://app.example"], exempt_paths=["/hooks/"])
     CSRFMiddleware(app, error_page=error_page)
+    CSRFMiddleware(app, error_page=forbidden_page)
     assert_type(csrf_token(session), str)
     assert_type(verify_csrf_token(session, "token"), bool)
 
@@ -211,6 +220,7 @@ async def middleware(app: SessionMiddleware) -> None:
     SessionMiddleware(app, secret_key="k", https_only=True)
     SessionMiddleware(app, secret_key="k", https_only="auto", error_page=error_page)
     SessionMiddleware(app, SessionConfig(secret_key="k"), error_page=error_page_awaited)
+    SessionMiddleware(app, SessionConfig(secret_key="k"), error_page=outage_page)
     SessionMiddleware(app, secret_key="k", https_only="never")  # type: ignore[arg-type]
     assert_type(app.config, SessionConfig)
 

@@ -22,7 +22,8 @@ from roomkey.wire.cookies import Headers, protect_from_caches, vary_on_cookie
 __all__ = ["ErrorPage", "ErrorPages", "with_owed"]
 
 # Takes the scope and the error; returns an ASGI app, which a framework's response is, or None: the plain answer.
-ErrorPage = Callable[[Scope, RoomkeyError], App | Awaitable[App | None] | None]
+# The error is `Any`, because a function may be annotated with the one error of its middleware.
+ErrorPage = Callable[[Scope, Any], App | Awaitable[App | None] | None]
 
 _log = logging.getLogger("roomkey")
 
