@@ -49,6 +49,21 @@ async def test_prometheus_counts():
     assert value("roomkey_store_down") == 0
 
 
+def test_prometheus_counts_from_zero():
+    """Each label value is there from the start: an alert on the increase of a counter hears of the first one too."""
+    registry = CollectorRegistry()
+    session_metrics(registry)
+    values = {
+        "roomkey_events_total": ("event", {"created", "rotated", "loaded_with_old_key", "merged", "misfit"}),
+        "roomkey_ended_total": ("reason", {"cleared", "revoked", "limit"}),
+        "roomkey_refused_total": ("reason", {"card", "key", "unknown", "rotated", "damaged"}),
+        "roomkey_lost_total": ("reason", {"ended", "log-in"}),
+    }
+    for name, (label, expected) in values.items():
+        for value in expected:
+            assert registry.get_sample_value(name, {label: value}) == 0
+
+
 async def test_opentelemetry_is_told():
     """Events are on the span that was current, without the user unless asked for."""
     exporter = InMemorySpanExporter()

@@ -6,6 +6,7 @@ Needs the package `prometheus_client` (`roomkey[prometheus]`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args, get_type_hints
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
@@ -42,6 +43,7 @@ def session_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[Event],
 
     The metrics: `roomkey_events_total{event}`, `roomkey_ended_total{reason}`, `roomkey_refused_total{reason}`,
     `roomkey_lost_total{reason}` and `roomkey_store_down` (1 during an outage). No label grows with users or sessions.
+    Each value of a label is there from the start, as zero.
 
     Args:
         registry: where the metrics are registered. One registry takes them once.
@@ -54,6 +56,12 @@ def session_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[Event],
     lost = Counter(
         "roomkey_lost_total", "Requests whose changes were not saved, by reason.", ["reason"], registry=registry
     )
+    # From zero on: what counts increases would not notice the first of a series that was not there before.
+    for name in _PLAIN.values():
+        events.labels(name)
+    for counter, kind in ((ended, Ended), (refused, Refused), (lost, Lost)):
+        for reason in get_args(get_type_hints(kind)["reason"]):
+            counter.labels(reason)
     down = Gauge("roomkey_store_down", "Whether the session store is out of order.", registry=registry)
 
     def count(event: Event) -> None:
