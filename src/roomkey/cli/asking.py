@@ -43,10 +43,14 @@ class Asked:
         scheme: str = "https",
         host: str = "localhost",
     ) -> None:
-        self.method, self.scheme, self.host = method, scheme, host
-        self.target = path
-        self.path, _, self.query = path.partition("?")
-        self.headers = {"host": host, "accept": "text/html, */*", "user-agent": "roomkey doctor", **(headers or {})}
+        self.method: str = method
+        self.scheme: str = scheme
+        self.host: str = host
+        self.target: str = path
+        before, _, query = path.partition("?")
+        self.path: str = before
+        self.query: str = query
+        self.headers: dict[str, str] = {"host": host, "accept": "text/html, */*", "user-agent": "roomkey doctor", **(headers or {})}
 
     @property
     def server(self) -> tuple[str, int]:

@@ -75,7 +75,7 @@ class RoomkeyPlugin(InitPlugin, ReceiveRoutePlugin):
         dependency_key: str | None = "session",
         **options: Unpack[SessionOptions],
     ) -> None:
-        self.manager = manager_of(config, options)
+        self.manager: SessionManager = manager_of(config, options)
         self.backend_config: BaseBackendConfig[Any] = BackendConfig(self.manager, exclude_opt_key)
         self._key = dependency_key
         self._provide = Provide(self._session_of, sync_to_thread=False)

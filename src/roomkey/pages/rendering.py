@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 try:
     from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
-except ImportError as error:
-    raise ImportError("roomkey.pages needs Jinja2: pip install 'roomkey[pages]'") from error
+except ImportError as _error:
+    raise ImportError("roomkey.pages needs Jinja2: pip install 'roomkey[pages]'") from _error
 
 from roomkey.errors import ConfigurationError
 from roomkey.pages.words import Catalogue, Words
