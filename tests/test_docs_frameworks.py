@@ -12,8 +12,9 @@ import time
 import pytest
 
 from tests.loop_clock import HANGS
+from tests.reader import lasting
 from tests.servers.parts import free_port
-from tests.test_docs import PAGES, ROOT, _blocks, _lasting, _name
+from tests.test_docs import PAGES, ROOT, _blocks, _name
 
 # The port that the page shows, and what the command that starts the server takes for another one.
 PORTS = {
@@ -83,7 +84,7 @@ def _same(text):
     text = re.sub(r"^(date|server):.*$", lambda found: f"{found[1].lower()}:", text, flags=re.M | re.I)
     text = re.sub(r"csrftoken=\w+; expires=[^;]+;", "csrftoken=...;", text)
     text = re.sub(r"sessionid=[\w-]{76};", "sessionid=...;", text)
-    return _lasting(re.sub(r"\b[0-9a-f]{64}\b", "<handle>", text))
+    return lasting(re.sub(r"\b[0-9a-f]{64}\b", "<handle>", text))
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")

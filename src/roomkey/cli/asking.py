@@ -50,7 +50,8 @@ class Asked:
         before, _, query = path.partition("?")
         self.path: str = before
         self.query: str = query
-        self.headers: dict[str, str] = {"host": host, "accept": "text/html, */*", "user-agent": "roomkey doctor", **(headers or {})}
+        usual = {"host": host, "accept": "text/html, */*", "user-agent": "roomkey doctor"}
+        self.headers: dict[str, str] = {**usual, **(headers or {})}
 
     @property
     def server(self) -> tuple[str, int]:
