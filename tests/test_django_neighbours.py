@@ -42,8 +42,25 @@ def early(request):
     raise ZeroDivisionError
 
 
+SHARED = HttpResponse("hello", headers={"X-App": "1"})
+
+
+def shared(request):
+    if "name" in request.GET:
+        request.session["name"] = request.GET["name"]
+    return SHARED
+
+
+async def shared_async(request):
+    if "name" in request.GET:
+        await request.session.aset("name", request.GET["name"])
+    return SHARED
+
+
 urlpatterns = [
     *django_site.urlpatterns,
+    path("shared", shared),
+    path("shared-async", shared_async),
     path("cart", cart),
     path("template", template),
     path("names", names),
@@ -70,6 +87,16 @@ def store():
 def bringing(*cards):
     """Return a client whose every request has these cookies of one name."""
     return Client(HTTP_COOKIE="; ".join(f"sessionid={card}" for card in cards))
+
+
+@pytest.mark.parametrize("page", ["/shared", "/shared-async"])
+async def test_a_view_that_returns_one_response_for_everybody(page):
+    """Each gets their own cookie with it, and who has none gets none."""
+    ann, ben, visitor = [await AsyncClient().get(f"{page}{query}") for query in ("?name=ann", "?name=ben", "")]
+    assert cookie(ann) and cookie(ben) and cookie(ann) != cookie(ben)
+    assert not visitor.cookies and "Cache-Control" not in visitor
+    assert {each.content for each in (ann, ben, visitor)} == {b"hello"} and ann["X-App"] == "1"
+    assert not SHARED.cookies and "Vary" not in SHARED
 
 
 def test_a_log_out_ends_what_every_cookie_opens():

@@ -30,6 +30,7 @@ from roomkey.pallets import (
     RoomkeyExtension,
     keep_others,
     keep_session,
+    of_this_request,
     put_headers,
     refuse_without_session,
     say_too_late,
@@ -87,6 +88,7 @@ class Roomkey(RoomkeyExtension):
         interface = _Interface(self._manager_for(app, app.session_interface))
         app.session_interface = interface
         app.before_request_funcs.setdefault(None, []).insert(0, interface.begin)
+        app.after_request_funcs.setdefault(None, []).insert(0, _own)  # the first of the app's is called last
         flask.got_request_exception.connect(interface.fail, app)
         self._added(app, interface.try_again)
 
@@ -203,6 +205,10 @@ class _Interface(AppInterface, SessionInterface):
         """Answer 503. It is the error handler of an app that has none of its own for `StoreUnavailable`."""
         self.abandon_in(flask.request.environ)
         return self.page(flask.current_app.response_class, error)
+
+
+def _own(response: Response) -> Response:
+    return of_this_request(flask.request.environ, response)
 
 
 class _Stream:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import threading
 from collections.abc import Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 try:
     from flask.sessions import SecureCookieSession, SessionMixin
@@ -35,6 +36,7 @@ __all__ = [
     "RoomkeyExtension",
     "keep_others",
     "keep_session",
+    "of_this_request",
     "put_headers",
     "refuse_without_session",
     "say_too_late",
@@ -329,6 +331,19 @@ def put_headers(into: Headers, given: list[tuple[str, str]], headers: list[tuple
     if headers != given:
         into.clear()
         into.extend(headers)
+
+
+def of_this_request(place: Place, response: _Response) -> _Response:
+    """Return a response with headers of its own, where the session may write into them.
+
+    An app may return one object for everybody. It would give the cookie to everybody, too.
+    """
+    session = session_in(place)
+    if session is None or not session._accessed:
+        return response
+    made: Any = copy.copy(response)
+    made.headers = made.headers.copy()
+    return cast(_Response, made)
 
 
 def say_too_late(manager: SessionManager, session: Session, error: ResponseStarted, route: str | None) -> None:

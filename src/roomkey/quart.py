@@ -33,6 +33,7 @@ from roomkey.pallets import (
     RoomkeyExtension,
     keep_others,
     keep_session,
+    of_this_request,
     put_headers,
     refuse_without_session,
     say_too_late,
@@ -98,6 +99,7 @@ class Roomkey(RoomkeyExtension):
         app.session_interface = interface  # type: ignore[assignment]  # Quart names one class
         for functions in (app.before_request_funcs, app.before_websocket_funcs):
             functions.setdefault(None, []).insert(0, _refuse_without_session)
+        app.after_request_funcs.setdefault(None, []).insert(0, _own)  # the first of the app's is called last
         quart.got_request_exception.connect(interface.fail, app)
         quart.got_websocket_exception.connect(interface.fail, app)
         app.while_serving(interface.while_serving)
@@ -264,6 +266,10 @@ class _Stream(ResponseBody):
 async def _refuse_without_session() -> None:
     """Raise the outage of a request whose session could not be loaded, before anything of the app runs."""
     refuse_without_session(_scope())
+
+
+async def _own(response: Answer) -> Answer:
+    return of_this_request(_scope(), response)
 
 
 async def _replace(response: Answer, made: Answer) -> None:

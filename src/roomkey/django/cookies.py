@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from http.cookies import Morsel
+from http.cookies import Morsel, SimpleCookie
 from typing import Any
 
-from django.http.response import HttpResponseBase
+from django.http.response import HttpResponseBase, ResponseHeaders
 
 from roomkey.web.unavailable import stands_on_all
 
-__all__ = ["keep_others", "pairs_of", "put"]
+__all__ = ["keep_others", "of_this_request", "pairs_of", "put"]
 
 Pairs = list[tuple[str, str]]
 _COOKIE = "set-cookie"
@@ -19,6 +19,18 @@ def pairs_of(response: HttpResponseBase) -> Pairs:
     """Return all headers of a response, its cookies too."""
     cookies = ((_COOKIE, morsel.OutputString()) for morsel in response.cookies.values())
     return [*response.items(), *cookies]
+
+
+def of_this_request(response: HttpResponseBase) -> HttpResponseBase:
+    """Return a response with the same content, and headers and cookies of its own.
+
+    A project may return one object for everybody. It would give the cookie to everybody, too.
+    """
+    made: HttpResponseBase = object.__new__(type(response))  # not copy.copy: Django's class leaves out what it returns
+    made.__dict__.update(response.__dict__)
+    made.headers, made.cookies = ResponseHeaders(response.items()), SimpleCookie()
+    dict.update(made.cookies, response.cookies)
+    return made
 
 
 def put(response: HttpResponseBase, given: Pairs, made: Pairs, *, fleeting: str) -> None:

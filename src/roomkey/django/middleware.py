@@ -13,7 +13,7 @@ from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
 
 from roomkey.django.calls import Awaiting, Blocking, Calls, at_once
-from roomkey.django.cookies import keep_others, pairs_of, put
+from roomkey.django.cookies import keep_others, of_this_request, pairs_of, put
 from roomkey.django.engine import SessionStore
 from roomkey.django.expiry import closes_with_browser
 from roomkey.django.streams import watch
@@ -115,24 +115,24 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]  # Django has n
                     session.mark_accessed()
             if response.status_code == 500:
                 _raise_outage(store)
-            await self._commit(response, store, calls)
+            response = await self._commit(response, store, calls)
         except StoreUnavailable as error:
             made = self.unavailable(request, error)
             keep_others(response, made)
             response.close()
-            response = made
-            await self._commit(response, store, calls, fails=True)
+            response = await self._commit(made, store, calls, fails=True)
         watch(request, response, store)
         return response
 
     async def _commit(
         self, response: HttpResponseBase, store: SessionStore, calls: Calls, *, fails: bool = False
-    ) -> None:
+    ) -> HttpResponseBase:
+        """Commit the session, and return the response that is to go out."""
         session, manager = store.loaded, store.manager
         if session is None:
             if manager.config.vary == "always":
                 patch_vary_headers(response, ("Cookie",))
-            return
+            return response
         saves = response.status_code < 500 and not fails  # as in Django
         if saves:
             store.settle(session)
@@ -141,11 +141,14 @@ class SessionMiddleware(DjangoMiddleware):  # type: ignore[misc]  # Django has n
         given = pairs_of(response)
         made = await calls.commit(session, status=response.status_code, headers=given)
         fleeting = manager.config.session_cookie if closes_with_browser(session) else ""
+        if made != given:
+            response = of_this_request(response)
         put(response, given, made, fleeting=fleeting)
         is_lost = session._transaction is not None and manager.transaction(session).lost
         store.note_saved(session)
         if saves and is_lost:
             raise SessionInterrupted(_INTERRUPTED)
+        return response
 
 
 def _raise_outage(store: SessionStore) -> None:
