@@ -280,6 +280,30 @@ def test_a_class_that_has_no_functions_any_more(forget):
     run(go())
 
 
+@pytest.mark.parametrize(
+    ("values", "then"),
+    [
+        ({Money(1)}, {(1, "CHF")}),
+        (frozenset({Money(1)}), frozenset({(1, "CHF")})),
+        ({Money(1): 2}, {(1, "CHF"): 2}),
+        ({(Money(1), 2)}, {((1, "CHF"), 2)}),
+    ],
+    ids=["set", "frozenset", "key", "tuple in a set"],
+)
+def test_a_class_without_functions_where_values_are_hashed(values, then):
+    """In a set and as a key, plain data that is a list is a tuple. The user stays logged in."""
+
+    async def go():
+        site = Site(encoders=ENCODERS)
+        await site.put(prices=values, user_id=7)
+        restart()
+        assert await site.stored() == {"prices": then, "user_id": 7}
+        await site.put(theme="dark")
+        assert (await site.stored())["prices"] == then
+
+    run(go())
+
+
 def test_a_renamed_class():
     """A third entry is the name that is stored."""
 

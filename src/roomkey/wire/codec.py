@@ -371,7 +371,7 @@ def _restore(tag: int, payload: bytes) -> Any:
     if tag == _TUPLE:
         return tuple(ormsgpack.unpackb(payload, ext_hook=_restore))
     if tag == _DICT:
-        return dict(ormsgpack.unpackb(payload, ext_hook=_restore))
+        return own.gathered(dict, ormsgpack.unpackb(payload, ext_hook=_restore))
     if tag not in (_SET, _FROZENSET):
         return _READERS[tag](payload)
     items, position = [], 0
@@ -379,7 +379,7 @@ def _restore(tag: int, payload: bytes) -> Any:
         start = position + 4
         position = start + int.from_bytes(payload[position:start], "big")
         items.append(ormsgpack.unpackb(payload[start:position], ext_hook=_restore))
-    return set(items) if tag == _SET else frozenset(items)
+    return own.gathered(set if tag == _SET else frozenset, items)
 
 
 def _unpack(payload: bytes) -> Any:

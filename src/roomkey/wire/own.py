@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from roomkey.errors import ConfigurationError, SessionDataError
 
-__all__ = ["BY_KIND", "Encoder", "Encoders", "add", "as_plain", "checked_encoders", "from_plain"]
+__all__ = ["BY_KIND", "Encoder", "Encoders", "add", "as_plain", "checked_encoders", "from_plain", "gathered"]
 
 _TAKES = (
     "it takes a dict of classes, each with two functions: {Money: (to_plain, from_plain)}. A third entry is the name "
@@ -181,3 +181,22 @@ def from_plain(stored: list[Any]) -> Any:
                 type(error).__name__,
             )
         raise ValueError(name) from None
+
+
+def gathered(make: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    """Return a set, or a dictionary of pairs, of what was read.
+
+    A value whose name has no encoder any more is plain data. Where that is a list, a tuple is in its place here.
+    """
+    try:
+        return make(items)
+    except TypeError:
+        return make([(_hashable(key), value) for key, value in items] if make is dict else list(map(_hashable, items)))
+
+
+def _hashable(plain: Any) -> Any:
+    if isinstance(plain, dict):
+        plain = [*plain.items()]
+    if isinstance(plain, list | tuple):
+        return tuple(map(_hashable, plain))
+    return frozenset(plain) if isinstance(plain, set) else plain
