@@ -31,8 +31,8 @@ def check_sessions(app_configs: Any = None, **_: Any) -> list[CheckMessage]:
         found.append(
             Warning(
                 "Django's own session middleware serves Roomkey's sessions. It answers 500 instead of 503 where the "
-                "store is down, sends no Cache-Control with the cookie, and does not renew the cookie of a session "
-                "that is only read.",
+                "store is down, sends no Cache-Control with the cookie, does not renew the cookie of a session that is "
+                "only read, and makes the cookie Secure by SESSION_COOKIE_SECURE alone.",
                 hint='Put "roomkey.django.SessionMiddleware" in its place in MIDDLEWARE.',
                 id="roomkey.W001",
             )

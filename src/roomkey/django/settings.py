@@ -18,6 +18,7 @@ __all__ = ["USER_KEY", "get_manager"]
 
 USER_KEY = "_auth_user_id"  # where Django keeps who is logged in
 
+_HTTPS_ONLY = "https_only"
 # Options that Django has settings of its own for.
 _SETTINGS = {
     "secret_key": "SECRET_KEY",
@@ -25,7 +26,7 @@ _SETTINGS = {
     "max_age": "SESSION_COOKIE_AGE",
     "domain": "SESSION_COOKIE_DOMAIN",
     "path": "SESSION_COOKIE_PATH",
-    "https_only": "SESSION_COOKIE_SECURE",
+    _HTTPS_ONLY: "SESSION_COOKIE_SECURE",
     "same_site": "SESSION_COOKIE_SAMESITE",
     "persistent": "SESSION_EXPIRE_AT_BROWSER_CLOSE",
 }
@@ -78,17 +79,26 @@ def _config() -> SessionConfig:
     if not isinstance(given, dict):
         raise ConfigurationError(f"ROOMKEY: got {type(given).__name__}; it takes a dictionary of options")
     options: dict[str, Any] = {"user_key": USER_KEY, **given}
+    # Django's default is False, as is what a project may set: both go by the request, and break no site on plain HTTP.
+    https_only = settings.SESSION_COOKIE_SECURE or "auto"
+    if options.get(_HTTPS_ONLY) is False and https_only == "auto":
+        https_only = options.pop(_HTTPS_ONLY)
     for name, setting in _SETTINGS.items():
         if name in options:
             raise ConfigurationError(f"{name}: {setting} says it: set that, and leave the option out of ROOMKEY")
     if "partitioned" in options:
         raise ConfigurationError("partitioned: Django's cookies have no such attribute; leave it out of ROOMKEY")
+    if options.get("card_header") is not None:
+        raise ConfigurationError(
+            "card_header: Django finds its sessions by their cookie; leave it out of ROOMKEY, and have an API of its "
+            "own hand cards out in a header: docs/howto-api-clients.md"
+        )
     if not settings.SESSION_COOKIE_HTTPONLY:
         raise ConfigurationError("SESSION_COOKIE_HTTPONLY: the cookie is always HttpOnly: leave it out")
     if "store" in options and options["store"] == _made.given:
         options["store"] = _made.store  # the sessions in memory outlive a test's `override_settings`
     try:
-        config = SessionConfig.from_options({**options, **_cookie_options()})
+        config = SessionConfig.from_options({**options, **_cookie_options(), _HTTPS_ONLY: https_only})
     except ConfigurationError as error:
         name = str(error).partition(" ")[0].removesuffix(":")
         about = _SETTINGS.get(name) or ("ROOMKEY" if name in _NAMES else None)
@@ -113,7 +123,6 @@ def _cookie_options() -> dict[str, Any]:
         "max_age": settings.SESSION_COOKIE_AGE,
         "domain": settings.SESSION_COOKIE_DOMAIN or None,
         "path": settings.SESSION_COOKIE_PATH,
-        "https_only": bool(settings.SESSION_COOKIE_SECURE),  # a project may have None
         "same_site": same_site.lower() if isinstance(same_site, str) else same_site or "lax",
         "persistent": not settings.SESSION_EXPIRE_AT_BROWSER_CLOSE,
     }
