@@ -7,7 +7,7 @@ from roomkey.stores.memory import MemoryStore
 from tests.manager.parts import SECRET
 from tests.sites import reach_blocking
 
-__all__ = ["add_routes", "asking", "cookie", "make_app", "served", "set_cookies"]
+__all__ = ["add_routes", "asking", "cookie", "create_app", "make_app", "served", "set_cookies"]
 
 
 def make_app(store=None, *, routes=True, settings=None, **options):
@@ -18,6 +18,11 @@ def make_app(store=None, *, routes=True, settings=None, **options):
     if routes:
         add_routes(app)
     return app, roomkey
+
+
+def create_app(**settings) -> Flask:
+    """Make the app of a server, for gunicorn."""
+    return make_app(settings=settings)[0]
 
 
 def add_routes(app):
