@@ -20,8 +20,8 @@ def client_session(client: Client, manager: SessionManager) -> ClientSession:
 
     The session is the one whose cookie the client has; without a cookie it is a new one. At the end it is saved as by a
     response: a log-in changes its ID, and `clear()` ends it. The client's jar then holds the cookie that a browser
-    would hold. Where the block raises an exception, nothing more is saved. With `card_header` the card is one of the
-    client's default headers, in the place of the cookie.
+    would hold. Where the block raises an exception, nothing more is saved. With `card_header` the client sends
+    the card in that header with each request, in the place of the cookie.
 
     Args:
         client: the test client of Starlette, FastAPI, Lilya, Ravyn, Litestar, Flask, Quart, Django or aiohttp, or any

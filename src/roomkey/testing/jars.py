@@ -165,7 +165,7 @@ class _Werkzeug(_Pallets):
         return hasattr(client, "_add_cookies_to_wsgi") and hasattr(client, "_update_cookies_from_response")
 
     def _url_of(self, client: Any, manager: SessionManager) -> str:
-        if client._cookies is None:
+        if client._cookies is None and manager.config.card_header is None:
             raise _without_cookies()
         self.app = client.application
         return super()._url_of(client, manager)
@@ -191,7 +191,7 @@ class _Quart(_Pallets, _Httpx):
         return hasattr(client, "websocket_connection_class") and hasattr(client, "cookie_jar")
 
     def _url_of(self, client: Any, manager: SessionManager) -> str:
-        if client.cookie_jar is None:
+        if client.cookie_jar is None and manager.config.card_header is None:
             raise _without_cookies()
         self.app = client.app
         return super()._url_of(client, manager)
