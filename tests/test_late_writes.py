@@ -123,6 +123,19 @@ async def test_an_explicit_save_raises(kind, caplog):
     assert app.config.store.rows == 0 and len(too_late(caplog)) == 1
 
 
+@pytest.mark.parametrize(("options", "carrier"), [({}, "cookie"), ({"card_header": "Authorization"}, "header")])
+async def test_the_log_says_what_came_too_late(options, carrier, caplog):
+    """With `card_header` it is a header."""
+
+    async def handler(scope, send):
+        await start(send)
+        scope["session"]["n"] = 1
+
+    await ask(make(handler, store=MemoryStore(), **options), http_scope())
+    (message,) = too_late(caplog)
+    assert f"A new session needs a {carrier}, which" in message
+
+
 @pytest.mark.parametrize("does", ["log in", "rotate"])
 async def test_a_session_that_is_there_is_no_visitors(does):
     """A log-in or a rotation that is lost is an error still: the app has asked for it."""

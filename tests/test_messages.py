@@ -224,9 +224,9 @@ async def _outside():
     await ask(CSRFMiddleware(None, tokens=True), http_scope("/pay", method="POST"))
 
 
-async def _started(act):
+async def _started(act, **options):
     """Change the session of a new visitor when the response has started."""
-    manager = SessionManager(_config())
+    manager = SessionManager(_config(**options))
     session = await manager.load(Request())
     await manager.commit(session)
     act(session)
@@ -245,6 +245,12 @@ IN_A_REQUEST = {
         lambda: _started(lambda session: session.update(cart=[{"name": "tea"}])),
         ResponseStarted,
         "a new session needs a cookie, but the response has started; nothing was saved: await session.save() sooner",
+        ["This request changed session['cart']."],
+    ),
+    "a new session after the start, with card_header": (
+        lambda: _started(lambda session: session.update(cart=[]), card_header="Authorization"),
+        ResponseStarted,
+        "a new session needs a header, but the response has started; nothing was saved: await session.save() sooner",
         ["This request changed session['cart']."],
     ),
     "many keys": (

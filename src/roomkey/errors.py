@@ -61,7 +61,7 @@ class CSRFError(RoomkeyError):
 
 
 class ResponseStarted(RoomkeyError):
-    """The session needs a cookie that can no longer be sent. Nothing was saved.
+    """The session needs a cookie (with `card_header`, a header) that can no longer be sent. Nothing was saved.
 
     Create or rotate a session before the response starts (before `websocket.accept` for a WebSocket).
     """

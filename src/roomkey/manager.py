@@ -86,7 +86,7 @@ class SessionManager:
         if not (isinstance(session_class, type) and issubclass(session_class, Session)):
             raise ConfigurationError(f"session_class: got {session_class!r}; it takes a subclass of roomkey.Session")
         self.config = config
-        self.reporter: Reporter = Reporter(config.on_event)
+        self.reporter: Reporter = Reporter(config.on_event, config.carrier[0])
         reporter = self.reporter
         self._committer: Committer
         self._loader: StoreLoader | CookieLoader

@@ -100,7 +100,7 @@ def _begin(rules: Rules, case: Case, draft: Draft, was: Loaded = NOWHERE) -> Pla
         encoded = codec.encode(content, facts)
     whole = content
     content, encoded = rules.fitted(content, encoded)
-    need_cookie(case, "a new session")
+    need_cookie(case, "a new session", rules.carrier)
     record = new_record(rules, case.now, encoded, facts, user, case.client)
     is_other = content is not whole or (was is not NOWHERE and user != was.user) or case.fresh is not case.was
     shows = content if is_other else None
@@ -280,7 +280,7 @@ def _rotation(rules: Rules, case: Case, fresh: Loaded, user: str | None, *, pass
     moves_in = case.moves_in and fresh.key == was.key
     if not moves_in and (not asks or passed_on or not is_own):
         return None
-    need_cookie(case, "a shorter life" if is_shorter else "a rotated session")
+    need_cookie(case, "a shorter life" if is_shorter else "a rotated session", rules.carrier)
     if intents.reauthenticated:
         return Kind.REAUTHENTICATED
     if changes_user or is_login:
@@ -293,12 +293,18 @@ def _is_seen(case: Case, fresh: Loaded) -> bool:
     return case.can_set_cookie and case.was.session_id is not None and fresh.key == case.was.key
 
 
-def need_cookie(case: Case, what: str) -> None:
-    """Raise ResponseStarted where no cookie can go out. `what`: what needs one."""
+def need_cookie(case: Case, what: str, carrier: str = "cookie") -> None:
+    """Raise ResponseStarted where no cookie can go out, nor a header with the card.
+
+    Args:
+        case: says it.
+        what: what needs one.
+        carrier: what is needed, "cookie" or "header".
+    """
     if not case.can_set_cookie:
         error = ResponseStarted(
             # Short: some frameworks make it the reason of a WebSocket's close, which has room for 123 bytes.
-            f"{what} needs a cookie, but the response has started; nothing was saved: await session.save() sooner"
+            f"{what} needs a {carrier}, but the response has started; nothing was saved: await session.save() sooner"
         )
         # A note, which only a traceback shows.
         old, new = codec.decode(case.was.encoded) if case.was.encoded else {}, case.draft.content

@@ -21,9 +21,10 @@ Reason = Literal["card", "key", "unknown", "rotated", "damaged"]
 class Reporter:
     """Made once for a configuration. `refused` counts the cards and records that were not what they should be."""
 
-    def __init__(self, on_event: Callable[[Event], None] | None) -> None:
+    def __init__(self, on_event: Callable[[Event], None] | None, carrier: str = "cookie") -> None:
         self.refused: Counter[str] = Counter()
         self._subscribers: tuple[Callable[[Event], None], ...] = () if on_event is None else (on_event,)
+        self._carrier = carrier  # what has the card, "cookie" or "header"
         self._said: set[str] = set()
         self._routes: set[str] = set()  # of which it was said that changes were lost
 
@@ -92,9 +93,10 @@ class Reporter:
         self.warn_once(
             f"too late: {route}",
             "%s put something into the session of a visitor who had none, after the response had started. A new "
-            "session needs a cookie, which could not go out any more, so nothing was saved. Put something into the "
+            "session needs a %s, which could not go out any more, so nothing was saved. Put something into the "
             "session before the response starts. %s",
             who,
+            self._carrier,
             what,
         )
 

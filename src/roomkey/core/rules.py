@@ -34,6 +34,7 @@ class Rules:
         self.clocks: Clocks = Clocks(config)
         self.limit: int | None = config.max_sessions_per_user
         self.user_key: str | None = config.user_key
+        self.carrier: str = config.carrier[0]  # what has the card, "cookie" or "header", for the texts of errors
         self._user_place = "" if config.user_key is None else user_ids.in_session(config.user_key)
         self.max_bytes: int = config.max_bytes
         self.seals: bool = config.seal
