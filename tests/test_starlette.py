@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import starlette.middleware.sessions as sessions
+from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware as StarlettesOwn
@@ -19,6 +20,7 @@ from starlette.websockets import WebSocket
 
 import roomkey.starlette
 from roomkey import ConfigurationError, SessionManager, SessionMiddleware, session_of
+from roomkey.fastapi import require_login
 from roomkey.starlette import install, uninstall
 from roomkey.stores.memory import MemoryStore
 from tests.manager.parts import SECRET, run_script
@@ -178,6 +180,32 @@ def test_a_second_install():
     with TestClient(Starlette(routes=ROUTES, middleware=[added()])) as client:
         client.post("/write/a")
     assert manager.config.store._records
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "expected"),
+    [
+        ({"session_cookie": "visit"}, {}, ("cookie", "visit")),
+        ({"session_cookie": "visit"}, {"session_cookie": "theirs"}, ("cookie", "session")),
+        ({"card_header": "X-Auth-Token"}, {}, ("header", "x-auth-token")),
+    ],
+    ids=["its cookie", "another one", "a header"],
+)
+def test_fastapis_document_names_what_has_the_card(options, given, expected):
+    """Where Roomkey stands in for the middleware that an app adds as Starlette's, the manager says it."""
+    install(make(**options))
+    app = FastAPI(dependencies=[Depends(require_login)])
+    app.add_middleware(sessions.SessionMiddleware, secret_key="theirs", **given)
+
+    @app.get("/")
+    async def home() -> None: ...
+
+    (scheme,) = app.openapi()["components"]["securitySchemes"].values()
+    assert (scheme["in"], scheme["name"]) == expected
+    uninstall()
+    app.openapi_schema = None
+    (scheme,) = app.openapi()["components"]["securitySchemes"].values()
+    assert (scheme["in"], scheme["name"]) == ("cookie", "session")
 
 
 def test_uninstall():

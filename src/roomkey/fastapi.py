@@ -20,7 +20,8 @@ Example:
 
 # No `from __future__ import annotations`: FastAPI 0.115 cannot evaluate them for an object that is called.
 
-from collections.abc import Awaitable, Callable, Mapping
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -203,9 +204,15 @@ def _answer(connection: HTTPConnection, refusal: DoesNotPass) -> HTTPException |
 
 
 def _carrier_of(app: FastAPI) -> tuple[str, str]:
-    """Return what has the card, and its name, for the app's middleware as it was added; else the default cookie."""
+    """Return what has the card, and its name, for the app's middleware as it was added; else the default cookie.
+
+    A middleware that was added as Starlette's own serves the manager of `roomkey.starlette.install`.
+    """
     for middleware in app.user_middleware:
         kind: Any = middleware.cls
+        installed = _installed(kind, middleware.args, middleware.kwargs)
+        if installed is not None:
+            return installed.config.carrier
         if not (isinstance(kind, type) and issubclass(kind, SessionMiddleware)):
             continue
         options: Mapping[str, Any] = middleware.kwargs
@@ -219,6 +226,13 @@ def _carrier_of(app: FastAPI) -> tuple[str, str]:
             return "header", header.lower()
         return "cookie", name if isinstance(name, str) else SessionConfig.session_cookie
     return "cookie", SessionConfig.session_cookie
+
+
+def _installed(kind: object, args: Iterable[object], options: Mapping[str, Any]) -> SessionManager | None:
+    """Return the manager that a middleware's class serves in the place of Starlette's; None: it is another class."""
+    module = sys.modules.get("roomkey.starlette")  # who has not imported it has installed nothing
+    manager: SessionManager | None = None if module is None else module._installed_for(kind, args, options)
+    return manager
 
 
 def _name_header(document: dict[str, Any], name: str) -> None:

@@ -11,7 +11,7 @@ of the app's middleware.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from inspect import signature
 from types import ModuleType
 from typing import Any
@@ -120,8 +120,7 @@ class _InPlace(_Replaced):
         if manager is None:
             return
         given = _SIGNATURE.bind(app, *args, **options).arguments
-        cookie = manager.config.session_cookie
-        if given.get("session_cookie", cookie) == cookie:
+        if _shares(manager, given):
             self._shared = SessionMiddleware(app, manager)
             _tell_of_key(manager, given["secret_key"])
 
@@ -130,6 +129,29 @@ class _InPlace(_Replaced):
             await super().__call__(scope, receive, send)
         else:
             await self._shared(scope, receive, send)
+
+
+def _shares(manager: SessionManager, given: Mapping[str, Any]) -> bool:
+    """Whether a middleware that is given these arguments serves the manager's session."""
+    cookie = manager.config.session_cookie
+    return bool(given.get("session_cookie", cookie) == cookie)
+
+
+def _installed_for(kind: object, args: Iterable[Any], options: Mapping[str, Any]) -> SessionManager | None:
+    """Return the manager whose session a middleware serves that was added to an app; None: it serves none of ours.
+
+    Args:
+        kind: the middleware's class.
+        args: that it was given, without the app.
+        options: that it was given.
+    """
+    if _manager is None or not (isinstance(kind, type) and issubclass(kind, _InPlace)):
+        return None
+    try:
+        given = _SIGNATURE.bind_partial(None, *args, **options).arguments
+    except TypeError:  # a subclass that takes others
+        given = {}
+    return _manager if _shares(_manager, given) else None
 
 
 _InPlace.__name__ = _InPlace.__qualname__ = _Replaced.__name__  # some look for a middleware by its name
