@@ -1,9 +1,9 @@
 """The story's site on Litestar."""
 
 from litestar import Litestar, Request, get
-from litestar.middleware import DefineMiddleware
 
-from roomkey.litestar import SessionConfig, SessionMiddleware
+from roomkey import Session
+from roomkey.litestar import RoomkeyPlugin, SessionConfig
 from tests import sites
 
 
@@ -16,8 +16,8 @@ async def slow(request: Request, name: str) -> dict:
 
 
 @get("/{deed:str}/{name:str}")
-async def act(request: Request, deed: str, name: str) -> dict:
-    return sites.act(request.session, deed, name)
+async def act(session: Session, deed: str, name: str) -> dict:
+    return sites.act(session, deed, name)
 
 
-app = Litestar([slow, act], middleware=[DefineMiddleware(SessionMiddleware, config=SessionConfig.from_env())])
+app = Litestar([slow, act], plugins=[RoomkeyPlugin(SessionConfig.from_env())])
