@@ -19,6 +19,7 @@ from litestar.security.session_auth import SessionAuthMiddleware
 from litestar.types import ASGIApp, Empty, Message, Receive, Scope, ScopeSession, Send
 
 from roomkey.core.session import Session
+from roomkey.errors import ConfigurationError
 from roomkey.manager import SessionManager
 from roomkey.request import Request
 from roomkey.web.contents import content_of
@@ -96,6 +97,12 @@ class _Backend(ServerSideSessionBackend):
         headers[:] = await manager.commit(session, headers=list(headers), raw=True)
 
     async def _load(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Session:
+        header = self.config.manager.config.card_header
+        if header is not None:
+            raise ConfigurationError(
+                f"session_config: with card_header={header!r} the test client's set_session_data and get_session_data "
+                "find no session, for they go by cookies; take roomkey.testing.client_session"
+            )
         cookies = "; ".join(f"{name}={value}" for name, value in connection.cookies.items())
         return await self.config.manager.load(Request(path=self.config.path, headers=[("cookie", cookies)]))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from copy import copy
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from litestar.config.app import AppConfig
 from litestar.di import Provide
@@ -30,7 +30,7 @@ from roomkey.web.managers import manager_of
 
 __all__ = ["RoomkeyPlugin"]
 
-_SCHEME = "sessionCookie"  # what the OpenAPI document calls the cookie, also where Litestar's SessionAuth names it
+_SCHEME = "sessionCookie"  # what the OpenAPI document calls it, also where Litestar's SessionAuth names it
 _CATCH_ALL = (Exception, BaseException, object)  # whoever handles these makes an error page
 
 
@@ -93,7 +93,7 @@ class RoomkeyPlugin(InitPlugin, ReceiveRoutePlugin):
         if self._key is not None:
             app_config.dependencies.setdefault(self._key, self._provide)
         if app_config.openapi_config is not None:
-            app_config.openapi_config = _with_scheme(app_config.openapi_config, self.backend_config.key)
+            app_config.openapi_config = _with_scheme(app_config.openapi_config, *self.manager.config.carrier)
         return app_config
 
     def receive_route(self, route: BaseRoute) -> None:
@@ -149,14 +149,14 @@ class RoomkeyPlugin(InitPlugin, ReceiveRoutePlugin):
                 )
 
 
-def _with_scheme(openapi: OpenAPIConfig, cookie: str) -> OpenAPIConfig:
-    """Return a configuration of the OpenAPI document that names the cookie. The one that is given may be shared."""
-    scheme = SecurityScheme(
-        type="apiKey",
-        name=cookie,
-        security_scheme_in="cookie",
-        description="The session cookie. A log-in sets it, and the browser sends it by itself.",
-    )
+def _with_scheme(openapi: OpenAPIConfig, carrier: str, name: str) -> OpenAPIConfig:
+    """Return a configuration of the OpenAPI document that names what has the card. The one given may be shared."""
+    about = "The session's card. The response of a log-in hands it out in a header."
+    if carrier == "cookie":
+        about = "The session cookie. A log-in sets it, and the browser sends it by itself."
+    scheme = SecurityScheme(type="apiKey", name=name, security_scheme_in=cast(Any, carrier), description=about)
+    if (carrier, name) == ("header", "authorization"):
+        scheme = SecurityScheme(type="http", scheme="bearer", description=about)
     given = openapi.components
     openapi = copy(openapi)
     openapi.components = [
