@@ -64,6 +64,7 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types of
         self._is_cycled = False  # whether it owes the app a new key, since `cycle_key`
         self._is_deleted = False  # whether `delete` has ended the session of its own key
         self._is_marked = False  # whether `modified` was set since the last save
+        self._is_handed_out = False  # whether the app has the session itself, as a view of `typed` say
         self._request = request
         self._blocking: Calls = Blocking(self.manager)
         self._awaiting: Calls = InThread(self.manager) if in_thread else Awaiting(self.manager)
@@ -187,11 +188,13 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types of
     @property
     def modified(self) -> bool:
         """Whether the session is to be saved, as in Django. Changes deep inside values are saved without it."""
-        return self._modified
+        session = self.loaded if self._is_handed_out else None  # it may be changed past the methods of this class
+        return self._modified or (session is not None and session._changed)
 
     @modified.setter
     def modified(self, value: bool) -> None:
         self._modified = self._is_marked = value
+        self._is_handed_out = self._is_handed_out and value
 
     def is_empty(self) -> bool:
         """Whether there is nothing in it. A session that was emptied is ended first, for Django takes its cookie back.
@@ -267,6 +270,11 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types of
         value = (await self._aget_session()).change(key, function, default)
         self.modified = True
         return value
+
+    def _as_session(self) -> Session:
+        """Return the session itself, for `session_of` and `typed`."""
+        self._is_handed_out = True
+        return self._get_session()
 
     # --- what the middleware asks -----------------------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ def typed(session: MutableMapping[str, Any], shape: type[T]) -> T:
     With a TypedDict, it is the session itself, under that type.
 
     Args:
-        session: the session, such as `session_of(request)`.
+        session: the session, such as `session_of(request)`, `flask.session`, or Django's `request.session`.
         shape: the class. Each of its fields has a default, because an empty session has none of them.
 
     Raises:
@@ -68,6 +68,7 @@ def typed(session: MutableMapping[str, Any], shape: type[T]) -> T:
     """
     # Flask's and Quart's `session` stands for that of the request.
     session = getattr(session, "_get_current_object", lambda: session)()
+    session = getattr(session, "_as_session", lambda: session)()  # Django's is around one
     if not isinstance(session, Session):
         raise TypeError(
             f"typed: got {type(session).__name__}; it takes the session of a request: typed(session_of(request), ...)"

@@ -16,10 +16,17 @@ from typing import Any, Protocol
 from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError
 
-__all__ = ["HasScope", "follow", "session_of"]
+__all__ = ["HasScope", "HasSession", "follow", "session_of"]
 
 _DONE = "_roomkey"
 _MENDED = ("session", "set_session", "clear_session")
+
+
+class HasSession(Protocol):
+    """A request of Django's."""
+
+    @property
+    def session(self) -> Any: ...
 
 
 class HasScope(Protocol):
@@ -29,13 +36,14 @@ class HasScope(Protocol):
     def scope(self) -> Mapping[str, Any]: ...
 
 
-def session_of(connection: HasScope | Mapping[Any, Any]) -> Session:
+def session_of(connection: HasScope | HasSession | Mapping[Any, Any]) -> Session:
     """Return the session of a request or a WebSocket, and count it as used.
 
     It is what `request.session` gives, under its own type.
 
     Args:
-        connection: the request or WebSocket of any ASGI framework, the scope itself, or a request of aiohttp's.
+        connection: the request or WebSocket of any ASGI framework, the scope itself, or a request of aiohttp's or
+            Django's. Flask and Quart have `roomkey.flask.session` and `roomkey.quart.session` in its place.
 
     Raises:
         ConfigurationError: the request went through no `SessionMiddleware` of Roomkey's, or another library's session
@@ -49,25 +57,36 @@ def session_of(connection: HasScope | Mapping[Any, Any]) -> Session:
         ...     session_of(request).remember(14 * 24 * 3600)
     """
     scope = connection if isinstance(connection, Mapping) else getattr(connection, "scope", None)
-    if not isinstance(scope, Mapping):
+    session = scope.get("session") if isinstance(scope, Mapping) else None
+    if session is None:
+        session = _djangos(connection)
+    if session is None and not isinstance(scope, Mapping):
         raise TypeError(
-            f"session_of: got {type(connection).__name__}; it takes a request or a WebSocket of an ASGI framework, or "
-            "its scope"
+            f"session_of: got {type(connection).__name__}; it takes a request or a WebSocket of an ASGI framework, its "
+            "scope, or a request of aiohttp's or Django's; on Flask and Quart, take roomkey.flask.session and "
+            "roomkey.quart.session"
         )
-    session = scope.get("session")
     if isinstance(session, Session):
         session.mark_accessed()
         return session
     if session is None:
         raise ConfigurationError(
             "session_of: the request has no session: put roomkey.SessionMiddleware around the app, as in "
-            "app.add_middleware(SessionMiddleware, secret_key=..., store=...); on aiohttp, call roomkey.aiohttp.setup"
+            "app.add_middleware(SessionMiddleware, secret_key=..., store=...); on aiohttp, call roomkey.aiohttp.setup; "
+            "on Quart, take roomkey.quart.session"
         )
     raise ConfigurationError(
         f"session_of: the session of the request is a {type(session).__module__}.{type(session).__qualname__}, and not "
         "Roomkey's: another session middleware runs inside Roomkey's, or in its place; take it out, or put "
         "roomkey.SessionMiddleware there"
     )
+
+
+def _djangos(request: object) -> Session | None:
+    """Return the session that Django's `request.session` is around; None: it is no such request."""
+    as_session = getattr(getattr(request, "__dict__", {}).get("session"), "_as_session", None)
+    session: Session | None = None if as_session is None else as_session()
+    return session
 
 
 def _as_it_is(value: object) -> object:
