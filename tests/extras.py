@@ -46,6 +46,9 @@ USES = {
     "crypto": _MANAGER.format("seal=True") + "; " + _MANAGER.format("store='cookie://'"),
     "cli": "import subprocess, sys, sysconfig; "
     "subprocess.run([sysconfig.get_path('scripts') + '/roomkey', 'keygen'], check=True, stdout=subprocess.DEVNULL)",
+    "pages": "from roomkey import SessionManager; from roomkey.pages import DevicesPage, OperatorsPage; "
+    "manager = SessionManager(secret_key='k' * 43, store='memory://'); "
+    "DevicesPage(manager); OperatorsPage(manager, allow=lambda session: True)",
     "otel": "from roomkey.otel import session_telemetry; session_telemetry()",
     "prometheus": "from roomkey.prometheus import session_metrics; session_metrics()",
 }

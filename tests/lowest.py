@@ -51,7 +51,7 @@ ROWS = {
         ),
         ("prometheus-client", "python-fasthtml", "python-multipart", "sqladmin", "starsessions"),
     ),
-    "fastapi": Row(("test_fastapi*.py",), ("python-multipart",)),
+    "fastapi": Row(("test_fastapi*.py",), ("msgspec", "python-multipart")),
     "ravyn": Row(("test_ravyn.py",), ("aiosqlite", "httpx2", "pyjwt")),
     "lilya": Row(("test_lilya.py",), ("httpx2",)),
     "litestar": Row(  # Litestar 2.15 imports sniffio, and anyio no longer brings it
