@@ -109,7 +109,9 @@ from flask_wtf.csrf import CSRFProtect
 from roomkey.flask import Roomkey
 app = Flask("shop")
 app.secret_key = OPTIONS.pop("secret_key")
-app.config["SESSION_COOKIE_SECURE"] = OPTIONS.pop("https_only", False)
+app.config["SESSION_COOKIE_SECURE"] = OPTIONS.get("https_only") is True
+if app.config["SESSION_COOKIE_SECURE"]:
+    del OPTIONS["https_only"]
 app.config["SESSION_COOKIE_NAME"] = OPTIONS.pop("session_cookie", "session")
 Roomkey(app, **OPTIONS)
 CSRF and CSRFProtect(app)
@@ -128,7 +130,9 @@ from quart import Quart, session
 from roomkey.quart import Roomkey
 app = Quart("shop")
 app.secret_key = OPTIONS.pop("secret_key")
-app.config["SESSION_COOKIE_SECURE"] = OPTIONS.pop("https_only", False)
+app.config["SESSION_COOKIE_SECURE"] = OPTIONS.get("https_only") is True
+if app.config["SESSION_COOKIE_SECURE"]:
+    del OPTIONS["https_only"]
 app.config["SESSION_COOKIE_NAME"] = OPTIONS.pop("session_cookie", "session")
 Roomkey(app, **OPTIONS)
 if CSRF:

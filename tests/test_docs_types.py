@@ -45,12 +45,15 @@ def folder(tmp_path_factory):
     for page in CHECKED:
         stem = page.stem.replace("-", "_")
         names = {}
-        for number, block in enumerate(_blocks(page), 1):
+        for number, block in reversed([*enumerate(_blocks(page), 1)]):
             name = _name(page, block)
-            names[number] = f"{stem}_{number}" if name is None else f"{stem}_{name.removesuffix('.py')}"
+            name = f"{stem}_{number}" if name is None else f"{stem}_{name.removesuffix('.py')}"
+            # A page may save a file again, later. What is imported is the last one.
+            names[number] = f"{name}_{number}" if name in names.values() else name
         saved = "|".join(re.escape(name.removeprefix(f"{stem}_")) for name in names.values())
         for number, block in enumerate(_blocks(page), 1):
             text = re.sub(rf"^from ({saved}) import", rf"from {stem}_\1 import", block, flags=re.M)
+            text = re.sub(rf"^import ({saved})$", rf"import {stem}_\1 as \1", text, flags=re.M)
             guessed = "".join(rules for package, rules in GUESSED.items() if _imports(package, block))
             (folder / f"{names[number]}.py").write_text(FOR_PYRIGHT.get(names[number], "") + guessed + text)
     return folder

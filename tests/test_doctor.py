@@ -35,7 +35,7 @@ def test_an_app_without_a_fault(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_an_app_with_faults(name: str, tmp_path: Path) -> None:
     """The same faults are found in each framework. Options have the names that they have there."""
-    code = framework(name, "secret_key='short', store='memory://', user_key=None", csrf=False)
+    code = framework(name, "secret_key='short', https_only=False, store='memory://', user_key=None", csrf=False)
     looked = looked_at(tmp_path, code)
     expected = ["key-weak", "cookie-not-secure", "cookie-no-prefix", "csrf-off", "user-key-none", "store-forgets"]
     assert found(looked) == expected
@@ -79,8 +79,13 @@ def test_an_old_key_that_is_weak(tmp_path: Path) -> None:
 
 def test_a_cookie_without_secure(tmp_path: Path) -> None:
     """A cookie without `Secure` is found. It cannot have the prefix either."""
-    options = "secret_key=KEY, store=STORE"
+    options = "secret_key=KEY, https_only=False, store=STORE"
     assert found(looked_at(tmp_path, asgi(options))) == ["cookie-not-secure", "cookie-no-prefix"]
+
+
+def test_a_cookie_that_is_secure_where_the_request_is(tmp_path: Path) -> None:
+    """With `https_only="auto"` the cookie is `Secure` over HTTPS, and only its prefix is missing."""
+    assert found(looked_at(tmp_path, asgi("secret_key=KEY, store=STORE"))) == ["cookie-no-prefix"]
 
 
 def test_a_cookie_without_the_prefix(tmp_path: Path) -> None:
