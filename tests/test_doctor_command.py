@@ -330,7 +330,8 @@ def test_a_proxy_that_only_the_csrf_check_shows(tmp_path: Path) -> None:
 
 def test_a_site_that_sends_its_cookie_without_secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cookie of the running site counts: it may have other settings, or a proxy that changes them."""
-    there, here = asgi("secret_key=KEY, https_only=False, store=STORE"), asgi("secret_key=KEY, store=STORE, https_only=True")
+    there = asgi("secret_key=KEY, https_only=False, store=STORE")
+    here = asgi("secret_key=KEY, store=STORE, https_only=True")
     for code, expected in ((there, ["cookie-not-secure", "cookie-no-prefix"]), (here, ["cookie-no-prefix"])):
         with _Site(tmp_path, write(tmp_path, code), tls=True) as site:
             site.proxy.passes = _all

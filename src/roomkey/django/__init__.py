@@ -10,6 +10,7 @@ of `SessionConfig` is in `ROOMKEY`.
 calls       the session manager's calls, blocking and awaited
 settings    Django's settings, and the session manager that is made of them
 expiry      `set_expiry`, as Roomkey's lifetimes
+methods     what Django's sessions have beside Django's own methods
 engine      SessionStore: what `request.session` is
 cookies     headers and cookies of Django's responses
 streams     streamed responses, which are committed once more at their end

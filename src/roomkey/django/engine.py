@@ -6,9 +6,7 @@ Django's class gives each method twice, blocking and awaited. Here both run one 
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
@@ -16,15 +14,14 @@ from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from roomkey.core.session import Session
 from roomkey.django.calls import Awaiting, Blocking, Calls, InThread, at_once
 from roomkey.django.expiry import hold, settle
+from roomkey.django.methods import RoomkeyMethods
 from roomkey.django.settings import get_manager
 from roomkey.errors import SessionEnded, StoreUnavailable
 from roomkey.request import Request
 
 if TYPE_CHECKING:
     from roomkey.core.ports import Transaction
-    from roomkey.core.users import Sessions
     from roomkey.manager import SessionManager
-    from roomkey.options import Seconds
 
 __all__ = ["SessionStore"]
 
@@ -34,7 +31,7 @@ _PURGE_BATCH = 1000  # records
 _ENDED = "the session was ended while this request ran, or somebody has logged into it; nothing was saved"
 
 
-class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types of its own
+class SessionStore(RoomkeyMethods, SessionBase):  # type: ignore[misc]  # Django has no types of its own
     """A Django session that Roomkey keeps. It is loaded when it is first used.
 
     `session_key` is the signed cookie value, and a credential, as in all of Django: do not log it and do not store it.
@@ -210,66 +207,6 @@ class SessionStore(SessionBase):  # type: ignore[misc]  # Django has no types of
         if is_empty and session._at.exists:
             self.flush()
         return is_empty
-
-    # --- what Roomkey's sessions have -------------------------------------------------------------------------------
-
-    @property
-    def handle(self) -> str:
-        """The public name of the session: safe in logs and URLs, useless as a credential. Empty until it is saved."""
-        return self._get_session().handle
-
-    @property
-    def sessions(self) -> Sessions:
-        """The sessions of users, to list and to revoke: `await request.session.sessions.of(request.user.pk)`.
-
-        In blocking code: `get_manager().sync.sessions.of(request.user.pk, current=request.session)`.
-        """
-        return self._get_session().sessions
-
-    @property
-    def is_new(self) -> bool:
-        """Whether this request found no session."""
-        return self._get_session().is_new
-
-    @property
-    def created_at(self) -> dt.datetime:
-        """When the session began (aware, UTC)."""
-        return self._get_session().created_at
-
-    @property
-    def expires_at(self) -> dt.datetime:
-        """When it ends if nobody uses it any more (aware, UTC)."""
-        return self._get_session().expires_at
-
-    @property
-    def authenticated_at(self) -> dt.datetime | None:
-        """When the user last logged in (aware, UTC); None: nobody is logged in."""
-        return self._get_session().authenticated_at
-
-    def reauthenticated(self) -> None:
-        """Say that the same user has just proved who they are again. The session gets a new key."""
-        self._get_session().reauthenticated()
-        self._is_cycled = self.modified = True
-
-    def require_recent(self, seconds: Seconds) -> None:
-        """As `Session.require_recent`. Raises LoginTooOld, ValueError."""
-        self._get_session().require_recent(seconds)
-
-    def peek(self, key: str, default: Any = None) -> Any:
-        """As `Session.peek`: a copy of a value, without renewing the session."""
-        return self._get_session().peek(key, default)
-
-    def change(self, key: str, function: Callable[[Any], Any], default: Any = None) -> Any:
-        """As `Session.change`: read, modify and write one key, so that no concurrent request can undo it."""
-        value = self._get_session().change(key, function, default)
-        self.modified = True
-        return value
-
-    async def achange(self, key: str, function: Callable[[Any], Any], default: Any = None) -> Any:
-        """As `change`. `function` is a plain function."""
-        value = (await self._aget_session()).change(key, function, default)
-        self.modified = True
-        return value
 
     def _as_session(self) -> Session:
         """Return the session itself, for `session_of` and `typed`."""
