@@ -638,6 +638,19 @@ def test_a_mounted_app_with_a_session_of_its_own(inner):
     assert client.get("/view").json()["session"] == {"user": 1}
 
 
+@pytest.mark.parametrize("is_inside", [True, False])
+def test_beside_a_session_that_is_not_loaded(is_inside):
+    """starsessions' session raises whatever is asked of it before it is loaded. Roomkey asks it nothing."""
+    other = Middleware(starsessions.SessionMiddleware, store=starsessions.InMemoryStore(), cookie_name="other")
+    own = Middleware(SessionMiddleware, secret_key=SECRET, store="memory://")
+
+    async def plain(request):
+        return JSONResponse({})
+
+    app = Starlette(routes=[Route("/", plain)], middleware=[own, other] if is_inside else [other, own])
+    assert TestClient(app).get("/").status_code == 200
+
+
 def test_an_http_exception_of_an_inner_middleware():
     """To Starlette one that comes out of a middleware is an error: nothing of it was saved, and the cart is there."""
 

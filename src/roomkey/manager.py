@@ -301,7 +301,8 @@ class SessionManager:
 
     def is_own(self, session: object) -> bool:
         """Whether `session` came from a manager with the same cookie or header: of an outer middleware, say."""
-        origin = session._origin if isinstance(session, Session) else None
+        # Not `isinstance`: it asks the object, and a session of starsessions' that is not loaded raises then.
+        origin = getattr(session, "_origin", None) if issubclass(type(session), Session) else None
         return isinstance(origin, Loader) and origin.committer.config.carrier == self.config.carrier
 
     async def respond(

@@ -53,7 +53,7 @@ def _is_litestars_route(app: object) -> bool:
 
 
 FRAMEWORKS = [
-    Framework("Roomkey, in a mounted app", is_foreign=lambda _, content: isinstance(content, Session)),
+    Framework("Roomkey, in a mounted app", is_foreign=lambda _, content: issubclass(type(content), Session)),
     Framework(
         "Starlette",
         is_foreign=lambda _, content: type(content).__name__ == "Session",
