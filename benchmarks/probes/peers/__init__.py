@@ -1,0 +1,1 @@
+"""One app a library, each as small as it can be."""
