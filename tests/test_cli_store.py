@@ -46,6 +46,18 @@ def test_ping(tmp_path: Path) -> None:
     assert "ROOMKEY_STORE" in _run("store", "ping")[2]
 
 
+def test_store_option() -> None:
+    """Each command that takes a URL takes `--store URL` as well. Both at once are exit code 2."""
+    assert json.loads(_run("store", "ping", "--store", "memory://")[1])["loads"] > 0
+    assert _run("store", "purge", "--store", "memory://")[0] == 0
+    assert _run("store", "sql", "--store", "postgresql://") == _run("store", "sql", "postgresql://")
+    assert "needs no table" in _run("store", "create", "--store", "memory://")[2]
+    assert _run("store", "bench", "--store", "memory://", "--sessions", "2")[0] == 0
+    for command in ("ping", "purge", "sql", "create", "bench"):
+        code, output, error = _run("store", command, "memory://", "--store", "memory://")
+        assert (code, output) == (2, "") and "give one of them" in error, command
+
+
 def test_purge(tmp_path: Path) -> None:
     """All expired records go, and the others stay."""
     url = f"sqlite:///{tmp_path}/a.sqlite3"

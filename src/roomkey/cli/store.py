@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -24,12 +25,12 @@ from roomkey.stores.urls import store_class, store_from
 __all__ = ["store"]
 
 _Answer = TypeVar("_Answer")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _POSTGRES = ("postgres", "PostgresStore")
 _SQLALCHEMY = ("sqlalchemy", "SQLAlchemyStore")
 _PINGS = 20
 _BATCH = 500  # records
-_URL = click.argument("url", required=False, metavar="[URL (or the environment variable ROOMKEY_STORE)]")
 _TABLE = click.option("--table", metavar="NAME", help="Its name, or schema.name.  [default: roomkey_session]")
 _UNLOGGED = click.option(
     "--unlogged",
@@ -37,6 +38,20 @@ _UNLOGGED = click.option(
     help="PostgreSQL: leave the table out of the write-ahead log. Saves are faster. The price: a crash of the server "
     "empties it, so that everybody is logged out, and it is on no replica.",
 )
+
+
+def _url_parameter(command: _Command) -> _Command:
+    """Give a command the argument URL, which `--store` gives as well. Its function takes `url`."""
+
+    @functools.wraps(command)
+    def with_one_url(url: str | None, url_option: str | None, **others: Any) -> Any:
+        if url is not None and url_option is not None:
+            raise click.UsageError("URL and --store: give one of them; both say which store it is.")
+        return command(url=url if url_option is None else url_option, **others)
+
+    option = click.option("--store", "url_option", metavar="URL", help="The same as the argument URL.")
+    argument = click.argument("url", required=False, metavar="[URL (or the environment variable ROOMKEY_STORE)]")
+    return cast(_Command, argument(option(with_one_url)))
 
 
 @click.group()
@@ -49,7 +64,7 @@ def store() -> None:
 
 
 @store.command()
-@_URL
+@_url_parameter
 @_TABLE
 @_UNLOGGED
 def create(url: str | None, table: str | None, unlogged: bool) -> None:
@@ -79,7 +94,7 @@ def create(url: str | None, table: str | None, unlogged: bool) -> None:
 
 
 @store.command()
-@_URL
+@_url_parameter
 @_TABLE
 @_UNLOGGED
 def sql(url: str | None, table: str | None, unlogged: bool) -> None:
@@ -97,7 +112,7 @@ def sql(url: str | None, table: str | None, unlogged: bool) -> None:
 
 
 @store.command()
-@_URL
+@_url_parameter
 @json_option
 def ping(url: str | None, as_json: bool) -> None:
     """Look whether the store answers, and how fast.
@@ -119,7 +134,7 @@ def ping(url: str | None, as_json: bool) -> None:
 
 
 @store.command()
-@_URL
+@_url_parameter
 def purge(url: str | None) -> None:
     """Remove the records of expired sessions, all at once. A running app does this by itself, a little at a time.
 
@@ -182,7 +197,7 @@ def migrate(old: str, new: str, yes: bool) -> None:
 
 
 @store.command()
-@_URL
+@_url_parameter
 @click.option("--sessions", default=200, show_default=True, help="How many sessions it makes, and removes again.")
 @click.option("--at-once", default=16, show_default=True, help="How many operations are under way at a time.")
 @json_option
