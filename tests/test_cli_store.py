@@ -8,6 +8,7 @@ import re
 import time
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from roomkey import SessionManager
@@ -34,6 +35,7 @@ def test_keygen() -> None:
 
 def test_ping(tmp_path: Path) -> None:
     """A store that answers says how fast. One that does not is exit code 1, and no password is shown."""
+    asyncio.run(SQLiteStore(tmp_path / "a.sqlite3").open())
     with RedisServer() as server:
         for url in (f"redis://127.0.0.1:{server.port}/0", f"sqlite:///{tmp_path}/a.sqlite3", "memory://"):
             code, output, error = _run("store", "ping", url)
@@ -56,6 +58,23 @@ def test_store_option() -> None:
     for command in ("ping", "purge", "sql", "create", "bench"):
         code, output, error = _run("store", command, "memory://", "--store", "memory://")
         assert (code, output) == (2, "") and "give one of them" in error, command
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "sqlalchemy+sqlite+aiosqlite"])
+def test_a_file_that_does_not_exist(scheme: str, tmp_path: Path) -> None:
+    """A command that looks into a file which does not exist is exit code 2. It names the file, and makes none."""
+    url = f"{scheme}:///{tmp_path}/nope.sqlite3"
+    for args in (
+        ["sessions", "count", "--store", url],
+        ["sessions", "list", "--store", url],
+        ["sessions", "end-all", "--yes", "--store", url],
+        ["store", "ping", url],
+        ["store", "purge", "--store", url],
+        ["store", "migrate", "--from", url, "--to", f"sqlite:///{tmp_path}/new.sqlite3", "--yes"],
+    ):
+        code, output, error = _run(*args)
+        assert (code, output) == (2, "") and f"{tmp_path}/nope.sqlite3 does not exist" in error, args
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_purge(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import click
 
@@ -23,7 +25,7 @@ from roomkey.config import SessionConfig
 from roomkey.errors import ConfigurationError
 from roomkey.manager import SessionManager, managers
 
-__all__ = ["from_app", "imported", "made_by", "manager_from", "manager_option", "store_url"]
+__all__ = ["from_app", "imported", "made_by", "manager_from", "manager_option", "must_be_there", "store_url"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -44,7 +46,7 @@ def manager_from(app: str | None, store: str | None) -> SessionManager:
     """Return the session manager that the options name.
 
     Raises:
-        ConfigurationError: they name none, or both ways are given.
+        ConfigurationError: they name none, both ways are given, or the store is an SQLite file that does not exist.
     """
     if app is not None and store is not None:
         raise ConfigurationError("--app and --store: give one of them; the app says which store it has")
@@ -52,6 +54,7 @@ def manager_from(app: str | None, store: str | None) -> SessionManager:
         return from_app(app)
     if store is None and "ROOMKEY_STORE" not in os.environ:
         raise ConfigurationError(_NOTHING)
+    must_be_there(store_url(store))
     # The list of sessions needs no key, but a configuration does.
     options: dict[str, Any] = {} if "ROOMKEY_SECRET_KEY" in os.environ else {"secret_key": secrets.token_bytes(32)}
     if store is not None:
@@ -88,6 +91,24 @@ def store_url(given: str | None) -> str:
     if not url:
         raise ConfigurationError("nothing says which store: give its URL, or set ROOMKEY_STORE")
     return url
+
+
+def must_be_there(url: str) -> None:
+    """Check that the file of an SQLite URL exists: opening the store would make an empty one.
+
+    Raises:
+        ConfigurationError: it does not. Other URLs name no file, and pass.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme == "sqlite":
+        name = unquote(rest[1:])
+    elif scheme.startswith("sqlalchemy+sqlite"):
+        name = rest.partition("?")[0][1:]
+    else:
+        return
+    # SQLite keeps `:memory:` in memory, and takes URIs of its own (`file:`).
+    if name and not name.startswith((":memory:", "file:")) and not Path(name).exists():
+        raise ConfigurationError(f"store: the file {name} does not exist; check the name in the URL")
 
 
 _kept: list[object] = []  # apps, whose managers would go with them

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from roomkey.cli.finding import store_url
+from roomkey.cli.finding import must_be_there, store_url
 from roomkey.cli.load import measured
 from roomkey.cli.output import ask_first, failures, json_option, progress, show_facts, show_rows
 from roomkey.errors import ConfigurationError
@@ -170,6 +170,7 @@ def migrate(old: str, new: str, yes: bool) -> None:
     ask_first("Move all sessions? The app has to use Migrating(new, old) in every worker, or to stand still.", sure=yes)
 
     async def moved() -> dict[str, int]:
+        must_be_there(old)
         before = store_from(old)
         if not isinstance(before, Scan):
             raise ConfigurationError(f"--from: {type(before).__name__} cannot go through its sessions (no scan)")
@@ -209,7 +210,7 @@ def bench(url: str | None, sessions: int, at_once: int, as_json: bool) -> None:
     Example: roomkey store bench redis://localhost
     """
     with progress("Measuring", total=2 * 4 * sessions) as done:
-        rows = _use(url, lambda opened: measured(opened, sessions, at_once, done))
+        rows = _use(url, lambda opened: measured(opened, sessions, at_once, done), may_make=True)
     show_rows(
         rows,
         {"operation": "Operation", "alone": "A second, one at a time", "at_once": f"A second, {at_once} at a time"},
@@ -218,11 +219,14 @@ def bench(url: str | None, sessions: int, at_once: int, as_json: bool) -> None:
     )
 
 
-def _use(url: str | None, work: Callable[[Store], Awaitable[_Answer]]) -> _Answer:
-    """Open the store, do the work, and close it."""
+def _use(url: str | None, work: Callable[[Store], Awaitable[_Answer]], *, may_make: bool = False) -> _Answer:
+    """Open the store, do the work, and close it. `may_make`: an SQLite file that does not exist is made."""
 
     async def used() -> _Answer:
-        opened = store_from(store_url(url))
+        there = store_url(url)
+        if not may_make:
+            must_be_there(there)
+        opened = store_from(there)
         if isinstance(opened, CookieStore):
             raise ConfigurationError("store: cookie:// keeps nothing on the server: there is nothing to look at")
         try:
