@@ -26,7 +26,7 @@ from roomkey.errors import ConfigurationError, CSRFError
 from roomkey.options import named_options
 from roomkey.paths import Paths, checked_paths
 from roomkey.web.error_pages import ErrorPage, ErrorPages
-from roomkey.wire.card_header import SERVED_BY_HEADER
+from roomkey.wire.card_header import SERVED_BY_HEADER, UNCHECKED
 from roomkey.wire.user_ids import text_of
 
 __all__ = ["CSRFError", "CSRFMiddleware", "csrf_token", "verify_csrf_token"]
@@ -110,7 +110,12 @@ class CSRFMiddleware:
     def _is_exempt(self, scope: Scope) -> bool:
         if scope["type"] == "http" and scope["method"] in _SAFE:
             return True
-        return _is_served_by_header(scope) or self._exempt.match(scope) is not None
+        if self._exempt.match(scope) is not None:
+            return True
+        if not _is_served_by_header(scope):
+            return False
+        scope[UNCHECKED] = True  # a middleware further in, which serves a cookie, says that this is not enough
+        return True
 
     def _cross_site(self, scope: Scope) -> str | None:
         headers = scope["headers"]

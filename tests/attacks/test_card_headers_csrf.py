@@ -62,6 +62,25 @@ async def test_a_cookie_served_inside_of_the_header_is_checked():
         assert not await reached(app, (b"authorization", b"Bearer x"))
 
 
+async def test_a_check_between_the_header_and_a_cookie_is_said_to_be_too_early(caplog):
+    """The check passes what the header's middleware served. A cookie further in logs once what to change."""
+    app = site(CSRFMiddleware(site(buy)), card_header="Authorization")
+    for _ in range(2):
+        assert await reached(app)
+    (said,) = [each.getMessage() for each in caplog.records if "CSRFMiddleware" in each.getMessage()]
+    assert "Put a CSRFMiddleware inside" in said and "exempt_paths" in said
+
+
+async def test_a_cookie_with_a_check_of_its_own_is_not_warned_of(caplog):
+    """A check inside of the cookie refuses, and an outer one that exempts the path has nothing logged."""
+    inner = site(CSRFMiddleware(buy))
+    assert not await reached(site(CSRFMiddleware(inner, exempt_paths=["/buy"]), card_header="Authorization"))
+    assert not await reached(site(inner, card_header="Authorization"))
+    twice = site(CSRFMiddleware(site(buy, card_header="X-Auth-Token")), card_header="Authorization")
+    assert await reached(twice)
+    assert "this SessionMiddleware" not in caplog.text
+
+
 async def test_a_header_served_inside_of_a_cookie_is_not_checked_inside():
     """The mounted app's session is the header's. A check outside of it still holds: it does not know what is inside."""
     inside = site(site(CSRFMiddleware(buy), card_header="Authorization"))

@@ -17,12 +17,19 @@ from roomkey.web.managers import manager_around
 from roomkey.web.plain_http import PlainHTTP
 from roomkey.web.response import FirstResponse, HeaderResponse, Response, VaryingResponse, with_pages
 from roomkey.web.unavailable import send_unavailable, tells_more, unavailable_headers
+from roomkey.wire.card_header import UNCHECKED
 
 __all__ = ["SessionMiddleware"]
 
 _FIRST = 1000  # requests that are looked at more closely
 _KINDS = frozenset({"http", "websocket"})
 _LIFESPAN_ENDS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed")
+
+_UNCHECKED = (
+    "CSRFMiddleware let a request pass unchecked, because a SessionMiddleware with card_header around it served the "
+    "request; but this SessionMiddleware, further in, serves a cookie. Other sites' pages can make requests with it. "
+    "Put a CSRFMiddleware inside of this one, if there is none, and let the outer one exempt its path (exempt_paths)"
+)
 
 
 class SessionMiddleware:
@@ -79,6 +86,8 @@ class SessionMiddleware:
             if kind not in _KINDS or manager.is_own(scope["session"]):
                 await self.app(scope, receive, send)
                 return
+            if UNCHECKED in scope and self.config.card_header is None:
+                self.manager.reporter.warn_once("unchecked", _UNCHECKED)
             scope = {**scope}  # what another middleware put there stays its own: it may write it into its cookie
         try:
             answer = manager.begin(scope["headers"], scope)

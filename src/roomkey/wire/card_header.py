@@ -14,11 +14,14 @@ from collections.abc import Iterable
 from roomkey.errors import ConfigurationError
 from roomkey.wire.cookies import Headers
 
-__all__ = ["SERVED_BY_HEADER", "CardHeader", "check_card_header"]
+__all__ = ["SERVED_BY_HEADER", "UNCHECKED", "CardHeader", "check_card_header"]
 
 # Where an ASGI scope has the session that `SessionMiddleware` found by a header. It counts only as long as the same
 # session is the scope's: a middleware further in may serve a cookie.
 SERVED_BY_HEADER = "roomkey.served_by_header"
+
+# In the scope of a request that `CSRFMiddleware` let pass for that reason alone. A cookie further in is not protected.
+UNCHECKED = "roomkey.unchecked"
 
 # No underscore: nginx drops such a header, and to WSGI it is the same as a hyphen.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9\-]{0,63}")
