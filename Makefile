@@ -34,7 +34,7 @@ types: $(UV)
 
 pytest: $(UV) browser servers
 	@without="$$([ "$$(id -u)" = 0 ] || { $(MARIADB) || echo mariadb; $(REDIS) || echo redis-tls; $(PGBOUNCER) || echo pgbouncer; })"; \
-	TESTS_WITHOUT="$$without" $(RUN) pytest -n 2
+	TESTS_WITHOUT="$$without" $(RUN) pytest -n 3
 
 # Which lines the tests run; TESTS="tests/test_users.py tests/core" for those of some tests.
 TESTS ?= tests
