@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-
-from roomkey.config import SessionConfig
 from roomkey.core.session import Session
-from roomkey.manager import SessionManager
-from roomkey.options import Seconds, named_options
+from roomkey.options import named_options
 from roomkey.pages.page import Form, Page, query_of
 from roomkey.pages.rendering import Answer
 from roomkey.web.asgi import Scope
@@ -49,27 +44,6 @@ class DevicesPage(Page):
     """
 
     template = "devices.html"
-
-    def __init__(
-        self,
-        manager: SessionManager | SessionConfig,
-        *,
-        recent: Seconds | None = None,
-        log_in_url: str | None = None,
-        home_url: str | None = None,
-        templates: str | os.PathLike[str] | None = None,
-        language: str | None = None,
-        words: Mapping[str, Mapping[str, str]] | None = None,
-    ) -> None:
-        super().__init__(
-            manager,
-            recent=recent,
-            log_in_url=log_in_url,
-            home_url=home_url,
-            templates=templates,
-            language=language,
-            words=words,
-        )
 
     async def _refusal(self, scope: Scope, session: Session) -> Answer | None:
         if self._user_of(session) is not None:

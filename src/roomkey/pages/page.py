@@ -55,12 +55,12 @@ class Page:
         self,
         manager: SessionManager | SessionConfig,
         *,
-        recent: Seconds | None,
-        log_in_url: str | None,
-        home_url: str | None,
-        templates: str | os.PathLike[str] | None,
-        language: str | None,
-        words: Mapping[str, Mapping[str, str]] | None,
+        recent: Seconds | None = None,
+        log_in_url: str | None = None,
+        home_url: str | None = None,
+        templates: str | os.PathLike[str] | None = None,
+        language: str | None = None,
+        words: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         config = manager.config if isinstance(manager, SessionManager) else manager
         if not isinstance(config, SessionConfig):
