@@ -79,9 +79,7 @@ def create(url: str | None, table: str | None, unlogged: bool) -> None:
     async def make() -> tuple[object, bool]:
         made = _with_table(url, table)
         try:
-            if isinstance(made, store_class(*_POSTGRES) if _is_postgres(url) else ()):
-                return made, await made.create_table(unlogged=unlogged)
-            return made, await made.create_table()
+            return made, await made.create_table(**({"unlogged": unlogged} if _is_postgres(url) else {}))
         finally:
             await made.close()
             _join_drivers()
