@@ -17,8 +17,8 @@ LOGGED_IN = 9_500.0  # when their users logged in
 LATER = 9_990.0  # when somebody logged in, or proved who they are, while the request ran
 FRESH = NOW + 950  # until when a session lives that is not to be renewed yet
 DUE = NOW + 500  # and one that is
-CLIENT = ("192.0.2.1", "a browser")  # of the request
-OTHER_CLIENT = ("192.0.2.2", "another browser")  # of the log-in before
+CLIENT = b"a browser"  # of the request
+OTHER_CLIENT = b"another browser"  # of the log-in before
 SESSION_ID = b"i" * 32
 OLD_KEY, NEW_KEY = "01" * 32, "02" * 32
 
@@ -47,9 +47,9 @@ def loaded(
     user = RULES.user_of(data)
     facts = codec.make_facts(None if user is None else authenticated_at, lifetime, marks)
     encoded = codec.encode(data, facts)
-    ip, agent = (None, None) if user is None else OTHER_CLIENT
+    about = b"" if user is None else OTHER_CLIENT
     began = LATER if facts.authenticated_at == LATER else BEGAN
-    record = Record(encoded, version, began, expires_at, user, ip=ip, user_agent=agent)
+    record = Record(encoded, version, began, expires_at, user, about=about)
     return Loaded(key, record, b"", encoded, facts, user, session_id, stale)
 
 
@@ -63,7 +63,7 @@ def draft(was, act, mark=b""):
 
 def case(was, act, *, mark=b"", **more):
     """Return the case of a request that loaded `was` and did `act`, where nobody else has saved since."""
-    return Case(was, draft(was, act, mark), was, **{"now": NOW, "client": CLIENT, **more})
+    return Case(was, draft(was, act, mark), was, **{"now": NOW, "about": CLIENT, **more})
 
 
 def decide(one, the_rules=RULES):

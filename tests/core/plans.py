@@ -35,7 +35,7 @@ def shown(step):
         "created_at": record.created_at,
         "expires_at": record.expires_at,
         "user": record.user,
-        "client": (record.ip, record.user_agent),
+        "about": record.about,
         "authenticated_at": step.facts.authenticated_at,
         "lifetime": step.facts.lifetime,
         "shows": step.content,
@@ -57,7 +57,7 @@ NOTHING = {
     "created_at": 0.0,
     "expires_at": 0.0,
     "user": None,
-    "client": (None, None),
+    "about": b"",
     "authenticated_at": None,
     "lifetime": None,
     "shows": None,
@@ -79,7 +79,7 @@ def saves(content, **more):
 
 def saves_anns(content, **more):
     """Return what a plan says that saves this content over ann's session."""
-    return saves(content, **{"user": "ann", "client": OTHER_CLIENT, "authenticated_at": LOGGED_IN} | more)
+    return saves(content, **{"user": "ann", "about": OTHER_CLIENT, "authenticated_at": LOGGED_IN} | more)
 
 
 def rotates(content, kind, *, serves=0.0, left_by=None, **more):
@@ -90,7 +90,7 @@ def rotates(content, kind, *, serves=0.0, left_by=None, **more):
 
 def logs_in(content, *, user="ann", **more):
     """Return what a plan says that has somebody log in: both clocks begin anew, and the client is recorded."""
-    whose = {"user": user, "client": CLIENT, "authenticated_at": NOW, "created_at": NOW, "shows": content}
+    whose = {"user": user, "about": CLIENT, "authenticated_at": NOW, "created_at": NOW, "shows": content}
     return rotates(content, Kind.LOGIN, **whose | more)
 
 
@@ -102,7 +102,7 @@ def begins(content, **more):
 
 def begins_anns(content, **more):
     """Return what a plan says that begins a session with a log-in."""
-    return begins(content, **{"user": "ann", "client": CLIENT, "authenticated_at": NOW} | more)
+    return begins(content, **{"user": "ann", "about": CLIENT, "authenticated_at": NOW} | more)
 
 
 def ends(**more):
@@ -112,7 +112,7 @@ def ends(**more):
 
 def rotates_anns(content, kind, **more):
     """Return what a plan says that gives ann's session a new ID."""
-    whose = {"user": "ann", "left_by": "ann", "client": OTHER_CLIENT, "authenticated_at": LOGGED_IN}
+    whose = {"user": "ann", "left_by": "ann", "about": OTHER_CLIENT, "authenticated_at": LOGGED_IN}
     return rotates(content, kind, **whose | more)
 
 
@@ -143,7 +143,7 @@ LATER_LOGIN = {
     "over": NEW_KEY,
     "version": 5,
     "user": "ann",
-    "client": OTHER_CLIENT,
+    "about": OTHER_CLIENT,
     "created_at": LATER,
     "authenticated_at": LATER,
     "unseen": True,

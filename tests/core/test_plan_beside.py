@@ -210,7 +210,7 @@ def test_an_old_session_moves_in(act):
         Kind.MOVED,
         serves=10,
         version=3,
-        client=CLIENT,
+        about=CLIENT,
         authenticated_at=None,
     )
     assert shown(step) == expected

@@ -249,7 +249,7 @@ def _deciding(step):
     return (
         step.step,
         stored_by(step),
-        (record.version, record.created_at, record.expires_at, record.user, record.ip, record.user_agent),
+        (record.version, record.created_at, record.expires_at, record.user, record.about),
         facts,
         step.cookie,
         step.tombstone,

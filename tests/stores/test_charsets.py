@@ -63,20 +63,6 @@ async def test_a_users_id(kind: str, latin: PostgresServer) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_what_a_client_sent(kind: str, latin: PostgresServer) -> None:
-    """It is kept for people to read, so it is kept in ASCII where it cannot be kept as it is."""
-    async with _store(kind, latin) as store:
-        key, new = make_key(), make_key()
-        await store.create(key, make_record(user="Jos\xe9", user_agent="\u674e 1.0"))
-        found = await store.load(key)
-        assert found.user == "Jos\xe9" and found.user_agent == "? 1.0"
-        agent = {"user": "Jos\xe9", "user_agent": "\u674e 2.0"}
-        await store.update(key, make_record(version=2, **agent), version=1)
-        await store.rotate(key, new, make_record(version=3, **agent), make_tombstone(new, version=3), version=2)
-        assert (await store.load(new)).user_agent == "? 2.0"
-
-
-@pytest.mark.parametrize("kind", KINDS)
 async def test_a_log_in(kind: str, latin: PostgresServer, caplog: pytest.LogCaptureFixture) -> None:
     """The log-in is an error that says what is wrong. Nothing says that the store is down, and others go on."""
     async with _store(kind, latin) as store:

@@ -105,7 +105,7 @@ def _stores(kind=_Slow):
 async def test_a_session_moves_when_it_is_first_asked_for():
     """A load finds the record unchanged, and from then on it is in the new store only."""
     new, old, store = _stores()
-    record = _record(user="42", ip="192.0.2.1")
+    record = _record(user="42", about=b"A")
     await old.create(KEY, record)
     assert await store.load(KEY) == record
     assert await new.load(KEY) == record

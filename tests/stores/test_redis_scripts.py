@@ -122,7 +122,7 @@ def test_both_parts_do_the_same(server, admin, monkeypatch, seed):
             expected = seen[key].version if rng.random() < 0.9 else 1
             user = seen[key].user if rng.random() < 0.5 else rng.choice(users)
             ends = rng.choice((seen[key].expires_at, *(now + seconds for seconds in (-5, 0, 5_000, 10_000, 100_000))))
-            record = Record(rng.randbytes(9), expected + 1, now, ends, user, None, 0.0, "::1", None)
+            record = Record(rng.randbytes(9), expected + 1, now, ends, user, None, 0.0, b"::1")
             match rng.choice(
                 ("create", "update", "update", "rotate", "rotate", "touch", "delete", "of_user", "time", "time")
             ):

@@ -9,7 +9,7 @@ import pytest
 from roomkey.stores.base import Record
 from roomkey.stores.rows import record_from
 
-ROW = (b"data", 3, 1.5, 2.5, "ann", "successor", 3.5, "::1", "agent")
+ROW = (b"data", 3, 1.5, 2.5, "ann", "successor", 3.5, b"about")
 
 
 def test_every_field_comes_from_its_place():

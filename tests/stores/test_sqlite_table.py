@@ -43,7 +43,7 @@ def _purge_at(connection: sqlite3.Connection, key: str) -> float:
     [
         ({"expires_at": NOW + 200}, NOW + 100),
         ({"expires_at": NOW + 100}, NOW + 100),
-        ({"expires_at": NOW + 200, "ip": "::1", "user_agent": "x", "serve_until": 3.0, "created_at": 1.0}, NOW + 100),
+        ({"expires_at": NOW + 200, "about": b"x", "serve_until": 3.0, "created_at": 1.0}, NOW + 100),
         ({"expires_at": NOW + 50}, NOW + 50),
         ({"expires_at": NOW - 50}, NOW - 50),
         ({"expires_at": NOW + 200, "user": "ben"}, NOW + 200),

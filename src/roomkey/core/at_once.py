@@ -25,8 +25,6 @@ from roomkey.wire.keys import new_session_id, store_key
 
 __all__ = ["AtOnce"]
 
-_NO_CLIENT = (None, None)
-
 
 class AtOnce:
     """Of one configuration.
@@ -90,7 +88,7 @@ class AtOnce:
         facts = rules.facts_of_new(NO_FACTS, None) if user is None else codec.make_facts(now, None)
         encoded = codec.encode(content, facts)
         rules.check(content, encoded)
-        record = new_record(rules, now, encoded, facts, user, _NO_CLIENT)
+        record = new_record(rules, now, encoded, facts, user, b"")
         session_id = new_session_id()
         key = store_key(session_id)
         after = (key, record, b"", encoded, user, session_id, CURRENT)

@@ -11,9 +11,7 @@ from roomkey.core.rules import Rules, logs_in
 from roomkey.stores.base import Record
 from roomkey.wire.codec import NO_FACTS, Facts
 
-__all__ = ["Case", "Client", "Plan", "Step", "is_for", "is_log_in", "is_log_out", "is_log_out_of_all"]
-
-Client = tuple[str | None, str | None]  # IP address and user agent of a log-in; None: not recorded
+__all__ = ["Case", "Plan", "Step", "is_for", "is_log_in", "is_log_out", "is_log_out_of_all"]
 
 
 class Step(enum.Enum):
@@ -38,7 +36,7 @@ class Case(NamedTuple):
     can_set_cookie: bool = True
     moves_in: bool = False  # an old library's session, which is saved with the first response that gives its cookie
     may_begin: bool = True  # whether a session may begin that nobody is logged into
-    client: Client = (None, None)
+    about: bytes = b""  # of the client, for lists; only a log-in keeps it
     tried: tuple[Attempt, ...] = ()  # writes that may have been done, or not
     is_outproved: bool = False  # whether another request has proved who the user is since this one came
     log_in: float | None = None  # when somebody logged into it since it was loaded, as the way to where it is now says

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from roomkey.core.case import Case, Client, Plan, Step
+from roomkey.core.case import Case, Plan, Step
 from roomkey.core.intents import CSRF, FLASHES, NOTHING
 from roomkey.core.loaded import CURRENT, NOWHERE, Draft, Loaded
 from roomkey.core.merge import doubt, left_for, merge, own
@@ -101,7 +101,7 @@ def _begin(rules: Rules, case: Case, draft: Draft, was: Loaded = NOWHERE) -> Pla
     whole = content
     content, encoded = rules.fitted(content, encoded)
     need_cookie(case, "a new session", rules.carrier)
-    record = new_record(rules, case.now, encoded, facts, user, case.client)
+    record = new_record(rules, case.now, encoded, facts, user, case.about)
     is_other = content is not whole or (was is not NOWHERE and user != was.user) or case.fresh is not case.was
     shows = content if is_other else None
     return Plan(_BEGIN, NOWHERE, record, facts, shows, GIVE)
@@ -155,8 +155,7 @@ def _renew(rules: Rules, case: Case, fresh: Loaded) -> Plan:
         old.created_at,
         clocks.renewed(case.now, old, fresh.facts, seen=seen),
         old.user,
-        ip=old.ip,
-        user_agent=old.user_agent,
+        about=old.about,
     )
     return Plan(Step.RENEW, fresh, record, fresh.facts, content, GIVE if seen else KEEP)
 
@@ -176,15 +175,13 @@ def _save(rules: Rules, case: Case, fresh: Loaded) -> Plan:
 def saved_record(rules: Rules, old: Record, content: dict[str, Any], encoded: bytes, expires_at: float) -> Record:
     """Return the record of a save that changes the content, and nothing else. Raises SessionDataError."""
     rules.check(content, encoded)
-    return record_from(
-        (encoded, old.version + 1, old.created_at, expires_at, old.user, None, 0.0, old.ip, old.user_agent)
-    )
+    return record_from((encoded, old.version + 1, old.created_at, expires_at, old.user, None, 0.0, old.about))
 
 
-def new_record(rules: Rules, now: float, encoded: bytes, facts: Facts, user: str | None, client: Client) -> Record:
+def new_record(rules: Rules, now: float, encoded: bytes, facts: Facts, user: str | None, about: bytes) -> Record:
     """Return the record of a new session."""
-    ip, user_agent = client if user is not None else (None, None)
-    return record_from((encoded, 1, now, rules.clocks.until(now, facts), user, None, 0.0, ip, user_agent))
+    shown = about if user is not None else b""
+    return record_from((encoded, 1, now, rules.clocks.until(now, facts), user, None, 0.0, shown))
 
 
 def _plain_save(rules: Rules, case: Case, fresh: Loaded) -> Plan:
@@ -234,10 +231,10 @@ def _laid_over(rules: Rules, case: Case, fresh: Loaded) -> Plan:
         now, fresh.record, fresh.facts, facts, seen=seen, rotates=kind is not None, renews=case.renews
     )
     owner = user if whole is draft.content else rules.user_of(content)
-    ip, user_agent = fresh.record.ip, fresh.record.user_agent
+    about = fresh.record.about
     if owner != fresh.record.user or case.moves_in or logs_in(was.user, user, intents):
-        ip, user_agent = case.client if owner is not None else (None, None)
-    record = Record(encoded, fresh.record.version + 1, created_at, expires_at, owner, ip=ip, user_agent=user_agent)
+        about = case.about if owner is not None else b""
+    record = Record(encoded, fresh.record.version + 1, created_at, expires_at, owner, about=about)
     if kind is not None:
         renewed = rules.clocks.until(now, fresh.facts)
         left = tombstone(kind, now, fresh.record, record, intents.rotate, renewed=renewed, hides=hides)

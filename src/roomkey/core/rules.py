@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
     from roomkey.config import SessionConfig
 
-__all__ = ["LONGEST_AGENT", "Rules", "logs_in"]
-
-LONGEST_AGENT = 256  # bytes of a user agent; a browser's name fits, a novel does not
+__all__ = ["Rules", "logs_in"]
 
 
 class Rules:

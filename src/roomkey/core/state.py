@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Any, Protocol
 
-from roomkey.core.case import Case, Client
+from roomkey.core.case import Case
 from roomkey.core.intents import NOTHING, Intents
 from roomkey.core.lent import Lent
 from roomkey.core.loaded import CURRENT, NOWHERE, Attempt, Draft, Loaded, Stale
@@ -13,18 +13,18 @@ from roomkey.core.merge import Merged, below_the_pending, doubt, merge, same_obj
 from roomkey.core.messages import Messages
 from roomkey.core.renewal import CLOCK_ERROR, Expiry
 from roomkey.core.reply import NONE, Reply
-from roomkey.core.rules import LONGEST_AGENT, Rules, logs_in
+from roomkey.core.rules import Rules, logs_in
 from roomkey.core.session import Session
 from roomkey.errors import SessionEnded
 from roomkey.events import Lost
 from roomkey.stores.base import Record
 from roomkey.wire import codec
+from roomkey.wire.about import About, about_of, agent_from
 from roomkey.wire.codec import Facts
 from roomkey.wire.user_ids import NO_ID
 
 __all__ = ["Moving", "RequestState"]
 
-_UNRECORDED: Client = (None, None)
 _LONGEST_ADDRESS = 64  # characters; an IPv6 address with a zone has room
 
 
@@ -177,9 +177,9 @@ class RequestState:
     def case(self, draft: Draft) -> Case:
         """Return what a commit of this draft is decided on, if nobody else has saved meanwhile."""
         at, is_open = self.session._at, self.reply.carries is not NONE
-        client = _UNRECORDED if self.session._peer is None else self._client()
+        about = b"" if self.session._peer is None else self._about()
         moves_in = is_open and self.moving is not None
-        case = Case(at, draft, at, self.rules.clock(), is_open, moves_in, self.may_begin, client, self.tried)
+        case = Case(at, draft, at, self.rules.clock(), is_open, moves_in, self.may_begin, about, self.tried)
         if not self.renews:
             case = case._replace(renews=False)
         return case if self.before_proof is None else case._replace(is_outproved=True)
@@ -208,15 +208,13 @@ class RequestState:
         is_anothers = before is not None and facts.authenticated_at == self.at.facts.authenticated_at
         return (before if before is not None and is_anothers else facts).authenticated_at
 
-    def _client(self) -> Client:
+    def _about(self) -> bytes:
         """Return the IP address as the server resolved it (anybody can send `X-Forwarded-For`), and the user agent."""
         session = self.session
         address = session._peer[0] if session._peer is not None else None
         agent = next((value for name, value in session._sent if name.lower() == b"user-agent"), None)
-        return (
-            str(address[0])[:_LONGEST_ADDRESS] if address else None,
-            None if agent is None else agent.decode("latin-1")[:LONGEST_AGENT],
-        )
+        ip = str(address[0])[:_LONGEST_ADDRESS] if address else None
+        return about_of(About(ip, None if agent is None else agent_from(agent)))
 
     def unsaved_over(self, latest: Loaded | None) -> Case:
         """Return what this request has not saved, as a case, with what is stored now."""

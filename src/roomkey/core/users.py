@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import datetime as dt
 import enum
 import functools
@@ -16,12 +15,12 @@ from roomkey.core.loaded import Stored
 from roomkey.core.registry import Registry
 from roomkey.core.renewal import Expiry
 from roomkey.core.reporting import Reporter
-from roomkey.core.rules import LONGEST_AGENT
 from roomkey.core.tombstones import Way
 from roomkey.errors import ConfigurationError, SessionDataError, StoreUnavailable
 from roomkey.options import named_options
 from roomkey.stores.base import Record
 from roomkey.stores.cookie import CookieStore
+from roomkey.wire.about import about_in
 from roomkey.wire.envelope import trail_in
 from roomkey.wire.user_ids import checked_text
 
@@ -281,6 +280,7 @@ class Sessions:
         rules = self._registry.rules
         created_at, expires_at = record.created_at, record.expires_at
         last_used_at = rules.clocks.last_used(rules.clock(), record)
+        shown = about_in(record.about)
         if key == here and self._current is not None:  # as it is once this response has renewed it
             created_at, expires_at, is_renewed = self._current._attached().expiry(record)
             last_used_at = rules.clock() if is_renewed else last_used_at
@@ -290,8 +290,8 @@ class Sessions:
             created_at=_moment(record.created_at),
             last_used_at=_moment(last_used_at),
             expires_at=_moment(rules.clocks.end_of(created_at, expires_at)),
-            ip=record.ip,
-            user_agent=_as_read(record.user_agent),
+            ip=shown.ip,
+            user_agent=shown.user_agent,
             is_current=key == here,
         )
 
@@ -306,23 +306,6 @@ def _keys_of(key: str, record: Record) -> list[str]:
 
 def _is_handle(text: object) -> bool:
     return isinstance(text, str) and len(text) == 64 and set(text) <= set("0123456789abcdef")
-
-
-def _as_read(agent: object) -> str | None:
-    """Return a user agent as people read it: UTF-8 where it is valid, and Latin-1 otherwise.
-
-    Records keep its bytes, as Latin-1: a database whose encoding is no Unicode takes these, and not every UTF-8 text.
-    """
-    if not isinstance(agent, str):  # None; or a row that others wrote, which may hold anything
-        return None
-    if agent.isascii():
-        return agent
-    try:
-        # One that is this long may have been cut within a character, which is left out then.
-        whole = len(agent) < LONGEST_AGENT
-        return codecs.getincrementaldecoder("utf-8")().decode(agent.encode("latin-1"), final=whole)
-    except UnicodeError:
-        return agent
 
 
 def _moment(seconds: float) -> dt.datetime:

@@ -50,8 +50,7 @@ class Record:
     user: str | None = None  # whose session it is; None: nobody's yet
     successor: str | None = None  # the key that the session moved to; None: it did not move
     serve_until: float = 0.0  # tombstones only: until then, requests that arrive with the old ID are served
-    ip: str | None = None  # where the user logged in from; None: not recorded
-    user_agent: str | None = None  # with what; None: not recorded
+    about: bytes = b""  # what a user's list shows of it beside this, as `wire.about` writes it
 
 
 @runtime_checkable

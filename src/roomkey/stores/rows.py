@@ -29,8 +29,7 @@ class _Open:
         user: str | None,
         successor: str | None,
         serve_until: float,
-        ip: str | None,
-        user_agent: str | None,
+        about: bytes,
     ) -> None:
         self.data = data
         self.version = version
@@ -39,8 +38,7 @@ class _Open:
         self.user = user
         self.successor = successor
         self.serve_until = serve_until
-        self.ip = ip
-        self.user_agent = user_agent
+        self.about = about
 
 
 def record_from(row: tuple[Any, ...]) -> Record:

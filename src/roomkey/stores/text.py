@@ -1,19 +1,12 @@
-"""Text that SQL databases take: the name of a table, and what a client sent."""
+"""Text that SQL databases take: the name of a table, and a user's ID."""
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Callable, Coroutine
-from dataclasses import replace
-from typing import Any, TypeVar, cast
 
 from roomkey.errors import ConfigurationError, SessionDataError
-from roomkey.stores.base import Record
 
-__all__ = ["DAMAGED", "DEFAULT_TABLE", "NotInCharset", "again_in_ascii", "has_port", "printable", "split_name"]
-
-_Save = TypeVar("_Save", bound=Callable[..., Coroutine[Any, Any, None]])
+__all__ = ["DAMAGED", "DEFAULT_TABLE", "NotInCharset", "has_port", "printable", "split_name"]
 
 DEFAULT_TABLE = "roomkey_session"
 DAMAGED = "a row holds a value that is not what its column says: it is damaged, and was left alone"
@@ -52,30 +45,6 @@ class NotInCharset(SessionDataError):
             "saved: give sessions a database in UTF-8 (PostgreSQL: CREATE DATABASE ... ENCODING 'UTF8'), or users "
             "another ID"
         )
-
-
-def again_in_ascii(save: _Save) -> _Save:
-    """Have a method save once more where it raised `NotInCharset`: what a client sent, which is for people, in ASCII.
-
-    Where that raises it again, the character is in the user's ID, of which none may change.
-    """
-
-    @functools.wraps(save)
-    async def saves(*args: Any, **kwargs: Any) -> None:
-        try:
-            await save(*args, **kwargs)
-        except NotInCharset:
-            plain: list[Any] = [_in_ascii(arg) if isinstance(arg, Record) else arg for arg in args]
-            await save(*plain, **kwargs)
-
-    return cast(_Save, saves)
-
-
-def _in_ascii(record: Record) -> Record:
-    ip, agent = (
-        None if text is None else text.encode("ascii", "replace").decode() for text in (record.ip, record.user_agent)
-    )
-    return replace(record, ip=ip, user_agent=agent)
 
 
 def has_port(text: str) -> bool:

@@ -5,6 +5,7 @@ kinds       values of subclasses as their base type, and what an error says of o
 moments     a datetime with its zone, as plain fields
 depth       how deep extensions lie in each other
 facts       what a session knows beside its data
+about       what a list shows of a session
 keys        secret keys: derive, sign, verify
 seal        authenticated encryption under them
 envelope    session data on its way into and out of a store: as it is, or sealed

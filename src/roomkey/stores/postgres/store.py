@@ -49,7 +49,7 @@ from roomkey.stores.postgres.table import (
     to_row,
 )
 from roomkey.stores.postgres.urls import CONNECTIONS, Target, read_count, read_url
-from roomkey.stores.text import DAMAGED, DEFAULT_TABLE, NotInCharset, again_in_ascii
+from roomkey.stores.text import DAMAGED, DEFAULT_TABLE, NotInCharset
 from roomkey.stores.unreachable import at
 
 __all__ = ["PostgresStore"]
@@ -203,19 +203,16 @@ class PostgresStore:
             link = await self._link_in_use()
         return await link.loads.ask(key)
 
-    @again_in_ascii
     async def create(self, key: str, record: Record) -> None:
         """Put a new record under `key`. Raises `Conflict` when a live one is there."""
         if not await self._ask(self._sql.create, self._clock(), key, *to_row(record)):
             raise Conflict
 
-    @again_in_ascii
     async def update(self, key: str, record: Record, *, version: int) -> None:
         """Replace the live record under `key`. Raises `Conflict` when it is gone, moved on, or has another version."""
         if not await self._ask(self._sql.update, self._clock(), key, version, *to_row(record)):
             raise Conflict
 
-    @again_in_ascii
     async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
         """Put `record` under `new_key` and `tombstone` under `key`. Raises `Conflict` and then changes nothing."""
         if key == new_key:

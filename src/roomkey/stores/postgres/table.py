@@ -13,7 +13,7 @@ from typing import Any
 
 from roomkey.errors import ConfigurationError
 from roomkey.stores.base import Record
-from roomkey.stores.text import DEFAULT_TABLE, printable, split_name
+from roomkey.stores.text import DEFAULT_TABLE, split_name
 
 __all__ = [
     "INSPECT",
@@ -42,8 +42,7 @@ _COLUMNS = {
     "user_id": "text",
     "successor": "text",
     "serve_until": "double precision NOT NULL",
-    "ip": "text",
-    "user_agent": "text",
+    "about": "bytea NOT NULL DEFAULT ''",
 }
 _FIELDS = [name for name in _COLUMNS if name != "key"]
 _TYPES = {name: re.split(" NOT | COLLATE ", column)[0] for name, column in _COLUMNS.items()}
@@ -82,11 +81,11 @@ class Statements:
         self.load_many: str = f"SELECT key, {fields} FROM {table} WHERE key = ANY ($2::text[]) AND expires_at > $1"
         # An expired record is absent: an insert that meets one replaces it, and otherwise returns no row.
         self.create: str = f"""
-            INSERT INTO {table} AS t (key, {fields}) VALUES ($2, {_numbered(9, start=3)})
+            INSERT INTO {table} AS t (key, {fields}) VALUES ($2, {_numbered(8, start=3)})
             ON CONFLICT (key) DO UPDATE SET {new} WHERE t.expires_at <= $1 RETURNING 1
         """
         self.update: str = f"""
-            UPDATE {table} SET ({fields}) = ROW ({_numbered(9, start=4)})
+            UPDATE {table} SET ({fields}) = ROW ({_numbered(8, start=4)})
             WHERE key = $2 AND version = $3 AND {live} $1 RETURNING 1
         """
         # One statement is one round trip, and atomic. It waits for whoever holds the old row, and then judges it anew;
@@ -95,10 +94,10 @@ class Statements:
         # is divided by the 0 rows that were put, the statement fails and all of it is undone.
         self.rotate: str = f"""
             WITH moved AS (
-                UPDATE {table} SET ({fields}) = ROW ({_numbered(9, start=4)})
+                UPDATE {table} SET ({fields}) = ROW ({_numbered(8, start=4)})
                 WHERE key = $2 AND version = $3 AND {live} $1 RETURNING 1
             ), put AS (
-                INSERT INTO {table} AS t (key, {fields}) SELECT $13::text, {self._typed(start=14)} FROM moved
+                INSERT INTO {table} AS t (key, {fields}) SELECT $12::text, {self._typed(start=13)} FROM moved
                 ON CONFLICT (key) DO UPDATE SET {new} WHERE t.expires_at <= $1 RETURNING 1
             )
             SELECT 1 / (SELECT count(*) FROM put) FROM moved
@@ -149,8 +148,7 @@ def to_row(record: Record) -> tuple[Any, ...]:
         user,
         record.successor,
         record.serve_until,
-        printable(record.ip),
-        printable(record.user_agent),
+        record.about,
     )
 
 

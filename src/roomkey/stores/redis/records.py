@@ -12,8 +12,8 @@ from roomkey.stores.base import Record
 __all__ = ["GENERATION_SIZE", "MOMENT", "NotARecord", "decode", "encode", "live_marks"]
 
 # generation (16 bytes, put in front by the scripts) | mark, tombstone?, version, created_at, expires_at, serve_until,
-# sizes of user, successor, ip, user_agent and data | these five. Scripts read version, expiry and user in place.
-_HEAD = struct.Struct(">4scQdddIIIII")
+# sizes of user, successor, about and data | these four. Scripts read version, expiry and user in place.
+_HEAD = struct.Struct(">4scQdddIIII")
 _MARK = b"RKR1"  # one of our records, in its first format
 GENERATION_SIZE = 16  # bytes
 START = GENERATION_SIZE + _HEAD.size
@@ -25,8 +25,6 @@ def encode(record: Record) -> bytes:
     """Return a record without its generation."""
     user = b"" if record.user is None else record.user.encode()
     successor = b"" if record.successor is None else record.successor.encode()
-    ip = b"" if record.ip is None else record.ip.encode()
-    user_agent = b"" if record.user_agent is None else record.user_agent.encode()
     head = _HEAD.pack(
         _MARK,
         b"-" if record.successor is None else b"T",
@@ -36,11 +34,10 @@ def encode(record: Record) -> bytes:
         record.serve_until,
         _NONE if record.user is None else len(user),
         _NONE if record.successor is None else len(successor),
-        _NONE if record.ip is None else len(ip),
-        _NONE if record.user_agent is None else len(user_agent),
+        len(record.about),
         len(record.data),
     )
-    return b"".join((head, user, successor, ip, user_agent, record.data))
+    return b"".join((head, user, successor, record.about, record.data))
 
 
 def live_marks(version: int) -> bytes:
@@ -69,14 +66,13 @@ def decode(value: bytes) -> Record:
         serve_until,
         user_size,
         successor_size,
-        ip_size,
-        user_agent_size,
+        about_size,
         data_size,
     ) = _HEAD.unpack_from(value, GENERATION_SIZE)
     if mark != _MARK:
         raise NotARecord
     at = START
-    user = successor = ip = user_agent = None
+    user = successor = None
     try:
         if user_size != _NONE:
             user = value[at : at + user_size].decode()
@@ -84,14 +80,10 @@ def decode(value: bytes) -> Record:
         if successor_size != _NONE:
             successor = value[at : at + successor_size].decode()
             at += successor_size
-        if ip_size != _NONE:
-            ip = value[at : at + ip_size].decode()
-            at += ip_size
-        if user_agent_size != _NONE:
-            user_agent = value[at : at + user_agent_size].decode()
-            at += user_agent_size
     except UnicodeDecodeError as error:
         raise NotARecord from error
+    about = value[at : at + about_size]
+    at += about_size
     if len(value) - at != data_size or (kind == b"T") is (successor is None):
         raise NotARecord
-    return Record(value[at:], version, created_at, expires_at, user, successor, serve_until, ip, user_agent)
+    return Record(value[at:], version, created_at, expires_at, user, successor, serve_until, about)

@@ -52,7 +52,7 @@ local prefix = string.sub(KEYS[2], 1, -6)
 local function read(key)
   local value = redis.call('GET', key)
   if not value then return nil, false end
-  if #value < 73 or string.sub(value, 17, 20) ~= 'RKR1' then return nil, true end
+  if #value < 69 or string.sub(value, 17, 20) ~= 'RKR1' then return nil, true end
   if string.sub(value, 1, 16) ~= epoch or struct.unpack('>d', value, 38) <= now then return nil, false end
   return value, false
 end
@@ -62,7 +62,7 @@ local function expiry(body) return (struct.unpack('>d', body, 22)) end
 local function owner(body)
   local size = struct.unpack('>I4', body, 38)
   if size == 4294967295 then return nil end
-  return string.sub(body, 58, 57 + size)
+  return string.sub(body, 54, 53 + size)
 end
 
 -- Not the moment: the server's clock may go differently from ours.
@@ -133,11 +133,11 @@ local was = owner(before)
 _USUAL_UPDATE = """
 local found = redis.call('MGET', KEYS[1], KEYS[2])
 local old, body = found[1], ARGV[3]
-if old and #old >= 73 and string.sub(old, 1, 16) == found[2] and string.sub(old, 17, 29) == ARGV[2]
+if old and #old >= 69 and string.sub(old, 1, 16) == found[2] and string.sub(old, 17, 29) == ARGV[2]
     and string.sub(old, 38, 45) == string.sub(body, 22, 29) and string.sub(old, 54, 57) == string.sub(body, 38, 41)
     and struct.unpack('>d', old, 38) > tonumber(ARGV[1]) then
   local size = struct.unpack('>I4', old, 54)
-  if size == 4294967295 or string.sub(old, 74, 73 + size) == string.sub(body, 58, 57 + size) then
+  if size == 4294967295 or string.sub(old, 70, 69 + size) == string.sub(body, 54, 53 + size) then
     redis.call('SET', KEYS[1], found[2] .. body, 'KEEPTTL')
     return 1
   end
@@ -147,11 +147,11 @@ end
 _UPDATE = """
 local found = redis.call('MGET', KEYS[1], KEYS[2])
 local old, body = found[1], ARGV[3]
-if old and #old >= 73 and string.sub(old, 1, 16) == found[2] and string.sub(old, 17, 21) == 'RKR1-'
+if old and #old >= 69 and string.sub(old, 1, 16) == found[2] and string.sub(old, 17, 21) == 'RKR1-'
     and string.sub(old, 22, 29) == ARGV[2] and string.sub(old, 38, 45) == string.sub(body, 22, 29)
     and string.sub(old, 54, 57) == string.sub(body, 38, 41) and struct.unpack('>d', old, 38) > tonumber(ARGV[1]) then
   local size = struct.unpack('>I4', old, 54)
-  if size == 4294967295 or string.sub(old, 74, 73 + size) == string.sub(body, 58, 57 + size) then
+  if size == 4294967295 or string.sub(old, 70, 69 + size) == string.sub(body, 54, 53 + size) then
     redis.call('SET', KEYS[1], found[2] .. body, 'KEEPTTL')
     return 1
   end
@@ -178,12 +178,12 @@ return 1
 _USUAL_ROTATE = f"""
 local found = redis.call('MGET', KEYS[1], KEYS[2])
 local old, epoch, body = found[1], found[2], ARGV[3]
-if old and #old >= 73 and string.sub(old, 1, 16) == epoch and string.sub(old, 17, 29) == ARGV[2]
+if old and #old >= 69 and string.sub(old, 1, 16) == epoch and string.sub(old, 17, 29) == ARGV[2]
     and struct.unpack('>d', old, 38) > tonumber(ARGV[1]) and ARGV[5] ~= '' and ARGV[6] ~= '' then
   local size = struct.unpack('>I4', old, 54)
   local was_listed = size ~= 4294967295
   if (not was_listed or (string.sub(old, 54, 57) == string.sub(body, 38, 41)
-      and string.sub(old, 74, 73 + size) == string.sub(body, 58, 57 + size)))
+      and string.sub(old, 70, 69 + size) == string.sub(body, 54, 53 + size)))
       and redis.call('SET', KEYS[3], epoch .. body, 'PX', ARGV[5], 'NX') then
     if KEYS[4] then
       {_list_usual(added="KEYS[3]", index="KEYS[4]", lives="ARGV[5]", expires="ARGV[7]", member="ARGV[8]")}
@@ -224,7 +224,7 @@ return 1
 
 _DELETE = """
 local value = redis.pcall('GET', KEYS[1])
-if type(value) == 'string' and #value >= 73 and string.sub(value, 17, 20) == 'RKR1' then
+if type(value) == 'string' and #value >= 69 and string.sub(value, 17, 20) == 'RKR1' then
   local user = owner(string.sub(value, 17))
   if user then unlist(user, KEYS[1]) end
 end

@@ -86,7 +86,7 @@ from roomkey.stores.sqlalchemy.table import (
     to_record,
     to_row,
 )
-from roomkey.stores.text import DEFAULT_TABLE, NotInCharset, again_in_ascii
+from roomkey.stores.text import DEFAULT_TABLE, NotInCharset
 
 __all__ = ["SQLAlchemyStore"]
 
@@ -207,19 +207,16 @@ class SQLAlchemyStore:
         row = await self._ask(partial(first_row, self._sql.load, parameters), again=True)
         return None if row is None else to_record(row)
 
-    @again_in_ascii
     async def create(self, key: str, record: Record) -> None:
         """Put a new record under `key`. Raises `Conflict` when a live one is there."""
         await self._put(key, record, lambda put: self._ask(put, write=True))
 
-    @again_in_ascii
     async def update(self, key: str, record: Record, *, version: int) -> None:
         """Replace the live record under `key`. Raises `Conflict` when it is gone, moved on, or has another version."""
         swap = {**to_row(record), "at": key, "was": version, "now": self._clock()}
         if not await self._ask(partial(changes_a_row, self._sql.update, swap), write=True):
             raise Conflict
 
-    @again_in_ascii
     async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
         """Put `record` under `new_key` and `tombstone` under `key`. Raises `Conflict` and then changes nothing."""
         if key == new_key:

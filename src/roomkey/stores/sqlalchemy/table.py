@@ -61,8 +61,7 @@ def session_table(metadata: sa.MetaData, name: str = DEFAULT_TABLE) -> sa.Table:
         sa.Column("user_hash", _digest()),  # SHA-256; NULL: nobody's session
         sa.Column("successor", _digest()),
         sa.Column("serve_until", _moment(), nullable=False),
-        sa.Column("ip", _text()),
-        sa.Column("user_agent", _text()),
+        sa.Column("about", _bytes()),  # NULL: nothing
         sa.Index(f"{table}_expires_at", "expires_at"),
         sa.Index(f"{table}_user_hash", "user_hash"),
         schema=schema,
@@ -158,8 +157,7 @@ _FIELDS = (
     "user_hash",
     "successor",
     "serve_until",
-    "ip",
-    "user_agent",
+    "about",
 )
 
 
@@ -176,8 +174,7 @@ def to_row(record: Record) -> dict[str, Any]:
         "user_hash": None if user is None else hash_user(user),
         "successor": record.successor,
         "serve_until": record.serve_until,
-        "ip": _kept(printable(record.ip)),
-        "user_agent": _kept(printable(record.user_agent)),
+        "about": record.about,
     }
 
 
@@ -187,15 +184,17 @@ def to_record(row: Any) -> Record:
     Raises:
         Unreadable: a value is not of its column's type, or the user is not the one that the row is filed under.
     """
-    data, version, created_at, expires_at, user, user_hash, successor, serve_until, ip, user_agent = row
+    data, version, created_at, expires_at, user, user_hash, successor, serve_until, about = row
     data = b"" if data is None else data  # Oracle takes nothing for NULL
-    texts = (user, user_hash, successor, ip, user_agent)
-    if not are_of_their_types(data, version, (created_at, expires_at, serve_until), texts):
+    about = b"" if about is None else about
+    texts = (user, user_hash, successor)
+    moments = (created_at, expires_at, serve_until)
+    if not are_of_their_types(data, version, moments, texts) or not isinstance(about, bytes):
         raise Unreadable(DAMAGED)
     whose = None if user_hash is None else _given(user)
     if whose is not None and hash_user(whose) != user_hash:
         raise Unreadable(DAMAGED)
-    return Record(data, version, created_at, expires_at, whose, successor, serve_until, _given(ip), _given(user_agent))
+    return Record(data, version, created_at, expires_at, whose, successor, serve_until, about)
 
 
 def hash_user(user: str) -> str:

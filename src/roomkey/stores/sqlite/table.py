@@ -27,7 +27,7 @@ __all__ = [
     "wipe",
 ]
 
-_FIELDS = "data, version, created_at, expires_at, user, successor, serve_until, ip, user_agent"  # as in Record
+_FIELDS = "data, version, created_at, expires_at, user, successor, serve_until, about"  # as in Record
 # Not WITHOUT ROWID: each entry of an index would then hold a copy of the 64-digit key. Measured: creating a session
 # took 65 µs instead of 24, updating one 51 instead of 12, and the file was a quarter larger.
 #
@@ -44,8 +44,7 @@ CREATE TABLE session (
     user TEXT,
     successor TEXT,
     serve_until REAL NOT NULL,
-    ip TEXT,
-    user_agent TEXT,
+    about BLOB NOT NULL DEFAULT x'',
     purge_at REAL NOT NULL DEFAULT 0
 )
 """
@@ -63,7 +62,7 @@ CREATE = _create("")
 
 # Placeholders have no numbers: Python 3.12 warned of those.
 _LOAD = f"SELECT {_FIELDS} FROM session WHERE key = ? AND expires_at > ?"
-_ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # the key, the fields, and `purge_at`
+_ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # the key, the fields, and `purge_at`
 _REPLACE = ", ".join(f"{name} = excluded.{name}" for name in (*_FIELDS.split(", "), "purge_at"))
 # An expired record is absent: an insert that meets one replaces it, and otherwise changes no row.
 _INSERT = f"""
@@ -73,12 +72,12 @@ ON CONFLICT (key) DO UPDATE SET {_REPLACE} WHERE session.expires_at <= ?
 # What nearly every write is: no tombstone, of the same user, that does not expire before the moment of the next look.
 # No index changes.
 _UPDATE = """
-UPDATE session SET data = ?, version = ?, created_at = ?, expires_at = ?, serve_until = ?, ip = ?, user_agent = ?
+UPDATE session SET data = ?, version = ?, created_at = ?, expires_at = ?, serve_until = ?, about = ?
 WHERE key = ? AND version = ? AND successor IS NULL AND expires_at > ? AND purge_at <= ? AND user IS ?
 """
 # Any other change.
 _REFILE = f"""
-UPDATE session SET ({_FIELDS}, purge_at) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+UPDATE session SET ({_FIELDS}, purge_at) = (?, ?, ?, ?, ?, ?, ?, ?, ?)
 WHERE key = ? AND version = ? AND successor IS NULL AND expires_at > ?
 """
 # Both rows or none, in one statement: what is one statement needs no transaction around it.
@@ -144,8 +143,7 @@ def update(connection: sqlite3.Connection, now: float, key: str, record: Record,
             record.created_at,
             expires_at,
             record.serve_until,
-            record.ip,
-            record.user_agent,
+            record.about,
             key,
             version,
             now,
@@ -212,7 +210,7 @@ def of_user(connection: sqlite3.Connection, now: float, user: str) -> list[tuple
         if not _is_no_text(error):
             raise
         rows = [row for _, row in _one_by_one(connection, now, user) if row is not None]
-    return [(row[0], record_from((*row[1:-2], _text(row[-2]), _text(row[-1])))) for row in rows if _fits(row)]
+    return [(row[0], record_from((*row[1:-1], _shown(row[-1])))) for row in rows if _fits(row)]
 
 
 def scan(connection: sqlite3.Connection, now: float, limit: int, after: str) -> tuple[list[str], str]:
@@ -256,14 +254,14 @@ def _one_by_one(connection: sqlite3.Connection, now: float, user: str) -> Iterat
 
 def _fits(row: tuple[Any, ...]) -> bool:
     """Whether each value that counts is of its column's type."""
-    key, data, version, created_at, expires_at, user, successor, serve_until = row[:-2]
+    key, data, version, created_at, expires_at, user, successor, serve_until = row[:-1]
     moments = (created_at, expires_at) if successor is None else (created_at, expires_at, serve_until)
     return are_of_their_types(data, version, moments, (key, user, successor))
 
 
-def _text(value: Any) -> str | None:
-    """Return a text that is shown to people; None where it is none."""
-    return value if isinstance(value, str) else None
+def _shown(value: Any) -> bytes:
+    """Return what lists show; nothing where it is damaged."""
+    return value if isinstance(value, bytes) else b""
 
 
 def _is_no_text(error: sqlite3.OperationalError) -> bool:
@@ -281,7 +279,6 @@ def _row(record: Record) -> tuple[Any, ...]:
         record.user,
         record.successor,
         record.serve_until,
-        record.ip,
-        record.user_agent,
+        record.about,
         record.expires_at,
     )
