@@ -5,7 +5,7 @@ The browser holds a signed random ID, the server holds the data, and logging out
 
 from roomkey.config import SessionConfig
 from roomkey.core.session import Session
-from roomkey.core.users import SessionInfo, Sessions
+from roomkey.core.users import ANYBODYS, SessionInfo, Sessions
 from roomkey.errors import (
     ConfigurationError,
     LoginTooOld,
@@ -23,6 +23,7 @@ from roomkey.web.connections import session_of
 from roomkey.web.middleware import SessionMiddleware
 
 __all__ = [
+    "ANYBODYS",
     "ConfigurationError",
     "LoginTooOld",
     "Request",

@@ -57,6 +57,28 @@ def _token(page):
     return re.search(r'name="csrf" value="([^"]+)"', page.text)[1]
 
 
+async def test_one_is_named():
+    """The form of a device gives it a name, which is shown above what it is. No text of the name is markup."""
+    site = Site()
+    phone, computer = await two_devices(site)
+    page = await computer.get(DEVICES)
+    named = await computer.press(page, "name", handle_of(page), label="<b>my</b> phone")
+    assert "The name was saved." in text_of(named)
+    assert "<b>" not in named.text and "&lt;b&gt;my&lt;/b&gt; phone" in named.text
+    assert "Safari on iPhone" in text_of(named)
+    assert {each.label for each in await site.sessions("7")} == {"<b>my</b> phone", None}
+    again = await computer.press(named, "name", handle_of(page), label="")
+    assert {each.label for each in await site.sessions("7")} == {None}
+    assert (await phone.get(DEVICES)).status_code == 200
+    other = site.browser()
+    await site.browser().log_in("8")
+    await other.log_in("8")
+    theirs = await other.get(DEVICES)
+    refused = await other.post(DEVICES, data={"csrf": _token(theirs), "name": handle_of(again), "label": "x"})
+    assert "That session had already ended." in text_of(refused)
+    assert {each.label for each in await site.sessions("7")} == {None}
+
+
 async def test_all_others_are_ended():
     """Every session of the user ends but the one that asks, and nobody else's."""
     site = Site()

@@ -15,6 +15,7 @@ from quart import Quart
 from starlette.responses import JSONResponse
 
 from roomkey import (
+    ANYBODYS,
     ConfigurationError,
     LoginTooOld,
     Request,
@@ -157,6 +158,9 @@ async def users(sessions: Sessions, session: Session) -> None:
     assert_type(info.last_used_at, dt.datetime)
     assert_type(info.is_current, bool)
     assert_type(await sessions.revoke(info.handle, user=5), bool)
+    assert_type(await sessions.revoke(info.handle, user=ANYBODYS), bool)
+    assert_type(await sessions.label(info.handle, "my phone"), bool)
+    assert_type(info.label, str | None)
     assert_type(await sessions.revoke_all(5, keep=session), int)
     assert_type(await sessions.end_all(), None)
     Sessions(SessionConfig(secret_key="k"))
@@ -284,6 +288,7 @@ def sync(sync: SyncManager, session: Session) -> None:
     assert_type(sync.sessions, SyncSessions)
     assert_type(sync.sessions.of(7, current=session), list[SessionInfo])
     assert_type(sync.sessions.revoke("handle", user=7), bool)
+    assert_type(sync.sessions.label("handle", None, user=7), bool)
     assert_type(sync.sessions.get("handle", current=session), SessionInfo | None)
     assert_type(sync.sessions.revoke_all(7, keep=session), int)
     assert_type(sync.sessions.end_all(), None)

@@ -16,13 +16,14 @@ from roomkey.core.rules import Rules
 from roomkey.core.tombstones import Way, is_session
 from roomkey.core.trails import MOST_HOPS as _MOST_HOPS
 from roomkey.core.trails import Trails, may_live
-from roomkey.core.turns import pause
+from roomkey.core.turns import Deadline, pause
 from roomkey.errors import StoreUnavailable
 from roomkey.events import Ended, Event
 from roomkey.stores.base import Conflict, Record, Store, Unreadable
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.guard import GuardedStore
 from roomkey.wire import codec, user_ids
+from roomkey.wire.about import with_label
 from roomkey.wire.envelope import Envelope, envelope_for, trail_in
 
 if TYPE_CHECKING:
@@ -227,6 +228,28 @@ class Registry:
         """As `endings.end_found`, for as long as `store_timeout`."""
         limit = self._config.store_timeout if self.store.waits else None
         return await end_found(stored, find, partial(self.end_at, reason=reason), self.wait_for_progress, limit)
+
+    async def label(self, stored: Stored, label: str | None) -> bool:
+        """Give a session another name, wherever it is now. Returns whether it was found.
+
+        Raises:
+            StoreUnavailable: as for `end`.
+        """
+        deadline = Deadline(self._config.store_timeout, "named") if self.store.waits else None
+        found: Stored | None = stored
+        refusals = 0
+        while found is not None:
+            key, record, _ = found
+            named = replace(record, version=record.version + 1, about=with_label(record.about, label))
+            try:
+                await self.store.update(key, named, version=record.version)
+                return True
+            except Conflict:
+                if deadline is not None:
+                    deadline.check()
+            last, found = found, await self.current(found)
+            refusals = await self.wait_for_progress(last, found, refusals)
+        return False
 
     async def end_several(self, sessions: Sequence[Stored]) -> int:
         """As `end`, because they are revoked, for some sessions at a time. Returns how many this call ended.

@@ -20,11 +20,11 @@ from roomkey.errors import ConfigurationError, SessionDataError, StoreUnavailabl
 from roomkey.options import named_options
 from roomkey.stores.base import Record
 from roomkey.stores.cookie import CookieStore
-from roomkey.wire.about import about_in
+from roomkey.wire.about import LONGEST_LABEL, about_in
 from roomkey.wire.envelope import trail_in
 from roomkey.wire.user_ids import checked_text
 
-__all__ = ["SessionInfo", "Sessions"]
+__all__ = ["ANYBODYS", "SessionInfo", "Sessions", "Whose"]
 
 
 User = int | str | UUID
@@ -64,6 +64,7 @@ class Noting(Protocol):
     def note(self, error: StoreUnavailable | None) -> None: ...
     @property
     def first_key(self) -> str: ...
+    def present_user(self) -> str | None: ...
     def expiry(self, record: Record) -> Expiry: ...
 
 
@@ -77,9 +78,14 @@ class HasRegistry(Protocol):
 
 
 class Whose(enum.Enum):
-    """Whose session may be revoked, where it need not be one user's."""
+    """Whose session may be ended or named, where no user is given."""
 
     ANYBODYS = enum.auto()
+    CURRENT_USERS = enum.auto()  # the user's of the session that asks; anybody's where none asks
+
+
+ANYBODYS: Literal[Whose.ANYBODYS] = Whose.ANYBODYS
+_WhoseSession = User | Literal[Whose.ANYBODYS, Whose.CURRENT_USERS] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,7 @@ class SessionInfo:
     expires_at: dt.datetime  # if nobody uses it any more; of the session that asks, as this response renews it
     ip: str | None  # of the log-in; None: not recorded (`record_client`)
     user_agent: str | None
+    label: str | None  # the user's own name for it (`Sessions.label`); None: it has none
     is_current: bool  # whether it is the session that asks
 
 
@@ -180,30 +187,49 @@ class Sessions:
             found, after = await self._registry.some(after)
 
     @_notes_outages
-    async def revoke(self, handle: str, *, user: User | Literal[Whose.ANYBODYS] | None = Whose.ANYBODYS) -> bool:
+    async def revoke(self, handle: str, *, user: _WhoseSession = Whose.CURRENT_USERS) -> bool:
         """End one session.
 
         Args:
             handle: its public name.
-            user: whose it has to be; None is nobody. Give it whenever `handle` comes from a browser: it is then nobody
-                else's session that ends.
+            user: whose it has to be; None is nobody. Without it, `session.sessions` ends a session only of the user of
+                `session`, whatever handle a browser sends, and `Sessions(config)` anybody's. `roomkey.ANYBODYS`:
+                anybody's in a request too, for operators.
 
         Returns:
             Whether there was such a session. False also where its ID has changed so often since then that nothing leads
             there from `handle`: the list has its new one.
 
         Raises:
-            ConfigurationError: `user` is given, and there is no `user_key`.
+            ConfigurationError: there is no `user_key`, and `user` is given, or a session asks.
             SessionDataError: `user` is no user's ID, such as 1.5.
             StoreUnavailable: the store does not answer, or the session changes its ID too often to be found.
         """
-        whose = None if user is Whose.ANYBODYS else self._text_of(user)
-        found = await self._find(handle)
-        if found is None:
-            return False
-        if user is not Whose.ANYBODYS and (whose is None or whose != found.record.user):
-            return False
-        return await self._registry.end(found, "revoked")
+        found = await self._find_of(handle, user)
+        return False if found is None else await self._registry.end(found, "revoked")
+
+    @_notes_outages
+    async def label(self, handle: str, label: str | None, *, user: _WhoseSession = Whose.CURRENT_USERS) -> bool:
+        """Give one session a name, by which its user knows it: "my phone". It is shown as `SessionInfo.label`.
+
+        The name stays until the user logs out or another one logs in. It is stored in clear, also with `seal`.
+
+        Args:
+            handle: its public name.
+            label: the name, of at most 100 characters. None or an empty text: it has none any more.
+            user: whose it has to be, as for `revoke`.
+
+        Returns:
+            Whether there is such a session.
+
+        Raises:
+            ConfigurationError: as for `revoke`.
+            SessionDataError: `label` is too long or no text, or `user` is no user's ID.
+            StoreUnavailable: the store does not answer, or others save the session all the time.
+        """
+        name = _checked_label(label)
+        found = await self._find_of(handle, user)
+        return False if found is None else await self._registry.label(found, name)
 
     @_notes_outages
     async def revoke_all(self, user: User, *, keep: Asking | str | None = None) -> int:
@@ -253,6 +279,18 @@ class Sessions:
     async def _find(self, handle: str, way: Way | None = None) -> Stored | None:
         return await self._registry.current_of(handle, way=way) if _is_handle(handle) else None
 
+    async def _find_of(self, handle: str, user: object) -> Stored | None:
+        """Return the session of this handle; None: there is none, or it is not one of `user`'s."""
+        if user is Whose.ANYBODYS or (user is Whose.CURRENT_USERS and self._current is None):
+            return await self._find(handle)
+        if user is Whose.CURRENT_USERS and self._current is not None:
+            self._check_filed()
+            whose = self._current._attached().present_user()
+        else:
+            whose = self._text_of(user)
+        found = await self._find(handle)
+        return found if found is not None and whose is not None and found.record.user == whose else None
+
     async def _check_none_is(self, sessions: list[Stored]) -> None:
         """Make sure that none of these may be the one that a handle led to which leads nowhere now."""
         for each in sessions:
@@ -269,12 +307,15 @@ class Sessions:
         return await self._registry.of_user(whose, absurd)
 
     def _text_of(self, user: object) -> str | None:
+        self._check_filed()
+        return checked_text("user", user)
+
+    def _check_filed(self) -> None:
         if self._registry.rules.user_key is None:
             raise ConfigurationError(
                 "user_key: it is None, so that no session is filed under a user; give it the session key that says "
                 "whose session it is"
             )
-        return checked_text("user", user)
 
     def _info(self, key: str, record: Record, here: str) -> SessionInfo:
         rules = self._registry.rules
@@ -292,6 +333,7 @@ class Sessions:
             expires_at=_moment(rules.clocks.end_of(created_at, expires_at)),
             ip=shown.ip,
             user_agent=shown.user_agent,
+            label=shown.label,
             is_current=key == here,
         )
 
@@ -306,6 +348,17 @@ def _keys_of(key: str, record: Record) -> list[str]:
 
 def _is_handle(text: object) -> bool:
     return isinstance(text, str) and len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def _checked_label(label: object) -> str | None:
+    if label is None:
+        return None
+    if not isinstance(label, str):
+        raise SessionDataError(f"label: got {type(label).__name__}; it takes text, or None")
+    text = label.encode("utf-8", "replace").decode().strip()
+    if len(text) > LONGEST_LABEL:
+        raise SessionDataError(f"label: it has {len(text)} characters; it takes {LONGEST_LABEL} at most")
+    return text or None
 
 
 def _moment(seconds: float) -> dt.datetime:

@@ -7,21 +7,23 @@ from roomkey.options import named_options
 from roomkey.pages.page import Form, Page, query_of
 from roomkey.pages.rendering import Answer
 from roomkey.web.asgi import Scope
+from roomkey.wire.about import LONGEST_LABEL
 
 __all__ = ["DevicesPage"]
 
 
 @named_options()
 class DevicesPage(Page):
-    """A page with the devices on which a user is logged in. The user ends one of them, or all others.
+    """A page with the devices on which a user is logged in. The user ends one of them, or all others,
+    and gives them names.
 
     It is an ASGI app, to be mounted below a `SessionMiddleware`. Which device and from where is known with
     `record_client=True`. The page needs no script. Its forms carry a token of `roomkey.csrf`.
 
     Args:
         manager: the app's `SessionManager`, or its `SessionConfig`.
-        recent: seconds (or a `timedelta`) since the log-in within which sessions may be ended. After that the page
-            shows them, and asks for a log-in (OWASP ASVS 7.5.2). None: at any time.
+        recent: seconds (or a `timedelta`) since the log-in within which sessions may be ended or named. After that the
+            page shows them, and asks for a log-in (OWASP ASVS 7.5.2). None: at any time.
         log_in_url: where to log in, a path or an address, for people who have to. `{next}` in it stands for the
             address of this page: `"/login?next={next}"`. None: the page has no link.
         home_url: where the link "Back" leads. None: there is none.
@@ -67,5 +69,9 @@ class DevicesPage(Page):
         user = self._user_of(session)
         if "all" in form:
             return f"done=all&count={await session.sessions.revoke_all(user, keep=session)}"
+        if "name" in form:
+            label = form.get("label", "")[:LONGEST_LABEL]
+            named = await session.sessions.label(form["name"], label, user=user)
+            return "done=named" if named else "done=gone"
         ended = await session.sessions.revoke(form.get("end", ""), user=user)
         return "done=one" if ended else "done=gone"

@@ -220,7 +220,7 @@ def _done(texts: Catalogue, query: Form) -> str | None:
     done, count = query.get("done"), query.get("count", "")
     if done == "all" and count.isascii() and count.isdigit() and len(count) < 10:
         return texts.say("done_all", count=int(count))
-    return texts.say(f"done_{done}") if done in ("one", "gone") else None
+    return texts.say(f"done_{done}") if done in ("one", "gone", "named") else None
 
 
 async def _form_from(receive: Receive) -> Form | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from roomkey.core.secure import HTTPS
 from roomkey.core.session import Session
-from roomkey.core.users import Asking, SessionInfo, Sessions, User, Whose
+from roomkey.core.users import ANYBODYS, Asking, SessionInfo, Sessions, User, Whose
 from roomkey.request import Request, raw_pairs, raw_request, text_pairs
 from roomkey.sync.in_place import run_in_place
 from roomkey.sync.loop_thread import LoopThread
@@ -171,9 +171,13 @@ class SyncSessions:
         """As `Sessions.get`; `current` as for `of`."""
         return self._run((self._sessions if current is None else current.sessions).get(handle))
 
-    def revoke(self, handle: str, *, user: User | Literal[Whose.ANYBODYS] | None = Whose.ANYBODYS) -> bool:
-        """As `Sessions.revoke`."""
+    def revoke(self, handle: str, *, user: User | Literal[Whose.ANYBODYS] | None = ANYBODYS) -> bool:
+        """As `Sessions.revoke`. No session asks: without `user` it is anybody's that ends."""
         return self._run(self._sessions.revoke(handle, user=user))
+
+    def label(self, handle: str, label: str | None, *, user: User | Literal[Whose.ANYBODYS] | None = ANYBODYS) -> bool:
+        """As `Sessions.label`."""
+        return self._run(self._sessions.label(handle, label, user=user))
 
     def revoke_all(self, user: User, *, keep: Asking | str | None = None) -> int:
         """As `Sessions.revoke_all`."""

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import ormsgpack
 
-__all__ = ["About", "about_in", "about_of", "agent_from"]
+__all__ = ["LONGEST_LABEL", "About", "about_in", "about_of", "agent_from", "with_label"]
 
+LONGEST_LABEL = 100  # characters of a user's name for a session
 _LONGEST_AGENT = 256  # bytes of a user agent; a browser's name fits, a novel does not
 _NAMES = {"ip": "i", "user_agent": "a", "label": "l"}  # as they are stored
 
@@ -43,6 +44,11 @@ def about_in(stored: bytes) -> About:
         return About()
     found = {name: kept.get(short) for name, short in _NAMES.items()}
     return About(**{name: value if isinstance(value, str) else None for name, value in found.items()})
+
+
+def with_label(stored: bytes, label: str | None) -> bytes:
+    """Return what a record keeps, with another name for the session; None: it has none."""
+    return about_of(about_in(stored)._replace(label=label))
 
 
 def agent_from(raw: bytes) -> str:

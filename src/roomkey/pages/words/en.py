@@ -30,9 +30,13 @@ WORDS = {
     "address": "IP address",
     "end": "End session",
     "end_of": "End session: {device}",
+    "name": "Name",
+    "name_of": "Name for {device}",
+    "save_name": "Save name",
     "precision": "Last use is known to within {span}. Times are in UTC.",
     "times": "Times are in UTC.",
     # what was just done
+    "done_named": "The name was saved.",
     "done_one": "The session has ended.",
     "done_gone": "That session had already ended.",
     "done_all": "Sessions ended: {count}",
