@@ -261,6 +261,7 @@ _DIFFERS = {
     r"^([\w-]+): [\w-]{76}$": r"\1: (card)",
     r"\bcsrftoken=\w+; expires=[^;]+;": "csrftoken=...;",
     r"\b[0-9a-f]{64}\b": "(handle)",
+    r"(?<![\w-])[\w-]{86}(?![\w-])": "(CSRF token)",
     r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|\+00:00)?": "(moment)",
     r"\bcurl/[\d.]+": "curl/(version)",
     r"\bin \d+\.\d+s\b": "in (seconds)",
