@@ -26,6 +26,7 @@ _PROMISED = re.compile(r"\n+(?:(?![#`|-])[^\n]+\n){0,3}\n*```text\n(.+?)^```", r
 _ADDRESS = re.compile(r"localhost:(?:8000|8080|5000)\b")  # where the pages' servers listen
 _DONE = re.compile(r"(make|mkdir|cd|git|pip|python -m venv|\.) ")  # what whoever runs the tests has done already
 _FORM = re.compile(r"(ROOMKEY_\w+=\S+ )?roomkey ")  # a form of the command, for an app of the reader's
+_CARD = re.compile(r"^session-card: ([\w-]{76})$", re.M)  # what a reader puts in the place of `<card>`
 _EXPORT = re.compile(r"export (\w+)=(.+)")
 # The commands that start a server, and what each is given for a port of its own.
 _SERVERS = {
@@ -128,7 +129,7 @@ class Reader:
     def __init__(self, folder: Path, instead: Mapping[str, str] | None = None, **variables: str) -> None:
         self._folder = folder
         self._port = free_port()
-        self._instead = instead or {}
+        self._instead = {**(instead or {})}
         others = {name: value for name, value in os.environ.items() if not name.startswith("ROOMKEY_")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         self._environment = {**others, "PATH": path, "PYTHONPATH": str(_ROOT / "src"), **variables}
@@ -232,6 +233,8 @@ class Reader:
     def _printed(self, command: str) -> str:
         printed = self._shell(re.sub(r"\bcurl ", "curl --silent ", command)).replace("\r", "")
         assert printed or "curl" not in command, f"nobody answered: {command}"
+        for card in _CARD.findall(printed):
+            self._instead["<card>"] = card
         return printed if not printed or printed.endswith("\n") else printed + "\n"
 
     def _shell(self, command: str) -> str:
@@ -258,7 +261,7 @@ _DIFFERS = {
     r"^(?i:date): .*$": "date:",
     r"^(?i:server): (?!uvicorn).*$": "server: (version)",
     r"\bsession(id)?=[\w-]{76}\b": r"session\1=...",
-    r"^([\w-]+): [\w-]{76}$": r"\1: (card)",
+    r"^([\w-]+:|Bearer) [\w-]{76}$": r"\1 <card>",
     r"\bcsrftoken=\w+; expires=[^;]+;": "csrftoken=...;",
     r"\b[0-9a-f]{64}\b": "(handle)",
     r"(?<![\w-])[\w-]{86}(?![\w-])": "(CSRF token)",

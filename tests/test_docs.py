@@ -21,7 +21,6 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 # Pages with blocks that do not show yet what comes of them. Their consoles are not typed yet.
 NOT_YET = [
     "howto-aiohttp.md",
-    "howto-api-clients.md",
     "howto-asgi.md",
     "howto-django.md",
     "howto-error-pages.md",
