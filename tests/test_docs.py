@@ -23,7 +23,6 @@ NOT_YET = [
     "howto-aiohttp.md",
     "howto-asgi.md",
     "howto-django.md",
-    "howto-error-pages.md",
     "howto-fastapi.md",
     "howto-flask.md",
     "howto-litestar.md",
