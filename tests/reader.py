@@ -266,6 +266,7 @@ _DIFFERS = {
     r"\b[0-9a-f]{64}\b": "(handle)",
     r"(?<![\w-])[\w-]{86}(?![\w-])": "(CSRF token)",
     r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|\+00:00)?": "(moment)",
+    r"'/[^']*/sessions\.sqlite3'": "'(folder)/sessions.sqlite3'",
     r"\bcurl/[\d.]+": "curl/(version)",
     r"\bin \d+\.\d+s\b": "in (seconds)",
     r"^(Set-Cookie:) +": r"\1 ",

@@ -28,7 +28,6 @@ NOT_YET = [
     "howto-pages.md",
     "howto-ravyn.md",
     "howto-starlette.md",
-    "howto-stores.md",
     "howto-testing.md",
     "howto-typed.md",
     "howto-users.md",
