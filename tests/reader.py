@@ -30,10 +30,10 @@ _CARD = re.compile(r"^session-card: ([\w-]{76})$", re.M)  # what a reader puts i
 _EXPORT = re.compile(r"export (\w+)=(.+)")
 # The commands that start a server, and what each is given for a port of its own.
 _SERVERS = {
-    re.compile(r"(uvicorn|hypercorn|flask|quart|litestar|fastapi) .*"): "{} --port {}",
+    re.compile(r"(uvicorn|flask|quart|litestar|fastapi) .*"): "{} --port {}",
     re.compile(r"python -m aiohttp\.web .*"): "{} --port {}",
     re.compile(r"python \w+\.py runserver\b.*"): "{} --noreload {}",
-    re.compile(r"gunicorn .*"): "{} --bind 127.0.0.1:{}",
+    re.compile(r"(gunicorn|hypercorn) .*"): "{} --bind 127.0.0.1:{}",
 }
 
 

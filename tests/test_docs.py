@@ -24,8 +24,6 @@ NOT_YET = [
     "howto-asgi.md",
     "howto-django.md",
     "howto-litestar.md",
-    "howto-move-in.md",
-    "howto-pages.md",
     "howto-ravyn.md",
     "howto-starlette.md",
     "howto-testing.md",
