@@ -130,6 +130,12 @@ def test_the_readme_names_this_version():
     assert re.findall(r"roomkey-(.+?)-py3", (ROOT / "README.md").read_text()) == [version]
 
 
+def test_one_place_says_that_it_is_on_no_index():
+    """Only the first pages, of the repository and of the site, say so. All others link there."""
+    says_so = [page.name for page in PAGES if re.search(r"\bnot on PyPI\b", page.read_text())]
+    assert says_so == ["README.md", "index.md"]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page):
     """Relative links name files that exist."""
