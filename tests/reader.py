@@ -258,7 +258,7 @@ def _heed_ctrl_c() -> None:
 
 
 _DIFFERS = {
-    r"^(?i:date): .*$": "date:",
+    r"^(?i:date): .*$": "date: (moment)",
     r"^(?i:server): (?!uvicorn).*$": "server: (version)",
     r"\bsession(id)?=[\w-]{76}\b": r"session\1=...",
     r"^([\w-]+:|Bearer) [\w-]{76}$": r"\1 <card>",
