@@ -20,7 +20,6 @@ SOURCES = ROOT / "src" / "roomkey"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Pages with blocks that do not show yet what comes of them. Their consoles are not typed yet.
 NOT_YET = [
-    "howto-aiohttp.md",
     "howto-asgi.md",
     "howto-django.md",
     "howto-litestar.md",
@@ -30,7 +29,6 @@ NOT_YET = [
     "howto-typed.md",
     "howto-users.md",
     "recipes-login.md",
-    "recipes.md",
     "write-an-adaptor.md",
     "write-your-own-store.md",
 ]
