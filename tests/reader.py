@@ -101,7 +101,7 @@ def _commands(step: Step) -> list[str]:
 
 def _runs(command: str, name: str) -> bool:
     stem = name.rpartition(".")[0]
-    if "pytest" in command and stem.startswith("test_"):
+    if "pytest" in command and stem.startswith(("test_", "conftest")):
         return True
     if stem == "app" and command in ("flask run", "quart run"):
         return True

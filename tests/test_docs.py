@@ -21,16 +21,10 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 # Pages with blocks that do not show yet what comes of them. Their consoles are not typed yet.
 NOT_YET = [
     "howto-asgi.md",
-    "howto-django.md",
-    "howto-litestar.md",
     "howto-ravyn.md",
     "howto-starlette.md",
-    "howto-testing.md",
-    "howto-typed.md",
     "howto-users.md",
     "recipes-login.md",
-    "write-an-adaptor.md",
-    "write-your-own-store.md",
 ]
 # Pages whose consoles are typed by a test of their own.
 TYPED_ELSEWHERE = ["README.md", "howto-deploy.md", "howto-doctor.md", "tutorial.md"]
