@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,6 +13,7 @@ from roomkey import SessionManager
 from roomkey.testing import client_session
 from tests.loop_clock import HANGS
 from tests.oidc_provider import CLIENT, CLIENT_SECRET
+from tests.reader import Reader, lasting
 from tests.sites.running import SECRET, Running
 
 pytest.importorskip("authlib")
@@ -111,6 +113,22 @@ async def test_a_callback_of_another_browser(app, store):
         changed = callback.replace(parse_qs(urlsplit(callback).query)["state"][0], "x")
         assert (await attacker.get(changed)).status_code == 400
         assert await location(attacker, callback) == "/"
+
+
+def same(session, provider=None):
+    """Return a console session without what differs each time: also addresses, and what each log-in has of its own."""
+    if provider is not None:
+        session = session.replace(provider, "https://provider.example")
+    session = re.sub(r"127\.0\.0\.1%3A\d+", "localhost%3A8000", session)
+    return lasting(re.sub(r"\b(state|nonce|code_challenge)=[\w-]{20,}", r"\1=...", session))
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+def test_what_curl_shows_is_true(provider, tmp_path):
+    """Whoever follows the page is sent to the provider, and refused with a callback that nobody began."""
+    with Reader(tmp_path, instead={"https://provider.example": provider}) as reader:
+        ((shown, real),) = reader.follow(PAGE.read_text())
+    assert same(real, provider) == same(shown)
 
 
 def test_the_recipe_is_short():
