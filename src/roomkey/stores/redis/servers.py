@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from roomkey.errors import ConfigurationError
 from roomkey.stores.loops import OneLoop
 from roomkey.stores.redis.connections import Borrowed, Clustered, Connections, Own
+from roomkey.stores.redis.driver import check_client, check_driver
 from roomkey.stores.text import has_port
 
 __all__ = ["target_of"]
@@ -61,10 +62,12 @@ def _by_client(client: Any) -> _Target:
                 "store: the client reads from replicas, which lag behind: a session that was ended would still be "
                 "there; give a client without read_from_replicas and load_balancing_strategy"
             )
+        check_client(client)
         return _Target(f"({type(client).__name__})", "", False, True, lambda key: in_its_loop(Clustered(client, key)))
     pool = getattr(client, "connection_pool", None)
     if pool is None:
         raise ConfigurationError(f"store: got {type(client).__name__}; {_TAKES}")
+    check_client(client)
     where = _address(getattr(pool, "connection_kwargs", {}))
     return _Target(f"({type(client).__name__})", where, False, False, lambda key: in_its_loop(Borrowed(pool)))
 
@@ -140,6 +143,7 @@ def _by_url(url: str) -> _Target:
     address = _parse(url)
     if importlib.util.find_spec("redis") is None:
         raise ConfigurationError("store: the packages for this store are missing: pip install 'roomkey[redis]'")
+    check_driver(clustered=address.kind == "cluster")
     scheme = url.partition("://")[0]
     hosts = ",".join(f"{host}:{port}" for host, port in address.hosts)
     shown = f"{scheme}://{hosts}{'/' if address.path else ''}{'/'.join(address.path)}"

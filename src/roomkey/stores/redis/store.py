@@ -62,8 +62,8 @@ class RedisStore:
     `Scan`, `Discard` and `Wipe`.
 
     Args:
-        server: a URL, or the app's own client (`redis.asyncio.Redis`, `redis.asyncio.RedisCluster` or valkey-py's),
-            which is used in the event loop where it is first used and is never closed. URLs:
+        server: a URL, or the app's own client (`redis.asyncio.Redis`, `redis.asyncio.RedisCluster` or
+            `valkey.asyncio.Valkey`), which is used in the event loop where it is first used and is never closed. URLs:
 
             - `redis://user:password@host:6379/0`, `rediss://` with TLS; `valkey://` and `valkeys://` are the same
             - `unix:///path/to/redis.sock?db=0&password=...`
@@ -80,7 +80,8 @@ class RedisStore:
         clock: returns Unix time in seconds; default `time.time`.
 
     Raises:
-        ConfigurationError: the URL or an option is wrong, or the driver is not installed.
+        ConfigurationError: the URL or an option is wrong, or the driver is not installed or of a release that does not
+            go with this store.
     """
 
     def __init__(
