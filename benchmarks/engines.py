@@ -195,7 +195,7 @@ async def _log_in(subject: Subject) -> None:
     """Make the sessions, a few at a time."""
     number = max(_CONNECTIONS) * _SPARE
     if subject.pages != _PAGES:
-        subject.cookies = ["x" * 76] * number  # only a header of the same kind
+        subject.cookies = ["x" * 80] * number  # only a header of the same kind
         return
     users = iter(range(number))
 

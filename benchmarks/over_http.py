@@ -146,7 +146,7 @@ async def _prepare(subject: _Subject) -> None:
         ProofFailed: what was put into the session is not what comes out.
     """
     client = Client(subject.port)
-    subject.cookie = (await client.get("/login?user=1042")).cookie or "x" * 76  # only a header, without a session
+    subject.cookie = (await client.get("/login?user=1042")).cookie or "x" * 80  # only a header, without a session
     read = await client.get("/read", subject.cookie)
     if (read.status, read.body) != (200, b"dark"):
         raise ProofFailed(f"{subject.name}: read: {read.status} {read.body!r}")

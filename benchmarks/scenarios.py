@@ -191,7 +191,7 @@ class Scenario:
         if self.data is None:
             return [None] * number
         if not subject.has_session:
-            return ["x" * 76] * number  # only a header of the same kind
+            return ["x" * 80] * number  # only a header of the same kind
         fill = subject.wrap(filling(self.data))
         cookies = [await self._cookie(subject, fill) for _ in range(number)]
         return [_forge(cookie) for cookie in cookies] if self.forged else [*cookies]

@@ -26,7 +26,7 @@ _PROMISED = re.compile(r"\n+(?:(?![#`|-])[^\n]+\n){0,3}\n*```text\n(.+?)^```", r
 _ADDRESS = re.compile(r"localhost:(?:8000|8080|5000)\b")  # where the pages' servers listen
 _DONE = re.compile(r"(make|mkdir|cd|git|pip|python -m venv|\.) ")  # what whoever runs the tests has done already
 _FORM = re.compile(r"(ROOMKEY_\w+=\S+ )?roomkey ")  # a form of the command, for an app of the reader's
-_CARD = re.compile(r"^session-card: ([\w-]{76})$", re.M)  # what a reader puts in the place of `<card>`
+_CARD = re.compile(r"^session-card: ([\w-]{80})$", re.M)  # what a reader puts in the place of `<card>`
 _EXPORT = re.compile(r"export (\w+)=(.+)")
 # The commands that start a server, and what each is given for a port of its own.
 _SERVERS = {
@@ -260,8 +260,8 @@ def _heed_ctrl_c() -> None:
 _DIFFERS = {
     r"^(?i:date): .*$": "date: (moment)",
     r"^(?i:server): (?!uvicorn).*$": "server: (version)",
-    r"\bsession(id)?=[\w-]{76}\b": r"session\1=...",
-    r"^([\w-]+:|Bearer) [\w-]{76}$": r"\1 <card>",
+    r"\bsession(id)?=[\w-]{80}\b": r"session\1=...",
+    r"^([\w-]+:|Bearer) [\w-]{80}$": r"\1 <card>",
     r"\bcsrftoken=\w+; expires=[^;]+;": "csrftoken=...;",
     r"\b[0-9a-f]{64}\b": "(handle)",
     r"(?<![\w-])[\w-]{86}(?![\w-])": "(CSRF token)",

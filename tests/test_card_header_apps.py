@@ -139,5 +139,5 @@ def test_an_exception_that_is_an_answer(framework, manager, header):
     with client:
         answer = client.get("/")
         assert answer.status_code == 418 and answer.headers["set-cookie"] == "theme=dark"
-        assert len(answer.headers[HEADERS[header]]) == 76 and answer.headers["cache-control"] == "no-store"
+        assert len(answer.headers[HEADERS[header]]) == 80 and answer.headers["cache-control"] == "no-store"
         assert client.get("/", headers=sent(header, answer.headers[HEADERS[header]])).status_code == 418

@@ -82,7 +82,7 @@ def card(server):
     method, path, body = LOG_IN[kind]
     status, _, headers = ask(method, path, body=body)
     (card,) = [value for name, value in headers if name.lower() == "session-card"]
-    assert status == 200 and len(card) == 76 and not [name for name, _ in headers if name.lower() == "set-cookie"]
+    assert status == 200 and len(card) == 80 and not [name for name, _ in headers if name.lower() == "set-cookie"]
     return card
 
 

@@ -263,7 +263,7 @@ async def test_no_event_holds_a_secret(caplog):
         visit.session.clear()
         await visit.commit()
         text = repr(world.told) + caplog.text
-        for secret in (visit.card.decode(), visit.card[4:36].decode(), "hunter2", NEW, OLD):
+        for secret in (visit.card.decode(), visit.card[4:40].decode(), "hunter2", NEW, OLD):
             assert secret and secret not in text
 
 

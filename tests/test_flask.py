@@ -346,7 +346,7 @@ def test_flasks_own_sessions_move_in():
     app, _ = make_app(legacy=[FlaskCookie(SECRET)])
     moved = asking(app, cookie(client))
     answer = moved.get("/")
-    assert answer.json == {"user_id": "ann", "_permanent": True} and len(cookie(moved)) == 76
+    assert answer.json == {"user_id": "ann", "_permanent": True} and len(cookie(moved)) == 80
     assert any("Max-Age=2678400" in sent for sent in set_cookies(answer))
 
 

@@ -21,7 +21,7 @@ from roomkey.wire.keys import Keyring, SecretKeys, new_session_id, store_key
 
 SECRET = "a secret that is long enough for every test here"
 OTHER = "another secret that is long enough for every test"
-ID = b"A" * 32
+ID = b"3fa2" + b"A" * 32
 
 
 def _ring(*secrets, purpose="session cookie", name="session"):
@@ -34,16 +34,16 @@ def _ring(*secrets, purpose="session cookie", name="session"):
 def test_the_card_never_changes():
     """A fixed secret, purpose, name and ID give the card that earlier versions gave."""
     ring = Keyring(SecretKeys("s" * 32), purpose="session", name="session")
-    card = b"b1XoAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAb1ffa33c286ace1574e673c333d24a4f12db1a66"
+    card = b"b1Xo3fa2AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA186bf8aa09210d3746bf7e23a4261e77e27d4b4c"
     assert ring.sign(ID) == card
     assert ring.verify(card) == ID
 
 
 def test_a_card_comes_back():
-    """A fresh ID is signed as 76 characters that need no quoting, and verified."""
+    """A fresh ID is signed as 80 characters that need no quoting, and verified."""
     session_id = new_session_id()
     card = _ring().sign(session_id)
-    assert re.fullmatch(rb"[A-Za-z0-9_-]{76}", card)
+    assert re.fullmatch(rb"[A-Za-z0-9_-]{80}", card)
     assert _ring().verify(card) == session_id
 
 
@@ -88,22 +88,30 @@ def test_a_card_with_one_other_character_is_refused():
             assert _ring().verify(card[:index] + bytes([other]) + card[index + 1 :]) is None
 
 
-@given(st.binary(max_size=100) | st.binary(min_size=76, max_size=76))
+@given(st.binary(max_size=100) | st.binary(min_size=80, max_size=80))
 def test_noise_is_no_card(noise):
     """Arbitrary bytes are refused without an error."""
     ring = _ring()
     assert ring.verify(noise) is None
-    assert ring.verify(ring.sign(ID)[:4] + noise[:72].ljust(72, b"\xff")) is None
+    assert ring.verify(ring.sign(ID)[:4] + noise[:76].ljust(76, b"\xff")) is None
 
 
 def test_ids_are_random_and_stores_hold_none(monkeypatch):
-    """IDs are 192 bits of the system's secure generator, in 32 characters; a store's key shows nothing of one."""
+    """IDs are a place and 192 bits of the system's secure generator; a store's key shows nothing of these."""
     ids = {new_session_id() for _ in range(100)}
     assert len(ids) == 100
-    assert all(re.fullmatch(rb"[A-Za-z0-9_-]{32}", session_id) for session_id in ids)
-    assert store_key(ID) == "22a48051594c1949deed7040850c1f0f8764537f5191be56732d16a54c1d8153"
+    assert all(re.fullmatch(rb"[0-9a-f]{4}[A-Za-z0-9_-]{32}", session_id) for session_id in ids)
+    assert store_key(ID) == "3fa21f1df5a42cdacf1177e5a8752b229e4f7d27eb44a2c4153ba4432f6faa74"
     monkeypatch.setattr("roomkey.wire.keys.urandom", lambda count: bytes(range(count)))
-    assert new_session_id() == base64.urlsafe_b64encode(bytes(range(24)))
+    assert new_session_id() == b"1819" + base64.urlsafe_b64encode(bytes(range(24)))
+
+
+def test_an_id_beside_another_has_its_place():
+    """An ID that is made for a session in a store has the place of that, and 192 bits of its own."""
+    first, second = new_session_id(), new_session_id(store_key(ID))
+    assert store_key(second)[:4] == second[:4].decode() == "3fa2" and second[4:] != ID[4:]
+    assert store_key(first)[:4] == first[:4].decode()
+    assert len({new_session_id()[:4] for _ in range(100)}) > 50
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def browser():
 def test_the_documented_defaults(browser):
     """Cookie `session`, four hours, lax, not HTTPS-only, and out of reach of scripts."""
     header = browser.post("/login/ada").headers["set-cookie"]
-    assert re.fullmatch(r"session=[\w-]{76}; Max-Age=14400; Path=/; HttpOnly; SameSite=lax", header)
+    assert re.fullmatch(r"session=[\w-]{80}; Max-Age=14400; Path=/; HttpOnly; SameSite=lax", header)
 
 
 def test_the_documented_options():
@@ -141,7 +141,7 @@ def test_the_documented_options():
     options = {"session_cookie": "sid", "max_age": 60, "same_site": "strict", "https_only": True}
     with client(Ravyn(routes=routes(), session_config=config(**options))) as browser:
         _, header = browser.post("/login/ada").headers.get_list("set-cookie")  # after the one of visitors' CSRF tokens
-    assert re.fullmatch(r"sid=[\w-]{76}; Max-Age=60; Path=/; HttpOnly; SameSite=strict; Secure", header)
+    assert re.fullmatch(r"sid=[\w-]{80}; Max-Age=60; Path=/; HttpOnly; SameSite=strict; Secure", header)
 
 
 @pytest.mark.parametrize("kind", [settings.Annotated, settings.Property], ids=lambda kind: kind.__name__)

@@ -40,7 +40,7 @@ async def test_rows_for_bots(new_site):
     async with new_site() as site:
         counting = Counting(site.store)
         bots = Site(counting, site.clock)
-        for cookie in (None, b"x", b"a" * 76, b"\xff" * 100, b"b" * 10_000):
+        for cookie in (None, b"x", b"a" * 80, b"\xff" * 100, b"b" * 10_000):
             seen, headers = await bots.ask(cookie, lambda session: session.get("user_id"))
             assert seen == {} and not set_cookies(headers)
         assert counting.asked == 0
@@ -320,19 +320,19 @@ async def test_timing_of_the_id_look_up():
     site = Site(Spy(), time.time)
     card = await site.log_in()
     asked.clear()
-    near = site.life.keyring.sign(card[4:35] + (b"A" if card[35:36] != b"A" else b"B"))
+    near = site.life.keyring.sign(card[4:39] + (b"A" if card[39:40] != b"A" else b"B"))
     for cookie in (card, near):
         await site.ask(cookie)
     one, other = (bytes.fromhex(key) for key in asked)
     differing = sum((a ^ b).bit_count() for a, b in zip(one, other, strict=True))
-    assert differing > 64  # one character of the ID changed; about half of the 256 bits did
+    assert differing > 64  # one character of the ID changed; about half of the 240 bits of the hash did
 
 
 def test_timing_of_the_signature(monkeypatch):
     """A signature is judged by `hmac.compare_digest` alone, whose time does not tell where two texts differ."""
     site = Site(MemoryStore(), time.time)
     card = site.life.keyring.sign(new_session_id())
-    early = card[:36] + (b"0" if card[36:37] != b"0" else b"1") + card[37:]
+    early = card[:40] + (b"0" if card[40:41] != b"0" else b"1") + card[41:]
     late = card[:-1] + (b"0" if card[-1:] != b"0" else b"1")
     asked, compare = [], hmac.compare_digest
 
@@ -342,7 +342,7 @@ def test_timing_of_the_signature(monkeypatch):
 
     monkeypatch.setattr("roomkey.wire.keys.hmac.compare_digest", spy)
     assert [site.life.keyring.verify(each) is None for each in (card, early, late)] == [False, True, True]
-    assert [other for _, other in asked] == [card[36:], early[36:], late[36:]]
+    assert [other for _, other in asked] == [card[40:], early[40:], late[40:]]
     monkeypatch.setattr("roomkey.wire.keys.hmac.compare_digest", lambda one, other: True)
     assert site.life.keyring.verify(early) is not None  # nothing else has looked at it
 

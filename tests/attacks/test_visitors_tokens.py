@@ -183,7 +183,7 @@ async def test_a_value_that_was_made_elsewhere(server):
     theirs = await elsewhere.form()
     browser = Browser(server)
     await browser.log_in()
-    for value in (b"x", b"a" * 76, elsewhere.jar[COOKIE], browser.jar[b"session"]):
+    for value in (b"x", b"a" * 80, elsewhere.jar[COOKIE], browser.jar[b"session"]):
         forger = Browser(server)
         forger.jar[COOKIE] = value
         assert not await forger.post(theirs)

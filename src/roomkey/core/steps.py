@@ -100,7 +100,10 @@ class Steps:
             return after, self.store.store.update(over.key, record, version=over.record.version)
         # An attempt that was not answered may still arrive: under the same ID it is the same session.
         known = case.tried[-1].after.session_id if case.tried and not case.was.exists else None
-        session_id = new_session_id() if known is None else known
+        if step.step is not _BEGIN:
+            session_id = new_session_id(over.key)  # with its place, so that both keys are on one server
+        else:
+            session_id = new_session_id() if known is None else known
         key, secret = store_key(session_id), self.envelope.secret_of(session_id) if self._seals else b""
         record = self.closed(step.record, key, secret)
         after = Loaded(key, record, secret, step.record.data, step.facts, record.user, session_id)

@@ -82,8 +82,11 @@ def tombstone(
 
 
 def lost_trail_key(first: str) -> str:
-    """Return the key of the overflow record: of a session that left too many tombstones. `first`: its first key."""
-    return hashlib.sha256(b"roomkey: a trail that was cut\0" + first.encode()).hexdigest()
+    """Return the key of the overflow record: of a session that left too many tombstones. `first`: its first key.
+
+    It has the session's place, which is the first 4 digits.
+    """
+    return first[:4] + hashlib.sha256(b"roomkey: a trail that was cut\0" + first.encode()).hexdigest()[4:]
 
 
 def lost_trail(now: float, expires_at: float) -> Record:

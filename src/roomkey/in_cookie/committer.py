@@ -20,7 +20,7 @@ from roomkey.core.tombstones import Way
 from roomkey.events import Created, Ended, Event, Rotated
 from roomkey.in_cookie.sealed import SealedCards, new_id
 from roomkey.wire.cookies import find_chunked
-from roomkey.wire.keys import store_key
+from roomkey.wire.keys import hashed_key
 
 if TYPE_CHECKING:
     from roomkey.config import SessionConfig
@@ -101,7 +101,7 @@ class CookieCommitter(Committer):
         record = self.cards.stamped(step.record, until)
         one_cookie, secure = state.reply.carries is Carries.ONE, self.secure.of(state.session)
         card = self.cards.make(session_id, record, one_cookie=one_cookie, secure=secure)
-        key = store_key(session_id)
+        key = hashed_key(session_id)
         state.at = Loaded(key, record, b"", record.data, facts, user, session_id)
         if user != was.user:
             state.reply.end_visitor()

@@ -21,7 +21,7 @@ from roomkey.stores.base import Record
 from roomkey.stores.cookie import CookieStore
 from roomkey.wire import codec
 from roomkey.wire.cookies import ChunkWriter
-from roomkey.wire.keys import store_key
+from roomkey.wire.keys import hashed_key
 from roomkey.wire.kinds import shown
 from roomkey.wire.seal import OVERHEAD, Opened, Sealer
 
@@ -86,7 +86,7 @@ class SealedCards:
         encoded = opened.data[_HEAD.size :]
         record = Record(encoded, 1, created_at, expires_at)
         stale = Stale.NOTHING if opened.by_first_key else Stale.CARD
-        return Loaded(store_key(session_id), record, b"", encoded, codec.facts_in(encoded), None, session_id, stale)
+        return Loaded(hashed_key(session_id), record, b"", encoded, codec.facts_in(encoded), None, session_id, stale)
 
     def is_secure(self, card: bytes) -> bool:
         """Whether a card is genuine, and was given as `Secure`."""

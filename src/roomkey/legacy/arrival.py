@@ -23,7 +23,7 @@ from roomkey.events import Created
 from roomkey.stores.base import Conflict, Record
 from roomkey.wire import codec
 from roomkey.wire.codec import NO_FACTS, Facts
-from roomkey.wire.keys import new_session_id, store_key
+from roomkey.wire.keys import hashed_key, new_session_id, store_key
 
 if TYPE_CHECKING:
     from roomkey.core.loader import Loader, StoreLoader
@@ -44,7 +44,7 @@ async def arrive_with(loader: StoreLoader, old: Found) -> Session:
         StoreUnavailable: the store does not answer.
     """
     note_id = old.note_id(loader.committer.config.session_cookie)
-    note, secret = store_key(note_id), loader.envelope.secret_of(note_id)
+    note, secret = hashed_key(note_id), loader.envelope.secret_of(note_id)
     tombstone = await loader.store.load(note)
     if tombstone is None:
         try:
@@ -79,7 +79,7 @@ async def end_with(loader: StoreLoader, old: Found, spare: str) -> bool:
         StoreUnavailable: the store does not answer.
     """
     note_id = old.note_id(loader.committer.config.session_cookie)
-    note, secret = store_key(note_id), loader.envelope.secret_of(note_id)
+    note, secret = hashed_key(note_id), loader.envelope.secret_of(note_id)
     if await loader.store.load(note) is None:
         nowhere = new_session_id()
         try:

@@ -57,9 +57,12 @@ class Record:
 class Store(Protocol):
     """The contract of a store. `roomkey.testing.StoreContract` tests each sentence of it.
 
-    Keys are opaque strings of 64 hexadecimal digits. Every operation is atomic, also across processes, and returns
-    only when its effect is as durable as the store ever makes it. A store that cannot do what it was asked raises
-    `roomkey.errors.StoreUnavailable` or its driver's own error; it never answers "nothing there" instead.
+    Keys are strings of 64 hexadecimal digits. Most stores take them as they are. The first 4 digits are the session's
+    place: both keys of a `rotate` have the same ones, so that a store may keep each place on one server.
+
+    Every operation is atomic, also across processes, and returns only when its effect is as durable as the store ever
+    makes it. A store that cannot do what it was asked raises `roomkey.errors.StoreUnavailable` or its driver's own
+    error; it never answers "nothing there" instead.
     """
 
     async def load(self, key: str) -> Record | None:

@@ -61,15 +61,22 @@ class _Bench:
 
     async def moved(self, *, life: float = 3600.0, **fields: Any) -> tuple[str, str]:
         """Create a record and rotate it. Return the key of the tombstone, which lives for `life`, and the new key."""
-        key, new_key = _key(), _key()
+        key, new_key = _two_keys()
         await self.store.create(key, self.record(**fields))
         new = self.record(version=2, **fields)
         await self.store.rotate(key, new_key, new, self.tombstone(new_key, life=life, **fields), version=1)
         return key, new_key
 
 
-def _key() -> str:
-    return secrets.token_hex(32)
+def _key(beside: str = "") -> str:
+    """A key. `beside`: that of a session which is rotated to this one, and so has the same place."""
+    return beside[:4] + secrets.token_hex(32)[len(beside[:4]) :]
+
+
+def _two_keys() -> tuple[str, str]:
+    """A key, and another one that a rotation may give."""
+    key = _key()
+    return key, _key(key)
 
 
 def _same(found: Record | None, expected: Record) -> None:
@@ -366,7 +373,7 @@ class StoreContract:
     @_test
     async def test_rotate_puts_both(self, bench: _Bench) -> None:
         """The record is under the new key and the tombstone under the old one, with every field."""
-        key, new_key = _key(), _key()
+        key, new_key = _two_keys()
         await bench.store.create(key, bench.record())
         record = bench.record(data=b"new", version=2, user="42", about=b"A")
         tombstone = bench.tombstone(new_key, user="42")
@@ -377,7 +384,7 @@ class StoreContract:
     @_test
     async def test_rotate_of_another_version(self, bench: _Bench) -> None:
         """Another version is a Conflict, and both keys stay as they were."""
-        key, new_key = _key(), _key()
+        key, new_key = _two_keys()
         record = bench.record(version=5)
         await bench.store.create(key, record)
         new, tombstone = bench.record(version=6), bench.tombstone(new_key)
@@ -388,7 +395,7 @@ class StoreContract:
     @_test
     async def test_rotate_of_a_missing_record(self, bench: _Bench) -> None:
         """Where nothing is, nothing is put under either key."""
-        key, new_key = _key(), _key()
+        key, new_key = _two_keys()
         new, tombstone = bench.record(version=2), bench.tombstone(new_key)
         await _conflicts(bench.store.rotate(key, new_key, new, tombstone, version=1))
         assert await bench.store.load(key) is None
@@ -397,7 +404,7 @@ class StoreContract:
     @_test
     async def test_rotate_of_an_expired_record(self, bench: _Bench) -> None:
         """An expired record is a Conflict, and nothing is put under either key."""
-        key, new_key = _key(), _key()
+        key, new_key = _two_keys()
         await bench.store.create(key, bench.record(life=bench.short))
         await bench.outlive_short()
         new, tombstone = bench.record(version=2), bench.tombstone(new_key)
@@ -409,7 +416,7 @@ class StoreContract:
     async def test_rotate_of_a_tombstone(self, bench: _Bench) -> None:
         """A session that moved does not move again from its old key."""
         key, successor = await bench.moved()
-        new_key = _key()
+        new_key = _key(key)
         for version in (1, 2):
             new, tombstone = bench.record(version=version + 1), bench.tombstone(new_key)
             await _conflicts(bench.store.rotate(key, new_key, new, tombstone, version=version))
@@ -420,7 +427,7 @@ class StoreContract:
     @_test
     async def test_rotate_to_a_taken_key(self, bench: _Bench) -> None:
         """A live record under the new key is a Conflict, and both records stay as they were."""
-        key, new_key = _key(), _key()
+        key, new_key = _two_keys()
         mine, theirs = bench.record(data=b"mine"), bench.record(data=b"theirs")
         await bench.store.create(key, mine)
         await bench.store.create(new_key, theirs)
@@ -432,7 +439,7 @@ class StoreContract:
     @_test
     async def test_rotate_to_an_expired_key(self, bench: _Bench) -> None:
         """An expired record under the new key is absent and is replaced."""
-        key, new_key = _key(), _key()
+        key, new_key = _two_keys()
         await bench.store.create(key, bench.record())
         await bench.store.create(new_key, bench.record(life=bench.short))
         await bench.outlive_short()
@@ -565,7 +572,7 @@ class StoreContract:
         """Of many rotations of one version exactly one succeeds, and only its new key exists."""
         key = _key()
         await bench.store.create(key, bench.record())
-        new_keys = [_key() for _ in range(_AT_ONCE)]
+        new_keys = [_key(key) for _ in range(_AT_ONCE)]
         winners = await _winners(
             [
                 bench.store.rotate(key, new_key, bench.record(version=2), bench.tombstone(new_key), version=1)
@@ -582,7 +589,7 @@ class StoreContract:
     async def test_rotation_or_update_wins(self, bench: _Bench) -> None:
         """Of a rotation and an update of the same version exactly one succeeds, whichever comes first."""
         for order in ("update first", "rotation first"):
-            key, new_key = _key(), _key()
+            key, new_key = _two_keys()
             await bench.store.create(key, bench.record())
             update = bench.store.update(key, bench.record(data=b"new", version=2), version=1)
             new, tombstone = bench.record(version=2), bench.tombstone(new_key)
@@ -685,7 +692,7 @@ class StoreContract:
         async def rotate() -> None:
             nonlocal key
             for version in range(1, 41):
-                new_key = _key()
+                new_key = _key(key)
                 new, tombstone = bench.record(user="42", version=version + 1), bench.tombstone(new_key)
                 await store.rotate(key, new_key, new, tombstone, version=version)
                 key = new_key
@@ -767,7 +774,7 @@ class StoreContract:
             assert await store.load(key) is None
         assert not await store.touch(keys[0], bench.now() + 7200)
         await _conflicts(store.update(keys[1], bench.record(version=2), version=1))
-        new_key = _key()
+        new_key = _key(keys[2])
         await _conflicts(store.rotate(keys[2], new_key, bench.record(version=2), bench.tombstone(new_key), version=1))
         for key in [*keys, new_key]:
             assert await store.load(key) is None

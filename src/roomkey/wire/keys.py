@@ -1,8 +1,11 @@
 """Secret keys: what the app gives becomes keys for one purpose each, which sign and verify.
 
-A card is what the cookie carries: 4 characters that name the key, 32 of a random session ID (192 bits) and 40 of a
-keyed BLAKE2b (RFC 7693, 160 bits) over that ID: 76 characters that need no quoting anywhere. Its key is derived from
-the secret, the purpose and the cookie's name, so that a card made for one of them is refused for every other.
+A card is what the cookie carries: 4 characters that name the key, 36 of a session ID and 40 of a keyed BLAKE2b
+(RFC 7693, 160 bits) over that ID: 80 characters that need no quoting anywhere. Its key is derived from the secret, the
+purpose and the cookie's name, so that a card made for one of them is refused for every other.
+
+A session ID is 4 hexadecimal digits and 32 characters of 192 random bits. The digits are the session's place. A
+rotation keeps them: a store that is spread over several servers has a session and its successor on the same one.
 """
 
 from __future__ import annotations
@@ -19,10 +22,11 @@ from typing import Any
 
 from roomkey.errors import ConfigurationError, WeakSecretWarning
 
-__all__ = ["ADVICE", "KEY_TAKES", "Keyring", "SecretKeys", "new_session_id", "store_key"]
+__all__ = ["ADVICE", "KEY_TAKES", "Keyring", "SecretKeys", "hashed_key", "new_session_id", "store_key"]
 
 _KEY_NAME_LENGTH = 4  # characters
-_ID_LENGTH = 32  # characters, 24 random bytes
+_PLACE_LENGTH = 4  # hexadecimal digits, 2 random bytes
+_ID_LENGTH = _PLACE_LENGTH + 32  # characters, of which the last 32 are 24 random bytes
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")  # RFC 4648 section 5; `base64` does the same in four calls
 _MAC_BYTES = 20
 _CARD_LENGTH = _KEY_NAME_LENGTH + _ID_LENGTH + 2 * _MAC_BYTES
@@ -191,14 +195,28 @@ class Keyring:
         return self._secure is not None and self._secure.verify(card) is not None
 
 
-def new_session_id() -> bytes:
-    """Return a fresh session ID: 192 random bits (OWASP ASVS 7.2.3 asks for 128) as 32 characters."""
-    return b2a_base64(urandom(24), newline=False).translate(_URL_SAFE)
+def new_session_id(beside: str = "") -> bytes:
+    """Return a fresh session ID: a place, and 192 random bits (OWASP ASVS 7.2.3 asks for 128) as 32 characters.
+
+    Args:
+        beside: the store's key of a session that gets this ID, whose place it keeps. Empty: a new place is drawn.
+    """
+    drawn = urandom(26)
+    place = beside[:_PLACE_LENGTH] or drawn[24:].hex()
+    return place.encode() + b2a_base64(drawn[:24], newline=False).translate(_URL_SAFE)
 
 
 def store_key(session_id: bytes) -> str:
-    """Return the key under which a store keeps the session: the SHA-256 of the ID, so that a store holds no ID."""
-    return hashlib.sha256(session_id).hexdigest()
+    """Return the key under which a store keeps a session: 64 hexadecimal digits.
+
+    The first 4 are the session's place, and the others are of the SHA-256 of the ID. So a store holds no ID.
+    """
+    return session_id[:_PLACE_LENGTH].decode() + hashed_key(session_id)[_PLACE_LENGTH:]
+
+
+def hashed_key(value: bytes) -> str:
+    """Return the key for a record that is found by something else than a session ID: the SHA-256 of that."""
+    return hashlib.sha256(value).hexdigest()
 
 
 def _derive(secret: bytes, purpose: str, name: str) -> tuple[bytes, hashlib.blake2b]:
