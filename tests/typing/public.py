@@ -45,7 +45,20 @@ from roomkey.pages.activity import Hour, Outage
 from roomkey.prometheus import session_metrics
 from roomkey.quart import Roomkey as QuartRoomkey
 from roomkey.quart import session as quart_session
-from roomkey.stores.base import Conflict, Discard, Lifespan, Purge, Record, Scan, Store, UserIndex, Wipe
+from roomkey.stores.base import (
+    Conflict,
+    Discard,
+    Lifespan,
+    Notice,
+    Purge,
+    Record,
+    Scan,
+    Store,
+    UserIndex,
+    Watch,
+    What,
+    Wipe,
+)
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.memory import MemoryStore
 from roomkey.stores.migrating import Migrating
@@ -354,9 +367,12 @@ def stores() -> None:
     scanning: list[Scan] = [memory, sqlite, redis, postgres, other]
     discarding: list[Discard] = [sqlite, redis, postgres, other]
     opening: list[Lifespan] = [sqlite, redis, postgres, other]
+    watched: list[Watch] = [memory, postgres]
+    leave: Callable[[], None] = memory.watch(lambda notice: assert_type(notice.what, What) and None, list, changes=True)
+    assert_type(Notice(What.MOVED, "key", successor="other").version, int)
     SessionConfig(secret_key="k", store=CookieStore(max_size=8192))
     SessionConfig(secret_key="k", store=Path("sessions.sqlite3"))
-    del own, built_in, purging, listing, wiping, scanning, discarding, opening
+    del own, built_in, purging, listing, wiping, scanning, discarding, opening, watched, leave
 
 
 async def test_client(client: httpx.Client, other: httpx.AsyncClient, manager: SessionManager) -> None:

@@ -6,14 +6,17 @@ store operations (`roomkey.stores.guard`).
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 __all__ = [
     "Conflict",
     "Discard",
     "Immediate",
     "Lifespan",
+    "Notice",
     "Purge",
     "Record",
     "Scan",
@@ -21,6 +24,8 @@ __all__ = [
     "Store",
     "Unreadable",
     "UserIndex",
+    "Watch",
+    "What",
     "Wipe",
     "shown",
 ]
@@ -202,6 +207,61 @@ class Discard(Protocol):
 
     async def discard_unreadable(self, user: str) -> int:
         """Remove the records of `user` that `of_user` leaves out because they cannot be read. Return how many went."""
+        ...
+
+
+class What(enum.Enum):
+    """What a notice tells."""
+
+    ENDED = "ended"  # the record was removed, or updated to one that has expired
+    MOVED = "moved"  # it was rotated: it is under the successor's key now
+    CHANGED = "changed"  # it was replaced by another version
+    WIPED = "wiped"  # all records ended
+    LOST = "lost"  # from now on, notices may be missing
+    STANDS = "stands"  # from now on, none is missing. What was done before this may not have been told
+
+
+class Notice(NamedTuple):
+    """What is told to those who watch a store."""
+
+    what: What
+    key: str = ""  # of the record; empty: it is about all of them
+    successor: str = ""  # where it moved to
+    version: int = 0  # of the record that replaced it; 0: the store does not say
+
+
+@runtime_checkable
+class Watch(Protocol):
+    """A store that tells which records ended, moved or changed, whichever process did it.
+
+    A notice says that somebody should look, and `load` says what is there. One may come twice, or for nothing. None
+    comes before what it tells of is done. What expires is not told, and neither are `create` and `touch`.
+    """
+
+    def publish(self, *, changes: bool = False) -> None:
+        """Have what this store object does told to those who watch, in other processes too. It cannot be taken back.
+
+        Until then, it need not tell others of anything but a `wipe`, and pays for nothing.
+
+        Args:
+            changes: whether to tell of `CHANGED` records too.
+        """
+        ...
+
+    def watch(
+        self, tell: Callable[[Notice], None], keys: Callable[[], Collection[str]], *, changes: bool = False
+    ) -> Callable[[], None]:
+        """Begin to watch, in the running event loop. Returns at once; returns what ends it.
+
+        `tell` is called in that event loop. `STANDS` is the first that it hears. Where the connection is lost, it
+        hears `LOST`, and `STANDS` when it is back.
+
+        Args:
+            tell: is called with each notice. It must not wait, or raise.
+            keys: returns the keys of the records that are of interest at this moment. A store that cannot be told of
+                changes looks at these from time to time. Others may tell of every key.
+            changes: whether `CHANGED` records are of interest.
+        """
         ...
 
 

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 from heapq import nsmallest
+from typing import TYPE_CHECKING
 
 from roomkey.clock import system_time, ticks_of
 from roomkey.options import named_options
-from roomkey.stores.base import Conflict, Record
+from roomkey.stores.base import Conflict, Notice, Record, What
 from roomkey.stores.forks import at_fork
+
+if TYPE_CHECKING:
+    import asyncio  # at run time it is imported where it is used: it is half of the time that `import roomkey` takes
 
 __all__ = ["MemoryStore"]
 
@@ -26,7 +31,7 @@ _LOOKED_AT_PER_ADDED = 2
 
 @named_options()
 class MemoryStore:
-    """Keep sessions in a dictionary. Implements `Store`, `Purge`, `UserIndex`, `Scan` and `Wipe`.
+    """Keep sessions in a dictionary. Implements `Store`, `Purge`, `UserIndex`, `Scan`, `Watch` and `Wipe`.
 
     Args:
         clock: returns Unix time in seconds; default `time.time`. Tests pass one that they move.
@@ -38,6 +43,7 @@ class MemoryStore:
         self._clock, self._ticks = clock, ticks_of(clock)
         self._records: OrderedDict[str, Record] = OrderedDict()
         self._wiped: list[OrderedDict[str, Record]] = []  # to be taken apart by purges: at once, it takes long
+        self._watchers: list[tuple[asyncio.AbstractEventLoop, Callable[[Notice], None], bool]] = []
         self._of_user: dict[str, set[str]] = {}  # exactly the keys in `_records` whose record has that user
         # One event loop needs no lock; a test client or a second server in a thread has its own loop.
         self._lock = threading.Lock()
@@ -51,6 +57,7 @@ class MemoryStore:
                 if record.user is not None:
                     self._of_user.setdefault(record.user, set()).add(key)
         self._lock = threading.Lock()
+        self._watchers = []  # of the parent's event loops
 
     def __repr__(self) -> str:
         return "<MemoryStore>"
@@ -77,8 +84,12 @@ class MemoryStore:
     async def update(self, key: str, record: Record, *, version: int) -> None:
         """Replace the live record under `key`. Raises `Conflict` when it is gone, moved on, or has another version."""
         with self._lock:
-            self._check_unchanged(key, version, self._clock())
+            now = self._clock()
+            self._check_unchanged(key, version, now)
             self._put(key, record)
+        if self._watchers:
+            has_ended = record.expires_at <= now
+            self._tell(Notice(What.ENDED, key) if has_ended else Notice(What.CHANGED, key, version=record.version))
 
     async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
         """Put `record` under `new_key` and `tombstone` under `key`. Raises `Conflict` and then changes nothing."""
@@ -89,6 +100,8 @@ class MemoryStore:
             self._put(key, tombstone)
             self._put(new_key, record)
             self._look_around(now)
+        if self._watchers:
+            self._tell(Notice(What.MOVED, key, new_key))
 
     async def touch(self, key: str, expires_at: float) -> bool:
         """Let the live record under `key` expire later; return whether there is one that is no tombstone."""
@@ -104,6 +117,8 @@ class MemoryStore:
         """Remove whatever is under `key`."""
         with self._lock:
             self._drop(key)
+        if self._watchers:
+            self._tell(Notice(What.ENDED, key))
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records; return how many went."""
@@ -145,6 +160,42 @@ class MemoryStore:
             # New dictionaries: to empty the old ones takes as long as they are large.
             self._wiped.append(self._records)
             self._records, self._of_user = OrderedDict(), {}
+        if self._watchers:
+            self._tell(Notice(What.WIPED))
+
+    def publish(self, *, changes: bool = False) -> None:
+        """Do nothing: those who watch are in this process."""
+
+    def watch(
+        self, tell: Callable[[Notice], None], keys: Callable[[], Collection[str]], *, changes: bool = False
+    ) -> Callable[[], None]:
+        """Begin to watch, in the running event loop; returns what ends it."""
+        import asyncio
+
+        watcher = (asyncio.get_running_loop(), tell, changes)
+        with self._lock:
+            # The list is replaced, not changed: others may be going through it.
+            self._watchers = [each for each in self._watchers if not each[0].is_closed()] + [watcher]
+        watcher[0].call_soon(self._tell_one, watcher, Notice(What.STANDS))
+
+        def leave() -> None:
+            with self._lock:
+                self._watchers = [each for each in self._watchers if each is not watcher]
+
+        return leave
+
+    def _tell(self, notice: Notice) -> None:
+        for watcher in self._watchers:
+            loop, _, changes = watcher
+            if changes or notice.what is not What.CHANGED:
+                with suppress(RuntimeError):  # that loop is closed
+                    loop.call_soon_threadsafe(self._tell_one, watcher, notice)
+
+    def _tell_one(
+        self, watcher: tuple[asyncio.AbstractEventLoop, Callable[[Notice], None], bool], notice: Notice
+    ) -> None:
+        if watcher in self._watchers:
+            watcher[1](notice)
 
     def _check_free(self, key: str, now: float) -> None:
         record = self._records.get(key)

@@ -21,14 +21,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import replace
 from typing import Any
 
 from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.options import named_options
-from roomkey.stores.base import Conflict, Discard, Lifespan, Purge, Record, Scan, Store, UserIndex, Wipe, shown
+from roomkey.stores.base import (
+    Conflict,
+    Discard,
+    Lifespan,
+    Notice,
+    Purge,
+    Record,
+    Scan,
+    Store,
+    UserIndex,
+    Watch,
+    What,
+    Wipe,
+    shown,
+)
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.moves import There, arrival, ended, is_arrival, is_ended, is_session
 from roomkey.stores.urls import store_from
@@ -78,6 +92,9 @@ class Migrating:
             self.wipe: Callable[[], Coroutine[Any, Any, None]] = self._wipe
         if isinstance(self._new, Scan) and isinstance(self._old, Scan):
             self.scan: Callable[..., Coroutine[Any, Any, tuple[list[str], str]]] = self._scan
+        if isinstance(self._new, Watch) and isinstance(self._old, Watch):
+            self.publish: Callable[..., None] = self._publish
+            self.watch: Callable[..., Callable[[], None]] = self._watch
 
     def __repr__(self) -> str:
         return f"<Migrating to {shown(self._new)} from {shown(self._old)}>"
@@ -235,6 +252,49 @@ class Migrating:
         assert isinstance(self._new, Wipe) and isinstance(self._old, Wipe)
         await self._old.wipe()  # first: what arrives afterwards is named by nothing there
         await self._new.wipe()
+
+    def _publish(self, *, changes: bool = False) -> None:
+        """Have both stores tell, of changes in any case: a session that ends is a change in the new store."""
+        assert isinstance(self._new, Watch) and isinstance(self._old, Watch)
+        self._new.publish(changes=True)
+        self._old.publish(changes=changes)
+
+    def _watch(
+        self, tell: Callable[[Notice], None], keys: Callable[[], Collection[str]], *, changes: bool = False
+    ) -> Callable[[], None]:
+        """Begin to watch both stores.
+
+        A move from one to the other looks like an end, and so does a change: the record that an end leaves is one.
+        """
+        assert isinstance(self._new, Watch) and isinstance(self._old, Watch)
+        stands = [False, False]
+
+        def tell_of(number: int) -> Callable[[Notice], None]:
+            def pass_on(notice: Notice) -> None:
+                stood = all(stands)
+                if notice.what in (What.STANDS, What.LOST):
+                    stands[number] = notice.what is What.STANDS
+                    if all(stands) is stood:
+                        return
+                elif notice.what is What.CHANGED:
+                    if changes:
+                        tell(notice)
+                    if notice.key not in keys():
+                        return
+                    notice = Notice(What.ENDED, notice.key)
+                tell(notice)
+
+            return pass_on
+
+        leaves = [
+            store.watch(tell_of(number), keys, changes=True) for number, store in enumerate((self._new, self._old))
+        ]
+
+        def leave() -> None:
+            for each in leaves:
+                each()
+
+        return leave
 
     async def _end(self, key: str, version: int) -> None:
         """End a session, and leave a record in its place. Raises `Conflict`."""

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from unittest import SkipTest
 
 from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Scan, Store, UserIndex, Wipe
+from roomkey.testing import watching
 from roomkey.testing.clock import Clock
 
 __all__ = ["StoreContract"]
@@ -146,8 +147,8 @@ def _test(scenario: Callable[[Any, _Bench], Awaitable[None]]) -> Callable[[Store
 class StoreContract:
     """Subclass it, name the class `Test...`, and say how your store is made.
 
-    Tests of the optional protocols (`Purge`, `UserIndex`, `Scan`, `Wipe`, `Lifespan`) are skipped for a store without
-    them.
+    Tests of the optional protocols (`Purge`, `UserIndex`, `Scan`, `Wipe`, `Watch`, `Lifespan`) are skipped for a store
+    without them.
     """
 
     clock_moves = True
@@ -795,6 +796,16 @@ class StoreContract:
         await store.update(key, bench.record(version=2, user="42"), version=1)
         if isinstance(store, UserIndex):
             assert [found for found, _ in await store.of_user("42")] == [key]
+
+    # Watch
+
+    test_watch_stands_first = _test(watching.test_watch_stands_first)
+    test_watch_tells_of_a_deletion = _test(watching.test_watch_tells_of_a_deletion)
+    test_watch_tells_of_an_update_that_ends = _test(watching.test_watch_tells_of_an_update_that_ends)
+    test_watch_tells_of_a_rotation = _test(watching.test_watch_tells_of_a_rotation)
+    test_watch_tells_of_a_change = _test(watching.test_watch_tells_of_a_change)
+    test_watch_tells_of_a_wipe = _test(watching.test_watch_tells_of_a_wipe)
+    test_watch_tells_everybody = _test(watching.test_watch_tells_everybody)
 
     # Lifespan
 

@@ -68,6 +68,12 @@ class Connections(Protocol):
         """Use those that there are no more: they lead to the wrong server."""
         ...
 
+    async def lone(self) -> Any:
+        """Return a connection for something that takes long. It is to be given to `part_with`."""
+        ...
+
+    async def part_with(self, connection: Any) -> None: ...
+
     async def close(self) -> None: ...
 
     def terminate(self) -> None: ...
@@ -313,6 +319,12 @@ class OwnConnections:
         self._old |= self._busy
         self.distrust()
 
+    async def lone(self) -> Any:
+        return await self._connect()
+
+    async def part_with(self, connection: Any) -> None:
+        connection.terminate()
+
     async def close(self) -> None:
         self._closing = asyncio.Event()
         self.distrust()
@@ -358,6 +370,13 @@ class BorrowedConnections:
 
     async def renew(self) -> None:
         await self._pool.expire_connections()
+
+    async def lone(self) -> Any:
+        return await self._pool.acquire()
+
+    async def part_with(self, connection: Any) -> None:
+        connection.terminate()  # it still listens, where the pool does not reset what it takes back
+        await self.release(connection)
 
     async def close(self) -> None:
         if self._ending:

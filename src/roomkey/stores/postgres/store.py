@@ -36,6 +36,7 @@ from roomkey.stores.postgres.connections import (
 )
 from roomkey.stores.postgres.errors import GONE, code_of, explain, is_lost
 from roomkey.stores.postgres.link import Link
+from roomkey.stores.postgres.notices import Watched, tell_of_wipe
 from roomkey.stores.postgres.table import (
     INSPECT,
     LOCK_CLASS,
@@ -58,7 +59,7 @@ _TRIES = 4  # of a statement that met others in a transaction isolated more stri
 
 
 @named_options()
-class PostgresStore:
+class PostgresStore(Watched):
     """Keep sessions in one table of a PostgreSQL database. Implements all of `Store` and the optional protocols.
 
     PostgreSQL 12 or newer. Make the table once, with `roomkey store create URL` or `create_table`. The app's role
@@ -116,8 +117,8 @@ class PostgresStore:
                 "(postgresql://user:password@host/database) or an asyncpg.Pool"
             )
         self._table = DEFAULT_TABLE if table is None else table
-        self._quoted = quote(self._table)
-        self._sql = Statements(self._quoted)
+        quoted = quote(self._table)
+        super().__init__(quoted, Statements(quoted))
         self._clock = clock
         self._checked = False  # whether the table was found to be there, and ours
         self._loops = LoopRegistry(self._connect)
@@ -210,15 +211,23 @@ class PostgresStore:
 
     async def update(self, key: str, record: Record, *, version: int) -> None:
         """Replace the live record under `key`. Raises `Conflict` when it is gone, moved on, or has another version."""
-        if not await self._ask(self._sql.update, self._clock(), key, version, *to_row(record)):
+        now, publisher = self._clock(), self._publisher
+        asked: tuple[Any, ...] = (self._sql.update, now, key, version, *to_row(record))
+        if publisher is not None and record.expires_at <= now:
+            asked = publisher.ending(key, asked[1:])
+        if not await self._ask(*asked):
             raise Conflict
+        if publisher is not None and publisher.changes and record.expires_at > now:
+            publisher.changed(key, record.version, (await self._link_in_use()).connections)
 
     async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
         """Put `record` under `new_key` and `tombstone` under `key`. Raises `Conflict` and then changes nothing."""
         if key == new_key:
             raise Conflict
-        moved = to_row(tombstone)
-        if not await self._ask(self._sql.rotate, self._clock(), key, version, *moved, new_key, *to_row(record)):
+        asked: tuple[Any, ...] = (self._clock(), key, version, *to_row(tombstone), new_key, *to_row(record))
+        publisher = self._publisher
+        asked = (self._sql.rotate, *asked) if publisher is None else publisher.rotation(key, new_key, asked)
+        if not await self._ask(*asked):
             raise Conflict
 
     async def touch(self, key: str, expires_at: float) -> bool:
@@ -227,7 +236,9 @@ class PostgresStore:
 
     async def delete(self, key: str) -> None:
         """Remove whatever is under `key`."""
-        await self._ask(self._sql.delete, key, again=True)
+        publisher = self._publisher
+        asked = (self._sql.delete, key) if publisher is None else publisher.deletion(key, self._clock())
+        await self._ask(*asked, again=True)
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records; return how many went. 0 while another worker does it."""
@@ -274,9 +285,9 @@ class PostgresStore:
             StoreUnavailable: a transaction elsewhere has held the table for a second, or the database failed.
             ConfigurationError: the database user may not empty the table.
         """
-        link = await self._link_in_use()
+        link, statements = await self._link_in_use(), f"{self._sql.wipe}; {tell_of_wipe(self._quoted)}"
         try:
-            await use_connection(link.connections, lambda connection: connection.execute(self._sql.wipe))
+            await use_connection(link.connections, lambda connection: connection.execute(statements))
         except asyncpg.InsufficientPrivilegeError as error:
             raise ConfigurationError(missing_rights(self._table)) from error  # the sessions are not down because of it
         except Exception as error:
