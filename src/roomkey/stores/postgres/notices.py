@@ -86,9 +86,9 @@ class Publisher:
     def __init__(self, table: str, statements: Statements) -> None:
         self.changes: bool = False  # whether to tell of changes too
         name = _name(table)
-        self._update = f"WITH done AS ({statements.update}) SELECT pg_notify({name}, $13) FROM done"
+        self._update = f"WITH done AS ({statements.update}) SELECT pg_notify({name}, $12) FROM done"
         before, moved, after = statements.rotate.rpartition(" FROM moved")
-        self._rotate = f"{before}, pg_notify({name}, $23){moved}{after}"
+        self._rotate = f"{before}, pg_notify({name}, $21){moved}{after}"
         self._delete = (
             f"WITH done AS (DELETE FROM {table} WHERE key = $1 RETURNING expires_at) "
             f"SELECT pg_notify({name}, $3) FROM done WHERE expires_at > $2"
