@@ -81,7 +81,9 @@ def test_every_code_block_shows_its_outcome(page):
 @pytest.mark.parametrize("page", [*_typed()], ids=lambda page: page.name)
 def test_every_console_is_true(page, tmp_path):
     """Whoever follows a page sees what it shows, but for moments, versions, cookies and handles."""
-    with Reader(tmp_path, SECRET_KEY="k" * 43, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1") as reader:
+    # Whoever follows a page has the plugin that comes with Roomkey, and none of those that these tests use.
+    plugins = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "-p roomkey.pytest_plugin"}
+    with Reader(tmp_path, SECRET_KEY="k" * 43, **plugins) as reader:
         for shown, real in reader.follow(page.read_text()):
             assert lasting(real) == lasting(shown)
 
