@@ -40,8 +40,8 @@ def test_blocks_that_show_nothing(page: str, silent: int) -> None:
 
 def test_what_lasts() -> None:
     """Moments, cards, handles, versions and the order of headers do not count. All else does."""
-    first = f"Server: a/1\nDate: Mon\nset-cookie: session={'a' * 76}; Path=/\n\n{'0' * 64} in 0.1s\n"
-    other = f"date: Tue\nserver: a/2\nset-cookie: session={'b' * 76}; Path=/\n\n{'1' * 64} in 2.5s\n"
+    first = f"Server: a/1\nDate: Mon\nset-cookie: session={'a' * 80}; Path=/\n\n{'0' * 64} in 0.1s\n"
+    other = f"date: Tue\nserver: a/2\nset-cookie: session={'b' * 80}; Path=/\n\n{'1' * 64} in 2.5s\n"
     assert lasting(first) == lasting(other)
     assert lasting(first) != lasting(other.replace("Path=/", "Path=/a"))
     assert lasting("1 passed") != lasting("2 passed")
