@@ -4,7 +4,7 @@ PYTHON ?= python3
 UV := $(shell command -v uv || echo .tools/bin/uv)
 RUN := $(UV) run --no-progress --quiet --group dev
 
-.PHONY: demo docs wheel test lint types pytest coverage lowest dist extras bench bench-engines soak browser servers
+.PHONY: demo docs wheel test lint types pytest coverage test-lowest dist extras bench bench-engines soak browser servers
 
 demo: $(UV)
 	@$(UV) run --no-progress --quiet --no-dev --group demo python -m examples.ravyn_shop
@@ -43,7 +43,7 @@ coverage: $(UV) browser servers
 
 # The adaptors' tests on the lowest versions of each framework and driver that pyproject.toml supports; ROWS="flask quart" for some.
 ROWS ?=
-lowest: $(UV)
+test-lowest: $(UV)
 	$(UV) run --no-project --no-progress --quiet --python 3.11 python tests/lowest.py --uv $(UV) $(ROWS)
 
 # The wheel and the sdist, in dist/, checked. Nothing is uploaded.

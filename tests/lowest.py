@@ -1,4 +1,4 @@
-"""Runs the adaptors' tests on the lowest versions that pyproject.toml supports: `make lowest`.
+"""Runs the adaptors' tests on the lowest versions that pyproject.toml supports: `make test-lowest`.
 
 Each row has an environment of its own, for one framework's lowest version may not go with another's. What its extras
 ask for is pinned to the lower bound, and so are the drivers that all rows have. Everything else is the newest that goes
