@@ -30,25 +30,26 @@ _COUNTED = 100  # requests of which commands and round trips are counted
 _AHEAD = 1.05  # a peer is ahead where it is more than noise
 
 _METHOD = """\
-Each subject is one uvicorn process (one worker, uvloop, httptools, no access log) with the same raw ASGI app behind its
-session middleware; Django is its own ASGI handler with asynchronous views. All stand ready at once, idle but for the
-one that is measured. wrk (one thread, keep-alive) makes the load on the same machine, for {seconds} at {levels}
-connections, in {rounds} round(s) in rotated order; the figures are medians. Each connection has a session of its own,
-of {size} bytes as JSON, logged in before; with more than one connection, wrk goes round {spare} sessions for each. A
-write sets one key to a number never used before. Warmed up first, and every subject first proved its work: what was
-written is read on the next request. p50 and p99 are wrk's, in ms, of a closed loop: at 512 connections they say how
-long the queue is.
+Each subject is one uvicorn process (one worker, uvloop, httptools, no access log) with the same raw ASGI app behind
+its session middleware. Django is its own ASGI handler with asynchronous views. All stand ready at once, idle but for
+the one that is measured. The load comes from wrk (one thread, keep-alive) on the same machine, for {seconds} at
+{levels} connections. There are {rounds} rounds, in rotated order. The figures are medians. Each connection has a
+session of its own, of {size} bytes as JSON, logged in before. With more than one connection, wrk goes round {spare}
+sessions for each. A write sets one key to a number never used before. It was warmed up first, and every subject
+first proved its work: what was written is read on the next request. Both p50 and p99 are wrk's, in ms, of a closed
+loop. At 512 connections they say how long the queue is.
 
-Commands are what reaches the server, without those that a script runs inside it; round trips are counted by a proxy,
+Commands are what reaches the server, without those that a script runs inside it. Round trips are counted by a proxy,
 over {counted} requests on one connection. Under load it is reads of sockets (Redis, `total_reads_processed`) or
 statements (PostgreSQL, `pg_stat_statements`) by requests that the app began.
 
-Redis keeps no files. PostgreSQL waits for the disk on every commit; it has its defaults but for `pg_stat_statements`,
-`shared_buffers` of 32 MB and `max_connections` of 60. Roomkey and the peers have theirs, with two exceptions, both in
-the peers' favour: Django's database has a pool of 10 connections, as Roomkey's store has (without it, each request
-connects anew), and redis-py's pool may grow to 1,000 (with its usual 100 it raises, and at 512 connections
-starsessions and Litestar answer most requests with 500). Litestar's middleware runs without its router. `no session`
-and `Django, no session` are the same servers without any session: what of a figure is not the session's."""
+Redis keeps no files. PostgreSQL waits for the disk on every commit. It has its defaults but for
+`pg_stat_statements`, `shared_buffers` of 32 MB and `max_connections` of 60. Roomkey and the peers have theirs, with
+two exceptions, both in the peers' favour. Django's database has a pool of 10 connections, as Roomkey's store has:
+without it, each request connects anew. And redis-py's pool may grow to 1,000. With its usual 100 it raises, and at
+512 connections starsessions and Litestar answer most requests with 500. Litestar's middleware runs without its
+router. `no session` and `Django, no session` are the same servers without any session: what of a figure is not the
+session's."""
 
 
 @dataclass

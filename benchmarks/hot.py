@@ -30,11 +30,11 @@ from tests.servers.redis import RedisServer
 
 _REQUESTS = 64  # at once
 _METHOD = """\
-In process, on uvloop: {requests} requests with the same cookie are begun at once, and each sets one key of its own in a
-session of {small} bytes as JSON. Each handler gives way to the others once before it writes, as one does that reads the
-request's body: without that, requests to a store in memory would run one after the other. A batch has a session of its
-own. There are {batches} batches of each subject, in turn. Rates are medians, and so are multiples, each of one turn.
-Kept is how many of the {requests} keys the session has in the end: the median, and the least. Failed is how many
+In process, on uvloop: {requests} requests with the same cookie are begun at once. Each sets one key of its own in a
+session of {small} bytes as JSON. Each handler gives way to the others once before it writes, as one does that reads
+the request's body. Without that, requests to a store in memory would run one after the other. A batch has a session of
+its own. There are {batches} batches of each subject, in turn. Rates are medians, and so are multiples, each of one
+turn. Kept is how many of the {requests} keys the session has in the end: the median, and the least. Failed is how many
 requests were not answered with 200, in all batches. The Redis server runs on this machine and keeps no files."""
 
 

@@ -15,10 +15,10 @@ from benchmarks.report import Report, Target, progress, run, table
 _TARGET = 40.0  # ms, at most
 _SLOWEST = 12  # modules that the report names
 _METHOD = """\
-Fresh interpreters, {times} with `import roomkey` and {times} with `pass`, in turn; the figure is the difference of the
+Fresh interpreters, {times} with `import roomkey` and {times} with `pass`, in turn. The figure is the difference of the
 least of each. Byte code is there, as in an installed package. The list of modules is `sys.modules` after the import,
 less what was there before. The times of single modules are the least of {traced} runs with `-X importtime`, each
-without what it imports in turn; that option makes every import slower, so that they are shares rather than times."""
+without what it imports in turn. That option makes every import slower, so that they are shares rather than times."""
 
 _LIST = "import json, sys; before = set(sys.modules); import roomkey; print(json.dumps([*set(sys.modules) - before]))"
 
@@ -35,12 +35,12 @@ def measure(quick: bool) -> Report:
         slowest = _slowest(environment, traced)
     ours, standard, others = _sorted(modules)
     sections = [
-        ("Time", f"`import roomkey` takes {milliseconds:.1f} ms; it should take less than {_TARGET:g} ms."),
+        ("Time", f"`import roomkey` takes {milliseconds:.1f} ms. It should take less than {_TARGET:g} ms."),
         (
             "Modules that come with it",
-            f"- Roomkey's own: {len(ours)}: {', '.join(ours)}\n"
-            f"- other packages: {', '.join(others) or 'none'}\n"
-            f"- the standard library: {len(standard)} packages and modules: {', '.join(standard)}",
+            f"- Roomkey's own: {len(ours)}: {_named(ours)}\n"
+            f"- other packages: {_named(others) or 'none'}\n"
+            f"- the standard library: {len(standard)} packages and modules: {_named(standard)}",
         ),
         (
             "The slowest of them, without what they import in turn",
@@ -99,6 +99,10 @@ def _traced(environment: dict[str, str], code: str) -> dict[str, int]:
         if spent.isdigit():
             found[name] = int(spent)
     return found
+
+
+def _named(modules: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in modules)
 
 
 def _sorted(modules: list[str]) -> tuple[list[str], list[str], list[str]]:

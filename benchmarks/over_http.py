@@ -31,13 +31,14 @@ _NO_SESSION, _PEER = "no session", "starsessions, Redis"
 _TARGETS = {MEMORY: (1.6, 1.4), SQLITE: (1.2, 0.7), REDIS: (0.8, 0.6)}  # multiples of Starlette's rate, by page
 
 _METHOD = """\
-Each subject is one uvicorn process (one worker, uvloop, httptools, no access log) with the same raw ASGI app behind its
-session middleware. All stand ready at once, idle but for the one that is measured. wrk (one thread, {connections}
-connections, kept alive) makes the load on the same machine, {rounds} rounds of one second for each page and subject, in
-rotated order. All connections share one session of {size} bytes as JSON, logged in before. A write sets one key to a
-number never used before. A multiple is that of the same round, and the figures are medians of the rounds. Every subject
-is warmed up first and has proved its work: what was written is read on the next request. "CPU" is what the subject's
-process computed, its threads and the kernel's work for it included: a busy machine disturbs it less than the rates.
+Each subject is one uvicorn process (one worker, uvloop, httptools, no access log) with the same raw ASGI app behind
+its session middleware. All stand ready at once, idle but for the one that is measured. The load comes from wrk (one
+thread, {connections} connections, kept alive) on the same machine. There are {rounds} rounds of one second for each
+page and subject, in rotated order. All connections share one session of {size} bytes as JSON, logged in before. A
+write sets one key to a number never used before. A multiple is that of the same round, and the figures are medians of
+the rounds. Every subject is warmed up first and has proved its work: what was written is read on the next request.
+"CPU" is what the subject's process computed, its threads and the kernel's work for it included: a busy machine
+disturbs it less than the rates.
 
 Starlette keeps the session in the cookie, and wrk sends the same cookie all the time. SQLite's file is in a temporary
 folder. The Redis server runs on this machine and keeps no files. `no session` is the same server without a session:

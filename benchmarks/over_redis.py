@@ -30,13 +30,14 @@ _TARGETS = {"read": 0.4, "write": 0.9, "log-in": 1.2, "log-in-known": 1.2}  # sh
 _COUNTED = 50  # requests of which commands and round trips are counted
 
 _METHOD = """\
-As in the part in process: raw ASGI scopes, uvloop, one request after the other, {samples} interleaved samples of
-{requests} requests each, the least of them less the least of the bare app's. The session is {small} bytes as JSON. The
-Redis server runs on this machine and keeps no files. starsessions has its autoload middleware, which loads the session
-on every request. "First seen": each request has a session and a cookie of its own, which the middleware has not seen.
+As in the part in process: raw ASGI scopes, uvloop, one request after the other. There are {samples} interleaved
+samples of {requests} requests each. The figure is the least of them less the least of the bare app's. The session is
+{small} bytes as JSON. The Redis server runs on this machine and keeps no files. starsessions has its autoload
+middleware, which loads the session on every request. "First seen": each request has a session and a cookie of its own,
+which the middleware has not seen.
 
-Commands are what reaches the server (`MONITOR`), without those that a script runs inside it. Round trips are counted by
-a proxy, over {counted} requests, each with the same cookie, or with its own for "log in, had a session"."""
+Commands are what reaches the server (`MONITOR`), without those that a script runs inside it. Round trips are counted
+by a proxy, over {counted} requests, each with the same cookie, or with its own for "log in, had a session"."""
 
 
 def measure(quick: bool) -> Report:

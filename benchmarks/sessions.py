@@ -33,20 +33,19 @@ _PEERS_ONLY = ("read-4k", "write-4k")  # columns of the table of peers
 
 _METHOD = """\
 Raw ASGI scopes with five request headers, one request after the other on uvloop, without a server. Each sample is
-{requests} requests of one subject. There are {samples} samples of each, interleaved in rotated order, and the figure is
-the least of them, less the least of the bare app's. The garbage collector is on, and clean at the start of a sample.
-Every subject first proved its work: what was written is read on the next request, a log-in sets a cookie that logs in,
-a forged cookie is anonymous.
+{requests} requests of one subject. There are {samples} samples of each, interleaved in rotated order, and the figure
+is the least of them, less the least of the bare app's. The garbage collector is on, and clean at the start of a
+sample. Every subject first proved its work: what was written is read on the next request. A log-in sets a cookie that
+logs in, and a forged cookie is anonymous.
 
-"First seen": each request of a sample has a cookie and a session of its own, and a middleware that was made for this
-sample, so that nothing is remembered of a cookie. A hash is seen to be computed for such a request. In the other rows
-one cookie comes with every request of a sample. "Log in" has no cookie, and fills a session. "Log in, had a session"
-has the cookie of an anonymous one, and each cookie serves once; in the rows without "first seen" it was read once
-before.
+"First seen": each request of a sample has a cookie and a session of its own. The middleware was made for this sample,
+so that nothing is remembered of a cookie. A hash is seen to be computed for such a request. In the other rows one
+cookie comes with every request of a sample. "Log in" has no cookie, and fills a session. "Log in, had a session" has
+the cookie of an anonymous one, and each cookie serves once. In the rows without "first seen" it was read once before.
 
-The session is {small} bytes as JSON, or {large}. Starlette and Lilya hold it in the cookie: at 4 KB browsers drop that.
-SQLite's file is in a temporary folder. `floor` is a server-side session by hand, as short as it goes: cookie scan, one
-HMAC, one dict, one decoding. Litestar's middleware runs without its router."""
+The session is {small} bytes as JSON, or {large}. Starlette and Lilya hold it in the cookie: at 4 KB browsers drop
+that. SQLite's file is in a temporary folder. `floor` is a server-side session by hand, as short as it goes: cookie
+scan, one HMAC, one dict, one decoding. Litestar's middleware runs without its router."""
 
 
 def measure(quick: bool) -> Report:

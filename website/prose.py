@@ -1,7 +1,7 @@
 """`python -m website.prose`: the prose of the pages, by three rules: short sentences, no semicolons, plain words.
 
 A sentence has at most 25 words. Code and links' targets are no prose. A name in backticks is one word, and so is a list
-of them, and a URL. docs/benchmarks.md is left out: it has the reports as `python -m benchmarks` prints them.
+of them, and a URL.
 """
 
 import re
@@ -82,7 +82,8 @@ def _words(sentence: str) -> int:
 
 def main() -> int:
     """Print the findings of all pages. Returns the exit code."""
-    pages = [ROOT / "README.md", *sorted(set((ROOT / "docs").rglob("*.md")) - {ROOT / "docs" / "benchmarks.md"})]
+    pages = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+    pages += [ROOT / "deploy" / "README.md", ROOT / "benchmarks" / "README.md"]
     found = [
         f"{page.relative_to(ROOT)}:{line}: {what}" for page in pages for line, what in findings(page.read_text("utf-8"))
     ]
