@@ -24,6 +24,7 @@ from roomkey.stores.postgres import PostgresStore
 from roomkey.stores.sqlalchemy import SQLAlchemyStore
 from tests.loop_clock import HANGS
 from tests.servers.postgres import PostgresServer
+from tests.stores.records import make_key, make_record
 
 SOURCES = Path(__file__).parents[1] / "src"
 PAGE = (SOURCES.parent / "docs" / "howto-command.md").read_text()
@@ -87,6 +88,54 @@ def test_create_unlogged(server: PostgresServer) -> None:
     assert (code, output) == (2, "") and 'ALTER TABLE "fast" SET LOGGED' in error
 
 
+def test_create_in_partitions(server: PostgresServer) -> None:
+    """`--partitions` makes such a table, and `migrate` moves the sessions of another table there."""
+    code, output, error = _run("store", "create", server.url, "--table", "parted", "--partitions", "4")
+    assert (code, error) == (0, "") and output.endswith(": created\n")
+    assert _is_ready(server.url, "parted")
+    code, output, error = _run("store", "create", server.url, "--table", "parted", "--partitions", "8")
+    assert (code, output) == (2, "") and "has 4 partitions, which cannot be changed" in error
+    assert _run("store", "create", server.url, "--table", "whole")[0] == 0
+
+    async def fill() -> None:
+        store = PostgresStore(server.url, table="whole")
+        for _ in range(30):
+            await store.create(make_key(), make_record(user="42"))
+        await store.close()
+
+    async def moved() -> int:
+        store = PostgresStore(server.url, table="parted")
+        found = await store.of_user("42")
+        await store.close()
+        return len(found)
+
+    asyncio.run(fill())
+    tables = ["--from", server.url_for(table="whole"), "--to", server.url_for(table="parted")]
+    code, output, error = _run("store", "migrate", *tables, "--yes")
+    assert (code, output) == (0, "moved: 30, left because they cannot be read: 0\n"), error
+    assert asyncio.run(moved()) == 30
+
+
+def test_create_brings_an_older_table_up_to_date(server: PostgresServer) -> None:
+    """The other commands refuse a table of schema 1 and name the command that mends it."""
+    url = server.url_for(table="older")
+    assert _run("store", "create", url)[0] == 0
+
+    async def as_it_was() -> None:
+        connection = await asyncpg.connect(server.url)
+        await connection.execute(
+            "ALTER TABLE older DROP COLUMN purge_at; COMMENT ON TABLE older IS 'Roomkey sessions, schema 1'"
+        )
+        await connection.close()
+
+    asyncio.run(as_it_was())
+    code, output, error = _run("store", "ping", url)
+    assert (code, output) == (2, "") and "schema 1" in error and "roomkey store create --table older" in error
+    code, output, error = _run("store", "create", url)
+    assert (code, error) == (0, "") and output.endswith(": already there and up to date\n")
+    assert _run("store", "ping", url)[0] == 0
+
+
 def test_sql_is_printed() -> None:
     """`sql` prints what `create` runs, without a server."""
     code, output, error = _run("store", "sql", "postgresql://", "--table", "shop.basket", "--unlogged")
@@ -94,6 +143,7 @@ def test_sql_is_printed() -> None:
     assert output == PostgresStore.ddl("shop.basket", unlogged=True)
     assert output.startswith('CREATE UNLOGGED TABLE IF NOT EXISTS "shop"."basket" (\n')
     assert _run("store", "sql", ROOMKEY_STORE="postgres://")[1] == PostgresStore.ddl()
+    assert _run("store", "sql", "postgresql://", "--partitions", "4")[1] == PostgresStore.ddl(partitions=4)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +155,9 @@ def test_sql_is_printed() -> None:
         ("sql", "postgresql://", "--table", "no table"),
         ("create", "sqlite:///sessions.sqlite3"),  # which needs no table
         ("create", "mysql+asyncmy://user:Xsecret9@host/app", "--unlogged"),
+        ("create", "mysql+asyncmy://user:Xsecret9@host/app", "--partitions", "4"),
+        ("create", "postgresql://user:Xsecret9@host/app", "--partitions", "1"),
+        ("sql", "mysql+asyncmy://", "--partitions", "4"),
         ("drop",),
     ],
 )

@@ -38,6 +38,13 @@ _UNLOGGED = click.option(
     help="PostgreSQL: leave the table out of the write-ahead log. Saves are faster. The price: a crash of the server "
     "empties it, so that everybody is logged out, and it is on no replica.",
 )
+_PARTITIONS = click.option(
+    "--partitions",
+    type=int,
+    metavar="N",
+    help="PostgreSQL: make the table in N hash partitions, 2 to 256. For ten million sessions and more. The number "
+    "cannot be changed later.",
+)
 
 
 def _url_parameter(command: _Command) -> _Command:
@@ -67,7 +74,8 @@ def store() -> None:
 @_url_parameter
 @_TABLE
 @_UNLOGGED
-def create(url: str | None, table: str | None, unlogged: bool) -> None:
+@_PARTITIONS
+def create(url: str | None, table: str | None, unlogged: bool, partitions: int | None) -> None:
     """Make the table in an SQL database, or bring it up to date. Safe to repeat.
 
     URL is that of an account that may make tables: postgresql://user:password@host/database, or one with SQLAlchemy's
@@ -79,14 +87,13 @@ def create(url: str | None, table: str | None, unlogged: bool) -> None:
     async def make() -> tuple[object, bool]:
         made = _with_table(url, table)
         try:
-            return made, await made.create_table(**({"unlogged": unlogged} if _is_postgres(url) else {}))
+            return made, await made.create_table(**options)
         finally:
             await made.close()
             _join_drivers()
 
     with failures():
-        if unlogged and not _is_postgres(url):
-            raise ConfigurationError("--unlogged: it is for PostgreSQL (postgresql://)")
+        options = _postgres_options(url, unlogged, partitions)
         made, is_new = asyncio.run(make())
     click.echo(f"{made}: {'created' if is_new else 'already there and up to date'}")
 
@@ -95,15 +102,17 @@ def create(url: str | None, table: str | None, unlogged: bool) -> None:
 @_url_parameter
 @_TABLE
 @_UNLOGGED
-def sql(url: str | None, table: str | None, unlogged: bool) -> None:
+@_PARTITIONS
+def sql(url: str | None, table: str | None, unlogged: bool, partitions: int | None) -> None:
     """Print the SQL that makes the table, for your own migrations. Nothing is asked of the database.
 
     Example: roomkey store sql postgresql://
     """
     with failures():
+        options = _postgres_options(url, unlogged, partitions)
         if _is_postgres(url):
             named = {} if table is None else {"table": table}
-            text = store_class(*_POSTGRES).ddl(**named, unlogged=unlogged)
+            text = store_class(*_POSTGRES).ddl(**named, **options)
         else:
             text = _with_table(url, table).ddl()
     click.echo(text, nl=False)
@@ -242,6 +251,16 @@ def _use(url: str | None, work: Callable[[Store], Awaitable[_Answer]], *, may_ma
 
 def _is_postgres(url: str | None) -> bool:
     return store_url(url).partition("://")[0] in ("postgresql", "postgres")
+
+
+def _postgres_options(url: str | None, unlogged: bool, partitions: int | None) -> dict[str, Any]:
+    """Return what the table is made with. Raises ConfigurationError where another database has no such thing."""
+    if _is_postgres(url):
+        return {"unlogged": unlogged, "partitions": partitions}
+    for name, given in (("--unlogged", unlogged), ("--partitions", partitions is not None)):
+        if given:
+            raise ConfigurationError(f"{name}: it is for PostgreSQL (postgresql://)")
+    return {}
 
 
 def _with_table(url: str | None, table: str | None) -> Any:

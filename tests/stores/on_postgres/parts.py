@@ -49,10 +49,18 @@ async def eventually(ask: Callable[[], Awaitable[int]], expected: int) -> int:
 
 
 @contextlib.asynccontextmanager
-async def open_store(server: PostgresServer, url: str | None = None, **options: Any) -> AsyncIterator[PostgresStore]:
-    """A store with a table of its own."""
+async def open_store(
+    server: PostgresServer,
+    url: str | None = None,
+    *,
+    made: bool = True,
+    partitions: int | None = None,
+    **options: Any,
+) -> AsyncIterator[PostgresStore]:
+    """A store with a table of its own, or one that is not made yet."""
     store = PostgresStore(url or server.url, **{"table": new_table(), **options})
-    await store.create_table()
+    if made:
+        await store.create_table(partitions=partitions)
     try:
         yield store
     finally:

@@ -15,7 +15,7 @@ would then say Conflict to its winner. It is StoreUnavailable.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
@@ -36,14 +36,12 @@ from roomkey.stores.postgres.connections import (
 )
 from roomkey.stores.postgres.errors import GONE, code_of, explain, is_lost
 from roomkey.stores.postgres.link import Link
+from roomkey.stores.postgres.making import make_ddl, make_table
 from roomkey.stores.postgres.notices import Watched, tell_of_wipe
 from roomkey.stores.postgres.table import (
     INSPECT,
-    LOCK_CLASS,
     Statements,
-    compare_logging,
     examine,
-    make_ddl,
     missing_rights,
     quote,
     readable,
@@ -55,6 +53,8 @@ from roomkey.stores.unreachable import at
 
 __all__ = ["PostgresStore"]
 
+_LOOKED_AT = 500  # records that one statement of a purge looks at, at least
+_PURGES = 0.5  # seconds for which one purge goes on where it meets nothing but live records
 _TRIES = 4  # of a statement that met others in a transaction isolated more strictly than READ COMMITTED
 
 
@@ -146,32 +146,29 @@ class PostgresStore(Watched):
         """Wait for what is under way in this event loop, and close its connections; other loops close their own."""
         await self._loops.close()
 
-    async def create_table(self, *, unlogged: bool = False) -> bool:
-        """Make the table and its indexes, where they are not there yet. Safe to repeat, and from many places at once.
+    async def create_table(self, *, unlogged: bool = False, partitions: int | None = None) -> bool:
+        """Make the table and its indexes, or bring them up to date. Safe to repeat, and from many places at once.
 
         Args:
             unlogged: leave the table out of the write-ahead log: saves are faster, but after a crash of the server
                 the table is empty (everybody is logged out), and it is on no replica and in no continuous backup.
+
+            partitions: make it in so many hash partitions, 2 to 256. Each is vacuumed for itself. None, the default:
+                one table, or as many as it has.
 
         Returns:
             Whether it was made now. False: it was there.
 
         Raises:
             ConfigurationError: no right to make it; another table of that name is there, or one made by a newer
-                Roomkey, or one that is logged otherwise than asked for.
+                Roomkey, or one that is logged or partitioned otherwise than asked for.
             StoreUnavailable: the server cannot be reached now.
         """
 
-        async def make(connection: Connection) -> bool:
-            async with connection.transaction():
-                await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, 0)")
-                found = await connection.fetchrow(INSPECT, self._quoted)
-                if found is not None:
-                    examine(found, self._table, rights=False)
-                    compare_logging(found, self._table, unlogged=unlogged)
-                for statement in make_ddl(self._table, unlogged=unlogged):
-                    await connection.execute(statement)
-                return found is None
+        make_ddl(self._table, unlogged=unlogged, partitions=partitions)  # a wrong number is found without the server
+
+        def make(connection: Connection) -> Awaitable[bool]:
+            return make_table(connection, self._table, unlogged=unlogged, partitions=partitions)
 
         try:
             link = await self._open_link(check=False)
@@ -185,17 +182,18 @@ class PostgresStore(Watched):
             raise self._explain(error, opening=True) from error
 
     @staticmethod
-    def ddl(table: str = DEFAULT_TABLE, *, unlogged: bool = False) -> str:
+    def ddl(table: str = DEFAULT_TABLE, *, unlogged: bool = False, partitions: int | None = None) -> str:
         """Return the SQL that makes the table, for people who run migrations themselves.
 
         Args:
             table: its name, `table` or `schema.table`.
             unlogged: as for `create_table`.
+            partitions: as for `create_table`.
 
         Raises:
-            ConfigurationError: that is no name.
+            ConfigurationError: that is no name, or no number of partitions.
         """
-        return "".join(f"{statement};\n" for statement in make_ddl(table, unlogged=unlogged))
+        return "".join(f"{statement};\n" for statement in make_ddl(table, unlogged=unlogged, partitions=partitions))
 
     async def load(self, key: str) -> Record | None:
         """Return the live record under `key`, or None."""
@@ -242,9 +240,15 @@ class PostgresStore(Watched):
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records; return how many went. 0 while another worker does it."""
-        rows = await self._ask(self._sql.purge, self._clock(), limit)
-        count: int = rows[0][0]
-        return count
+        gone, look_at, loop = 0, max(limit, _LOOKED_AT), asyncio.get_running_loop()
+        until = loop.time() + _PURGES
+        while gone < limit and loop.time() < until:  # each a transaction of its own, and so a short one
+            rows = await self._ask(self._sql.purge, self._clock(), limit - gone, look_at)
+            removed, put_off = rows[0]
+            gone += removed
+            if removed + put_off < look_at:
+                break
+        return gone
 
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         """Return key and record of every live session of `user`."""

@@ -1,9 +1,12 @@
-"""The table: how it is made, what its rows are, and the statements on it.
+"""The table: what its rows are, the statements on it, and whether a table that is found is one of ours.
 
-Indexes: `expires_at` changes with every save, so its index rules out PostgreSQL's heap-only updates. Accepted: an
-update takes 11 µs of the server's time without that index and 15 with it; BRIN would find nearly every page for each
-purge; and a coarse column in its place was no faster. A fill factor of 70 keeps an update on its page: 15 % less
-write-ahead log.
+`purge_at` is the moment at which a purge next looks at the record. It is never later than `expires_at`. It is a column
+of its own because a session expires later with each renewal. An index on `expires_at` would change each time, and
+PostgreSQL then writes a new entry into every index of the table. An update that changes no indexed column stays on its
+page ("heap-only", https://www.postgresql.org/docs/current/storage-hot.html), and a fill factor of 70 leaves room there.
+A purge that meets a live record puts it off. (`roomkey.stores.sqlite.table` does the same.)
+
+Leaves to others: how the table is made (`roomkey.stores.postgres.making`).
 """
 
 from __future__ import annotations
@@ -16,24 +19,25 @@ from roomkey.stores.base import Record
 from roomkey.stores.text import DEFAULT_TABLE, split_name
 
 __all__ = [
+    "COLUMNS",
     "INSPECT",
     "LOCK_CLASS",
+    "SCHEMA_VERSION",
     "Statements",
-    "compare_logging",
     "creating_command",
     "examine",
-    "make_ddl",
     "missing_rights",
     "quote",
     "readable",
+    "schema_of",
     "to_row",
 ]
 
-_SCHEMA_VERSION = 1  # in the table's comment; counts up when the table changes
+SCHEMA_VERSION = 2  # in the table's comment; counts up when the table changes
 LOCK_CLASS = 0x526F6F6D  # "Room": the first half of our advisory locks; the second is the table
 
-# Columns in the order of Record's fields, after the key.
-_COLUMNS = {
+# Columns in the order of Record's fields, between the key and `purge_at`.
+COLUMNS = {
     "key": 'text COLLATE "C" PRIMARY KEY',  # "C": compared byte by byte, whatever the database's language
     "data": "bytea NOT NULL",
     "version": "bigint NOT NULL",
@@ -43,15 +47,22 @@ _COLUMNS = {
     "successor": "text",
     "serve_until": "double precision NOT NULL",
     "about": "bytea NOT NULL DEFAULT ''",
+    "purge_at": "double precision NOT NULL DEFAULT 0",
 }
-_FIELDS = [name for name in _COLUMNS if name != "key"]
-_TYPES = {name: re.split(" NOT | COLLATE ", column)[0] for name, column in _COLUMNS.items()}
+_FIELDS = [name for name in COLUMNS if name not in ("key", "purge_at")]
+_TYPES = {name: re.split(" NOT | COLLATE ", column)[0] for name, column in COLUMNS.items()}
 _COMMENT_FORM = re.compile(r"Roomkey sessions, schema (\d+)")
 
 INSPECT = """
 SELECT
     obj_description(t.oid, 'pg_class') AS comment,
-    t.relpersistence::text AS persistence,
+    -- A table in partitions has its rows in these.
+    coalesce(
+        (SELECT min(p.relpersistence::text) FROM pg_inherits AS i JOIN pg_class AS p ON p.oid = i.inhrelid
+         WHERE i.inhparent = t.oid),
+        t.relpersistence::text
+    ) AS persistence,
+    (SELECT count(*) FROM pg_inherits AS i WHERE i.inhparent = t.oid) AS partitions,
     ARRAY(
         SELECT a.attname::text || ' ' || format_type(a.atttypid, a.atttypmod) FROM pg_attribute AS a
         WHERE a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -75,17 +86,20 @@ class Statements:
 
     def __init__(self, table: str) -> None:
         fields = ", ".join(_FIELDS)
-        new = ", ".join(f"{field} = excluded.{field}" for field in _FIELDS)
+        columns = f"key, {fields}, purge_at"
+        new = ", ".join(f"{field} = excluded.{field}" for field in (*_FIELDS, "purge_at"))
         live = "successor IS NULL AND expires_at >"
         self.load: str = f"SELECT {fields} FROM {table} WHERE key = $2 AND expires_at > $1"
         self.load_many: str = f"SELECT key, {fields} FROM {table} WHERE key = ANY ($2::text[]) AND expires_at > $1"
         # An expired record is absent: an insert that meets one replaces it, and otherwise returns no row.
         self.create: str = f"""
-            INSERT INTO {table} AS t (key, {fields}) VALUES ($2, {_numbered(8, start=3)})
+            INSERT INTO {table} AS t ({columns}) VALUES ($2, {_numbered(8, start=3)}, $6)
             ON CONFLICT (key) DO UPDATE SET {new} WHERE t.expires_at <= $1 RETURNING 1
         """
+        # A record that expires later than before is looked at when it was to be: `purge_at` stays, and so the index.
+        changed = f"({fields}, purge_at) = ROW ({_numbered(8, start=4)}, LEAST(purge_at, $7))"
         self.update: str = f"""
-            UPDATE {table} SET ({fields}) = ROW ({_numbered(8, start=4)})
+            UPDATE {table} SET {changed}
             WHERE key = $2 AND version = $3 AND {live} $1 RETURNING 1
         """
         # One statement is one round trip, and atomic. It waits for whoever holds the old row, and then judges it anew;
@@ -94,10 +108,10 @@ class Statements:
         # is divided by the 0 rows that were put, the statement fails and all of it is undone.
         self.rotate: str = f"""
             WITH moved AS (
-                UPDATE {table} SET ({fields}) = ROW ({_numbered(8, start=4)})
+                UPDATE {table} SET {changed}
                 WHERE key = $2 AND version = $3 AND {live} $1 RETURNING 1
             ), put AS (
-                INSERT INTO {table} AS t (key, {fields}) SELECT $12::text, {self._typed(start=13)} FROM moved
+                INSERT INTO {table} AS t ({columns}) SELECT $12::text, {self._typed(start=13)}, $16 FROM moved
                 ON CONFLICT (key) DO UPDATE SET {new} WHERE t.expires_at <= $1 RETURNING 1
             )
             SELECT 1 / (SELECT count(*) FROM put) FROM moved
@@ -106,18 +120,24 @@ class Statements:
             UPDATE {table} SET expires_at = GREATEST(expires_at, $3) WHERE key = $2 AND {live} $1 RETURNING 1
         """
         self.delete: str = f"DELETE FROM {table} WHERE key = $1"
-        # One worker at a time: the others would wait for the same disk. The rows are locked, and judged again with the
-        # lock, before they are deleted: one that was replaced a moment ago stays.
+        # One worker at a time: the others would wait for the same disk. Of the $3 records that are to be looked at
+        # first, it removes $2 expired ones and puts the live ones off. They are locked, and judged again with the lock:
+        # one that was replaced a moment ago stays. The keys are arrays: joined with `due`, of which PostgreSQL does not
+        # know how long it is, the whole table may be read.
         self.purge: str = f"""
             WITH turn AS MATERIALIZED (
                 SELECT pg_try_advisory_xact_lock({LOCK_CLASS}, '{table}'::regclass::oid::int) AS mine
-            ), expired AS MATERIALIZED (
-                SELECT key FROM {table} WHERE expires_at <= $1 AND (SELECT mine FROM turn)
-                LIMIT $2 FOR UPDATE SKIP LOCKED
+            ), due AS MATERIALIZED (
+                SELECT key, expires_at FROM {table} WHERE purge_at <= $1 AND (SELECT mine FROM turn)
+                ORDER BY purge_at LIMIT $3 FOR UPDATE SKIP LOCKED
             ), gone AS (
-                DELETE FROM {table} WHERE key IN (SELECT key FROM expired) AND expires_at <= $1 RETURNING 1
+                DELETE FROM {table} WHERE key = ANY (ARRAY(SELECT key FROM due WHERE expires_at <= $1 LIMIT $2))
+                AND expires_at <= $1 RETURNING 1
+            ), put_off AS (
+                UPDATE {table} SET purge_at = expires_at
+                WHERE key = ANY (ARRAY(SELECT key FROM due WHERE expires_at > $1)) AND expires_at > $1 RETURNING 1
             )
-            SELECT count(*) FROM gone
+            SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM put_off)
         """
         whose = f"FROM {table} WHERE user_id = $2 AND {live} $1"
         self.of_user: str = f"SELECT key, {fields} {whose}"
@@ -172,19 +192,10 @@ def quote(table: str) -> str:
     return ".".join(f'"{part}"' for part in split_name(table) if part is not None)
 
 
-def make_ddl(table: str, *, unlogged: bool) -> list[str]:
-    quoted, (_, name) = quote(table), split_name(table)
-    columns = ",\n".join(f"    {column} {kind}" for column, kind in _COLUMNS.items())
-    kind = "UNLOGGED TABLE" if unlogged else "TABLE"
-    return [
-        # Sessions come and go: vacuum when a twentieth has changed, not a fifth.
-        f"CREATE {kind} IF NOT EXISTS {quoted} (\n{columns}\n) "
-        "WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05)",
-        f'CREATE INDEX IF NOT EXISTS "{name}_expires_at" ON {quoted} (expires_at)',
-        f'CREATE INDEX IF NOT EXISTS "{name}_user_id" ON {quoted} (user_id)\n'
-        "    WHERE user_id IS NOT NULL AND successor IS NULL",
-        f"COMMENT ON TABLE {quoted} IS 'Roomkey sessions, schema {_SCHEMA_VERSION}'",
-    ]
+def schema_of(found: Any) -> int | None:
+    """Return the number in the comment of a table that was found; None where it is not one of ours."""
+    comment = _COMMENT_FORM.fullmatch(found["comment"] or "")
+    return None if comment is None else int(comment[1])
 
 
 def examine(found: Any | None, table: str, *, rights: bool = True) -> None:
@@ -199,17 +210,21 @@ def examine(found: Any | None, table: str, *, rights: bool = True) -> None:
         raise ConfigurationError(
             f"PostgreSQL table {table!r} is not there: make it with {creating_command(table)}, or correct the URL"
         )
-    comment = _COMMENT_FORM.fullmatch(found["comment"] or "")
-    if comment is None:
+    schema = schema_of(found)
+    if schema is None:
         raise ConfigurationError(
             f"PostgreSQL table {table!r} is not Roomkey's (its comment does not say so): "
             "give sessions a table of their own, with table"
         )
-    schema = int(comment[1])
-    if schema > _SCHEMA_VERSION:
+    if schema < SCHEMA_VERSION:
+        raise ConfigurationError(
+            f"PostgreSQL table {table!r} has schema {schema}, and this version of Roomkey knows {SCHEMA_VERSION}: "
+            f"bring it up to date with {creating_command(table)}, which takes its owner's URL"
+        )
+    if schema > SCHEMA_VERSION:
         raise ConfigurationError(
             f"PostgreSQL table {table!r} has schema {schema}, and this version of Roomkey knows "
-            f"{_SCHEMA_VERSION}: run the version that made it or a newer one, or give another table"
+            f"{SCHEMA_VERSION}: run the version that made it or a newer one, or give another table"
         )
     wrong = {f"{name} {kind}" for name, kind in _TYPES.items()} - set(found["columns"])
     if wrong:
@@ -219,16 +234,6 @@ def examine(found: Any | None, table: str, *, rights: bool = True) -> None:
         )
     if rights and not found["allowed"]:
         raise ConfigurationError(missing_rights(table))
-
-
-def compare_logging(found: Any, table: str, *, unlogged: bool) -> None:
-    """Raise ConfigurationError if the table is there and is logged otherwise than asked for."""
-    if (found["persistence"] == "u") is unlogged:
-        return
-    there, wanted = ("logged", "UNLOGGED") if unlogged else ("unlogged", "LOGGED")
-    raise ConfigurationError(
-        f"PostgreSQL table {table!r} is there and is {there}: change it with ALTER TABLE {quote(table)} SET {wanted}"
-    )
 
 
 def creating_command(table: str) -> str:

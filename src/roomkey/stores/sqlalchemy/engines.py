@@ -22,8 +22,8 @@ _MOST_IDLE = 300  # seconds: firewalls forget connections that are silent for lo
 _SQLITE_TIMEOUT = 0.1  # seconds of it that SQLite waits at a time, in engines of ours: it is not fair
 _NOTICE_BY_THEMSELVES = ("asyncmy", "asyncpg", "aiosqlite")  # drivers, when their connection was closed
 _DRIVERS = (
-    "sqlalchemy+mysql+asyncmy://, or one with mariadb+asyncmy, postgresql+asyncpg, sqlite+aiosqlite, mssql+aioodbc or "
-    "oracle+oracledb_async"
+    "sqlalchemy+mysql+asyncmy://, or one with mariadb+asyncmy, postgresql+asyncpg, sqlite+aiosqlite or another driver "
+    "for asyncio"
 )
 _FOR_ASYNCIO = {  # by the database in the URL: what to write
     "mysql": "for MySQL write sqlalchemy+mysql+asyncmy://",

@@ -1,4 +1,4 @@
-"""The store in any SQL database, through SQLAlchemy's asyncio engine: MySQL, MariaDB, SQL Server, Oracle, and others.
+"""The store in an SQL database, through SQLAlchemy's asyncio engine: MySQL and MariaDB, and PostgreSQL and SQLite too.
 
 For PostgreSQL `roomkey.stores.postgres`, and for an SQLite file `roomkey.stores.sqlite`, do the same much faster; this
 one is for databases that have no store of their own, and for apps that want their sessions to use the engine they have.
@@ -101,11 +101,11 @@ _KEYS_AT_ONCE = 500  # in one statement: Oracle takes 1,000, SQL Server 2,100
 
 @named_options()
 class SQLAlchemyStore:
-    """Keep sessions in one table of any SQL database. Implements all of `Store` and the optional protocols.
+    """Keep sessions in one table of an SQL database. Implements all of `Store` and the optional protocols.
 
-    Make the table once: with `roomkey store create URL`, `create_table`, or `session_table` and your migrations.
-    The app's account needs SELECT, INSERT, UPDATE and DELETE on it, and for `wipe` what TRUNCATE needs (MySQL: DROP,
-    PostgreSQL: TRUNCATE, SQL Server: ALTER). SQLAlchemy 2.0.43 or newer.
+    Tested on MariaDB, PostgreSQL and SQLite. On another database, run `StoreContract` first. Make the table once: with
+    `roomkey store create URL`, `create_table`, or `session_table` and your migrations. The app's account needs SELECT,
+    INSERT, UPDATE and DELETE on it, and what TRUNCATE needs for `wipe` (MySQL: DROP). SQLAlchemy 2.0.43 or newer.
 
     Args:
         server: a URL of SQLAlchemy's, with or without `sqlalchemy+` before it, that names a driver for asyncio:
