@@ -54,6 +54,7 @@ dist: $(UV)
 	@$(UV) run --no-project --no-progress --quiet python tests/distributions.py dist
 
 # The wheel with each extra alone, in an empty environment, on each Python that is here; EXTRAS="flask quart" for some.
+# `contract` is a store of another project's, with the wheel and pytest alone.
 EXTRAS ?=
 PYTHONS ?= 3.11 3.12 3.13 3.14
 extras: dist

@@ -1,5 +1,8 @@
 """Installs the wheel with each extra alone, and uses what the extra is for: `make extras`.
 
+The last environment is that of somebody who writes a store: the wheel, pytest, and nothing else. The store and its test
+are those of the docs.
+
 Each extra has an empty environment of its own, so a package that it forgets to ask for is missing there. It is done on
 every Python that is supported and can be had. It needs nothing but Python and uv.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,6 +22,8 @@ __all__ = ["USES", "WITHOUT"]
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+CONTRACT = "contract"  # not an extra: a store of another project's, held to the suite
+_PAGE = ROOT / "docs" / "write-your-own-store.md"
 _CONFIG = "from roomkey import SessionConfig, SessionManager; "
 _MANAGER = _CONFIG + "SessionManager(SessionConfig(secret_key='k' * 43, {}))"
 
@@ -88,10 +94,37 @@ def fault(uv: str, python: str, wheel: Path, extra: str) -> str:
     return ""
 
 
+def fault_of_contract(uv: str, python: str, wheel: Path) -> str:
+    """Run the suite in another project, on a store that passes and on one that does not. Returns what went wrong."""
+    files = dict(re.findall(r"[Ss]ave[^`]* as `(\w+\.py)`.*?^```python\n(.*?)^```", _PAGE.read_text(), re.M | re.S))
+    with tempfile.TemporaryDirectory(prefix="roomkey-") as folder:
+        for name in ("dict_store.py", "test_dict_store.py"):
+            Path(folder, name).write_text(files[name])
+        python_there = f"{folder}/venv/bin/python"
+        asked = [f"roomkey @ {wheel.as_uri()}", "pytest"]
+        suite = [python_there, "-m", "pytest", "-q", "test_dict_store.py"]
+        for command in (
+            [uv, "venv", "--quiet", "--python", python, f"{folder}/venv"],
+            [uv, "pip", "install", "--quiet", "--python", python_there, *asked],
+            suite,
+        ):
+            done = run(command, cwd=folder)
+            if done.returncode:
+                return f"{' '.join(command[-3:])}\n{done.stdout}"
+        if not re.search(r"^\d+ passed", done.stdout, re.M):
+            return f"no test was run:\n{done.stdout}"
+        broken = files["dict_store.py"].replace("record.version != version or ", "")
+        assert broken != files["dict_store.py"], "the page's store is another one by now"
+        Path(folder, "dict_store.py").write_text(broken)
+        if not run(suite, cwd=folder).returncode:
+            return "a store without compare-and-swap passes"
+    return ""
+
+
 def main() -> None:
     """Go through the Pythons that are here, and the extras that were named, or all of them."""
     parser = argparse.ArgumentParser(description="The wheel with each extra alone, in an empty environment.")
-    parser.add_argument("extras", nargs="*", metavar="EXTRA", help="default: all, and none at all")
+    parser.add_argument("extras", nargs="*", metavar="EXTRA", help=f"default: all, none at all, and {CONTRACT}")
     parser.add_argument("--uv", default="uv", help="the program uv")
     parser.add_argument("--wheel", type=Path, required=True, help="the file")
     parser.add_argument("--pythons", default=" ".join(PYTHONS), help="versions or paths, with spaces between them")
@@ -104,8 +137,12 @@ def main() -> None:
             print(f"{python}: not here", flush=True)
             continue
         here.append(python)
-        for extra in options.extras or ["", *USES]:
-            wrong = fault(options.uv, python, options.wheel.resolve(), extra)
+        for extra in options.extras or ["", *USES, CONTRACT]:
+            wheel = options.wheel.resolve()
+            if extra == CONTRACT:
+                wrong = fault_of_contract(options.uv, python, wheel)
+            else:
+                wrong = fault(options.uv, python, wheel, extra)
             print(f"{python} {extra or 'without extras'}: {'FAILED' if wrong else 'ok'}", flush=True)
             if wrong:
                 failed.append(f"{python} {extra}\n{wrong}")

@@ -55,7 +55,7 @@ async def test_statements_use_the_indexes(server: PostgresServer, partitions: in
         await _fill(admin, store._table, 20000, expired=100)
         await admin.execute(f"SET plan_cache_mode = {mode}")
         sql, now = store._sql, time.time()
-        row = (b"", 2, now, now + 9, "42", None, 0.0, None, None)
+        row = (b"", 2, now, now + 9, "42", None, 0.0, b"")
         statements: list[tuple[str, tuple[Any, ...]]] = [
             (sql.load, (now, "k")),
             (sql.load_many, (now, ["a", "b"])),

@@ -55,7 +55,8 @@ def _from_schema_1(quoted: str, schema: str | None, name: str) -> list[str]:
     """Return the statements that give the table of schema 1 what it lacks. No row of it is written."""
     index = quote(f"{schema}.{name}_expires_at" if schema else f"{name}_expires_at")
     return [
-        f"ALTER TABLE {quoted} ADD COLUMN purge_at {COLUMNS['purge_at']}",
+        f"ALTER TABLE {quoted} ADD COLUMN purge_at {COLUMNS['purge_at']}, ADD COLUMN about {COLUMNS['about']}, "
+        "DROP COLUMN ip, DROP COLUMN user_agent",
         f"DROP INDEX IF EXISTS {index}",
     ]
 
