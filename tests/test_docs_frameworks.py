@@ -8,9 +8,11 @@ from tests.test_docs import PAGES, ROOT
 
 FRAMEWORKS = [
     "howto-aiohttp.md",
+    "howto-asgi.md",
     "howto-django.md",
     "howto-fastapi.md",
     "howto-flask.md",
+    "howto-lilya.md",
     "howto-litestar.md",
     "howto-quart.md",
 ]

@@ -71,7 +71,7 @@ def csrf_off(looked: Looked) -> Iterator[Finding | Gap]:
         yield Gap("the app answers 403 to every request here, so that it does not show whether it checks their origin")
 
 
-@check("polling-renews", "docs/howto-asgi.md#routes-that-need-no-session-or-keep-none-alive")
+@check("polling-renews", "docs/howto-keep-alive.md#routes-that-need-no-session-or-keep-none-alive")
 def polling_renews(looked: Looked) -> Iterator[Finding | Gap]:
     """A route that pages poll, by its name, keeps the session alive."""
     for answer in looked.polls:

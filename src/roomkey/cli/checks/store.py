@@ -57,7 +57,7 @@ def clocks_apart(looked: Looked) -> Iterator[Finding | Gap]:
             yield Gap("the store does not say what time it is there")
 
 
-@check("sessions-large", "docs/howto-asgi.md#what-a-session-keeps")
+@check("sessions-large", "docs/howto-values.md")
 def sessions_large(looked: Looked) -> Iterator[Finding | Gap]:
     """Sessions grow towards `max_bytes`, past which they cannot be saved."""
     for look in looked.stores:
