@@ -15,6 +15,7 @@ FRAMEWORKS = [
     "howto-lilya.md",
     "howto-litestar.md",
     "howto-quart.md",
+    "howto-ravyn.md",
 ]
 # Each of these pages has these parts, in this order. What is special to its framework comes after them.
 PARTS = ["Install", "A whole app", "Start it", "What curl answers", "Log in and out", "Devices", "CSRF"]

@@ -35,7 +35,7 @@ GUESSED = {
     "sqladmin": "# pyright: reportIncompatibleMethodOverride=false\n",  # a log-out that returns nothing works
 }
 # Ravyn has a property where its documentation says to declare a field.
-FOR_PYRIGHT = {"howto_ravyn_2": "# pyright: reportIncompatibleMethodOverride=false\n"}
+FOR_PYRIGHT = {"howto_ravyn_4": "# pyright: reportIncompatibleMethodOverride=false\n"}
 
 
 @pytest.fixture(scope="module")
