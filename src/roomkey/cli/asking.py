@@ -14,6 +14,7 @@ from wsgiref.util import setup_testing_defaults
 
 from roomkey.cli.checks.looked import Answer
 from roomkey.cli.layers import layer_of
+from roomkey.cli.projects import is_request, used
 from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError
 
@@ -154,14 +155,24 @@ class _Trace:
         self._parts: list[object] = []
         self._seen: set[int] = set()
         self._scopes: list[Any] = [scope]
+        self._requests: list[Any] = []  # Django's
 
     def note(self, frame: FrameType, event: str, _: object) -> None:
-        """Note a call, as `sys.setprofile` tells it: `__call__(self, scope, receive, send)` or its kin of WSGI."""
+        """Note a call, as `sys.setprofile` tells it.
+
+        It is `__call__(self, scope, receive, send)` or its kin of WSGI, or `__call__(self, request)` of Django.
+        """
         code = frame.f_code
-        if event != "call" or code.co_name != "__call__" or not 3 <= code.co_argcount <= 4:
+        if event != "call" or code.co_name != "__call__" or not 2 <= code.co_argcount <= 4:
             return
         there = frame.f_locals
         part, scope = there.get(code.co_varnames[0]), there.get(code.co_varnames[1])
+        if code.co_argcount == 2:
+            request: Any = scope
+            if not is_request(request):
+                return
+            self._requests.append(request)
+            scope = request.META
         if not isinstance(scope, dict) or not (scope.get("type") == "http" or "wsgi.version" in scope):
             return
         if id(part) not in self._seen:  # a coroutine that goes on is told again
@@ -175,6 +186,8 @@ class _Trace:
     def used_session(self) -> bool:
         """Whether the app asked for what its session holds."""
         found = [scope.get(name) for scope in self._scopes for name in _SESSIONS]
+        if any(map(used, self._requests)):
+            return True
         for session in found:
             if not issubclass(type(session), Session):  # `isinstance` asks a proxy of another library's
                 continue

@@ -145,7 +145,9 @@ def imported(name: str) -> Any:
     """
     module, colon, path = name.partition(":")
     if not (module and colon and path):
-        raise ConfigurationError(f"{name}: it takes module:app, such as shop.main:app")
+        raise ConfigurationError(
+            f"{name}: it takes module:app, such as shop.main:app or, of Django, mysite.wsgi:application"
+        )
     here = os.getcwd()
     if here not in sys.path:  # as uvicorn and gunicorn do
         sys.path.insert(0, here)

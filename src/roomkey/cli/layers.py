@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from roomkey.cli.checks.looked import Layer
+from roomkey.cli.projects import has_engine
 from roomkey.web.middleware import SessionMiddleware
 
 __all__ = ["layer_of"]
@@ -23,6 +24,8 @@ def layer_of(part: Any) -> Layer:
     if isinstance(part, SessionMiddleware):
         config = part.config
         return Layer("roomkey", name, True, config.session_cookie if config.card_header is None else None)
+    if has_engine(part):
+        return Layer("roomkey", name, is_roomkeys)  # a project has one configuration, and so one cookie
     if any("csrf" in each or "xsrf" in each for each in parents):
         return Layer("csrf", name, is_roomkeys or any(k.__module__ == "roomkey.csrf" for k in kind.__mro__))
     if any("auth" in each or "login" in each for each in parents) and not any(each in lower for each in _BY_HEADER):

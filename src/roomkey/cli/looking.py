@@ -16,6 +16,7 @@ from roomkey.cli.asking import Asked, ask, ask_wsgi
 from roomkey.cli.checks.looked import Answer, Looked, Pair, Public, StoreLook
 from roomkey.cli.finding import imported, made_by
 from roomkey.cli.fresh import fingerprints, from_processes
+from roomkey.cli.projects import host_of, is_project, project_of, warnings_of
 from roomkey.cli.public import ask_site, site_of
 from roomkey.cli.routes import polled_by_name, routes_of
 from roomkey.cli.running import is_wsgi, running
@@ -66,9 +67,10 @@ def look(
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings(), _listening() as heard:
         warnings.simplefilter("ignore", WeakSecretWarning)  # a check tells
         before = set(map(id, managers()))
-        app = imported(name)
+        app = project_of(imported(name))
         patient = _Looking(app, before, paths, site, step)
         seen = patient.in_wsgi() if is_wsgi(app) else asyncio.run(patient.in_loop())
+        checked = list(warnings_of()) if is_project(app) else []
     keys = [fingerprints(seen.managers, salt), *theirs]
     why = "the app cannot be imported in a process of its own" if len(theirs) < _PROCESSES else ""
     return replace(
@@ -77,7 +79,7 @@ def look(
         no_fingerprints=why if in_processes else "",
         stores=tuple(_with_warnings(each, heard) for each in seen.stores),
         imports_tokens=_imports_tokens(set(sys.modules) - modules),
-        said=tuple(dict.fromkeys(record.getMessage() for record in heard if not _is_of_store(record))),
+        said=tuple(dict.fromkeys([record.getMessage() for record in heard if not _is_of_store(record)] + checked)),
     )
 
 
@@ -130,7 +132,7 @@ class _Looking:
         stores = [manager.sync.run(look_at_store(manager)) for manager in _with_own_store(found)]
         for manager in found:
             manager.sync.close()
-        return self._looked("flask", found, stores, seen)
+        return self._looked("django" if is_project(self._app) else "flask", found, stores, seen)
 
     # --- both -------------------------------------------------------------------------------------------------------
 
@@ -147,7 +149,7 @@ class _Looking:
 
     def _looked(
         self,
-        framework: Literal["asgi", "flask", "quart"],
+        framework: Literal["asgi", "django", "flask", "quart"],
         found: list[SessionManager],
         stores: list[StoreLook],
         seen: dict[str, Any],
@@ -165,7 +167,9 @@ class _Looking:
     async def _asked(self, asks: _Ask) -> dict[str, Any]:
         """Make the requests. Returns fields of `Looked`."""
         self._step("Sending requests to the app")
-        host = {} if self._site is None else {"scheme": self._site[0], "host": self._site[1]}
+        host = {"host": host_of()} if is_project(self._app) else {}
+        if self._site is not None:
+            host = {"scheme": self._site[0], "host": self._site[1]}
         answers = [await asks(Asked("GET", path, {"sec-fetch-site": "none"}, **host)) for path in self._paths]
         polls = [
             await asks(Asked("GET", path, {"sec-fetch-site": "same-origin"}, **host))

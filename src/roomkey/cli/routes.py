@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from roomkey.cli.checks.looked import Route
+from roomkey.cli.projects import is_project, routes_of_project
 
 __all__ = ["polled_by_name", "routes_of"]
 
@@ -34,6 +35,8 @@ _POLLED = frozenset(
 
 def routes_of(app: Any) -> tuple[tuple[Route, ...], bool]:
     """Return the routes of an app, and whether they are all that there are."""
+    if is_project(app):
+        return routes_of_project(), False
     for _ in range(_DEEPEST):
         rules = getattr(getattr(app, "url_map", None), "iter_rules", None)
         if rules is not None:  # Flask, Quart

@@ -108,7 +108,7 @@ class Public(NamedTuple):
 class Looked:
     """All that was looked at."""
 
-    framework: Literal["asgi", "flask", "quart"]
+    framework: Literal["asgi", "django", "flask", "quart"]
     managers: tuple[SessionManager, ...]
     fingerprints: tuple[tuple[str, ...], ...] = ()  # of the keys, in each process; empty: not looked at
     no_fingerprints: str = ""  # why the keys were seen in one process only

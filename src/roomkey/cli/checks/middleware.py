@@ -13,11 +13,19 @@ _REFUSED = 403
 _FAILED = 500  # and above
 _NOT_REACHED = "no request came to Roomkey's middleware: give a path of the app that has it, with --path"
 
+_FUNCTION = "Add Flask-WTF's CSRFProtect(app), or check `Sec-Fetch-Site` and `Origin` in a before_request function."
+_ADD_CSRF = {
+    "asgi": "Add roomkey.csrf.CSRFMiddleware inside of SessionMiddleware.",
+    "django": "Add django.middleware.csrf.CsrfViewMiddleware to MIDDLEWARE.",
+    "flask": _FUNCTION,
+    "quart": _FUNCTION,
+}
+
 
 @check("middleware-order", _CSRF)
 def middleware_order(looked: Looked) -> Iterator[Finding | Gap]:
     """A middleware that needs the session is outside of the session's."""
-    if looked.framework != "asgi":
+    if looked.framework in ("flask", "quart"):
         return  # the session is there before any function of the app
     if looked.no_answers:
         yield Gap(looked.no_answers)
@@ -34,7 +42,9 @@ def middleware_order(looked: Looked) -> Iterator[Finding | Gap]:
     for name in sorted(early):
         yield Finding(
             f"{name} is outside of SessionMiddleware. It runs before there is a session, and after it was saved.",
-            "Put SessionMiddleware outside of it. With add_middleware, add SessionMiddleware last.",
+            "Name roomkey.django.SessionMiddleware before it in MIDDLEWARE."
+            if looked.framework == "django"
+            else "Put SessionMiddleware outside of it. With add_middleware, add SessionMiddleware last.",
         )
 
 
@@ -52,7 +62,7 @@ def csrf_off(looked: Looked) -> Iterator[Finding | Gap]:
     layers = [layer for answer in answers for layer in answer.layers]
     if "csrf" in looked.extensions or any(layer.kind == "csrf" for layer in layers):
         return
-    if looked.framework == "asgi" and not _sessions(tuple(layers)):
+    if looked.framework in ("asgi", "django") and not _sessions(tuple(layers)):
         yield Gap(_NOT_REACHED)
     elif looked.cross_site.status != _REFUSED and looked.imports_tokens:
         yield Gap("the app imports verify_csrf_token: whether each handler that changes something calls it is not seen")
@@ -62,10 +72,7 @@ def csrf_off(looked: Looked) -> Iterator[Finding | Gap]:
         yield Finding(
             "The app takes requests that another site's page makes. "
             + (most if is_open else "SameSite stops most of them, and not those of a sibling domain."),
-            "Add roomkey.csrf.CSRFMiddleware inside of SessionMiddleware."
-            if looked.framework == "asgi"
-            else "Add Flask-WTF's CSRFProtect(app), or check `Sec-Fetch-Site` and `Origin` in a before_request "
-            "function.",
+            _ADD_CSRF[looked.framework],
         )
     elif looked.same_site.status == _REFUSED:
         yield Gap("the app answers 403 to every request here, so that it does not show whether it checks their origin")

@@ -65,7 +65,7 @@ def proxy_drops_scheme(looked: Looked) -> Iterator[Finding | Gap]:
         yield Finding(
             "The app behind the site takes its requests for plain HTTP: its redirects lead to http://.",
             "Have the proxy send X-Forwarded-Proto, and have the server trust it (uvicorn: --proxy-headers and "
-            "--forwarded-allow-ips; Flask: werkzeug's ProxyFix).",
+            "--forwarded-allow-ips; Flask: werkzeug's ProxyFix; Django: SECURE_PROXY_SSL_HEADER).",
         )
     elif not any(seen):
         yield Gap("no answer of the site shows which scheme the app sees: give the path of a redirect with --path")
