@@ -18,11 +18,6 @@ from tests.reader import Reader, lasting, shows_nothing, steps_of
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "src" / "roomkey"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Pages with blocks that do not show yet what comes of them. Their consoles are not typed yet.
-NOT_YET = [
-    "howto-asgi.md",
-    "howto-ravyn.md",
-]
 # Pages whose consoles are typed by a test of their own.
 TYPED_ELSEWHERE = ["README.md", "howto-deploy.md", "howto-doctor.md", "recipes-login.md", "tutorial.md"]
 
@@ -40,7 +35,7 @@ def _all_blocks():
 def _typed():
     for page in PAGES:
         has_console = any(step.kind == "console" for step in steps_of(page.read_text()))
-        if has_console and page.name not in [*TYPED_ELSEWHERE, *NOT_YET]:
+        if has_console and page.name not in TYPED_ELSEWHERE:
             yield page
 
 
@@ -66,15 +61,14 @@ def test_every_code_block_runs_alone(page, block, tmp_path):
     step = next(step for step in steps_of(page.read_text()) if step.kind == "python" and step.text == block)
     if step.promised is not None:
         assert lasting(run.stdout) == lasting(step.promised)
-    elif page.name not in NOT_YET and not name.startswith("test_") and f"$ python {name}" not in page.read_text():
+    elif not name.startswith("test_") and f"$ python {name}" not in page.read_text():
         assert run.stdout == "", "the page does not show it"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_code_block_shows_its_outcome(page):
-    """What it prints stands below it, or a console below uses the file that it is. No page is excused without need."""
-    silent = shows_nothing(page.read_text())
-    assert bool(silent) == (page.name in NOT_YET), "\n\n".join(step.text for step in silent)
+    """What it prints stands below it, or a console below uses the file that it is."""
+    assert "\n\n".join(step.text for step in shows_nothing(page.read_text())) == ""
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
