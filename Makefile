@@ -7,7 +7,7 @@ RUN := $(UV) run --no-progress --quiet --group dev
 .PHONY: demo docs wheel test lint types pytest coverage test-lowest dist extras bench bench-engines soak browser servers
 
 demo: $(UV)
-	@$(UV) run --no-progress --quiet --no-dev --group demo python -m examples.ravyn_shop
+	@$(UV) run --no-progress --quiet --no-dev --group demo python -m roomkey serve-demo
 
 # The docs site, into site/. It fails on a dead link, a warning, and a public name that the reference lacks.
 docs: $(UV)

@@ -52,6 +52,8 @@ USES = {
     "crypto": _MANAGER.format("seal=True") + "; " + _MANAGER.format("store='cookie://'"),
     "cli": "import subprocess, sys, sysconfig; "
     "subprocess.run([sysconfig.get_path('scripts') + '/roomkey', 'keygen'], check=True, stdout=subprocess.DEVNULL)",
+    "demo": "import aiosqlite, pathlib, roomkey.cli.commands, roomkey.demo.serve as demo; "
+    "demo.create_app(pathlib.Path(), key='k' * 43, store='memory://')",
     "pages": "from roomkey import SessionManager; from roomkey.pages import DevicesPage, OperatorsPage; "
     "manager = SessionManager(secret_key='k' * 43, store='memory://'); "
     "DevicesPage(manager); OperatorsPage(manager, allow=lambda session: True)",

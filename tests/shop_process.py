@@ -16,10 +16,12 @@ from tests.servers.parts import free_port
 ROOT = Path(__file__).parent.parent
 # On a busy machine a store that answers late is not down.
 _PATIENT_SHOP = f"""
-import runpy
+import os, pathlib, runpy, time
 from roomkey import SessionConfig
 SessionConfig.__init__.__wrapped__.__kwdefaults__["store_timeout"] = {HANGS}
-runpy.run_module("examples.ravyn_shop", run_name="__main__", alter_sys=True)
+ahead = pathlib.Path(os.environ["SHOP_AHEAD"])
+SessionConfig.__init__.__wrapped__.__kwdefaults__["clock"] = lambda: time.time() + float(ahead.read_text())
+runpy.run_module("roomkey", run_name="__main__", alter_sys=True)
 """
 
 
@@ -29,18 +31,27 @@ class ShopProcess:
     def __init__(self, data: Path, port: int | None = None) -> None:
         self.data = data
         self.port = port or free_port()
+        self.greeting = ""  # the three lines that it prints when it starts
+        self._ahead = data.with_name(f"{data.name}-ahead")  # how many seconds its clock is ahead of ours
+        self._ahead.write_text("0")
         self._process: subprocess.Popen[str] | None = None
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def move_on(self, seconds: float) -> None:
+        """Move the clock of its sessions forward."""
+        later = self._ahead.with_suffix(".new")
+        later.write_text(str(seconds))
+        later.replace(self._ahead)
+
     def start(self) -> None:
         """Start it and wait until it answers. `port` is then the one it really took."""
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _PATIENT_SHOP, "--port", str(self.port)],
+            [sys.executable, "-c", _PATIENT_SHOP, "serve-demo", "--port", str(self.port)],
             cwd=ROOT,
-            env={**os.environ, "ROOMKEY_DEMO_DATA": str(self.data)},
+            env={**os.environ, "ROOMKEY_DEMO_DATA": str(self.data), "SHOP_AHEAD": str(self._ahead)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -54,6 +65,7 @@ class ShopProcess:
             self._process.kill()
             pytest.fail(f"The shop did not start:\n{line}{self._process.communicate()[0]}")
         self.port = int(address[1])
+        self.greeting = line + self._process.stdout.readline() + self._process.stdout.readline()
         httpx.get(self.address, timeout=HANGS)  # the socket is open before the app is: this waits for the app
 
     def stop(self) -> str:

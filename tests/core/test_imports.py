@@ -31,8 +31,10 @@ LAYERS = [
     ["ravyn"],
     [""],  # `import roomkey`
     # What stands beside: nothing else imports it.
-    ["csrf", "otel", "prometheus", "testing", "cli"],
+    ["csrf", "otel", "prometheus", "testing"],
     ["pages"],  # whose forms carry a token of `csrf`
+    ["demo"],
+    ["cli"],  # which serves the demo
     ["__main__", "pytest_plugin"],
 ]
 

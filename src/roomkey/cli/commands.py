@@ -11,6 +11,7 @@ import secrets
 
 import click
 
+from roomkey.cli.demo import serve_demo
 from roomkey.cli.doctor import doctor
 from roomkey.cli.sessions import sessions
 from roomkey.cli.store import store
@@ -42,3 +43,4 @@ def keygen(env: bool) -> None:
 roomkey.add_command(doctor)
 roomkey.add_command(sessions)
 roomkey.add_command(store)
+roomkey.add_command(serve_demo)

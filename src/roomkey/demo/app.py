@@ -1,7 +1,7 @@
 """A small shop on Ravyn: log in, fill a cart, log out. Every page shows what the browser and the server hold.
 
-Run it from the root of the repository: `python -m examples.ravyn_shop`. Its data (guests, sessions, secret key)
-is kept in the directory `$ROOMKEY_DEMO_DATA`, or else `./demo-data`.
+`roomkey serve-demo` runs it. Its data (guests, sessions, secret key) is kept in the directory `$ROOMKEY_DEMO_DATA`, or
+else `./demo-data`.
 """
 
 import os
@@ -9,24 +9,31 @@ import pprint
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from lilya.middleware import DefineMiddleware
 from ravyn import Form, Gateway, Include, Ravyn, Request, get, post
 from ravyn.core.config import StaticFilesConfig
 from ravyn.exceptions import HTTPException
 from ravyn.responses import Response
 
-from examples.ravyn_shop.goods import ITEMS
-from examples.ravyn_shop.users import User, Users
 from roomkey import session_of
+from roomkey.csrf import CSRFMiddleware
+from roomkey.demo.goods import ITEMS
+from roomkey.demo.strip import Strip, watch
+from roomkey.demo.users import User, Users
+from roomkey.errors import LoginTooOld
+from roomkey.events import Event
 from roomkey.pages import Activity, DevicesPage, OperatorsPage
 from roomkey.ravyn import SessionConfig
 
 HERE = Path(__file__).parent
 MOST_OF_ONE_ITEM = 20
+RECENT = 600  # seconds since the log-in, for what asks for a recent one
+REMEMBERED = timedelta(days=14)
 # A page may load nothing but the shop's own styles and pictures. Set on the response, not in a middleware: Ravyn makes
 # the pages of an `HTTPException` outside of the middleware that an app brings.
 PAGE_HEADERS = {
@@ -64,6 +71,7 @@ async def add_to_cart(request: Request, data: dict[str, Any] = Form()) -> Respon
 
     # Two tabs that add at the same moment both count: `change` runs again on the fresh cart where another saved first.
     request.session.change("cart", one_more)
+    request.session.flash(f"In your cart: {ITEMS[sku].name}")  # the next page shows it, once
     return see_other("/cart" if data.get("back") == "cart" else f"/#{sku}")
 
 
@@ -97,6 +105,9 @@ async def login(request: Request, data: dict[str, Any] = Form()) -> Response:  #
     request.session["user_id"] = user.id  # a new value of `user_key`: Roomkey gives the session a new ID
     request.session["name"] = user.name
     request.session["logged_in_at"] = datetime.now(UTC)
+    if data.get("remember"):
+        request.session.remember(REMEMBERED)  # instead of max_age
+    request.session.flash("You are logged in.")
     return see_other("/profile")
 
 
@@ -105,6 +116,16 @@ async def profile(request: Request) -> Response:
     user = await current_user(request)
     logged_in_at = request.session["logged_in_at"]
     return render(request, "profile.html", user=user, address=str(request.url), logged_in_at=logged_in_at)
+
+
+@get("/bill")
+async def bill(request: Request) -> Response:
+    user = await current_user(request)
+    try:
+        request.session.require_recent(RECENT)
+    except LoginTooOld:
+        raise HTTPException(status_code=403, detail="The bill asks for a recent log-in. Please log in again.") from None
+    return render(request, "bill.html", user=user)
 
 
 @post("/logout")
@@ -131,7 +152,7 @@ async def current_user(request: Request) -> User:
     user_id = request.session.get("user_id")
     user = await users_of(request).get(user_id) if user_id is not None else None
     if user is None:
-        raise HTTPException(status_code=401, detail="This page is for guests who have checked in.")
+        raise HTTPException(status_code=401, detail="This page is for guests who have logged in.")
     return user
 
 
@@ -174,16 +195,20 @@ templates.filters.update(price=price, moment=moment)
 
 def render(request: Request, template: str, *, status_code: int = 200, **values: Any) -> Response:
     session, config = request.session, request.app.session_config
+    messages = session.show_flashes()
     page = templates.get_template(template).render(
         path=request.url.path,
+        messages=messages,
         user_name=session.get("name"),
         cart_count=sum(cart_of(request).values()),
-        # For the strip at the foot of each page. Only a demo shows a cookie: its page is as secret as the cookie is.
+        # For the part "Behind the desk". Only a demo shows a cookie: its page is as secret as the cookie is.
         cookie_name=config.session_cookie,
         cookie=request.cookies.get(config.session_cookie),
         cookie_attributes=cookie_attributes(config),
         session=session,
-        session_data=pprint.pformat(dict(session), width=48, sort_dicts=False),
+        session_data=pprint.pformat(
+            {key: value for key, value in session.items() if key != "_flashes"}, width=48, sort_dicts=False
+        ),
         **values,
     )
     return Response(content=page, status_code=status_code, media_type="text/html", headers=dict(PAGE_HEADERS))
@@ -191,8 +216,6 @@ def render(request: Request, template: str, *, status_code: int = 200, **values:
 
 def cookie_attributes(config: SessionConfig) -> list[str]:
     attributes = [f"Path={config.path}", f"SameSite={config.same_site}", "HttpOnly"]
-    if config.persistent:
-        attributes.append(f"Max-Age={config.max_age}")
     if config.https_only is True:
         attributes.append("Secure")
     return attributes
@@ -217,13 +240,17 @@ def secret_key(directory: Path) -> str:
     return path.read_text()
 
 
-def create_app(directory: Path | None = None) -> Ravyn:
-    """The shop, with its data in `directory` (default: `$ROOMKEY_DEMO_DATA`, or else `./demo-data`)."""
-    directory = (directory or Path(os.environ.get("ROOMKEY_DEMO_DATA") or "demo-data")).resolve()
+def data_directory() -> Path:
+    """`$ROOMKEY_DEMO_DATA`, or else `./demo-data`. It is made where it is missing."""
+    directory = Path(os.environ.get("ROOMKEY_DEMO_DATA") or "demo-data").resolve()
     if not directory.exists():
         directory.mkdir(mode=0o700, parents=True)
         (directory / ".gitignore").write_text("*\n")
+    return directory
 
+
+def create_app(directory: Path, *, key: str | None = None, store: str | None = None) -> Strip:
+    """The shop, with its guests in `directory`; by default its key and its sessions are there too."""
     users = Users(directory / "users.sqlite3")
 
     @asynccontextmanager
@@ -237,16 +264,23 @@ def create_app(directory: Path | None = None) -> Ravyn:
         user = None if user_id is None else await users.get(user_id)
         return user is not None and user.name == "manager"
 
+    activity = Activity()  # for the manager's page
+
+    def tell(event: Event) -> None:
+        activity(event)
+        Strip.on_event(event)
+
     config = SessionConfig(
-        secret_key=secret_key(directory),
-        store=f"sqlite:///{directory}/sessions.sqlite3",
+        secret_key=key or secret_key(directory),
+        store=store or f"sqlite:///{directory}/sessions.sqlite3",
         record_client=True,  # so that guests can tell their devices apart
-        on_event=Activity(),  # for the manager's page
+        on_event=tell,
     )
+    watch(config.store)
     look = HERE / "templates" / "pages"
-    devices = DevicesPage(config, recent=600, log_in_url="/login", home_url="/profile", templates=look)
-    manager = OperatorsPage(config, allow=is_manager, home_url="/profile", templates=look)
-    handlers = (shop, cart, add_to_cart, remove_from_cart, login_form, login, profile, logout, goodbye)
+    devices = DevicesPage(config, recent=RECENT, log_in_url="/login", home_url="/profile", templates=look)
+    manager = OperatorsPage(config, activity=activity, allow=is_manager, home_url="/profile", templates=look)
+    handlers = (shop, cart, add_to_cart, remove_from_cart, login_form, login, profile, bill, logout, goodbye)
     app = Ravyn(
         routes=[
             *(Gateway(handler=handler) for handler in handlers),
@@ -254,6 +288,7 @@ def create_app(directory: Path | None = None) -> Ravyn:
             Include("/manager", app=manager),
         ],
         session_config=config,
+        middleware=[DefineMiddleware(CSRFMiddleware)],
         static_files_config=StaticFilesConfig(path="/static", directory=HERE / "static"),
         # The numbers: for unknown addresses and methods, Ravyn looks its handlers up by status code only.
         exception_handlers={HTTPException: error_page, 404: error_page, 405: error_page},
@@ -261,4 +296,4 @@ def create_app(directory: Path | None = None) -> Ravyn:
         enable_openapi=False,
     )
     app.state.users = users
-    return app
+    return Strip(app, config)

@@ -1,1 +1,0 @@
-"""The hotel's gift shop: a small Ravyn app that keeps its sessions with Roomkey."""
