@@ -185,7 +185,9 @@ async def test_a_redis_cluster(cluster, caplog, way):
         return all("master" in admin.cluster("NODES")[address]["flags"] for admin in admins)
 
     first = 0 if way == "silent" else 1
-    store = RedisStore(f"redis+cluster://127.0.0.1:{servers[first].port},127.0.0.1:{servers[2].port}")
+    store = RedisStore(
+        f"redis+cluster://127.0.0.1:{servers[first].port},127.0.0.1:{servers[2].port}", prefix="{roomkey}:"
+    )
     site = Site(store)
     if way == "killed":
         await fails_over(site, caplog, arrived=arrived, fail=fail, promote=promoted)

@@ -13,8 +13,7 @@ import redis
 
 from roomkey.errors import StoreUnavailable
 from roomkey.stores.base import Conflict, Record
-from roomkey.stores.redis import RedisStore, scripts
-from roomkey.stores.redis import store as store_module
+from roomkey.stores.redis import RedisStore, scripts, writing
 from roomkey.stores.redis.records import decode
 from roomkey.stores.redis.scripts import Script
 from roomkey.testing import Clock
@@ -65,7 +64,7 @@ class Twins:
         outcomes = [await self._one(self.whole, operation, args, options)]
         with self._patch.context() as patched:
             for name, script in self._general.items():
-                patched.setattr(store_module, name, script)
+                patched.setattr(writing, name, script)
             outcomes.append(await self._one(self.general, operation, args, options))
         assert outcomes[0] == outcomes[1], (operation, args, options)
         self.compare()
@@ -150,7 +149,7 @@ def test_both_parts_do_the_same(server, admin, monkeypatch, seed):
 def test_usual_cases(server, admin, monkeypatch):
     """What apps do most is done by the first part, with few commands."""
     for name in SCRIPTS:
-        monkeypatch.setattr(store_module, name, usual_part(getattr(scripts, name)))
+        monkeypatch.setattr(writing, name, usual_part(getattr(scripts, name)))
 
     async def main():
         clock = Clock()

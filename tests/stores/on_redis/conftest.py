@@ -13,6 +13,7 @@ import redis
 import redis.asyncio
 
 from tests.servers.redis import RedisServer, packaged_binary
+from tests.servers.redis_cluster import RedisCluster
 from tests.stores.on_redis.parts import SLOTS, cluster_is_up, cluster_node, plain_client, wait_until
 
 
@@ -30,6 +31,13 @@ def cluster() -> Iterator[RedisServer]:
             admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
             wait_until(lambda: cluster_is_up(admin))
         yield node
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[RedisCluster]:
+    """A cluster of three primaries, each with a replica."""
+    with RedisCluster(primaries=3, replicas=1) as nodes:
+        yield nodes
 
 
 @pytest.fixture
@@ -73,6 +81,11 @@ def _its_server(request: pytest.FixtureRequest, server: RedisServer) -> None:
 @pytest.fixture(scope="class")
 def _its_cluster(request: pytest.FixtureRequest, cluster: RedisServer) -> None:
     request.cls.server = cluster
+
+
+@pytest.fixture(scope="class")
+def _its_three(request: pytest.FixtureRequest, three: RedisCluster) -> None:
+    request.cls.nodes = three
 
 
 @pytest.fixture(scope="class")

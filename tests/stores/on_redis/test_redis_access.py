@@ -206,12 +206,18 @@ def test_wrong_option(options: dict[str, Any], named: str) -> None:
         RedisStore("redis://localhost", **options)
 
 
-@pytest.mark.parametrize("prefix", ["roomkey:", "{}:", "a}b{c"])
-def test_cluster_needs_a_hash_tag(prefix: str) -> None:
-    """In a cluster a prefix without a hash tag, which would scatter the keys, is refused."""
+@pytest.mark.parametrize("prefix", ["{}:", "a}b{c", "shop{"])
+def test_braces_that_are_no_hash_tag(prefix: str) -> None:
+    """In a cluster a prefix with a brace that is no hash tag, which would scatter what belongs together, is refused."""
     with pytest.raises(ConfigurationError, match="hash tag"):
         RedisStore("redis+cluster://localhost", prefix=prefix)
     RedisStore("redis://localhost", prefix=prefix)
+
+
+@pytest.mark.parametrize("prefix", ["shop:", "{shop}:", "a}b:"])
+def test_prefixes_of_a_cluster(prefix: str) -> None:
+    """In a cluster a prefix has no braces, or a hash tag."""
+    RedisStore("redis+cluster://localhost", prefix=prefix)
 
 
 @pytest.mark.parametrize("value", [None, 5, b"redis://", redis.Redis(), redis.asyncio.Redis, object()])
@@ -243,7 +249,7 @@ async def test_client_that_reads_from_replicas() -> None:
 )
 def test_repr(url: str, shown: str) -> None:
     """The repr shows which server it is."""
-    assert repr(RedisStore(url)) == f"<RedisStore {shown} prefix='{{roomkey}}:'>"
+    assert repr(RedisStore(url)) == f"<RedisStore {shown} prefix='roomkey:'>"
 
 
 async def test_database_of_the_url(server: RedisServer) -> None:

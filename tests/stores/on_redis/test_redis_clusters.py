@@ -78,7 +78,8 @@ async def test_slot_that_moves() -> None:
         slot = int(admins[0].execute_command("CLUSTER", "KEYSLOT", "{roomkey}:epoch"))
         here = 0 if slot < 8192 else 1
         names = [bytes(admin.execute_command("CLUSTER", "MYID")) for admin in admins]
-        store = RedisStore(f"redis+cluster://127.0.0.1:{(two, one)[here].port}")  # the node that has it not
+        the_other = f"redis+cluster://127.0.0.1:{(two, one)[here].port}"  # the node that has it not
+        store = RedisStore(the_other, prefix="{roomkey}:")
         assert await store.load(make_key()) is None
         for admin in admins:
             admin.execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[1 - here])

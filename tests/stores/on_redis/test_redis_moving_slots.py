@@ -164,14 +164,14 @@ async def test_a_move_that_stands_still(nodes: Any, move: Move) -> None:
 
 
 async def test_a_plain_url(nodes: Any, move: Move) -> None:
-    """A URL or a client that says nothing of a cluster is a ConfigurationError, also where the prefix has no braces."""
+    """A URL or a client that says nothing of a cluster is a ConfigurationError that says how to name it."""
     port = nodes[0][0].port
     plain = redis.asyncio.Redis(port=port)
     for server in (f"redis://127.0.0.1:{port}", plain):
         store = RedisStore(server, prefix="shop:")
-        with pytest.raises(ConfigurationError, match=r"braces, such as prefix='\{shop\}:', .* redis\+cluster://"):
+        with pytest.raises(ConfigurationError, match=r"redis\+cluster://"):
             await store.open()
-        with pytest.raises(StoreUnavailable, match=r"prefix='\{shop\}:'"):
+        with pytest.raises(StoreUnavailable, match=r"redis\+cluster://"):
             await store.create(make_key(), make_record())
         await store.close()
     await plain.aclose()

@@ -1,4 +1,4 @@
-"""Connections to wherever the sessions are: a server of our own, a client of the app's, a node of a cluster.
+"""Connections to the server: our own, or those of a client of the app's. `cluster` has those to a cluster.
 
 They are not used through `Redis.execute_command`. It takes longer, and does not say whether a command that failed had
 been sent. A write whose answer was lost may have been done. If it were sent again, it would conflict with itself, and
@@ -15,17 +15,16 @@ import select
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from roomkey.stores.redis.errors import NotACluster, NotSent, SlotNotFound, is_elsewhere, is_named
+from roomkey.stores.redis.errors import NotSent, is_elsewhere, is_named
 from roomkey.stores.redis.wire import Wire, take_over
 
-__all__ = ["Borrowed", "Clustered", "Connections", "Own"]
+__all__ = ["Borrowed", "Connection", "Connections", "Own", "converse", "is_spent", "part", "revive"]
 
 _log = logging.getLogger("roomkey")
 _PATIENCE_CLOSING = 1.0  # seconds that a connection may take to say good-bye
-_PATIENCE_FINDING = 0.5  # seconds that a cluster may take to say where our slot is
 
 
-class _Connection(Protocol):
+class Connection(Protocol):
     """What is used of a connection of redis-py or valkey-py."""
 
     @property
@@ -54,18 +53,10 @@ class Connections(Protocol):
         """
         ...
 
-    async def exchange_at(self, node: tuple[str, int], commands: bytes, count: int) -> list[Any]:
-        """As `exchange`, with another node of the cluster: host and port."""
-        ...
-
-    async def follow(self) -> bool:
-        """Find out where the slot of the keys is now; return whether there is such a thing."""
-        ...
-
     async def close(self) -> None: ...
 
 
-async def _revive(connection: _Connection) -> None:
+async def revive(connection: Connection) -> None:
     """Connect where that is needed. Raises NotSent."""
     try:
         if connection.is_connected and _is_dead(connection):
@@ -98,7 +89,7 @@ def _poll_for(connection: Any) -> select.poll | None:
     return poll
 
 
-async def _converse(connection: _Connection, commands: bytes, count: int) -> list[Any]:
+async def converse(connection: Connection, commands: bytes, count: int) -> list[Any]:
     """As `Connections.exchange`, by the driver's methods. When it is cancelled or fails, the driver has closed the
     connection: no answer can meet the wrong question."""
     answers: list[Any] = []
@@ -116,7 +107,7 @@ async def _converse(connection: _Connection, commands: bytes, count: int) -> lis
     return answers
 
 
-def _is_spent(answers: list[Any]) -> bool:
+def is_spent(answers: list[Any]) -> bool:
     """Whether the connection is of no more use: it broke, or may lead to the wrong server."""
     for answer in answers:
         if isinstance(answer, Exception) and (not is_named(answer, "ResponseError") or is_elsewhere(answer)):
@@ -141,7 +132,7 @@ class _Line:
     async def revive(self) -> None:
         """Connect, where that is needed. Raises NotSent."""
         connected = self._connection._writer
-        await _revive(self._connection)
+        await revive(self._connection)
         if self._connection._writer is not connected:
             self._wire = take_over(self._connection)
             self._poll = _poll_for(self._connection)
@@ -149,7 +140,7 @@ class _Line:
     def exchange(self, commands: bytes, count: int) -> Awaitable[list[Any]]:
         if self._wire is not None:
             return self._wire.exchange(commands, count)
-        return _converse(self._connection, commands, count)
+        return converse(self._connection, commands, count)
 
     async def disconnect(self, *, nowait: bool = False) -> None:
         await self._connection.disconnect(nowait=nowait)
@@ -180,7 +171,7 @@ class Own:
                 await line.revive()
                 self.has_connected = True
             answers = await line.exchange(commands, count)
-            failed = _is_spent(answers)
+            failed = is_spent(answers)
         except Exception as error:
             answers = [error] * count
         finally:
@@ -194,203 +185,63 @@ class Own:
         self._all.add(line)
         return line
 
-    async def exchange_at(self, node: tuple[str, int], commands: bytes, count: int) -> list[Any]:
-        """Not done: there is one server."""
-        return [NotACluster()] * count
-
-    async def follow(self) -> bool:
-        """Return False: there is one server."""
-        return False
-
     async def close(self) -> None:
         """Close all connections, within reason."""
         self._closed = True
         lines, self._all, self._idle = self._all, set(), []
-        await asyncio.gather(*(_part(line.disconnect()) for line in lines))
+        await asyncio.gather(*(part(line.disconnect()) for line in lines))
         if self._close_more is not None:
-            await _part(self._close_more())
+            await part(self._close_more())
 
 
-class _Pooled:
-    """Connections of a pool of the driver's: each goes back after its round trip."""
-
-    has_connected: bool = False
-
-    async def exchange(self, commands: bytes, count: int) -> list[Any]:
-        """See `Connections`."""
-        return await self._exchange(self._take(), commands, count)
-
-    async def _exchange(self, taking: Awaitable[_Connection], commands: bytes, count: int) -> list[Any]:
-        try:
-            connection = await taking
-        except NotSent as error:
-            return [error] * count
-        self.has_connected = failed = True
-        try:
-            answers = await _converse(connection, commands, count)
-            failed = _is_spent(answers)
-        finally:
-            await self._give_back(connection, failed=failed)
-        return answers
-
-    async def _take(self) -> _Connection:
-        """Return a connection that is alive. Raises NotSent."""
-        raise NotImplementedError
-
-    async def _give_back(self, connection: _Connection, *, failed: bool) -> None:
-        """Take a connection back. `failed`: it is of no more use."""
-        raise NotImplementedError
-
-
-class Borrowed(_Pooled):
-    """Connections of the app's own client."""
+class Borrowed:
+    """Connections of the app's own client: each goes back to its pool after its round trip."""
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool
         # valkey-py wants the name of a command, which it ignores; redis-py warns about one.
         name = inspect.signature(pool.get_connection).parameters.get("command_name")
         self._args = ("MGET",) if name is not None and name.default is name.empty else ()
+        self.has_connected: bool = False
 
-    async def _take(self) -> _Connection:
+    async def exchange(self, commands: bytes, count: int) -> list[Any]:
+        """See `Connections`."""
         try:
-            connection: _Connection = await self._pool.get_connection(*self._args)
+            connection = await self._take()
+        except NotSent as error:
+            return [error] * count
+        self.has_connected = failed = True
+        try:
+            answers = await converse(connection, commands, count)
+            failed = is_spent(answers)
+        finally:
+            await self._give_back(connection, failed=failed)
+        return answers
+
+    async def _take(self) -> Connection:
+        try:
+            connection: Connection = await self._pool.get_connection(*self._args)
         except Exception as error:
             raise NotSent from error
         try:
-            await _revive(connection)
+            await revive(connection)
         except BaseException:
             await self._pool.release(connection)
             raise
         return connection
 
-    async def _give_back(self, connection: _Connection, *, failed: bool) -> None:
+    async def _give_back(self, connection: Connection, *, failed: bool) -> None:
         try:
             if failed:
                 await connection.disconnect(nowait=True)
         finally:
             await self._pool.release(connection)
-
-    async def exchange_at(self, node: tuple[str, int], commands: bytes, count: int) -> list[Any]:
-        return [NotACluster()] * count
-
-    async def follow(self) -> bool:
-        return False
 
     async def close(self) -> None:
         pass
 
 
-class Clustered(_Pooled):
-    """Connections to the node of a cluster that has our slot.
-
-    Finding that node is left to the driver. When a connection failed, or a node said that the slot is elsewhere, one
-    of the driver's own commands finds it.
-    """
-
-    def __init__(self, client: Any, key: bytes, make: Callable[[], Any] | None = None) -> None:
-        self._client = client
-        self._key = key.decode()
-        self._make = make  # None: it is the app's own client, which is not ours to replace or to close
-        self._lost = False  # whether the node is to be found anew
-        self._closing: set[asyncio.Task[None]] = set()
-        self._nodes: dict[int, Any] = {}  # of connections that are taken, by their id
-        self._new_nodes: dict[tuple[str, int], Any] = {}  # which got their first slot lately
-
-    async def _take(self) -> _Connection:
-        client = self._client
-        try:
-            # A node that is silent must not use up the time in which another one would say where the slot is by now.
-            async with asyncio.timeout(_PATIENCE_FINDING):
-                await client.initialize()
-                if self._lost:
-                    await client.execute_command("EXISTS", self._key)
-                    self._lost = False
-            node = client.get_node_from_key(self._key)
-            connection: _Connection = node.acquire_connection()
-        except BaseException as error:
-            self._replace(client)
-            if not isinstance(error, Exception):  # cancelled: nobody wanted to wait any longer
-                raise
-            raise NotSent from (SlotNotFound() if isinstance(error, TimeoutError) else error)
-        try:
-            await _revive(connection)
-        except BaseException:
-            self._lost = True
-            node.release(connection)
-            raise
-        self._nodes[id(connection)] = node
-        return connection
-
-    async def exchange_at(self, node: tuple[str, int], commands: bytes, count: int) -> list[Any]:
-        """See `Connections`."""
-        return await self._exchange(self._take_at(*node), commands, count)
-
-    async def _take_at(self, host: str, port: int) -> _Connection:
-        try:
-            node = self._node_at(host, port)
-            connection: _Connection = node.acquire_connection()
-        except Exception as error:
-            raise NotSent from error
-        try:
-            await _revive(connection)
-        except BaseException:
-            node.release(connection)
-            raise
-        self._nodes[id(connection)] = node
-        return connection
-
-    def _node_at(self, host: str, port: int) -> Any:
-        """Return a node by its address. One that has no slot yet is not among those that the driver knows."""
-        client = self._client
-        known = client.get_node(host, port) if host else None  # no host: that of the node that said so
-        if known is not None:
-            return known
-        model = client.get_node_from_key(self._key)
-        address = (host or model.host, port)
-        if address not in self._new_nodes:
-            self._new_nodes[address] = type(model)(
-                *address, model.server_type, **client.nodes_manager.connection_kwargs
-            )
-        return self._new_nodes[address]
-
-    async def _give_back(self, connection: _Connection, *, failed: bool) -> None:
-        node = self._nodes.pop(id(connection))
-        self._lost = self._lost or failed
-        try:
-            if failed:
-                await connection.disconnect(nowait=True)
-        finally:
-            node.release(connection)
-
-    async def follow(self) -> bool:
-        self._lost = True
-        return True
-
-    async def close(self) -> None:
-        if self._closing:
-            await asyncio.wait(self._closing)
-        if self._make is not None:
-            await _part(_close(self._client))
-        for node in self._new_nodes.values():
-            await _part(node.disconnect())
-
-    def _replace(self, client: Any) -> None:
-        """Begin anew from the URL: a client that found no node may have forgotten all it knew (redis-py 6.4)."""
-        if self._make is not None and self._client is client:  # or another batch has done it
-            self._client = self._make()
-            closing = asyncio.get_running_loop().create_task(_part(_close(client)))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-
-
-async def _close(client: Any) -> None:
-    """Close a cluster's client. After a fault the driver thinks that it is closed, and would keep its connections."""
-    nodes = [*client.nodes_manager.nodes_cache.values(), *client.nodes_manager.startup_nodes.values()]
-    await client.aclose()
-    await asyncio.gather(*(node.disconnect() for node in nodes), return_exceptions=True)
-
-
-async def _part(closing: Awaitable[None]) -> None:
+async def part(closing: Awaitable[None]) -> None:
     """Close something, within reason."""
     try:
         async with asyncio.timeout(_PATIENCE_CLOSING):

@@ -15,6 +15,7 @@ __all__ = [
     "READ_ONLY",
     "NotACluster",
     "NotSent",
+    "SlotNotCovered",
     "SlotNotFound",
     "explained",
     "is_elsewhere",
@@ -27,14 +28,11 @@ FOREIGN = "a key holds something that is not a session; it was left alone (do tw
 READ_ONLY = "the Redis server is a read-only replica: put the primary's address into the URL"
 FORBIDDEN = (
     "the Redis user may not do what sessions need: give it GET, MGET, SET, SETRANGE, DEL, EXISTS, PTTL, PEXPIRE, "
-    "ZADD, ZREM, ZRANGE, ZREMRANGEBYSCORE, EVAL and EVALSHA on the keys that begin with the prefix"
+    "ZADD, ZREM, ZRANGE, ZREMRANGEBYSCORE, EVAL and EVALSHA on the keys that begin with the prefix, and in a cluster "
+    "ZSCORE, COMMAND and CLUSTER SLOTS too"
 )
 NO_DATABASE = "the Redis server has no database of that number: correct it in the URL"
 CLUSTERED = "the Redis server is part of a cluster: write redis+cluster:// in the URL"
-CROSS_SLOT = (
-    "the Redis server is part of a cluster, and the prefix has no hash tag, which keeps all keys in one slot: put the "
-    "prefix's name in braces, such as prefix='{shop}:', and write redis+cluster:// in the URL"
-)
 _NO_CLUSTER = "the Redis server is no cluster: write redis:// in the URL, without +cluster"
 # How a broken connection shows: uvloop says RuntimeError where a transport is closed.
 BROKEN = ("ConnectionError", "RuntimeError")
@@ -46,10 +44,11 @@ _BY_NAME = {  # class names: redis-py and valkey-py each have classes of their o
     "ReadOnlyError": READ_ONLY,
     "MovedError": CLUSTERED,
     "NotACluster": CLUSTERED,
-    "ClusterCrossSlotError": CROSS_SLOT,
+    "ClusterCrossSlotError": CLUSTERED,
     "AskError": "the Redis cluster is moving the sessions' slot to another node",
     "TryAgainError": "the Redis cluster is moving the sessions' slot to another node",
     "ClusterDownError": "the Redis cluster is down, or no node has the sessions' slot",
+    "SlotNotCovered": "the Redis cluster is down, or no node has the sessions' slot",
     "SlotNotCoveredError": "the Redis cluster is down, or no node has the sessions' slot",
     "SlotNotFound": "the Redis cluster did not say in time which node has the sessions' slot",
     "MasterNotFoundError": "the sentinels know no primary of that name: correct it in the URL",
@@ -69,8 +68,8 @@ _BY_WORD = {  # where the server says it inside a script's error
     "DB index is out of range": NO_DATABASE,
     "cluster support disabled": _NO_CLUSTER,
     "Cluster mode is not enabled": _NO_CLUSTER,
-    "CROSSSLOT": CROSS_SLOT,
-    "non local key": CROSS_SLOT,
+    "CROSSSLOT": CLUSTERED,
+    "non local key": CLUSTERED,
     "max number of clients": "the Redis server takes no more connections (maxclients)",
 }
 
@@ -81,6 +80,10 @@ class NotSent(Exception):
 
 class NotACluster(Exception):
     """The server is part of a cluster, and the URL says nothing of one."""
+
+
+class SlotNotCovered(Exception):
+    """No node of the cluster has our slot."""
 
 
 class SlotNotFound(Exception):
@@ -152,7 +155,7 @@ def is_permanent(error: Exception) -> bool:
     return is_named(cause, "AuthenticationError") or _distrusts(cause) or said in _PERMANENT
 
 
-_PERMANENT = (FORBIDDEN, NO_DATABASE, CLUSTERED, CROSS_SLOT, _NO_CLUSTER)
+_PERMANENT = (FORBIDDEN, NO_DATABASE, CLUSTERED, _NO_CLUSTER)
 
 
 def _distrusts(error: BaseException | None) -> bool:

@@ -1,4 +1,7 @@
-"""The Lua scripts: each write is one, and so one atomic step. Leaves to others when they run."""
+"""The Lua scripts: each write is one, and so one atomic step. Leaves to others when they run.
+
+`apart_scripts` has those for a cluster whose sessions are spread over it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 __all__ = [
+    "IS_AT_VERSION",
+    "READING",
+    "USUAL_UPDATE",
     "Command",
     "Script",
     "create_script",
@@ -44,10 +50,9 @@ def _list_usual(*, added: str, index: str, lives: str, expires: str, member: str
 """
 
 
-_PRELUDE = """
+READING = """
 local now = tonumber(ARGV[1])
 local epoch = redis.call('GET', KEYS[2])
-local prefix = string.sub(KEYS[2], 1, -6)
 
 local function read(key)
   local value = redis.call('GET', key)
@@ -73,6 +78,13 @@ end
 local function put(key, body)
   redis.call('SET', key, epoch .. body, 'PX', forget_in(expiry(body)))
 end
+"""
+
+# The list of a user's sessions is worked out from the record, and so is not among the declared keys.
+_PRELUDE = (
+    READING
+    + """
+local prefix = string.sub(KEYS[2], 1, -6)
 
 local function member(key) return string.sub(key, #prefix + 3) end
 
@@ -88,6 +100,7 @@ local function list(user, key, expires)
   if redis.call('PTTL', index) < tonumber(lives) then redis.call('PEXPIRE', index, lives) end
 end
 """
+)
 
 # A new session. ARGV: time, record, a generation, how long it lives (empty: it has expired already), and for the index
 # KEYS[3] its expiry and its name there.
@@ -120,7 +133,7 @@ put(KEYS[1], body)
 return 1
 """
 
-_IS_AT_VERSION = """
+IS_AT_VERSION = """
 local old, foreign = read(KEYS[1])
 if foreign then return -1 end
 if not old or string.sub(old, 17, 29) ~= ARGV[2] then return 0 end
@@ -130,26 +143,12 @@ local was = owner(before)
 
 # An update that changes neither user nor expiry: the index and the time to live stay as they are. ARGV: time, the marks
 # of the version that is expected, record.
-_USUAL_UPDATE = """
+USUAL_UPDATE = """
 local found = redis.call('MGET', KEYS[1], KEYS[2])
 local old, body = found[1], ARGV[3]
 if old and #old >= 69 and string.sub(old, 1, 16) == found[2] and string.sub(old, 17, 29) == ARGV[2]
     and string.sub(old, 38, 45) == string.sub(body, 22, 29) and string.sub(old, 54, 57) == string.sub(body, 38, 41)
     and struct.unpack('>d', old, 38) > tonumber(ARGV[1]) then
-  local size = struct.unpack('>I4', old, 54)
-  if size == 4294967295 or string.sub(old, 70, 69 + size) == string.sub(body, 54, 53 + size) then
-    redis.call('SET', KEYS[1], found[2] .. body, 'KEEPTTL')
-    return 1
-  end
-end
-"""
-
-_UPDATE = """
-local found = redis.call('MGET', KEYS[1], KEYS[2])
-local old, body = found[1], ARGV[3]
-if old and #old >= 69 and string.sub(old, 1, 16) == found[2] and string.sub(old, 17, 21) == 'RKR1-'
-    and string.sub(old, 22, 29) == ARGV[2] and string.sub(old, 38, 45) == string.sub(body, 22, 29)
-    and string.sub(old, 54, 57) == string.sub(body, 38, 41) and struct.unpack('>d', old, 38) > tonumber(ARGV[1]) then
   local size = struct.unpack('>I4', old, 54)
   if size == 4294967295 or string.sub(old, 70, 69 + size) == string.sub(body, 54, 53 + size) then
     redis.call('SET', KEYS[1], found[2] .. body, 'KEEPTTL')
@@ -248,8 +247,8 @@ class Script:
 
 
 create_script: Script = Script(_USUAL_CREATE + _PRELUDE + _CREATE)
-update_script: Script = Script(_USUAL_UPDATE + _PRELUDE + _IS_AT_VERSION + _UPDATE)
-rotate_script: Script = Script(_USUAL_ROTATE + _PRELUDE + _IS_AT_VERSION + _ROTATE)
+update_script: Script = Script(USUAL_UPDATE + _PRELUDE + IS_AT_VERSION + _UPDATE)
+rotate_script: Script = Script(_USUAL_ROTATE + _PRELUDE + IS_AT_VERSION + _ROTATE)
 touch_script: Script = Script(_PRELUDE + _TOUCH)
 delete_script: Script = Script(_PRELUDE + _DELETE)
 list_script: Script = Script(_LIST)

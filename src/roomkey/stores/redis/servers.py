@@ -10,16 +10,20 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from roomkey.errors import ConfigurationError
 from roomkey.stores.loops import OneLoop
-from roomkey.stores.redis.connections import Borrowed, Clustered, Connections, Own
+from roomkey.stores.redis.cluster import Clustered
+from roomkey.stores.redis.connections import Borrowed, Connections, Own
 from roomkey.stores.redis.driver import check_client, check_driver
 from roomkey.stores.text import has_port
 
 __all__ = ["target_of"]
+
+
+_Connections = TypeVar("_Connections", Borrowed, Clustered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class _Target:
     where: str  # the address alone
     tls: bool
     clustered: bool
-    connect: Callable[[bytes], Connections]  # called in each event loop, with the epoch's key
+    connect: Callable[[], Any]  # called in each event loop: `Connections` to a server, or `Clustered`
 
 
 def target_of(server: Any) -> _Target:
@@ -52,7 +56,7 @@ def _by_client(client: Any) -> _Target:
         raise ConfigurationError(f"store: got {type(client).__name__}{blocks}; {_TAKES}")
     home = OneLoop("the client given to RedisStore", "give a URL, and each loop gets connections of its own")
 
-    def in_its_loop(connections: Connections) -> Connections:
+    def in_its_loop(connections: _Connections) -> _Connections:
         home.enter()
         return connections
 
@@ -63,13 +67,13 @@ def _by_client(client: Any) -> _Target:
                 "there; give a client without read_from_replicas and load_balancing_strategy"
             )
         check_client(client)
-        return _Target(f"({type(client).__name__})", "", False, True, lambda key: in_its_loop(Clustered(client, key)))
+        return _Target(f"({type(client).__name__})", "", False, True, lambda: in_its_loop(Clustered(client)))
     pool = getattr(client, "connection_pool", None)
     if pool is None:
         raise ConfigurationError(f"store: got {type(client).__name__}; {_TAKES}")
     check_client(client)
     where = _address(getattr(pool, "connection_kwargs", {}))
-    return _Target(f"({type(client).__name__})", where, False, False, lambda key: in_its_loop(Borrowed(pool)))
+    return _Target(f"({type(client).__name__})", where, False, False, lambda: in_its_loop(Borrowed(pool)))
 
 
 def _address(options: dict[str, Any]) -> str:
@@ -149,10 +153,10 @@ def _by_url(url: str) -> _Target:
     shown = f"{scheme}://{hosts}{'/' if address.path else ''}{'/'.join(address.path)}"
     where = hosts or address.options["path"]
     if address.kind == "cluster":
-        return _Target(shown, where, address.tls, True, lambda key: _own_cluster(address, key))
+        return _Target(shown, where, address.tls, True, lambda: _own_cluster(address))
     if address.kind == "sentinel":
-        return _Target(shown, "", address.tls, False, lambda key: _own_behind_sentinels(address))
-    return _Target(shown, where, address.tls, False, lambda key: _own_server(address))
+        return _Target(shown, "", address.tls, False, lambda: _own_behind_sentinels(address))
+    return _Target(shown, where, address.tls, False, lambda: _own_server(address))
 
 
 def _parse(url: str) -> _Address:
@@ -309,7 +313,7 @@ def _own_behind_sentinels(address: _Address) -> Connections:
     return Own(client.connection_pool.make_connection, close)
 
 
-def _own_cluster(address: _Address, key: bytes) -> Connections:
+def _own_cluster(address: _Address) -> Clustered:
     from redis.asyncio.cluster import ClusterNode, RedisCluster
     from redis.asyncio.retry import Retry
     from redis.backoff import ConstantBackoff
@@ -323,4 +327,4 @@ def _own_cluster(address: _Address, key: bytes) -> Connections:
         hosts.rotate(-1)  # the next one asks another first: this one may be silent
         return RedisCluster(startup_nodes=nodes, ssl=address.tls, **options)
 
-    return Clustered(make(), key, make)
+    return Clustered(make(), make)

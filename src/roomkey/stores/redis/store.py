@@ -3,13 +3,14 @@
 Loads that wait at the same time travel in one `MGET`, writes in one pipeline; each write is one Lua script, so that
 compare-and-swap, the record and the index of its user's sessions are one atomic step and one round trip.
 
-Keys, with the default prefix: `{roomkey}:s:<key>` holds a record, `{roomkey}:u:<user>` a sorted set of that user's
-keys by expiry, and `{roomkey}:epoch` the generation that records must carry to be live. The braces are a hash tag: in
-a cluster all of them share one slot and so one shard, which is what makes scripts over several of them possible. The
-scripts work out a user's key from the record, so it is not among their declared keys.
+`places` says which keys there are. On one server, and on a cluster where the prefix has a hash tag, all sessions are in
+one group. `writing` changes a record and the list of its user's sessions in one step there. The scripts work out the
+name of that list from the record, so that it is not among their declared keys. Otherwise a cluster has 4,096 groups of
+sessions, and `apart` says in which order a record and a list change that are in two slots.
 
-Wiping is deleting the epoch: a record of another generation, or of any while there is none, is absent. The next session
-draws a new one. (Were a missing epoch a generation of its own, losing that key would bring wiped sessions back.)
+Wiping is deleting the epoch of each group: a record of another generation, or of any while there is none, is absent.
+The next session draws a new one. (Were a missing epoch a generation of its own, losing that key would bring wiped
+sessions back.)
 
 Durability is the server's: with `appendonly yes` at its default of `everysec` a crash loses up to a second, and
 replication does not wait. `open` warns where a restart would log everybody out.
@@ -19,31 +20,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import re
-import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError, StoreUnavailable
 from roomkey.options import named_options
-from roomkey.stores.base import Conflict, Record, Unreadable
+from roomkey.stores.base import Record, Unreadable
 from roomkey.stores.loops import LoopRegistry
-from roomkey.stores.redis.errors import FOREIGN, READ_ONLY, is_named, is_permanent
-from roomkey.stores.redis.link import Link
-from roomkey.stores.redis.records import GENERATION_SIZE, MOMENT, NotARecord, decode, encode, live_marks
-from roomkey.stores.redis.scripts import (
-    Command,
-    Script,
-    create_script,
-    delete_script,
-    list_script,
-    rotate_script,
-    touch_script,
-    update_script,
-)
+from roomkey.stores.redis.apart import Apart
+from roomkey.stores.redis.cluster_link import ClusterLink
+from roomkey.stores.redis.errors import FOREIGN, READ_ONLY, is_permanent
+from roomkey.stores.redis.link import Asking, Link, ServerLink
+from roomkey.stores.redis.places import KEY_LENGTH, Places, has_hash_tag
+from roomkey.stores.redis.records import GENERATION_SIZE, NotARecord, decode
+from roomkey.stores.redis.scanning import scan
+from roomkey.stores.redis.scripts import Command, list_script
 from roomkey.stores.redis.servers import target_of
+from roomkey.stores.redis.writing import Together, Writing, moment
 from roomkey.stores.sharing import LANES
 from roomkey.stores.unreachable import at
 
@@ -51,9 +46,7 @@ __all__ = ["RedisStore"]
 
 _log = logging.getLogger("roomkey")
 
-_PAUSE_LEAST, _PAUSE_MOST = 0.01, 0.1  # seconds between two tries while a cluster moves the slot
-_PATIENCE_MOVING = 1.5  # seconds for which a write waits for the keys of its session to be on one node
-_LONGEST = 253402300800.0  # seconds that the server can keep a key
+_WIPED_IN_PART = "not every session has ended, for a node of the cluster did not answer; ask again ({})"
 
 
 @named_options()
@@ -72,11 +65,12 @@ class RedisStore:
               the sentinels too; their own credentials are the options `sentinel_username` and `sentinel_password`
 
             The options after `?` are redis-py's: `ssl_ca_certs`, `ssl_cert_reqs`, `client_name` and so on.
-        prefix: what every key begins with; default "{roomkey}:". Give apps that share a server one each. In a cluster
-            it needs a hash tag (text in braces), and all sessions live on the shard that the tag names.
+        prefix: what every key begins with; default "roomkey:". Give apps that share a server one each. A cluster
+            spreads the sessions over all of its nodes, but for a prefix with a hash tag (text in braces): that keeps
+            all sessions on the shard that the tag names.
         max_connections: how many connections each process keeps at most, at least 2; default 4. Half of them carry
-            loads and half writes, a batch at a time, and more than 4 bring nothing. Does not count for a client of
-            the app's own.
+            loads and half writes, a batch at a time, and more than 4 bring nothing. In a cluster it is so many to each
+            node. Does not count for a client of the app's own.
         clock: returns Unix time in seconds; default `time.time`.
 
     Raises:
@@ -88,29 +82,28 @@ class RedisStore:
         self,
         server: Any,
         *,
-        prefix: str = "{roomkey}:",
+        prefix: str = "roomkey:",
         max_connections: int = 4,
         clock: Callable[[], float] = system_time,
     ) -> None:
         if not isinstance(prefix, str) or not prefix:
-            raise ConfigurationError(f"prefix: {prefix!r}; it takes text, such as '{{roomkey}}:'")
+            raise ConfigurationError(f"prefix: {prefix!r}; it takes text, such as 'roomkey:'")
         if not isinstance(max_connections, int) or isinstance(max_connections, bool) or max_connections < 2:
             raise ConfigurationError(f"max_connections: {max_connections!r}; it takes a whole number of at least 2")
         self._target = target_of(server)
-        if self._target.clustered and not re.search(r"^[^{]*\{[^}]+\}", prefix):
-            raise ConfigurationError(
-                f"prefix: {prefix!r} has no hash tag, which keeps all keys in one slot of a cluster; "
-                f"write '{{{prefix.strip(':')}}}:'"
-            )
         self._prefix = prefix
-        self._records = prefix.encode() + b"s:"
-        self._every = re.sub(rb"([\\*?\[\]])", rb"\\\1", self._records) + b"?" * 64  # as a pattern of SCAN's
-        self._users = prefix.encode() + b"u:"
-        self._epoch = prefix.encode() + b"epoch"
+        tagged = has_hash_tag(prefix)
+        if self._target.clustered and "{" in prefix and not tagged:
+            raise ConfigurationError(
+                f"prefix: {prefix!r} has a brace and no hash tag, which would scatter keys that belong together over a "
+                "cluster; it takes text without braces, which spreads the sessions, such as 'roomkey:'"
+            )
+        self._places = Places(prefix, spread=self._target.clustered and not tagged)
         self._lanes = min(LANES, max_connections // 2)
         self._clock = clock
         self._loops = LoopRegistry(self._connect)
         self._links = self._loops.by_loop
+        self._writing: Writing = (Apart if self._places.spread else Together)(self._places, self._link, clock)
         self._warned: set[str] = set()
 
     def __repr__(self) -> str:
@@ -124,17 +117,18 @@ class RedisStore:
                 that the URL does not name as one.
             StoreUnavailable: it cannot be reached, is still loading its data, or is a read-only replica.
         """
-        # There is no such key. But the script shows that this user may call scripts on our keys. The other two commands
-        # may be forbidden, as they are at hosted servers.
-        probe = _call(touch_script, (self._records, self._epoch), self._clock(), (MOMENT.pack(0.0),))
         try:
-            await self._link().writes.ask(probe)
+            # There is no such key. But the script shows that this user may call scripts on our keys. The other two
+            # commands may be forbidden, as they are at hosted servers.
+            await self._writing.touch("0" * KEY_LENGTH, 0.0)
+            servers = await self._link().primaries()
         except StoreUnavailable as error:
             if isinstance(error.__cause__, Exception) and is_permanent(error.__cause__):
                 raise ConfigurationError(str(error)) from error.__cause__
             raise
-        info, save = await self._asked(b"INFO"), await self._asked(b"CONFIG", b"GET", b"save")
-        self._judge(_info(info), _setting(save))
+        for server in servers.values():
+            info, save = await _asked(server, b"INFO"), await _asked(server, b"CONFIG", b"GET", b"save")
+            self._judge(_info(info), _setting(save))
 
     async def close(self) -> None:
         """Close the connections of this event loop. Those of another loop are closed when that one ends."""
@@ -144,41 +138,29 @@ class RedisStore:
         """Return the live record under `key`, or None. Raises `Unreadable` where there is something else."""
         return await self._read(key)
 
-    async def create(self, key: str, record: Record) -> None:
+    # Not `async def`: one coroutine less on the way of every request.
+
+    def create(self, key: str, record: Record) -> Coroutine[Any, Any, None]:
         """Put a new record under `key`. Raises `Conflict` when a live one is there."""
-        now, name = self._clock(), key.encode()
-        keys: tuple[bytes, ...] = (self._records + name, self._epoch)
-        # The generation is for the first session of all, and for the first one after a wipe.
-        args: tuple[bytes, ...] = (encode(record), secrets.token_bytes(GENERATION_SIZE), _lives(record, now))
-        if record.user is not None:
-            keys += (self._users + record.user.encode(),)
-            args += (_moment(record.expires_at), name)
-        await self._swap(create_script, keys, now, args)
+        return self._writing.create(key, record)
 
-    async def update(self, key: str, record: Record, *, version: int) -> None:
+    def update(self, key: str, record: Record, *, version: int) -> Coroutine[Any, Any, None]:
         """Replace the live record under `key`. Raises `Conflict` when it is gone, moved on, or has another version."""
-        keys = (self._records + key.encode(), self._epoch)
-        await self._swap(update_script, keys, self._clock(), (live_marks(version), encode(record)))
+        return self._writing.update(key, record, version)
 
-    async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> None:
+    def rotate(
+        self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int
+    ) -> Coroutine[Any, Any, None]:
         """Put `record` under `new_key` and `tombstone` under `key`. Raises `Conflict` and then changes nothing."""
-        now, name, new_name = self._clock(), key.encode(), new_key.encode()
-        keys: tuple[bytes, ...] = (self._records + name, self._epoch, self._records + new_name)
-        args: tuple[bytes, ...] = (live_marks(version), encode(record), encode(tombstone))
-        args += (_lives(record, now), _lives(tombstone, now))
-        if record.user is not None:
-            keys += (self._users + record.user.encode(),)
-            args += (_moment(record.expires_at), new_name, name)
-        await self._swap(rotate_script, keys, now, args)
+        return self._writing.rotate(key, new_key, record, tombstone, version)
 
-    async def touch(self, key: str, expires_at: float) -> bool:
+    def touch(self, key: str, expires_at: float) -> Coroutine[Any, Any, bool]:
         """Let the live record under `key` expire later; return whether there is one that is no tombstone."""
-        keys = (self._records + key.encode(), self._epoch)
-        return bool(await self._run(touch_script, keys, self._clock(), (MOMENT.pack(expires_at),)))
+        return self._writing.touch(key, expires_at)
 
-    async def delete(self, key: str) -> None:
+    def delete(self, key: str) -> Coroutine[Any, Any, None]:
         """Remove whatever is under `key`."""
-        await self._run(delete_script, (self._records + key.encode(), self._epoch), self._clock(), ())
+        return self._writing.delete(key)
 
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         """Return key and record of every live session of `user`."""
@@ -186,33 +168,48 @@ class RedisStore:
 
     async def scan(self, limit: int, after: str = "") -> tuple[list[str], str]:
         """Return some keys, and where to go on; an empty text: these were the last."""
-        command = Command((b"SCAN", after.encode() or b"0", b"MATCH", self._every, b"COUNT", b"%d" % limit))
-        cursor, names = await self._link().writes.ask(command)
-        keys = [name.decode(errors="replace") for name in (name[len(self._records) :] for name in names)]
-        return keys, "" if cursor == b"0" else cursor.decode()
+        names, after = await scan(self._link(), self._places.pattern(), limit, after)
+        return [self._places.key_in(name) for name in names], after
 
     async def discard_unreadable(self, user: str) -> int:
         """Remove those of a user's records that cannot be read; return how many went."""
         _, lost = await self._look_up(user)
         for key in lost:
-            await self._link().writes.ask(Command((b"DEL", self._records + key.encode())))
-            await self._link().writes.ask(Command((b"ZREM", self._users + user.encode(), key.encode())))
+            await self._link().writes.ask(Command((b"DEL", self._places.record(key))))
+            await self._link().writes.ask(Command((b"ZREM", self._places.list_of(user), key.encode())))
         return len(lost)
 
     async def wipe(self) -> None:
-        """End every session: without an epoch no record is live. Their memory comes back as they expire."""
-        await self._link().writes.ask(Command((b"DEL", self._epoch)))
+        """End every session: without an epoch no record is live. Their memory comes back as they expire.
+
+        Raises:
+            StoreUnavailable: nobody's session has ended, or in a cluster some may not have: call it again.
+        """
+        asked = [self._link().writes.ask(Command((b"DEL", epoch))) for epoch in self._places.epochs()]
+        failed = [each for each in await asyncio.gather(*asked, return_exceptions=True) if each.__class__ is not int]
+        if failed:
+            for each in failed:
+                if not isinstance(each, StoreUnavailable):
+                    raise each
+            raise StoreUnavailable(_WIPED_IN_PART.format(failed[0]) if len(asked) > 1 else str(failed[0])) from failed[
+                0
+            ]
 
     async def _look_up(self, user: str) -> tuple[list[tuple[str, Record]], list[str]]:
-        """Return key and record of every live session of `user`, and the keys of what cannot be read."""
+        """Return key and record of every live session of `user`, and the keys of what cannot be read.
+
+        A session whose ID changes meanwhile is on the list under its new key before the record is, and until it is no
+        more under its old one. So the list is read again as long as a record is not where an entry says. Where lists
+        are apart from records, an entry may also come before its record, and is looked at again each time.
+        """
         sessions: list[tuple[str, Record]] = []
         lost: list[str] = []
-        seen: set[str] = set()
+        settled: set[str] = set()
+        missing: set[str] = set()
         moved = True
         while moved:
-            command = Command((self._users + user.encode(), _moment(self._clock())), list_script, keys=1)
-            keys = [key for raw in await self._link().writes.ask(command) if (key := raw.decode()) not in seen]
-            seen.update(keys)
+            command = Command((self._places.list_of(user), moment(self._clock())), list_script, keys=1)
+            keys = [key for raw in await self._link().writes.ask(command) if (key := raw.decode()) not in settled]
             # Each is one more of the loads that share round trips. What cannot be read is nobody's session, and must
             # not keep the user from ending the others.
             found = await asyncio.gather(*(self._read(key) for key in keys), return_exceptions=True)
@@ -222,14 +219,21 @@ class RedisStore:
                     if not isinstance(record, Unreadable):
                         raise record
                     lost.append(key)
+                    settled.add(key)
                 elif record is not None and record.user == user and record.successor is None:
                     sessions.append((key, record))
+                    settled.add(key)
                 else:
-                    moved = True  # perhaps rotated since the keys were listed: by now its new key is on the list
+                    is_final = record is not None and record.successor is not None
+                    # Perhaps rotated since the keys were listed: by now its new key is on the list.
+                    moved = moved or is_final or key not in missing
+                    if is_final or not self._places.spread:
+                        settled.add(key)
+                    missing.add(key)
         return sessions, lost
 
     async def _read(self, key: str) -> Record | None:
-        value, epoch = await self._link().loads.ask(self._records + key.encode())
+        value, epoch = await self._link().loads.ask(self._places.record(key))
         if value is None:
             return None
         try:
@@ -238,42 +242,14 @@ class RedisStore:
             raise Unreadable(FOREIGN) from error
         return record if value[:GENERATION_SIZE] == epoch and record.expires_at > self._clock() else None
 
-    async def _swap(self, script: Script, keys: tuple[bytes, ...], now: float, args: tuple[bytes, ...]) -> None:
-        if not await self._run(script, keys, now, args):
-            raise Conflict
-
-    async def _run(self, script: Script, keys: tuple[bytes, ...], now: float, args: tuple[bytes, ...]) -> int:
-        command = _call(script, keys, now, args)
-        try:
-            answer: int = await self._link().writes.ask(command)
-        except StoreUnavailable as error:
-            answer = await self._run_when_together(command, error)
-        if answer < 0:
-            raise StoreUnavailable(FOREIGN)
-        return answer
-
-    async def _run_when_together(self, command: Command, error: StoreUnavailable) -> int:
-        """Run what was not run because a cluster moves its keys one by one: some were on this node, some on another.
-
-        It waits outside of the round trips, which are free for others meanwhile.
-        """
-        loop = asyncio.get_running_loop()
-        until, pause = loop.time() + _PATIENCE_MOVING, _PAUSE_LEAST
-        while is_named(error.__cause__, "TryAgainError") and loop.time() < until:
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _PAUSE_MOST)
-            try:
-                answer: int = await self._link().writes.ask(command)
-                return answer
-            except StoreUnavailable as again:
-                error = again
-        raise error
-
     def _link(self) -> Link:
         return self._links.get(asyncio.get_running_loop()) or self._loops.enter()
 
     def _connect(self) -> Link:
-        return Link(self._target.connect(self._epoch), self._epoch, self._lanes, self._target.where)
+        connections, where = self._target.connect(), self._target.where
+        if self._target.clustered:
+            return ClusterLink(connections, self._lanes, where)
+        return ServerLink(connections, self._places.epochs()[0], self._lanes, where)
 
     def why_silent(self) -> str:
         """Say what may be wrong where the server does not answer in time. Nothing where it ever took a connection."""
@@ -285,13 +261,6 @@ class RedisStore:
         return f"no connection was made so far: is there a Redis server{where}?"
 
     # What `open` finds
-
-    async def _asked(self, *args: bytes) -> Any:
-        """Return the answer to a command that may be forbidden; None where it is."""
-        try:
-            return await self._link().writes.ask(Command(args))
-        except StoreUnavailable:
-            return None
 
     def _judge(self, info: dict[str, str], save: str | None) -> None:
         version = info.get("redis_version", "")
@@ -319,22 +288,12 @@ class RedisStore:
             _log.warning("session store %s: %s", self._target.shown, message)
 
 
-def _call(script: Script, keys: tuple[bytes, ...], now: float, args: tuple[bytes, ...]) -> Command:
-    return Command((*keys, _moment(now), *args), script, len(keys))
-
-
-def _moment(moment: float) -> bytes:
-    return repr(float(moment)).encode()
-
-
-def _lives(record: Record, now: float) -> bytes:
-    """Return for how many milliseconds the server keeps a record, a minute longer than it lives. Empty: it has expired.
-
-    Not until when: the server's clock may go differently from ours.
-    """
-    if record.expires_at <= now:
-        return b""
-    return b"%d" % math.ceil((min(record.expires_at - now, _LONGEST) + 60) * 1000)
+async def _asked(server: Asking, *args: bytes) -> Any:
+    """Return the answer to a command that may be forbidden; None where it is."""
+    try:
+        return await server.ask(Command(args))
+    except StoreUnavailable:
+        return None
 
 
 def _info(answer: Any) -> dict[str, str]:
