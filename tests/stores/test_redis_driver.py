@@ -54,7 +54,7 @@ def test_a_parser_that_lacks_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(ClusterNode, "acquire_connection"), (ClusterNode, "release"), (RedisCluster, "get_node_from_key")],
+    [(ClusterNode, "acquire_connection"), (ClusterNode, "release"), (RedisCluster, "get_random_node")],
 )
 def test_a_cluster_client_that_lacks_a_method(monkeypatch: pytest.MonkeyPatch, kind: type, name: str) -> None:
     """A cluster's client is refused in the same way, ours and the app's own. One server does not need it."""
