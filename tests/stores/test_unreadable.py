@@ -84,7 +84,7 @@ def _in_postgres(store: Any, server: PostgresServer, table: str) -> Place:
     async def count() -> int:
         connection = await asyncpg.connect(server.url)
         try:
-            return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))
+            return int(await connection.fetchval(f"SELECT count(*) FROM {table} WHERE key <> ''"))
         finally:
             await connection.close()
 

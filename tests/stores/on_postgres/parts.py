@@ -48,6 +48,14 @@ async def eventually(ask: Callable[[], Awaitable[int]], expected: int) -> int:
         await asyncio.sleep(0.02)
 
 
+async def make_empty(store: PostgresStore, server: PostgresServer, **options: Any) -> None:
+    """Make the store's table, and leave no row of an earlier test in it. (After `wipe` a purge finds such rows.)"""
+    await store.create_table(**options)
+    async with admin_of(server) as admin:
+        await admin.execute(f'TRUNCATE "{store._table}"')
+    await store.create_table(**options)
+
+
 @contextlib.asynccontextmanager
 async def open_store(
     server: PostgresServer,

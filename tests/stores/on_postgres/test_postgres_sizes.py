@@ -166,6 +166,41 @@ async def test_a_session_that_is_ended_early_is_purged_early(server: PostgresSer
         assert await store.purge(10) == 1
 
 
+# --- A wipe -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_wipe_changes_one_row(server: PostgresServer) -> None:
+    """It takes no longer with more sessions. What it ended goes when it would have expired, and not before its time."""
+    clock = Clock()
+    async with open_store(server, clock=clock) as store, admin_of(server) as admin:
+        keys = [make_key() for _ in range(100)]
+        for key in keys:
+            await store.create(key, make_record(user="42", expires_at=clock() + 100))
+            assert await store.touch(key, clock() + 900)
+        ended = await admin.execute(store._sql.wipe)
+        assert ended == "INSERT 0 1"
+        assert await store.of_user("42") == [] and await store.load(keys[0]) is None
+        await store.create(keys[0], make_record(expires_at=clock() + 900))  # in the place of one that was ended
+        clock.advance(101)
+        assert await store.purge(1000) == 99
+        assert await store.load(keys[0]) is not None
+
+
+async def test_a_table_that_was_emptied_by_hand(server: PostgresServer) -> None:
+    """A TRUNCATE ends all sessions too, and the next one begins. Without the row of the generation, none comes back."""
+    async with open_store(server) as store, admin_of(server) as admin:
+        old, new = make_key(), make_key()
+        await store.create(old, make_record())
+        await admin.execute(f"DELETE FROM \"{store._table}\" WHERE key = ''")
+        assert await store.load(old) is None
+        await store.create(new, make_record())
+        assert await store.load(new) is not None and await store.load(old) is None
+        await admin.execute(f'TRUNCATE "{store._table}"')
+        assert await store.load(new) is None
+        await store.create(new, make_record())
+        assert await store.load(new) is not None
+
+
 # --- Partitions -------------------------------------------------------------------------------------------------------
 
 
@@ -186,9 +221,10 @@ async def test_partitions(server: PostgresServer) -> None:
         await store.open()
         assert await store.create_table() is False
         assert await store.create_table(partitions=4) is False
-        assert len((await store.scan(1000))[0]) == 100
+        keys, _ = await store.scan(1000)
+        assert len(keys) == 100
         await store.wipe()
-        assert (await store.scan(1000))[0] == []
+        assert {await store.load(key) for key in keys} == {None}
 
 
 async def test_partitions_cannot_be_changed(server: PostgresServer) -> None:

@@ -6,7 +6,16 @@ from typing import Any
 
 from roomkey.errors import ConfigurationError
 from roomkey.stores.postgres.connections import Connection
-from roomkey.stores.postgres.table import COLUMNS, INSPECT, LOCK_CLASS, SCHEMA_VERSION, examine, quote, schema_of
+from roomkey.stores.postgres.table import (
+    COLUMNS,
+    INSPECT,
+    LOCK_CLASS,
+    SCHEMA_VERSION,
+    examine,
+    generation_row,
+    quote,
+    schema_of,
+)
 from roomkey.stores.text import split_name
 
 __all__ = ["make_ddl", "make_table"]
@@ -47,6 +56,7 @@ def _beside(quoted: str, name: str) -> list[str]:
         f'CREATE INDEX IF NOT EXISTS "{name}_purge_at" ON {quoted} (purge_at)',
         f'CREATE INDEX IF NOT EXISTS "{name}_user_id" ON {quoted} (user_id)\n'
         "    WHERE user_id IS NOT NULL AND successor IS NULL",
+        " ".join(generation_row(quoted, "0", "NOTHING").split()),
         f"COMMENT ON TABLE {quoted} IS 'Roomkey sessions, schema {SCHEMA_VERSION}'",
     ]
 
@@ -55,8 +65,8 @@ def _from_schema_1(quoted: str, schema: str | None, name: str) -> list[str]:
     """Return the statements that give the table of schema 1 what it lacks. No row of it is written."""
     index = quote(f"{schema}.{name}_expires_at" if schema else f"{name}_expires_at")
     return [
-        f"ALTER TABLE {quoted} ADD COLUMN purge_at {COLUMNS['purge_at']}, ADD COLUMN about {COLUMNS['about']}, "
-        "DROP COLUMN ip, DROP COLUMN user_agent",
+        *(f"ALTER TABLE {quoted} ADD COLUMN {name} {COLUMNS[name]}" for name in ("about", "purge_at", "generation")),
+        f"ALTER TABLE {quoted} DROP COLUMN ip, DROP COLUMN user_agent",
         f"DROP INDEX IF EXISTS {index}",
     ]
 

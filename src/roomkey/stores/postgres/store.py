@@ -42,7 +42,6 @@ from roomkey.stores.postgres.table import (
     INSPECT,
     Statements,
     examine,
-    missing_rights,
     quote,
     readable,
     to_row,
@@ -63,7 +62,7 @@ class PostgresStore(Watched):
     """Keep sessions in one table of a PostgreSQL database. Implements all of `Store` and the optional protocols.
 
     PostgreSQL 12 or newer. Make the table once, with `roomkey store create URL` or `create_table`. The app's role
-    needs SELECT, INSERT, UPDATE and DELETE on it, and TRUNCATE for `wipe`.
+    needs SELECT, INSERT, UPDATE and DELETE on it.
 
     Args:
         server: a URL, `postgresql://user:password@host:5432/database` or one with several hosts, with `sslmode`,
@@ -204,7 +203,15 @@ class PostgresStore(Watched):
 
     async def create(self, key: str, record: Record) -> None:
         """Put a new record under `key`. Raises `Conflict` when a live one is there."""
-        if not await self._ask(self._sql.create, self._clock(), key, *to_row(record)):
+        args = (self._clock(), key, *to_row(record))
+        try:
+            made = await self._ask(self._sql.create, *args)
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, asyncpg.NotNullViolationError):
+                raise
+            await self._ask(self._sql.begin)
+            made = await self._ask(self._sql.create, *args)
+        if not made:
             raise Conflict
 
     async def update(self, key: str, record: Record, *, version: int) -> None:
@@ -283,19 +290,8 @@ class PostgresStore(Watched):
         return await self._ask(self._sql.of_user_raw, self._clock(), user, again=True)
 
     async def wipe(self) -> None:
-        """End every session, with TRUNCATE.
-
-        Raises:
-            StoreUnavailable: a transaction elsewhere has held the table for a second, or the database failed.
-            ConfigurationError: the database user may not empty the table.
-        """
-        link, statements = await self._link_in_use(), f"{self._sql.wipe}; {tell_of_wipe(self._quoted)}"
-        try:
-            await use_connection(link.connections, lambda connection: connection.execute(statements))
-        except asyncpg.InsufficientPrivilegeError as error:
-            raise ConfigurationError(missing_rights(self._table)) from error  # the sessions are not down because of it
-        except Exception as error:
-            raise self._explain(error) from error
+        """End every session: none has the new generation. Their rows go when they would have expired."""
+        await self._ask(f"WITH wiped AS ({self._sql.wipe} RETURNING 1) {tell_of_wipe(self._quoted)} FROM wiped", again=True)
 
     # Asking
 
