@@ -4,7 +4,7 @@ PYTHON ?= python3
 UV := $(shell command -v uv || echo .tools/bin/uv)
 RUN := $(UV) run --no-progress --quiet --group dev
 
-.PHONY: demo docs wheel test lint types pytest coverage test-lowest dist extras bench bench-engines soak browser servers
+.PHONY: demo docs wheel test lint types pytest coverage test-lowest dist extras bench bench-engines bench-scale soak browser servers
 
 demo: $(UV)
 	@$(UV) run --no-progress --quiet --no-dev --group demo python -m roomkey serve-demo
@@ -65,6 +65,11 @@ extras: dist
 PARTS ?=
 bench: $(UV)
 	$(UV) run --no-progress --quiet --group bench python -m benchmarks $(PARTS)
+
+# What grows with the number of sessions, up to 10 million; ARGS="--scale 0.01" for small machines. See docs/scale.md.
+ARGS ?=
+bench-scale: $(UV)
+	$(UV) run --no-progress --group bench python -m benchmarks.scale $(ARGS)
 
 # Redis and PostgreSQL under load, with more peers and more connections; needs wrk.
 bench-engines: $(UV)

@@ -291,7 +291,8 @@ class PostgresStore(Watched):
 
     async def wipe(self) -> None:
         """End every session: none has the new generation. Their rows go when they would have expired."""
-        await self._ask(f"WITH wiped AS ({self._sql.wipe} RETURNING 1) {tell_of_wipe(self._quoted)} FROM wiped", again=True)
+        wipe = f"WITH wiped AS ({self._sql.wipe} RETURNING 1) {tell_of_wipe(self._quoted)} FROM wiped"
+        await self._ask(wipe, again=True)
 
     # Asking
 
