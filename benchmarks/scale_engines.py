@@ -119,7 +119,13 @@ class Redis(Engine):
         command = [redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         command += ["--save", "", "--appendonly", "no", "--rdbcompression", "no"]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is not for it: it has to write what it has
+            )
         self._client = redis.Redis(port=port)
         end = time.monotonic() + _PATIENCE
         while True:
@@ -224,7 +230,9 @@ class Postgres(Engine):
             command += ["-c", setting]
         with (self.folder / "log").open("ab") as log:
             give(self.folder / "log")
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **nobody())  # type: ignore[call-overload]
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd="/", start_new_session=True, **nobody()
+            )  # type: ignore[call-overload]
         where = make_url("postgresql", "roomkey", secret.read_text(), port, "postgres", {})
         self.url = f"{where}?synchronous_commit=off"
         end = time.monotonic() + _PATIENCE

@@ -118,14 +118,18 @@ async def _fill(name: str, url: str, folder: Path, worker: int, count: int, tota
     """Make the sessions of one process: `count` of the `total` that the store gets, two for each user."""
     progress, patterns = Progress(folder, worker), await _patterns()
     every = max(1, total // _CARDS) * 2  # of so many, the first two are log-ins of one user
+    run = os.urandom(4).hex()  # in the users' names: what was made and not noted before it stopped is others'
     filler = await ENGINES[name].filler(url)
-    manager = SessionManager(secret_key=SECRET_KEY, store=url, max_age=MAX_AGE, absolute_timeout=2 * MAX_AGE)
+    options: dict[str, Any] = {"secret_key": SECRET_KEY, "max_age": MAX_AGE, "absolute_timeout": 2 * MAX_AGE}
+    manager = SessionManager(
+        store=url, store_timeout=60, **options
+    )  # SQLite moves a large log into the file now and then
     async with manager:
         for start in range(progress.made, count, _BATCH):
             rows: list[tuple[str, Record]] = []
             cards: list[str] = []
             for number in range(start, min(start + _BATCH, count)):
-                user = f"w{worker}u{number // 2:07}"
+                user = f"{run}-{number // 2:07}"
                 if number % every < 2:
                     cards.append(f"{user} {await log_in(manager, user)}")
                 else:
