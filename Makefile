@@ -4,7 +4,7 @@ PYTHON ?= python3
 UV := $(shell command -v uv || echo .tools/bin/uv)
 RUN := $(UV) run --no-progress --quiet --group dev
 
-.PHONY: demo docs wheel test lint types pytest coverage test-lowest dist extras bench bench-engines bench-scale soak browser servers
+.PHONY: demo docs wheel test lint types pytest coverage test-lowest dist extras bench bench-engines bench-scale soak cluster browser servers
 
 demo: $(UV)
 	@$(UV) run --no-progress --quiet --no-dev --group demo python -m roomkey serve-demo
@@ -79,6 +79,10 @@ bench-engines: $(UV)
 ENGINE ?= redis
 soak: $(UV)
 	$(UV) run --no-progress --quiet --group bench python -m benchmarks.soak --engine $(ENGINE)
+
+# A Redis cluster whose nodes fail over, whose slots move, and that gets another node, while users work: some minutes.
+cluster: $(UV) servers
+	$(RUN) pytest tests/stores/on_redis/cluster_changes.py
 
 # The browser test drives Debian's Chromium; where it is missing and we may, install it.
 browser:

@@ -10,10 +10,12 @@ import redis.asyncio
 
 from roomkey.stores.base import Store
 from roomkey.stores.redis import RedisStore
+from roomkey.stores.redis.places import Places, slot_of
 from roomkey.testing import Clock, StoreContract
 from roomkey.wire.keys import new_session_id, store_key
 from tests.servers.redis_cluster import RedisCluster
 from tests.stores.on_redis.parts import new_prefix
+from tests.stores.on_redis.users_at_work import AtWork
 from tests.stores.records import make_record
 
 
@@ -70,4 +72,29 @@ async def test_log_ins_are_even_over_the_nodes(three: RedisCluster) -> None:
     assert all(await asyncio.gather(*(store.load(key) for key in keys)))
     await store.wipe()
     assert not any(await asyncio.gather(*(store.load(key) for key in keys)))
+    await store.close()
+
+
+async def test_slots_move_while_users_work(three: RedisCluster) -> None:
+    """Slots move key by key. Every request is answered, no write is lost, and nobody who logged out is back."""
+    store = RedisStore(three.url, prefix="moving:")
+    async with AtWork(store) as at_work:
+        await at_work.answered(200, 100)
+        lists = [slot_of(Places("moving:", spread=True).list_of(str(user.name))) for user in at_work.users]
+        records = [
+            slot_of(name)
+            for node in three.primaries
+            for name in await asyncio.to_thread(node.admin.keys, "moving:*:s:*")
+        ]
+        for slot in dict.fromkeys([*lists[:3], *records[:9]]):
+            source = three.owner_of(slot)
+            target = next(node for node in three.primaries if node is not source)
+            three.begin_move(slot, source, target)
+            await at_work.answered(200, 5)
+            while await asyncio.to_thread(three.carry, slot, source, target, 1):
+                await asyncio.sleep(0.001)
+            await at_work.answered(200, 5)
+            three.end_move(slot, source, target)
+        await at_work.answered(200, 100)
+    assert at_work.counts[503] == 0
     await store.close()
