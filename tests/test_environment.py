@@ -62,6 +62,9 @@ VALUES = {
     "vary": ("always", "always"),
     "exclude": ('["/health", "/static/"]', ("/health", "/static/")),
     "passive": ('["/poll"]', ("/poll",)),
+    "near_cache": ("10000", 10_000),
+    "near_max_age": ("0.5", 0.5),
+    "fresh": ('["/admin/"]', ("/admin/",)),
 }
 TESTED_ELSEWHERE = {"secret_key", "store"}
 NO_TEXT = {"encoders", "legacy", "on_event", "clock"}

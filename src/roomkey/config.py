@@ -18,6 +18,7 @@ from roomkey.options import Seconds, is_number, named_options, seconds_of
 from roomkey.paths import checked_paths
 from roomkey.stores.base import Store, UserIndex
 from roomkey.stores.cookie import CookieStore
+from roomkey.stores.guard import check_near
 from roomkey.stores.urls import store_from
 from roomkey.wire.card_header import check_card_header
 from roomkey.wire.codec import KEPT
@@ -71,6 +72,9 @@ class OtherOptions(TypedDict, total=False):
     vary: Literal["used", "always"]
     exclude: Sequence[str]
     passive: Sequence[str]
+    near_cache: int | None
+    near_max_age: Seconds
+    fresh: Sequence[str]
     on_event: Callable[[Event], None] | None
     clock: Callable[[], float]
 
@@ -157,6 +161,14 @@ class SessionConfig:
         passive: paths, as for `exclude`, that keep no session alive: of a page that polls, say. The session is loaded
             and saved as elsewhere, and its expiry stays as it is. A session that begins there, a log-in, and
             `reauthenticated` and `remember`, have the expiry that they have elsewhere.
+        near_cache: how many sessions are kept in the memory of each process, so that a session that was read a moment
+            ago is not read again. `None`: none. The server says when they change (Redis, PostgreSQL and SQLite can).
+            Another process may serve what was there up to `near_max_age` ago, also after a log-out. Together they
+            take at most 4 KiB for each of this number.
+        near_max_age: seconds that a session from memory may be out of date at most, whatever happens to the connection
+            on which the server says what changes: from 0.1 to 60. 1 by default, which no user notices. While the
+            connection is lost, no session is served from memory.
+        fresh: paths, as for `exclude`, where the store is always asked. Without `near_cache` it always is.
         on_event: is called with each event of `roomkey.events`, in the request's task: be quick. What it raises is
             logged, and affects no session.
         clock: returns Unix seconds. Tests give one that they move.
@@ -190,6 +202,9 @@ class SessionConfig:
     vary: Literal["used", "always"] = "used"
     exclude: Sequence[str] = ()
     passive: Sequence[str] = ()
+    near_cache: int | None = None
+    near_max_age: float = 1.0  # seconds
+    fresh: Sequence[str] = ()
     on_event: Callable[[Event], None] | None = None
     clock: Callable[[], float] = system_time
 
@@ -206,6 +221,7 @@ class SessionConfig:
         self._check_cookie()
         self._set("exclude", checked_paths("exclude", self.exclude, "/static/"))
         self._set("passive", checked_paths("passive", self.passive, "/poll/"))
+        self._set("fresh", checked_paths("fresh", self.fresh, "/admin/"))
         if self.user_key is not None and (type(self.user_key) is not str or not self.user_key):
             self._fail("user_key", "it takes a session key (text), or None")
         if not callable(self.clock):
@@ -222,6 +238,7 @@ class SessionConfig:
             self._set("legacy", checked_readers(self.legacy))
         self._set("store", store_from(self.store, clock=self.clock))
         self._check_limit()
+        self._check_near()
         self._check_encryption()
         self._check_header()
 
@@ -246,6 +263,16 @@ class SessionConfig:
             self._fail("max_sessions_per_user", "it needs a user_key, to know whose session it is")
         if not isinstance(self.store, UserIndex):
             self._fail("max_sessions_per_user", f"{type(self.store).__name__} cannot find a user's sessions")
+
+    def _check_near(self) -> None:
+        age = seconds_of(self.near_max_age)
+        if not is_number(age) or not 0.1 <= age <= 60:
+            self._fail("near_max_age", "it takes a number of seconds from 0.1 to 60, or a timedelta")
+        self._set("near_max_age", age)
+        if self.near_cache is not None:
+            if type(self.near_cache) is not int or self.near_cache < 1:
+                self._fail("near_cache", "it takes a whole number above 0, or None")
+            check_near(self.store)
 
     def _check_encryption(self) -> None:
         if not self.seal and not isinstance(self.store, CookieStore):

@@ -49,7 +49,7 @@ class Incoming:
         begin: Begin = self.begin
         if not self.is_asked and isinstance(self._loader, StoreLoader):
             begin = self._loader.from_headers
-        return by_path(begin, self._loader, self._config)
+        return by_path(begin, self._loader, self._config, self.begin_fresh)
 
     def begin(self, headers: Headers, scope: Mapping[str, Any]) -> Session | Coroutine[Any, Any, Session]:
         """Return the session of a request.
@@ -58,13 +58,22 @@ class Incoming:
             headers: of the request.
             scope: has the client's address, and the path.
         """
+        return self._begin(headers, scope, self._loader.load)
+
+    def begin_fresh(self, headers: Headers, scope: Mapping[str, Any]) -> Session | Coroutine[Any, Any, Session]:
+        """As `begin`, from the store in any case."""
+        return self._begin(headers, scope, self._loader.load_fresh)
+
+    def _begin(
+        self, headers: Headers, scope: Mapping[str, Any], load: Callable[..., Session | Coroutine[Any, Any, Session]]
+    ) -> Session | Coroutine[Any, Any, Session]:
         answer: Session | Coroutine[Any, Any, Session]
         cards = self._find(headers, self._cookie_name)
         if self._move_in is not None:
             # Only without a genuine card: a genuine card whose session has ended means that the user has logged out.
-            answer = self._loader.load(cards, partial(self._arrive, self._move_in, headers))
+            answer = load(cards, partial(self._arrive, self._move_in, headers))
         else:
-            answer = self._loader.load(cards) if cards else self._loader.anonymous()
+            answer = load(cards) if cards else self._loader.anonymous()
         if len(cards) > 1 and isinstance(answer, Session):  # for the paths of all that are taken back
             self._loader.transaction_of(answer).page = scope.get("path", "/")
         if self._config.record_client:

@@ -11,6 +11,7 @@ from roomkey.arguments import check_session, checked_config
 from roomkey.config import SessionConfig, SessionOptions
 from roomkey.core.at_once import AtOnce
 from roomkey.core.loader import Loader, StoreLoader
+from roomkey.core.nearby import loader_for
 from roomkey.core.registry import Registry
 from roomkey.core.reply import NONE, SEVERAL, Carries
 from roomkey.core.reporting import Reporter
@@ -27,6 +28,7 @@ from roomkey.outgoing import HeaderOutgoing, Outgoing
 from roomkey.request import Request, raw_pairs, raw_request, text_pairs
 from roomkey.routes import Begin
 from roomkey.stores.cookie import CookieStore
+from roomkey.stores.near import Near
 from roomkey.wire.card_header import CardHeader
 from roomkey.wire.cookies import ChunkWriter, CookieWriter
 
@@ -99,7 +101,7 @@ class SessionManager:
             self._loader, writer = CookieLoader(sealing, session_class), sealing.cards.writer
         else:
             swapping = self._committer = StoreCommitter(config, reporter)
-            self._loader, writer = StoreLoader(swapping, session_class), CookieWriter(config)
+            self._loader, writer = loader_for(swapping, session_class), CookieWriter(config)
         move_in: MoveIn | None = None
         if config.legacy:
             from roomkey.legacy.beside import move_in_to  # here, because few apps move in
@@ -234,6 +236,15 @@ class SessionManager:
     def refused(self) -> Counter[str]:
         """How many cards and records were not what they should be, by reason."""
         return self.reporter.refused
+
+    @property
+    def near(self) -> Near | None:
+        """The sessions that this process keeps in memory; None: it keeps none.
+
+        `near.hits` and `near.misses` count requests, `len(near)` is how many sessions there are, and `near.bytes` what
+        they take, about.
+        """
+        return self._committer.registry.store.near
 
     @property
     def registry(self) -> Registry:

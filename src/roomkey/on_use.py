@@ -66,7 +66,7 @@ def load_now(session: Session) -> None:
     dict.update(session, dict.items(found))
     for kind in type(found).__mro__:
         for slot in kind.__dict__.get("__slots__", ()):
-            if slot != "__weakref__":
+            if slot != "__weakref__" and hasattr(found, slot):  # one is there only where sessions are kept near
                 setattr(session, slot, getattr(found, slot))
     session.__dict__.update(found.__dict__)
     session._accessed = session._accessed or is_accessed

@@ -1,4 +1,5 @@
-"""Requests whose path says that they get no session (`exclude`), or that they keep none alive (`passive`)."""
+"""Requests whose path says that they get no session (`exclude`), keep none alive (`passive`), or get it from the store
+(`fresh`)."""
 
 from __future__ import annotations
 
@@ -25,17 +26,19 @@ _USES = (
 )
 
 
-def by_path(begin: Begin, loader: Loader, config: SessionConfig) -> Begin:
+def by_path(begin: Begin, loader: Loader, config: SessionConfig, begin_fresh: Begin | None = None) -> Begin:
     """Return what begins requests. Where no paths are told apart, it is `begin` itself.
 
     Args:
         begin: loads the session of a request.
         loader: opens the transactions of the sessions that `begin` loads.
         config: says which paths are told apart.
+        begin_fresh: as `begin`, from the store in any case; None: `begin` does that.
     """
-    if not config.exclude and not config.passive:
+    told_apart = config.fresh if config.near_cache is not None and begin_fresh is not None else ()
+    if not (config.exclude or config.passive or told_apart):
         return begin
-    exclude, passive = Paths(tuple(config.exclude)), Paths(tuple(config.passive))
+    exclude, passive, fresh = Paths(tuple(config.exclude)), Paths(tuple(config.passive)), Paths(tuple(told_apart))
     excluded = {path: _refusing(loader.session_class, path) for path in config.exclude}
 
     async def renewing_nothing(answer: Coroutine[Any, Any, Session]) -> Session:
@@ -49,7 +52,7 @@ def by_path(begin: Begin, loader: Loader, config: SessionConfig) -> Begin:
             session = excluded[path]()
             session._origin = loader
             return session
-        answer = begin(headers, scope)
+        answer = (begin if begin_fresh is None or fresh.match(scope) is None else begin_fresh)(headers, scope)
         if passive.match(scope) is None:
             return answer
         return _renew_nothing(answer, loader) if isinstance(answer, Session) else renewing_nothing(answer)

@@ -35,6 +35,7 @@ turns        requests of this process that lost a swap take turns
 tasks        the tasks of one request, which save one after the other
 transaction  one request's dealings with its session
 loader       from a card to a session
+nearby       the same from memory, where nobody said that the session has changed
 users        Sessions: a user's sessions, listed and revoked
 reporting    events and counts
 """

@@ -34,6 +34,8 @@ from roomkey.wire.user_ids import text_of
 
 __all__ = ["Loader", "Otherwise", "StoreLoader"]
 
+LoadNow = Callable[[str], Any]  # a record, None, or a coroutine that returns one of these
+Ask = Callable[[str], Awaitable[Record | None]]
 Otherwise = Callable[[list[bytes]], Awaitable[Session]]
 
 
@@ -67,6 +69,12 @@ class Loader(ABC):
         Raises:
             StoreUnavailable: whether there is a session cannot be known.
         """
+
+    def load_fresh(
+        self, cards: list[bytes], otherwise: Otherwise | None = None
+    ) -> Session | Coroutine[Any, Any, Session]:
+        """As `load`, from the store in any case."""
+        return self.load(cards, otherwise)
 
     @abstractmethod
     def is_stranger(self, card: bytes) -> bool:
@@ -146,7 +154,7 @@ class StoreLoader(Loader):
         self.store: GuardedStore = committer.store
         self.envelope: Envelope = committer.envelope
         self.cards: Cards = Cards(committer.keyring, committer.envelope)
-        self._load_now = committer.store.load_now
+        self._load_now: LoadNow = committer.store.load_now
         self._cookie_name = committer.config.session_cookie.encode("ascii")
         self._cookie_start = b"; " + self._cookie_name + b"="
         self._is_plain = not committer.config.seal
@@ -160,7 +168,7 @@ class StoreLoader(Loader):
     def load(self, cards: list[bytes], otherwise: Otherwise | None = None) -> Session | Coroutine[Any, Any, Session]:
         if not any(map(self.cards.verify, cards)) and otherwise is None:
             return self.strangers(cards)
-        return self._search(cards, otherwise)
+        return self._search(cards, otherwise, self.store.load)
 
     def from_headers(self, headers: Headers, _: object = None) -> Session | Coroutine[Any, Any, Session]:
         """As `load`, from the raw headers of a request, where nothing can move in: in as few steps as possible."""
@@ -214,7 +222,7 @@ class StoreLoader(Loader):
             return self.refuse("damaged")
         return await self._found(card, record)
 
-    async def _search(self, cards: list[bytes], otherwise: Otherwise | None) -> Session:
+    async def _search(self, cards: list[bytes], otherwise: Otherwise | None, ask: Ask) -> Session:
         # Another site below the same domain may have put a card before ours, and so may an earlier `path` or `domain`.
         refused: Session | None = None
         may_begin = True
@@ -223,7 +231,7 @@ class StoreLoader(Loader):
             if card is None:
                 continue
             try:
-                session = await self._found(card, await self.store.load(card.key))
+                session = await self._found(card, await ask(card.key))
             except Unreadable:
                 session = self.refuse("damaged")
             if session._at is not NOWHERE:

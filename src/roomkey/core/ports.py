@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from roomkey.core.users import Sessions
     from roomkey.stores.base import Record
 
-__all__ = ["Origin", "Transaction"]
+__all__ = ["Nearby", "Origin", "Transaction"]
 
 
 class Transaction(Protocol):
@@ -52,6 +52,25 @@ class Transaction(Protocol):
     def note(self, error: StoreUnavailable | None) -> None: ...  # what became of the handler's last question
     async def save(self) -> None: ...
     async def refresh(self) -> None: ...
+
+
+class Nearby(Protocol):
+    """What a session may ask the store where it may be out of date."""
+
+    @property
+    def card(self) -> object: ...  # None: it came from the store after all
+
+    async def ask(self, session: Any) -> bool:
+        """Have a session be what the store says. Returns whether it still is one. Raises StoreUnavailable."""
+        ...
+
+    def ask_now(self, session: Any, what: str) -> None:
+        """As `ask`, for the call `what`, which cannot be awaited. Raises ConfigurationError, StoreUnavailable."""
+        ...
+
+    def blocking(self, run: Any) -> Nearby:
+        """Return the same, for a handler that may wait: `run` waits for a coroutine."""
+        ...
 
 
 class Origin(Protocol):

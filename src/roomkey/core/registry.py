@@ -100,7 +100,9 @@ class Registry:
             key = record.successor
         return None
 
-    async def in_grace(self, tombstone: Record, secret: bytes, came: float | None = None) -> Stored | None:
+    async def in_grace(
+        self, tombstone: Record, secret: bytes, came: float | None = None, *, late: float = LATE
+    ) -> Stored | None:
         """Find the session that an old ID opens during its grace; None: nothing, to whoever arrives with it now.
 
         Each rotation on the way must still serve, and leave the session whose it was: who planted an ID, and has it
@@ -111,19 +113,20 @@ class Registry:
             secret: what opened it there.
             came: when the request came, in Unix seconds, to find a user's session that other requests have rotated
                 since; None: only what the ID opens now.
+            late: seconds for which requests from before a rotation may have come in after it. Counts beside `came`.
 
         Raises:
             DamagedData: a tombstone does not say where the session is.
             StoreUnavailable: the store did not answer, or the session has moved too often.
         """
         key, record, been, hops = "", tombstone, set[str](), 0
-        moment, late = self.rules.clock(), 0.0
+        moment, longer = self.rules.clock(), 0.0
         if came is not None and tombstone.user is not None:
-            moment, late = came, LATE
+            moment, longer = came, late
         while True:
             if record.successor is None:
                 return Stored(key, record, secret)
-            if record.successor in been or not self.clocks.serves(moment, record, late):
+            if record.successor in been or not self.clocks.serves(moment, record, longer):
                 return None
             been.add(record.successor)
             hops = _one_more(hops)

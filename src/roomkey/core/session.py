@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from roomkey.core import messages
 from roomkey.core.intents import CSRF, MISSING, NOTHING, Change
 from roomkey.core.loaded import NOWHERE, Loaded, completed
-from roomkey.core.ports import Origin, Transaction
+from roomkey.core.ports import Nearby, Origin, Transaction
 from roomkey.core.tracked import PEEKED, TrackedDict
-from roomkey.errors import LoginTooOld, SessionDataError
+from roomkey.errors import LoginTooOld, SessionDataError, SessionEnded
 from roomkey.options import Seconds, is_number, seconds_of
 from roomkey.wire import codec
 
@@ -51,6 +51,7 @@ class Session(TrackedDict):
         "_intents",
         "_is_https",
         "_loaded",
+        "_nearby",
         "_origin",
         "_peer",
         "_sent",
@@ -72,6 +73,7 @@ class Session(TrackedDict):
         self._sent: Sequence[tuple[bytes, bytes]] = ()  # the request's headers
         # The client's address, as the server gave it; None: it is not to be recorded.
         self._peer: tuple[Any] | None = None
+        self._nearby: Nearby | None  # see `roomkey.core.nearby`. Not there at all where nothing is kept near.
 
     # --- what a handler calls -------------------------------------------------------------------------------------
 
@@ -176,12 +178,17 @@ class Session(TrackedDict):
 
         Raises:
             LoginTooOld: it is longer ago, or nobody is logged in. Ask for the password, then call `reauthenticated`.
+            ConfigurationError: the session may come from memory (`near_cache`), and to ask the store needs an `await`:
+                name the route in `fresh`, or call `await session.refresh()` before.
             ValueError: `seconds` is not a number.
         """
         span: float = seconds_of(seconds)
         if not is_number(span) or span != span:
             raise ValueError(f"require_recent: seconds is {seconds!r}; it takes a number, or a timedelta")
         self._accessed = True
+        nearby = getattr(self, "_nearby", None)
+        if nearby is not None:
+            nearby.ask_now(self, "session.require_recent")
         moment = self._attached().authenticated_at
         if moment is None or self._attached().now() - moment > span:
             raise LoginTooOld("this step needs a recent log-in; ask the user to log in again")
@@ -256,7 +263,11 @@ class Session(TrackedDict):
             StoreUnavailable: the store did not answer, or whether the session has ended cannot be known.
         """
         self._accessed = True
-        await self._attached().refresh()
+        nearby = getattr(self, "_nearby", None)
+        if nearby is None or nearby.card is None:
+            await self._attached().refresh()
+        elif not await nearby.ask(self):
+            raise SessionEnded("the session was ended before this request began")
 
     @property
     def handle(self) -> str:

@@ -97,7 +97,7 @@ class Steps:
                 stale = Stale.CARD if stale is Stale.DATA else stale  # it is sealed anew
             session_id = case.was.session_id if over.key == case.was.key else None
             after = Loaded(over.key, record, over.secret, step.record.data, step.facts, record.user, session_id, stale)
-            return after, self.store.store.update(over.key, record, version=over.record.version)
+            return after, self.store.updating(over.key, record, version=over.record.version)
         # An attempt that was not answered may still arrive: under the same ID it is the same session.
         known = case.tried[-1].after.session_id if case.tried and not case.was.exists else None
         if step.step is not _BEGIN:
@@ -108,12 +108,12 @@ class Steps:
         record = self.closed(step.record, key, secret)
         after = Loaded(key, record, secret, step.record.data, step.facts, record.user, session_id)
         if step.step is _BEGIN:
-            return after, self.store.store.create(key, record)
+            return after, self.store.creating(key, record)
         left = step.tombstone
         assert left is not None
         left = replace(left, successor=key)
         left = replace(left, data=left.data + self.envelope.pass_on(left, over.secret, secret))
-        return after, self.store.store.rotate(over.key, key, record, left, version=over.record.version)
+        return after, self.store.rotating(over.key, key, record, left, version=over.record.version)
 
     def note(self, state: RequestState, case: Case, step: Plan, after: Loaded) -> None:
         """Note that a step was done."""

@@ -32,8 +32,9 @@ from roomkey.stores.base import (
     Wipe,
     shown,
 )
+from roomkey.stores.near import HasNotices, Near, telling, telling_all
 
-__all__ = ["SETTLING", "GuardedStore"]
+__all__ = ["SETTLING", "GuardedStore", "check_near"]
 
 _log = logging.getLogger("roomkey")
 
@@ -74,6 +75,7 @@ class GuardedStore:
         self._timeout = timeout
         self._down = False
         self._down_since = 0.0  # on time.monotonic
+        self.near: Near | None = None  # what keeps records of this store; None: nothing does
         self._phase = 0  # how many outages began or ended so far
         self._only_changes = False  # whether this outage has refused nothing but changes so far
         self._change_refused = 0.0  # when the last one was, on time.monotonic
@@ -84,20 +86,33 @@ class GuardedStore:
         return self._within(self.store.load(key))
 
     def create(self, key: str, record: Record) -> _Asked[None]:
-        return self._within(self.store.create(key, record), _Kind.CHANGE)
+        return self._within(self.creating(key, record), _Kind.CHANGE)
 
     def update(self, key: str, record: Record, *, version: int) -> _Asked[None]:
         kind = _Kind.CHANGE if record.data else _Kind.REMOVAL  # no data: the session ends
-        return self._within(self.store.update(key, record, version=version), kind)
+        return self._within(self.updating(key, record, version=version), kind)
 
     def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> _Asked[None]:
-        return self._within(self.store.rotate(key, new_key, record, tombstone, version=version), _Kind.CHANGE)
+        return self._within(self.rotating(key, new_key, record, tombstone, version=version), _Kind.CHANGE)
 
     def touch(self, key: str, expires_at: float) -> _Asked[bool]:
-        return self._within(self.store.touch(key, expires_at), _Kind.CHANGE)
+        return self._within(telling(self.store.touch(key, expires_at), key), _Kind.CHANGE)
 
     def delete(self, key: str) -> _Asked[None]:
-        return self._within(self.store.delete(key), _Kind.REMOVAL)
+        return self._within(telling(self.store.delete(key), key), _Kind.REMOVAL)
+
+    # The same, not begun: for `start_change` and `run`.
+
+    def creating(self, key: str, record: Record) -> Coroutine[Any, Any, None]:
+        return telling(self.store.create(key, record), key)
+
+    def updating(self, key: str, record: Record, *, version: int) -> Coroutine[Any, Any, None]:
+        return telling(self.store.update(key, record, version=version), key)
+
+    def rotating(
+        self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int
+    ) -> Coroutine[Any, Any, None]:
+        return telling(self.store.rotate(key, new_key, record, tombstone, version=version), key, new_key)
 
     def of_user(self, user: str) -> _Asked[list[tuple[str, Record]]]:
         if not isinstance(self.store, UserIndex):
@@ -121,7 +136,7 @@ class GuardedStore:
                 f"store: {type(self.store).__name__} cannot end all sessions at once (no wipe); "
                 "give a new secret_key, without the old ones, instead"
             )
-        return self._within(self.store.wipe(), _Kind.REMOVAL)
+        return self._within(telling_all(self.store.wipe()), _Kind.REMOVAL)
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records; 0 where the engine does that by itself."""
@@ -133,6 +148,8 @@ class GuardedStore:
         """Open the store where it can be opened. ConfigurationError passes; anything else is StoreUnavailable."""
         if isinstance(self.store, Lifespan):
             await self._within(self.store.open())
+        if self.near is not None:
+            await self.near.notices.open()
 
     async def close(self) -> None:
         """Close the store where it can be closed. Takes as long as it takes: writes may still be under way."""
@@ -321,7 +338,18 @@ class GuardedStore:
                 self._tell(OutageEnded(type(self.store).__name__))
 
 
-def _says(store: Store, what: str) -> bool:
+def check_near(store: object) -> None:
+    """Raise ConfigurationError where records of a store cannot be kept near. One in memory needs no such thing."""
+    if isinstance(store, HasNotices):
+        store.notices()
+    elif not _says(store, "never_waits"):
+        raise ConfigurationError(
+            f"near_cache: {type(store).__name__} cannot say when its records change, and this process would go on "
+            "serving sessions that have ended elsewhere; leave near_cache out, or keep sessions in Redis or SQLite"
+        )
+
+
+def _says(store: object, what: str) -> bool:
     """Whether the store says so itself; not where a subclass has another operation, and says nothing of it."""
     for kind in type(store).__mro__:
         if what in vars(kind):

@@ -75,7 +75,11 @@ class SyncManager:
         """As `SessionManager.load`."""
         headers, scope = raw_request(request, self._manager.carrier)
         if any(name == self._manager.carrier for name, _ in headers):
-            return self.run(self._manager.load_raw(headers, scope))
+            session = self.run(self._manager.load_raw(headers, scope))
+            nearby = getattr(session, "_nearby", None)
+            if nearby is not None:
+                session._nearby = nearby.blocking(self.run)
+            return session
         # Nothing to look up: no thread is asked.
         answer = self._manager.begin(headers, scope)
         session = answer if isinstance(answer, Session) else self.run(answer)

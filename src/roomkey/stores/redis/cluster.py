@@ -200,6 +200,11 @@ class Clustered:
             )
         return known
 
+    def single(self, node: str) -> Any:
+        """Return one more connection to a node, which is not connected yet, and which nobody else uses."""
+        driver = self._driver(node)
+        return driver.connection_class(**driver.connection_kwargs)
+
     async def close(self) -> None:
         """Close the connections, within reason. Those of the app's own client stay open."""
         if self._mapping is not None and not self._mapping.done():

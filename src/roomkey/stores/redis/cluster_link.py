@@ -9,7 +9,7 @@ from typing import Any
 
 from roomkey.stores.redis.cluster import Clustered
 from roomkey.stores.redis.errors import NotSent, is_named, unavailable
-from roomkey.stores.redis.link import Asking, Loaded, ServerLink, may_be_asked_again, those
+from roomkey.stores.redis.link import Asking, Closes, Loaded, ServerLink, may_be_asked_again, those
 from roomkey.stores.redis.places import epoch_beside, slot_of
 from roomkey.stores.redis.scripts import Command, pack
 
@@ -31,6 +31,9 @@ class _Node:
 
     async def exchange(self, commands: bytes, count: int) -> list[Any]:
         return await self._cluster.exchange(self._name, commands, count)
+
+    def single(self) -> Any:
+        return self._cluster.single(self._name)
 
     async def close(self) -> None:
         pass
@@ -127,6 +130,7 @@ class ClusterLink:
         self._lanes = lanes
         self._where = where
         self._nodes: dict[str, _NodeLink] = {}
+        self.tracking: Closes | None = None
         self.loads: _Loads = _Loads(self)
         self.writes: _Writes = _Writes(self)
 
@@ -166,6 +170,8 @@ class ClusterLink:
 
     async def close(self) -> None:
         """See `Link`."""
+        if self.tracking is not None:
+            await self.tracking.close()
         await self._cluster.close()
 
     def terminate(self) -> None:

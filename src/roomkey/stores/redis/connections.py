@@ -53,6 +53,10 @@ class Connections(Protocol):
         """
         ...
 
+    def single(self) -> Any:
+        """Return one more connection, which is not connected yet, and which nobody else uses."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -185,6 +189,10 @@ class Own:
         self._all.add(line)
         return line
 
+    def single(self) -> Any:
+        """See `Connections`."""
+        return self._make()
+
     async def close(self) -> None:
         """Close all connections, within reason."""
         self._closed = True
@@ -236,6 +244,10 @@ class Borrowed:
                 await connection.disconnect(nowait=True)
         finally:
             await self._pool.release(connection)
+
+    def single(self) -> Any:
+        """See `Connections`."""
+        return self._pool.make_connection()
 
     async def close(self) -> None:
         pass

@@ -12,7 +12,7 @@ from roomkey.stores.redis.errors import BROKEN, NotACluster, is_named, unavailab
 from roomkey.stores.redis.scripts import Command, pack
 from roomkey.stores.sharing import RoundTrips
 
-__all__ = ["Asking", "Exchanging", "Link", "Loaded", "ServerLink", "may_be_asked_again", "those"]
+__all__ = ["Asking", "Closes", "Exchanging", "Link", "Loaded", "ServerLink", "may_be_asked_again", "those"]
 
 Loaded = tuple[bytes | None, bytes | None]  # what is under a key, and the epoch
 
@@ -23,6 +23,10 @@ class _Loads(Protocol):
 
 class Asking(Protocol):
     async def ask(self, item: Command, /) -> Any: ...
+
+
+class Closes(Protocol):
+    async def close(self) -> None: ...
 
 
 class Link(Protocol):
@@ -48,8 +52,16 @@ class Link(Protocol):
         ...
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and what says here that records have changed."""
         ...
+
+    @property
+    def tracking(self) -> Closes | None:
+        """What says in this event loop that records have changed; None: nothing does."""
+        ...
+
+    @tracking.setter
+    def tracking(self, tracking: Closes, /) -> None: ...
 
     def terminate(self) -> None: ...
 
@@ -60,6 +72,7 @@ class Exchanging(Protocol):
     @property
     def has_connected(self) -> bool: ...
     async def exchange(self, commands: bytes, count: int) -> list[Any]: ...
+    def single(self) -> Any: ...
     async def close(self) -> None: ...
 
 
@@ -77,6 +90,7 @@ class ServerLink:
         failure = partial(unavailable, where=where)
         self.loads: RoundTrips[bytes, Loaded] = RoundTrips(self._fetch, failure, lanes=lanes)
         self.writes: RoundTrips[Command, Any] = RoundTrips(self._do, failure, lanes=lanes)
+        self.tracking: Closes | None = None
         self._connections = connections
         self._epoch = epoch
 
@@ -89,8 +103,14 @@ class ServerLink:
         """See `Link`."""
         return {"": self.writes}
 
+    def single(self) -> Any:
+        """Return one more connection, which is not connected yet."""
+        return self._connections.single()
+
     async def close(self) -> None:
         """See `Link`."""
+        if self.tracking is not None:
+            await self.tracking.close()
         await self._connections.close()
 
     def terminate(self) -> None:

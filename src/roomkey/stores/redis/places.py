@@ -69,6 +69,10 @@ class Places:
         """Return the name of the epoch that holds for a session with this key."""
         return epoch_beside(self.record(key))
 
+    def beginnings(self) -> list[bytes]:
+        """Return what the names of all records and epochs begin with, and no list's does."""
+        return [self._prefix + b"{"] if self.spread else [self._prefix + _RECORD, self._prefix + _EPOCH]
+
     def list_of(self, user: str) -> bytes:
         """Return the name of the list of a user's sessions."""
         return self._lists + user.encode()

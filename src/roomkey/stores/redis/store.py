@@ -31,13 +31,15 @@ from roomkey.stores.base import Record, Unreadable
 from roomkey.stores.loops import LoopRegistry
 from roomkey.stores.redis.apart import Apart
 from roomkey.stores.redis.cluster_link import ClusterLink
+from roomkey.stores.redis.cluster_tracking import ClusterTracking
 from roomkey.stores.redis.errors import FOREIGN, READ_ONLY, is_permanent
 from roomkey.stores.redis.link import Asking, Link, ServerLink
 from roomkey.stores.redis.places import KEY_LENGTH, Places, has_hash_tag
 from roomkey.stores.redis.records import GENERATION_SIZE, NotARecord, decode
 from roomkey.stores.redis.scanning import scan
-from roomkey.stores.redis.scripts import Command, list_script
+from roomkey.stores.redis.scripts import Command, list_script, pack
 from roomkey.stores.redis.servers import target_of
+from roomkey.stores.redis.tracking import Tracking
 from roomkey.stores.redis.writing import Together, Writing, moment
 from roomkey.stores.sharing import LANES
 from roomkey.stores.unreachable import at
@@ -105,6 +107,7 @@ class RedisStore:
         self._links = self._loops.by_loop
         self._writing: Writing = (Apart if self._places.spread else Together)(self._places, self._link, clock)
         self._warned: set[str] = set()
+        self._tracking: Tracking | ClusterTracking | None = None  # None: nobody wants to be told of changes
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._target.shown} prefix={self._prefix!r}>"
@@ -250,6 +253,33 @@ class RedisStore:
         if self._target.clustered:
             return ClusterLink(connections, self._lanes, where)
         return ServerLink(connections, self._places.epochs()[0], self._lanes, where)
+
+    def notices(self) -> Tracking | ClusterTracking:
+        """Return what says in this process that records have changed. Raises ConfigurationError without hiredis."""
+        if self._tracking is None:
+            self._tracking = self._track()
+        return self._tracking
+
+    def _track(self) -> Tracking | ClusterTracking:
+        beginnings = self._places.beginnings()
+
+        def enter() -> None:
+            self._link().tracking = self._tracking
+
+        def to_node(name: str) -> Tracking:
+            link = self._link()
+            assert isinstance(link, ClusterLink)
+            return Tracking(link.node(name).single, lambda: None, beginnings, pack((b"PING",)), repr(self))
+
+        if self._target.clustered:
+            return ClusterTracking(lambda: self._link().primaries(), to_node, enter)
+
+        def single() -> Any:
+            link = self._link()
+            assert isinstance(link, ServerLink)
+            return link.single()
+
+        return Tracking(single, enter, beginnings, pack((b"GET", self._places.epochs()[0])), repr(self))
 
     def why_silent(self) -> str:
         """Say what may be wrong where the server does not answer in time. Nothing where it ever took a connection."""

@@ -90,6 +90,7 @@ class InLoop:
         self._clock = clock
         self._log = log
         self._cursor: sqlite3.Cursor | None = None  # for loads: to make one costs as much as to step it
+        self._opened: object = None  # stands for the connection: counters of two cannot be compared
         self._file: os.stat_result | None = None  # of the opened file
         self._looked_at = 0.0  # on the store's clock: when a load last looked whether the file is there
         self._tick = _Tick()
@@ -101,6 +102,7 @@ class InLoop:
             close_connection(self.connection)
             self.connection, self._file = connection, file
             self._cursor = None if connection is None else connection.cursor()
+            self._opened = object()
 
     @contextlib.contextmanager
     def no_writes(self) -> Iterator[None]:
@@ -117,18 +119,38 @@ class InLoop:
         if not self.lock.acquire(False):  # by position: a keyword takes twice as long
             return THREAD
         try:
-            if self._cursor is None:
-                return THREAD
             now = self._clock()
-            if not 0 <= now - self._looked_at < _LOOK_EVERY:
-                if not same_file(self._path, self._file):
-                    return THREAD
-                self._looked_at = now
+            if self._cursor is None or not self._is_there(now):
+                return THREAD
             return table.load(self._cursor, now, key)
         except sqlite3.Error:
             return THREAD
         finally:
             self.lock.release()
+
+    def version(self) -> tuple[object, int] | None:
+        """Return what differs when another connection has changed the file; None: it cannot be known without waiting.
+
+        A write of this connection does not count.
+        """
+        if not self.lock.acquire(False):
+            return None
+        try:
+            if self._cursor is None or not self._is_there(self._clock()):
+                return None
+            return self._opened, self._cursor.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error:
+            return None
+        finally:
+            self.lock.release()
+
+    def _is_there(self, now: float) -> bool:
+        """Whether the file is still the one that was opened, as far as the last look tells."""
+        if not 0 <= now - self._looked_at < _LOOK_EVERY:
+            if not same_file(self._path, self._file):
+                return False
+            self._looked_at = now
+        return True
 
     def write(self, pages: int, work: Work, args: tuple[Any, ...], *, again: bool = False) -> Any:
         """Do what is one statement, and return what it answers or where it has to be done.

@@ -31,6 +31,7 @@ from roomkey.errors import ConfigurationError
 from roomkey.options import named_options
 from roomkey.stores.base import Record
 from roomkey.stores.sqlite import table
+from roomkey.stores.sqlite.changes import Changes
 from roomkey.stores.sqlite.file import forget_locks
 from roomkey.stores.sqlite.in_loop import NEXT_TICK, THREAD, Work, next_tick
 from roomkey.stores.sqlite.worker import Job, Kind, Worker, running
@@ -94,6 +95,7 @@ class SQLiteStore:
         self._writes_in_thread = writes_in_thread
         self._worker: Worker | None = None  # None: not used yet, or closed, or this is a fork's child
         self._lock = threading.Lock()  # held to hand a job to the worker: none may follow the one that closes it
+        self._changes: Changes | None = None  # None: nobody wants to be told of changes
         with _forking:
             _stores.add(self)
 
@@ -181,6 +183,16 @@ class SQLiteStore:
         """End every session: all of them are put aside at once, and `purge` takes them away."""
         await self._ask(Kind.WRITE, table.wipe)
 
+    def notices(self) -> Changes:
+        """Return what says in this process that records have changed."""
+        if self._changes is None:
+            self._changes = Changes(self._version)
+        return self._changes
+
+    def _version(self) -> object:
+        worker = self._worker
+        return None if worker is None else worker.in_loop.version()
+
     async def _write(self, pages: int, work: Work, *args: Any) -> Any:
         """Do what is one statement: in the event loop if nobody is in the way, otherwise in the thread.
 
@@ -196,6 +208,8 @@ class SQLiteStore:
                 await next_tick()
                 answer = worker.in_loop.write(pages, work, args, again=True)
             if answer is not THREAD:
+                if self._changes is not None:
+                    self._changes.wrote([arg for arg in args if type(arg) is str])
                 return answer
         return await self._ask(Kind.WRITE, work, *args, pages=pages)
 
