@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from roomkey.core.intents import CSRF
+from roomkey.core.nearby import ask_store
 from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError, CSRFError
 from roomkey.options import named_options
@@ -93,7 +94,7 @@ class CSRFMiddleware:
                 _log.warning("answered 403 to a cross-site request to %r: %s", scope["path"][:200], reason)
                 await self._forbid(scope, send, _CROSS_SITE)
                 return
-            if self._tokens and scope["type"] == "http" and not self._has_token(scope):
+            if self._tokens and scope["type"] == "http" and not await self._has_token(scope):
                 _log.warning(
                     "answered 403 to a request to %r: no valid token in the header X-CSRF-Token; have the page send "
                     "csrf_token(session) there",
@@ -145,7 +146,7 @@ class CSRFMiddleware:
             "proxy pass on the Host header, or add the Origin to trusted_origins"
         )
 
-    def _has_token(self, scope: Scope) -> bool:
+    async def _has_token(self, scope: Scope) -> bool:
         session = scope.get("session")
         if session is None:
             raise ConfigurationError(
@@ -153,7 +154,13 @@ class CSRFMiddleware:
                 "add_middleware, add it after CSRFMiddleware"
             )
         found = [value for name, value in scope["headers"] if name == b"x-csrf-token"]
-        return len(found) == 1 and verify_csrf_token(session, found[0].decode("latin-1"))
+        if len(found) != 1:
+            return False
+        token = found[0].decode("latin-1")
+        if verify_csrf_token(session, token):
+            return True
+        await ask_store(session)  # another process may have made the token just now
+        return verify_csrf_token(session, token)
 
 
 def _is_served_by_header(scope: Scope) -> bool:

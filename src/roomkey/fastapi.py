@@ -34,6 +34,7 @@ except ImportError as _error:
     raise ImportError("roomkey.fastapi needs FastAPI: pip install 'roomkey[fastapi]'") from _error
 
 from roomkey.config import SessionConfig
+from roomkey.core.nearby import ask_store
 from roomkey.core.session import Session
 from roomkey.manager import SessionManager
 from roomkey.options import Seconds
@@ -152,6 +153,7 @@ async def require_login(connection: HTTPConnection, session: _Guarded) -> Any:
         ... async def me(user: Annotated[int, Depends(require_login)]) -> int:
         ...     return user
     """
+    await ask_store(session)
     try:
         return logged_in(session, "require_login")
     except DoesNotPass as refusal:
@@ -186,6 +188,7 @@ def require_recent(seconds: Seconds) -> Callable[..., Awaitable[Any]]:
     span = span_of(seconds)
 
     async def recent_login(connection: HTTPConnection, session: _Guarded) -> Any:
+        await ask_store(session)
         try:
             return recently_logged_in(session, span, "require_recent")
         except DoesNotPass as refusal:

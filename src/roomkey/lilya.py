@@ -34,6 +34,7 @@ except ImportError as _error:
     raise ImportError("roomkey.lilya needs Lilya: pip install 'roomkey[lilya]'") from _error
 
 from roomkey.config import SessionConfig
+from roomkey.core.nearby import ask_store
 from roomkey.core.session import Session
 from roomkey.options import Seconds
 from roomkey.shapes.views import check_shape, typed
@@ -91,7 +92,7 @@ class Guard(DefinePermission, Provide):  # type: ignore[misc]  # untyped here
         async def guarded(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
             if scope["type"] in ("http", "websocket"):
                 try:
-                    self._pass(scope)
+                    await self._pass(scope)
                 except WebSocketException as refusal:  # Lilya (0.29) makes an error of it that is raised here
                     await send({"type": "websocket.close", "code": refusal.code, "reason": refusal.reason})
                     return
@@ -99,17 +100,19 @@ class Guard(DefinePermission, Provide):  # type: ignore[misc]  # untyped here
 
         return guarded
 
-    def user(self, request: Any) -> Any:
+    async def user(self, request: Any) -> Any:
         """Return the user's ID. For Ravyn: `Inject(require_login.user)`."""
-        return self._pass(request.scope)
+        return await self._pass(request.scope)
 
     async def resolve(self, request: HasScope, dependencies_map: Mapping[str, Any]) -> Any:
         """Return the user's ID. Lilya's own way would read the body of the request first."""
-        return self._pass(request.scope)
+        return await self._pass(request.scope)
 
-    def _pass(self, scope: Mapping[str, Any]) -> Any:
+    async def _pass(self, scope: Mapping[str, Any]) -> Any:
+        session = session_of(scope)
+        await ask_store(session)
         try:
-            return self._check(session_of(scope))
+            return self._check(session)
         except DoesNotPass as refusal:
             if scope["type"] == "websocket":
                 raise WebSocketException(POLICY_VIOLATION, refusal.why) from None

@@ -133,8 +133,8 @@ class require_login(BasePermission):  # type: ignore[misc]  # untyped here
 
     _guard = lilya.require_login
 
-    def has_permission(self, request: Request, controller: Any) -> bool:
-        self._guard.user(request)
+    async def has_permission(self, request: Request, controller: Any) -> bool:
+        await self._guard.user(request)
         return True
 
 
@@ -154,8 +154,8 @@ def require_recent(seconds: Seconds) -> type[require_login]:
     return type("require_recent", (require_login,), {"_guard": lilya.require_recent(seconds)})
 
 
-def _user(request: Request) -> Any:
-    return lilya.require_login.user(request)
+async def _user(request: Request) -> Any:
+    return await lilya.require_login.user(request)
 
 
 current_user: Inject = Inject(_user)

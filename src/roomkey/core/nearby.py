@@ -23,7 +23,7 @@ from roomkey.stores.base import Record, Unreadable
 from roomkey.stores.near import HasNotices, Near
 from roomkey.wire import codec
 
-__all__ = ["NearLoader", "Nearby", "loader_for"]
+__all__ = ["NearLoader", "Nearby", "ask_store", "loader_for"]
 
 
 class Nearby:
@@ -158,6 +158,17 @@ class NearLoader(StoreLoader):
             assert session._at is NOWHERE
         finally:
             transaction.leave()
+
+
+async def ask_store(session: object) -> None:
+    """Have a session be what the store says, where it came from memory: before it is decided what a user may do.
+
+    Raises:
+        StoreUnavailable: the store did not answer.
+    """
+    nearby = getattr(session, "_nearby", None)
+    if nearby is not None:
+        await nearby.ask(session)
 
 
 def loader_for(committer: StoreCommitter, session_class: type[Session]) -> StoreLoader:

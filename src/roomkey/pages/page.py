@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, quote, unquote
 
 from roomkey.config import SessionConfig
 from roomkey.core.loader import Loader
+from roomkey.core.nearby import ask_store
 from roomkey.core.renewal import RENEWALS
 from roomkey.core.session import Session
 from roomkey.core.users import SessionInfo
@@ -93,6 +94,7 @@ class Page:
         if method not in ("GET", "HEAD", "POST"):
             return plain(405, "Method Not Allowed\n", (b"allow", b"GET, HEAD, POST"))
         session = self._session_of(scope)
+        await ask_store(session)
         refusal = await self._refusal(scope, session)
         if refusal is not None:
             return refusal

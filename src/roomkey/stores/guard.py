@@ -32,6 +32,7 @@ from roomkey.stores.base import (
     Wipe,
     shown,
 )
+from roomkey.stores.cookie import CookieStore
 from roomkey.stores.near import HasNotices, Near, telling, telling_all
 
 __all__ = ["SETTLING", "GuardedStore", "check_near"]
@@ -342,7 +343,7 @@ def check_near(store: object) -> None:
     """Raise ConfigurationError where records of a store cannot be kept near. One in memory needs no such thing."""
     if isinstance(store, HasNotices):
         store.notices()
-    elif not _says(store, "never_waits"):
+    elif isinstance(store, CookieStore) or not _says(store, "never_waits"):
         raise ConfigurationError(
             f"near_cache: {type(store).__name__} cannot say when its records change, and this process would go on "
             "serving sessions that have ended elsewhere; leave near_cache out, or keep sessions in Redis or SQLite"

@@ -127,6 +127,7 @@ class Near:
     def __init__(self, store: Loads, notices: Notices, *, most: int, max_age: float, ticks: Ticks) -> None:
         self._store, self.notices, self._ticks = store, notices, ticks
         self._most, self._most_bytes, self._max_age = most, most * BYTES_EACH, max_age
+        self._largest = max(self._most_bytes // 8, BYTES_EACH)  # bytes of one record
         self._records: OrderedDict[str, Record] = OrderedDict()  # the one that was used last comes last
         self.bytes: int = 0  # of the records, about
         self._loading: dict[str, object] = {}  # the load of a key that may still be kept: nothing was told since
@@ -188,7 +189,7 @@ class Near:
             if record is None or record.successor is not None:
                 return
             size = _size(record)
-            if size > self._most_bytes // 8:
+            if size > self._largest:
                 return
             self._drop(key)
             # A copy: by that `holds` tells it from what the store returned.
@@ -243,11 +244,10 @@ def telling_all(operation: Coroutine[Any, Any, _Answer]) -> Coroutine[Any, Any, 
 
 
 async def _telling(operation: Coroutine[Any, Any, _Answer], keys: tuple[str, ...] | None) -> _Answer:
-    _tell(keys)
     try:
         return await operation
     finally:
-        _tell(keys)  # of what was loaded meanwhile, whether it was done or not
+        _tell(keys)  # also where nobody knows whether it was done
 
 
 def _tell(keys: tuple[str, ...] | None) -> None:

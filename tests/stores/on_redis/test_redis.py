@@ -17,6 +17,7 @@ from roomkey.testing import Clock, StoreContract
 from tests.servers.redis import RedisServer
 from tests.stores.on_redis.parts import count_calls, new_prefix, open_store
 from tests.stores.records import make_key, make_record
+from tests.stores.told import Kept
 
 # --- The published suite ----------------------------------------------------------------------------------------------
 
@@ -74,6 +75,16 @@ class TestValkeyClient(StoreContract):
     async def make(self, clock: Clock) -> Store:
         valkey = pytest.importorskip("valkey.asyncio")
         return _WithClient(valkey.Valkey(port=self.server.port), clock)
+
+
+@pytest.mark.usefixtures("_its_server")
+class TestKeptNear(StoreContract):
+    """The suite over records that are kept near, with the server's own notices."""
+
+    server: RedisServer
+
+    async def make(self, clock: Clock) -> Store:
+        return Kept(RedisStore(self.server.url, prefix=new_prefix(), clock=clock), clock)
 
 
 @pytest.mark.usefixtures("_its_cluster")

@@ -83,8 +83,9 @@ class _Ear(asyncio.Protocol):
         self._streams.connection_lost(error)
         self._tracking.lost(self, error or ConnectionResetError("the server closed the connection"))
 
-    def abort(self) -> None:
+    async def close(self) -> None:
         self._transport.abort()
+        await self._connection.disconnect(nowait=True)
 
 
 class _Refused(Exception):
@@ -136,6 +137,7 @@ class Tracking:
         self._ear: _Ear | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()  # of connections that are of no more use
         self._stage = _Stage.OFF
         self._generation: object = None
         self._pause = _PAUSE_LEAST
@@ -173,7 +175,7 @@ class Tracking:
         if error is not None and _is_refused(error):
             raise ConfigurationError(f"near_cache: {self._shown} refuses CLIENT TRACKING ({_code(error)})")
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the connection. Called in its event loop; another one may have the next connection."""
         if self._loop is not asyncio.get_running_loop():
             return
@@ -184,10 +186,13 @@ class Tracking:
             timer.cancel()
         if connecting is not None:
             connecting.cancel()
+            await asyncio.wait([connecting])
         if opened is not None and not opened.done():
             opened.set_result(None)
         if ear is not None:
-            ear.abort()
+            await ear.close()
+        if self._closing:
+            await asyncio.wait(self._closing)
 
     def after_fork(self) -> None:
         """In the child of a fork: the connection is the parent's."""
@@ -265,7 +270,9 @@ class Tracking:
         self.heard = _NEVER
         self._listeners.forget_all()
         self._ear, self._stage, self._generation = None, _Stage.OFF, None
-        ear.abort()
+        closing = asyncio.get_running_loop().create_task(ear.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
         self._failed(error)
 
     def _failed(self, error: Exception) -> None:
