@@ -59,6 +59,14 @@ class Nearby:
         """
         return await self.loader.ask(session, self)
 
+    async def refresh(self, session: Session) -> None:
+        """See `Session.refresh`."""
+        if self.card is None:
+            await session._attached().refresh()
+        elif not await self.ask(session):
+            raise SessionEnded("the session was ended before this request began")
+        session._nearby = None
+
     def ask_now(self, session: Session, what: str) -> None:
         """As `ask`, for a call that cannot be awaited.
 

@@ -57,15 +57,15 @@ class Transaction(Protocol):
 class Nearby(Protocol):
     """What a session may ask the store where it may be out of date."""
 
-    @property
-    def card(self) -> object: ...  # None: it came from the store after all
-
-    async def ask(self, session: Any) -> bool:
-        """Have a session be what the store says. Returns whether it still is one. Raises StoreUnavailable."""
+    async def refresh(self, session: Any) -> None:
+        """As `Transaction.refresh`. Raises SessionEnded also where it had ended before the request began."""
         ...
 
     def ask_now(self, session: Any, what: str) -> None:
-        """As `ask`, for the call `what`, which cannot be awaited. Raises ConfigurationError, StoreUnavailable."""
+        """Have the session be what the store says, for the call `what`, which cannot be awaited.
+
+        Raises ConfigurationError, StoreUnavailable.
+        """
         ...
 
     def blocking(self, run: Any) -> Nearby:

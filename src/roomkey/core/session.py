@@ -17,7 +17,7 @@ from roomkey.core.intents import CSRF, MISSING, NOTHING, Change
 from roomkey.core.loaded import NOWHERE, Loaded, completed
 from roomkey.core.ports import Nearby, Origin, Transaction
 from roomkey.core.tracked import PEEKED, TrackedDict
-from roomkey.errors import LoginTooOld, SessionDataError, SessionEnded
+from roomkey.errors import LoginTooOld, SessionDataError
 from roomkey.options import Seconds, is_number, seconds_of
 from roomkey.wire import codec
 
@@ -264,10 +264,7 @@ class Session(TrackedDict):
         """
         self._accessed = True
         nearby = getattr(self, "_nearby", None)
-        if nearby is None or nearby.card is None:
-            await self._attached().refresh()
-        elif not await nearby.ask(self):
-            raise SessionEnded("the session was ended before this request began")
+        await (self._attached().refresh() if nearby is None else nearby.refresh(self))
 
     @property
     def handle(self) -> str:
