@@ -3,11 +3,15 @@
 import asyncio
 import contextlib
 
+import asyncpg
 import pytest
 import redis
 
+from roomkey.stores.postgres import PostgresStore
+from roomkey.stores.text import DEFAULT_TABLE
 from tests.loop_clock import until
 from tests.near_site import MutableProxy, Process
+from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
 pytestmark = pytest.mark.usefixtures("tidy")
@@ -185,3 +189,99 @@ async def test_all_sessions_are_gone(pair, admin, command):
             return await each.read(card) == ({}, False)
 
         await until(is_seen)
+
+
+# --- over PostgreSQL and SQLite ---------------------------------------------------------------------------------------
+
+
+async def _make_table(url):
+    store = PostgresStore(url)
+    await store.create_table()
+    await store.close()
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    with PostgresServer() as one:
+        asyncio.run(_make_table(one.url))
+        yield one
+
+
+@pytest.fixture(scope="module", params=["postgres", "sqlite"])
+def others(request, tmp_path_factory):
+    """Two processes over another store. An age that no test outlives: what they see, they were told."""
+    directory = tmp_path_factory.mktemp("others")
+    url = f"sqlite:///{directory}/sessions.sqlite3"
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres").url
+    environment = {"ROOMKEY_TEST_MAX_AGE": "60"}
+    with (
+        Process(url, directory / "here.log", **environment) as here,
+        Process(url, directory / "there.log", **environment) as there,
+    ):
+        yield here, there
+
+
+async def test_a_change_is_told_by_other_stores(others):
+    """A change is seen at once here, and there once the database has told."""
+    here, there = others
+    card = await here.log_in()
+    for each in (here, there):
+        await each.read_near(card)
+    await here.get("/put", card, key="n", value="1")
+    assert (await here.read(card))[0]["n"] == "1"
+
+    async def is_seen():
+        return (await there.read(card))[0].get("n") == "1"
+
+    await until(is_seen)
+
+
+@pytest.mark.parametrize("page", ["/logout", "/revoke", "/end-all"])
+async def test_a_log_out_is_told_by_other_stores(others, page):
+    """So is a log-out, a revocation and the end of all sessions."""
+    here, there = others
+    card = await here.log_in()
+    for each in (here, there):
+        await each.read_near(card)
+    await here.get(page, card, user="ada")
+    assert await here.read(card) == ({}, False)
+
+    async def is_seen():
+        return (await there.read(card))[0] == {}
+
+    await until(is_seen)
+
+
+async def test_what_postgres_does_not_tell(postgres, tmp_path):
+    """A session that somebody else ends in the database, and tells nobody, is seen after `near_max_age`."""
+    async with two(postgres.url, tmp_path, ROOMKEY_TEST_MAX_AGE="60") as (here, there):
+        card = await here.log_in()
+        await there.read_near(card)
+        connection = await asyncpg.connect(postgres.url)
+        await connection.execute(f"DELETE FROM {DEFAULT_TABLE}")
+        await connection.close()
+        assert await there.read(card) == ({"user_id": "ada"}, True)
+        await there.ahead(61)
+        assert await there.read(card) == ({}, False)
+
+
+async def test_postgres_restarts(tmp_path):
+    """While the connection is lost, nothing is served from memory, and afterwards it is again."""
+    with PostgresServer() as server:
+        await _make_table(server.url)
+        async with two(server.url, tmp_path) as (here, there):
+            card = await here.log_in()
+            await there.read_near(card)
+            server.stop()
+
+            async def is_lost():
+                return await there.read(card) is None
+
+            await until(is_lost)
+            server.start()
+
+            async def is_back():
+                return (await there.read(card)) == ({"user_id": "ada"}, True)
+
+            await until(is_back)

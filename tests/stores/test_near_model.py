@@ -77,6 +77,7 @@ class Channel:
     def __init__(self, server: Server) -> None:
         self.server, self.listeners = server, Listeners()
         self.heard = float("-inf")
+        self.is_complete = True
 
     def add(self, listener: Any, max_age: float) -> None:
         self.listeners.add(listener, max_age)
@@ -88,6 +89,9 @@ class Channel:
         pass
 
     async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
         pass
 
 

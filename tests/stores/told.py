@@ -22,6 +22,7 @@ class Said:
     def __init__(self) -> None:
         self.listeners = Listeners()
         self.is_heard = True  # whether everything was heard
+        self.is_complete = True
 
     def add(self, listener: Any, max_age: float) -> None:
         self.listeners.add(listener, max_age)
@@ -33,6 +34,9 @@ class Said:
         pass
 
     async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
         pass
 
 

@@ -154,6 +154,8 @@ class GuardedStore:
 
     async def close(self) -> None:
         """Close the store where it can be closed. Takes as long as it takes: writes may still be under way."""
+        if self.near is not None:
+            await self.near.notices.close()
         if isinstance(self.store, Lifespan):
             await self.store.close()
 
@@ -346,7 +348,8 @@ def check_near(store: object) -> None:
     elif isinstance(store, CookieStore) or not _says(store, "never_waits"):
         raise ConfigurationError(
             f"near_cache: {type(store).__name__} cannot say when its records change, and this process would go on "
-            "serving sessions that have ended elsewhere; leave near_cache out, or keep sessions in Redis or SQLite"
+            "serving sessions that have ended elsewhere; leave near_cache out, or keep sessions in Redis, PostgreSQL or "
+            "SQLite"
         )
 
 

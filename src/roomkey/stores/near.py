@@ -26,6 +26,7 @@ from roomkey.stores.forks import at_fork
 __all__ = ["HasNotices", "Listener", "Listeners", "Near", "Notices", "elapsed", "telling", "telling_all"]
 
 BYTES_EACH = 4096  # bytes of records that are kept for each session that may be: bounds them all together
+_NEVER = float("-inf")
 _OVERHEAD = 512  # bytes of a record beside its data and texts, about
 
 _Answer = TypeVar("_Answer")
@@ -51,6 +52,11 @@ class Listener(Protocol):
 class Notices(Protocol):
     """What says in this process that records of a store have changed. A store has one."""
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether no change is left out. Otherwise a record is loaded again when it was loaded `max_age` ago."""
+        ...
+
     def add(self, listener: Listener, max_age: float) -> None:
         """Tell a listener from now on, for as long as it is there. `max_age`: the seconds that it gives to `hold`."""
         ...
@@ -69,6 +75,10 @@ class Notices(Protocol):
         Raises:
             ConfigurationError: it will never work.
         """
+        ...
+
+    async def close(self) -> None:
+        """Listen no more, where it is the running event loop that does. `begin` has it begin anew."""
         ...
 
 
@@ -130,7 +140,9 @@ class Near:
         self._largest = max(self._most_bytes // 8, BYTES_EACH)  # bytes of one record
         self._records: OrderedDict[str, Record] = OrderedDict()  # the one that was used last comes last
         self.bytes: int = 0  # of the records, about
-        self._loading: dict[str, object] = {}  # the load of a key that may still be kept: nothing was told since
+        # By key, when the load began that may still be kept: nothing was told since. Told apart by identity.
+        self._loading: dict[str, float] = {}
+        self._began: dict[str, float] | None = None if notices.is_complete else {}  # by key of a record, likewise
         self._lock = threading.Lock()  # held while any of these change: notices may come in another thread
         self.hits: int = 0
         self.misses: int = 0
@@ -153,7 +165,8 @@ class Near:
             self.notices.begin()
             return self._store.load_now(key)
         record = self._records.get(key)
-        if record is not None and record.expires_at > self._ticks.time():
+        is_young = self._began is None or self._is_young(key)
+        if record is not None and is_young and record.expires_at > self._ticks.time():
             self.hits += 1
             try:
                 self._records.move_to_end(key)
@@ -161,29 +174,33 @@ class Near:
                 pass
             return record
         self.misses += 1
-        token = self._loading[key] = object()
+        began = self._loading[key] = elapsed()
         try:
             answer = self._store.load_now(key)
         except BaseException:
             self._loading.pop(key, None)
             raise
         if type(answer) is CoroutineType:
-            return cast("CoroutineType[Any, Any, Record | None]", self._load(key, token, answer))
-        self._keep(key, token, answer)
+            return cast("CoroutineType[Any, Any, Record | None]", self._load(key, began, answer))
+        self._keep(key, began, answer)
         return answer
 
-    async def _load(self, key: str, token: object, operation: CoroutineType[Any, Any, Record | None]) -> Record | None:
+    def _is_young(self, key: str) -> bool:
+        """Whether a record was loaded lately enough, where notices may leave a change out."""
+        return self._began is not None and elapsed() - self._began.get(key, _NEVER) < self._max_age
+
+    async def _load(self, key: str, began: float, operation: CoroutineType[Any, Any, Record | None]) -> Record | None:
         record: Record | None = None
         try:
             record = await operation
         finally:
-            self._keep(key, token, record)
+            self._keep(key, began, record)
         return record
 
-    def _keep(self, key: str, token: object, record: Record | None) -> None:
+    def _keep(self, key: str, began: float, record: Record | None) -> None:
         """Keep a record that was loaded, unless a notice came meanwhile: it may be of what came after."""
         with self._lock:
-            if self._loading.get(key) is not token:
+            if self._loading.get(key) is not began:
                 return
             del self._loading[key]
             if record is None or record.successor is not None:
@@ -194,6 +211,8 @@ class Near:
             self._drop(key)
             # A copy: by that `holds` tells it from what the store returned.
             self._records[key] = replace(record)
+            if self._began is not None:
+                self._began[key] = began
             self.bytes += size
             while len(self._records) > self._most or self.bytes > self._most_bytes:
                 self._drop(next(iter(self._records)))
@@ -209,10 +228,14 @@ class Near:
         with self._lock:
             self._loading.clear()
             self._records.clear()
+            if self._began is not None:
+                self._began.clear()
             self.bytes = 0
 
     def _drop(self, key: str) -> None:
         record = self._records.pop(key, None)
+        if self._began is not None:
+            self._began.pop(key, None)
         if record is not None:
             self.bytes -= _size(record)
 

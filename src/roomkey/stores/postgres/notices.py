@@ -14,6 +14,7 @@ from typing import Any
 
 from roomkey.errors import StoreUnavailable
 from roomkey.stores.base import Notice, What
+from roomkey.stores.hints import Hints
 from roomkey.stores.postgres.connections import Connections, fetch_once
 from roomkey.stores.postgres.link import Link
 from roomkey.stores.postgres.table import Statements
@@ -38,6 +39,7 @@ class Watched:
     def __init__(self, table: str, statements: Statements) -> None:
         self._quoted, self._sql = table, statements
         self._publisher: Publisher | None = None  # None: nobody is told
+        self._hints: Hints | None = None  # None: no records are kept near
         self._watchers = Watchers(self._listen, self.__repr__)
 
     def publish(self, *, changes: bool = False) -> None:
@@ -51,6 +53,12 @@ class Watched:
     ) -> Callable[[], None]:
         """Begin to watch, over one more connection; returns what ends it. Of a pool of the app's, it keeps one."""
         return self._watchers.add(tell, keys, changes=changes)
+
+    def notices(self) -> Hints:
+        """Return what says in this process that records have changed."""
+        if self._hints is None:
+            self._hints = Hints(self)
+        return self._hints
 
     async def _listen(self, channel: Channel) -> None:
         try:

@@ -25,6 +25,7 @@ class Changes:
     """
 
     def __init__(self, version: Callable[[], object]) -> None:
+        self.is_complete: bool = True
         self._ask = version
         self._version: object = None
         self._looked = float("-inf")  # when, on `elapsed`
@@ -50,6 +51,9 @@ class Changes:
         """Do nothing: the store opens the file when it is first asked."""
 
     async def open(self) -> None:
+        """Do nothing."""
+
+    async def close(self) -> None:
         """Do nothing."""
 
     def wrote(self, keys: list[str]) -> None:
