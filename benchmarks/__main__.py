@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import hot, imports, on_django, on_flask, over_http, over_redis, sessions
+from benchmarks import hot, imports, near, on_django, on_flask, over_http, over_redis, sessions
 from benchmarks.report import add_options, produce
 
 _PARTS = {
@@ -15,6 +15,7 @@ _PARTS = {
     "redis": over_redis.measure,
     "http": over_http.measure,
     "hot": hot.measure,
+    "near": near.measure,
     "imports": imports.measure,
     "flask": on_flask.measure,
     "django": on_django.measure,

@@ -46,7 +46,7 @@ what of a figure is not the session's."""
 
 
 @dataclass
-class _Subject:
+class Subject:
     """One row of the tables."""
 
     name: str
@@ -55,6 +55,7 @@ class _Subject:
     port: int = 0
     pid: int = 0
     cookie: str = ""
+    environment: dict[str, str] = field(default_factory=dict)  # more for its process
     rates: dict[str, list[float]] = field(default_factory=dict)  # requests a second, by page, one a round
     burdens: dict[str, list[float]] = field(default_factory=dict)  # µs of processor time a request, likewise
     errors: int = 0
@@ -69,7 +70,7 @@ def measure(quick: bool) -> Report:
     wrk.require()
     rounds = 2 if quick else 9
     with _subjects() as (subjects, version):
-        asyncio.run(_measure_all(subjects, rounds))
+        asyncio.run(measure_all(subjects, rounds))
     multiples = _multiples(subjects)
     targets = [
         Target(f"{name}: {page}", multiples[name][page], limit, at_least=True)
@@ -95,37 +96,43 @@ def measure(quick: bool) -> Report:
 
 
 @contextlib.contextmanager
-def _subjects() -> Iterator[tuple[list[_Subject], str]]:
+def _subjects() -> Iterator[tuple[list[Subject], str]]:
     """Serve all subjects during the block. Gives them, and the version of the Redis server."""
     with tempfile.TemporaryDirectory() as folder, RedisServer() as redis, contextlib.ExitStack() as stack:
         subjects = [
-            _Subject(STARLETTE, "starlette"),
-            _Subject(MEMORY, "roomkey", "memory://"),
-            _Subject(SQLITE, "roomkey", f"sqlite:///{Path(folder, 'sessions.sqlite3')}"),
-            _Subject(REDIS, "roomkey", redis.url),
-            _Subject(_PEER, "starsessions", redis.url),
-            _Subject(_NO_SESSION, "bare"),
+            Subject(STARLETTE, "starlette"),
+            Subject(MEMORY, "roomkey", "memory://"),
+            Subject(SQLITE, "roomkey", f"sqlite:///{Path(folder, 'sessions.sqlite3')}"),
+            Subject(REDIS, "roomkey", redis.url),
+            Subject(_PEER, "starsessions", redis.url),
+            Subject(_NO_SESSION, "bare"),
         ]
-        for subject in subjects:
-            progress(f"HTTP: {subject.name} starts")
-            served = stack.enter_context(Served(subject.kind, subject.url))
-            subject.port, subject.pid = served.port, served.pid
+        serve(subjects, stack)
         yield subjects, RedisEngine(redis.url).version
 
 
-async def _measure_all(subjects: list[_Subject], rounds: int) -> None:
+def serve(subjects: list[Subject], stack: contextlib.ExitStack) -> None:
+    """Serve subjects for as long as the stack lasts."""
+    for subject in subjects:
+        progress(f"HTTP: {subject.name} starts")
+        served = stack.enter_context(Served(subject.kind, subject.url, **subject.environment))
+        subject.port, subject.pid = served.port, served.pid
+
+
+async def measure_all(subjects: list[Subject], rounds: int, pages: tuple[str, ...] = _PAGES) -> None:
+    """Load all pages of all subjects, which are served."""
     for subject in subjects:
         await _prepare(subject)
     for number in range(rounds):
         start = number % len(subjects)
-        for page in _PAGES:
+        for page in pages:
             progress(f"HTTP: {page}: round {number + 1} of {rounds}")
             for subject in subjects[start:] + subjects[:start]:
                 if page in subject.pages:
                     await _load(subject, page)
 
 
-async def _load(subject: _Subject, page: str) -> None:
+async def _load(subject: Subject, page: str) -> None:
     before = _processor_time(subject.pid)
     found = await wrk.load(subject.port, page, subject.cookie, _CONNECTIONS, 1)
     spent = _processor_time(subject.pid) - before
@@ -140,7 +147,7 @@ def _processor_time(pid: int) -> float:
     return float(times.user + times.system)
 
 
-async def _prepare(subject: _Subject) -> None:
+async def _prepare(subject: Subject) -> None:
     """Log in, prove the work, and warm up.
 
     Raises:
@@ -162,7 +169,7 @@ async def _prepare(subject: _Subject) -> None:
         await wrk.load(subject.port, page, subject.cookie, _CONNECTIONS, 1)
 
 
-def _multiples(subjects: list[_Subject]) -> dict[str, dict[str, float]]:
+def _multiples(subjects: list[Subject]) -> dict[str, dict[str, float]]:
     """Return the median multiple of Starlette's rate, by subject and page."""
     starlette = subjects[0].rates
     return {
@@ -174,7 +181,7 @@ def _multiples(subjects: list[_Subject]) -> dict[str, dict[str, float]]:
     }
 
 
-def _table(subjects: list[_Subject], multiples: dict[str, dict[str, float]]) -> str:
+def _table(subjects: list[Subject], multiples: dict[str, dict[str, float]]) -> str:
     errors = any(subject.errors for subject in subjects)
     head = ["", *(f"{page}{what}" for page in _PAGES for what in (", requests/s", ", multiple", ", CPU µs a request"))]
     rows = []

@@ -15,7 +15,9 @@ from benchmarks.driver import App, Receive, Scope, Send, answer_lifespan
 from benchmarks.pages import pages
 from benchmarks.scenarios import SMALL
 
-SUBJECT, URL, STORE_TIMEOUT = "BENCH_SUBJECT", "BENCH_URL", "BENCH_STORE_TIMEOUT"  # in the environment
+# In the environment.
+SUBJECT, URL = "BENCH_SUBJECT", "BENCH_URL"
+STORE_TIMEOUT, NEAR_CACHE = "BENCH_STORE_TIMEOUT", "BENCH_NEAR_CACHE"
 
 
 def _bare(url: str) -> App:
@@ -28,7 +30,9 @@ def _bare(url: str) -> App:
 
 def _roomkey(url: str) -> App:
     timeout = float(os.environ.get(STORE_TIMEOUT, "2"))
-    return subjects.roomkey("Roomkey", url, store_timeout=timeout).wrap(pages)
+    kept = os.environ.get(NEAR_CACHE)
+    near = {} if kept is None else {"near_cache": int(kept)}
+    return subjects.roomkey("Roomkey", url, store_timeout=timeout, **near).wrap(pages)
 
 
 def _starlette(url: str) -> App:

@@ -348,8 +348,7 @@ def check_near(store: object) -> None:
     elif isinstance(store, CookieStore) or not _says(store, "never_waits"):
         raise ConfigurationError(
             f"near_cache: {type(store).__name__} cannot say when its records change, and this process would go on "
-            "serving sessions that have ended elsewhere; leave near_cache out, or keep sessions in Redis, PostgreSQL or "
-            "SQLite"
+            "serving sessions that have ended elsewhere; leave it out, or keep sessions in Redis, PostgreSQL or SQLite"
         )
 
 
