@@ -88,6 +88,17 @@ class TestKeptNear(StoreContract):
 
 
 @pytest.mark.usefixtures("_its_cluster")
+class TestKeptNearOfACluster(StoreContract):
+    """The same over a cluster."""
+
+    server: RedisServer
+
+    async def make(self, clock: Clock) -> Store:
+        url = f"redis+cluster://127.0.0.1:{self.server.port}"
+        return Kept(RedisStore(url, prefix=new_prefix(), clock=clock), clock)
+
+
+@pytest.mark.usefixtures("_its_cluster")
 class TestCluster(StoreContract):
     """The suite over a cluster of one node."""
 

@@ -264,7 +264,7 @@ class RedisStore:
         beginnings = self._places.beginnings()
 
         def enter() -> None:
-            self._link().tracking = self._tracking
+            self._link().tracking = self.notices()
 
         def to_node(name: str) -> Tracking:
             link = self._link()
