@@ -49,7 +49,7 @@ Lateness: one process saves a number into a session, {changes} times, with a ran
 Another one has the session in its memory. From the moment when that forgets it, a read asks the server. A change is
 late by the time from its acknowledgement until that moment. Both processes see one clock. Where the message was faster
 than the acknowledgement, it is 0. Under load, the second process also answers reads, from 16 tasks that rest for a
-millisecond in between, and {writers} more processes save other sessions as fast as they can, of which it is told too.
+millisecond in between. And {writers} more processes save other sessions as fast as they can, of which it is told too.
 
 A caching store: tower-sessions has a store that is made of a cache and a store. It reads the cache first, and writes
 both. Here it is, with a dict for the cache, over the same Redis store. After each of 20 log-outs in another process,

@@ -94,6 +94,11 @@ def config() -> None:
     assert_type(SessionConfig(secret_key="k", vary="always").vary, Literal["used", "always"])
     assert_type(SessionConfig(secret_key="k", card_header="Authorization").card_header, str | None)
     SessionConfig(secret_key="k", card_header=b"X-Auth-Token")  # type: ignore[arg-type]
+    near = SessionConfig(secret_key="k", near_cache=10_000, near_max_age=dt.timedelta(seconds=2), fresh=["/pay/"])
+    assert_type(near.near_cache, int | None)
+    assert_type(near.near_max_age, float)
+    assert_type(near.fresh, Sequence[str])
+    SessionConfig(secret_key="k", near_cache="many")  # type: ignore[arg-type]
     assert_type(made.carrier, tuple[str, str])
     SessionConfig(secret_key="k", vary="never")  # type: ignore[arg-type]
     assert_type(made.absolute_timeout, float | None)

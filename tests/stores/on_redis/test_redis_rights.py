@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from roomkey import ConfigurationError
+from roomkey import ConfigurationError, SessionManager
 from roomkey.stores.redis import RedisStore
 from roomkey.testing import StoreContract
 from tests.servers.redis import RedisServer
@@ -56,3 +56,27 @@ def test_what_is_left_out_is_missed():
         assert asyncio.run(look(_with_account(server, commands=COMMANDS.split()[:-2]))) is None
         with pytest.raises(ConfigurationError, match="may not do what sessions need"):
             asyncio.run(look(_with_account(server, commands=COMMANDS.split()[3:])))
+
+
+async def _opened(url, **options):
+    manager = SessionManager(secret_key="k" * 32, store=url, near_cache=10, **options)
+    async with manager:
+        return manager.near.notices.hold(60)
+
+
+def test_what_near_cache_needs():
+    """With the rights that the page names, the server tells of changes. Without them, opening says what is refused."""
+    page = (ROOT / "docs/howto-near.md").read_text()
+    more = re.search(r"add `(\+hello [^`]+)`", page)[1].split()
+    with RedisServer() as server:
+        assert asyncio.run(_opened(_with_account(server, commands=[*COMMANDS.split(), *more])))
+        without = [right for right in more if not right.startswith("+client")]
+        with pytest.raises(ConfigurationError, match=r"near_cache: <RedisStore .* refuses CLIENT TRACKING \(NOPERM\)"):
+            asyncio.run(_opened(_with_account(server, commands=[*COMMANDS.split(), *without])))
+
+
+def test_near_cache_without_the_channel():
+    """The right to subscribe only helps the server to cut off who falls behind."""
+    with RedisServer() as server:
+        rights = [*COMMANDS.split(), "+hello", "+client|tracking"]
+        assert asyncio.run(_opened(_with_account(server, commands=rights)))
