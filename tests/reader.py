@@ -269,6 +269,8 @@ _DIFFERS = {
     r"'/[^']*/sessions\.sqlite3'": "'(folder)/sessions.sqlite3'",
     r"\bcurl/[\d.]+": "curl/(version)",
     r"\bin \d+\.\d+s\b": "in (seconds)",
+    r"(^[.s]+ +\[ *\d+%\]\n?)+": "(progress)\n",
+    r"^\d+ passed, \d+ skipped\b": "(some) passed, (some) skipped",  # of stores: their contract grows
     r"^(Set-Cookie:) +": r"\1 ",
     r" +$": "",
 }
