@@ -236,6 +236,24 @@ def test_what_a_client_calls_itself_is_only_shown(tmp_path: Path, client: str, i
     )
 
 
+@pytest.mark.parametrize(("name", "in_table", "in_json"), _CLIENTS)
+def test_a_users_name_for_a_session_is_only_shown(tmp_path: Path, name: str, in_table: str, in_json: str) -> None:
+    """The list shows the name that a user gave a session, whatever it holds, and so does `show`."""
+    url = f"sqlite:///{tmp_path}/sessions.sqlite3"
+    (handle,) = _log_in(url, 7)
+
+    async def give_name() -> None:
+        async with SessionManager(secret_key=KEY, store=url) as manager:
+            assert await manager.sessions.label(handle, name)
+
+    asyncio.run(give_name())
+    for args, expected in ((["list"], in_table), (["show", handle], in_table), (["list", "--json"], in_json)):
+        code, said = _in_terminal("sessions", *args, "--store", url)
+        assert code == 0 and expected in said
+        assert "\x07" not in said and "\x1b]" not in said and "\x1b[2J" not in said and "\x9b" not in said
+    assert _run("show", "--store", url, handle)[1]["label"] == name
+
+
 def _in_terminal(*args: str) -> tuple[int, str]:
     """Return the exit code, and what the command writes into a terminal."""
     ours, theirs = pty.openpty()

@@ -28,6 +28,7 @@ _COLUMNS = {
     "expires_at": "Expires",
     "ip": "Address",
     "user_agent": "Client",
+    "label": "Name",
     "handle": "Handle",
 }
 _USER = click.option("--user", metavar="ID", help="Whose sessions.")
@@ -171,6 +172,7 @@ def _row(info: SessionInfo) -> dict[str, Any]:
         "expires_at": _shown(info.expires_at),
         "ip": info.ip,
         "user_agent": info.user_agent,
+        "label": info.label,
         "handle": info.handle,
     }
 
