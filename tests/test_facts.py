@@ -1,4 +1,4 @@
-"""What a session knows beside its data, as bytes: the trail of the keys that it had before."""
+"""What a session knows beside its data, as bytes: the trail of the keys that it had before, and the proofs."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from roomkey.stores.base import Record
 from roomkey.wire import codec
 from roomkey.wire.codec import DamagedData, decode, decode_with_lifetime, encode, facts_in, make_facts
 from roomkey.wire.envelope import envelope_for, lifetime_in, trail_in
-from roomkey.wire.facts import LONGEST_TRAIL, trail_from
+from roomkey.wire.facts import LONGEST_TRAIL, MOST_PROOFS, Proved, proofs_in, trail_from, with_proof
 
 KEYS = [f"{number:064x}" for number in range(1, 40)]
 MARKS = b"marked" + b"second"
@@ -44,10 +44,42 @@ def test_what_was_encoded_is_decoded(count, marks):
     assert facts.with_mark(b"newest").trail == facts.trail
 
 
-@given(st.binary(max_size=80), st.integers(0, 5))
-def test_damaged_trails(junk, start):
+def test_the_proofs_on_the_wire():
+    """A known answer: the format does not change by accident."""
+    proofs = with_proof(b"", Proved(2, "totp", 1.0))
+    stored = encode({"a": 1}, moved(1, make_facts(1.0, 2.0, MARKS, proofs=proofs)))
+    packed = "3ff0000000000000" + "4000000000000000"
+    proof = "02" + "3ff0000000000000" + "04" + b"totp".hex()
+    assert stored.hex() == "07" + packed + "02" + MARKS.hex() + "01" + KEYS[0] + "000e" + proof + "81a16101"
+
+
+@pytest.mark.parametrize("marks", [b"", MARKS])
+@pytest.mark.parametrize("count", [0, 1, 39])
+def test_proofs_are_decoded_with_everything_else(count, marks):
+    """They stand beside the marks and the trail, and neither a mark nor a rotation takes them away."""
+    proofs = with_proof(with_proof(b"", Proved(2, "totp", 5.0)), Proved(1, "", 6.0))
+    facts = moved(count, make_facts(6.0, None, marks, proofs=proofs)).with_mark(b"newest")
+    stored = encode({"a": [1]}, facts)
+    assert decode(stored) == {"a": [1]} and decode_with_lifetime(stored) == ({"a": [1]}, None)
+    assert facts_in(stored) == facts and facts.has_mark(b"newest")
+    assert proofs_in(facts_in(stored).proofs) == (Proved(2, "totp", 5.0), Proved(1, "", 6.0))
+    assert trail_in(stored) == trail_from(facts.trail)
+
+
+def test_only_so_many_proofs():
+    """The last moment of each level and method is kept, and the oldest of too many goes."""
+    proofs = b""
+    for number in range(20):
+        proofs = with_proof(proofs, Proved(2, f"m{number}", float(number)))
+        proofs = with_proof(proofs, Proved(3, "passkey", float(number)))
+    kept = [(2, f"m{number}", float(number)) for number in range(20 - MOST_PROOFS + 1, 20)]
+    assert proofs_in(proofs) == (*kept, (3, "passkey", 19.0))
+
+
+@given(st.binary(max_size=80), st.integers(0, 5), st.sampled_from([5, 7]))
+def test_damaged_trails(junk, start, kind):
     """Whatever stands there, nothing but DamagedData comes out."""
-    stored = bytes([5]) + bytes(16) * (start > 0) + junk
+    stored = bytes([kind]) + bytes(16) * (start > 0) + junk
     for read in (decode, decode_with_lifetime):
         try:
             read(stored)
@@ -55,7 +87,8 @@ def test_damaged_trails(junk, start):
             pass
     assert all(len(key) == 64 for key in trail_in(stored))
     assert all(len(key) == 64 for key in trail_in(bytes([6]) + junk))
-    facts_in(stored)
+    assert all(each.level and isinstance(each.method, str) for each in proofs_in(facts_in(stored).proofs))
+    assert all(each.level for each in proofs_in(junk))
     lifetime_in(bytes([6]) + junk)
 
 

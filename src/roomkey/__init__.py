@@ -4,10 +4,12 @@ The browser holds a signed random ID, the server holds the data, and logging out
 """
 
 from roomkey.config import SessionConfig
+from roomkey.core.proofs import Proof
 from roomkey.core.session import Session
 from roomkey.core.users import ANYBODYS, SessionInfo, Sessions
 from roomkey.errors import (
     ConfigurationError,
+    LevelTooLow,
     LoginTooOld,
     ResponseStarted,
     RoomkeyError,
@@ -25,7 +27,9 @@ from roomkey.web.middleware import SessionMiddleware
 __all__ = [
     "ANYBODYS",
     "ConfigurationError",
+    "LevelTooLow",
     "LoginTooOld",
+    "Proof",
     "Request",
     "ResponseStarted",
     "RoomkeyError",

@@ -5,6 +5,7 @@
     ├── SessionDataError     a value cannot be stored, or the session is too large (also a TypeError)
     ├── SessionEnded         the session was ended while this request ran
     ├── LoginTooOld          `session.require_recent`: the user is to log in again
+    ├── LevelTooLow          `session.require_level`: the user is to prove more, or the same again
     ├── ResponseStarted      a new cookie is due, but the headers have left
     ├── CSRFError            `roomkey.csrf`: another site had the browser make this request
     └── StoreUnavailable     the store is down, slow, full or damaged
@@ -19,6 +20,7 @@ from __future__ import annotations
 __all__ = [
     "CSRFError",
     "ConfigurationError",
+    "LevelTooLow",
     "LoginTooOld",
     "ResponseStarted",
     "RoomkeyError",
@@ -54,6 +56,24 @@ class SessionEnded(RoomkeyError):
 
 class LoginTooOld(RoomkeyError):
     """The last log-in is longer ago than this step allows, or there was none. Ask for the password again."""
+
+
+class LevelTooLow(RoomkeyError):
+    """The user has not proved enough for this step, or too long ago, or nobody is logged in.
+
+    Send a user who is logged in to the page that asks for the proof, and have it call `session.reauthenticated` with
+    this level. Send anybody else to the log-in.
+
+    Args:
+        message: what is missing.
+        level: the level that the step needs.
+        within: seconds for which such a proof counts; None: as long as the session lives.
+    """
+
+    def __init__(self, message: str, *, level: int, within: float | None = None) -> None:
+        super().__init__(message)
+        self.level = level
+        self.within = within
 
 
 class CSRFError(RoomkeyError):

@@ -40,10 +40,26 @@ from roomkey.manager import SessionManager
 from roomkey.options import Seconds
 from roomkey.shapes.views import check_shape, typed
 from roomkey.web.connections import session_of
-from roomkey.web.guards import POLICY_VIOLATION, DoesNotPass, logged_in, recently_logged_in, span_of
+from roomkey.web.guards import (
+    POLICY_VIOLATION,
+    DoesNotPass,
+    Level,
+    logged_in,
+    proved_level,
+    recently_logged_in,
+    span_of,
+)
 from roomkey.web.middleware import SessionMiddleware
 
-__all__ = ["CurrentSession", "FromSession", "SessionConfig", "SessionMiddleware", "require_login", "require_recent"]
+__all__ = [
+    "CurrentSession",
+    "FromSession",
+    "SessionConfig",
+    "SessionMiddleware",
+    "require_level",
+    "require_login",
+    "require_recent",
+]
 
 _SCHEME = "SessionCookie"  # what the OpenAPI document calls it
 _HEADER_SCHEME = "SessionCard"  # what it calls that of an app with `card_header`
@@ -195,6 +211,44 @@ def require_recent(seconds: Seconds) -> Callable[..., Awaitable[Any]]:
             raise _answer(connection, refusal) from None
 
     return recent_login
+
+
+def require_level(level: int, *, within: Seconds | None = None) -> Callable[..., Awaitable[Any]]:
+    """Return a dependency that lets only those through who have proved this level: `Depends(require_level(2))`.
+
+    A visitor who is not logged in gets the 401 of `require_login`. A user who has proved less, or too long ago, gets a
+    403, whose challenge has the `error`, the `acr_values` and the `max_age` of RFC 9470. Ask for the proof then, and
+    call `session.reauthenticated(level=...)`. A WebSocket is closed with 1008 in both cases.
+
+    Args:
+        level: how sure it has to be who the user is, from 1 to 9. A plain log-in is 1.
+        within: how long ago a proof of that level may be, in seconds or as a `timedelta`. None: it counts until the
+            log-out.
+
+    Returns:
+        The dependency. It gives the user's ID, as `require_login` does, and raises what that raises.
+
+    Raises:
+        ValueError: `level` is no such number, or `within` none above 0.
+
+    Example:
+        >>> from fastapi import Depends, FastAPI
+        >>> from roomkey.fastapi import SessionMiddleware, require_level
+        >>> app = FastAPI()
+        >>> app.add_middleware(SessionMiddleware, secret_key="k" * 32, store="memory://")
+        >>> @app.post("/payments", dependencies=[Depends(require_level(2, within=900))])
+        ... async def pay() -> None: ...
+    """
+    needed = Level.of(level, within)
+
+    async def proved(connection: HTTPConnection, session: _Guarded) -> Any:
+        await ask_store(session)
+        try:
+            return proved_level(session, needed)
+        except DoesNotPass as refusal:
+            raise _answer(connection, refusal) from None
+
+    return proved
 
 
 def _answer(connection: HTTPConnection, refusal: DoesNotPass) -> HTTPException | WebSocketException:

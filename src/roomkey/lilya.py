@@ -39,10 +39,18 @@ from roomkey.core.session import Session
 from roomkey.options import Seconds
 from roomkey.shapes.views import check_shape, typed
 from roomkey.web.connections import HasScope, follow, session_of
-from roomkey.web.guards import POLICY_VIOLATION, DoesNotPass, logged_in, recently_logged_in, span_of
+from roomkey.web.guards import (
+    POLICY_VIOLATION,
+    DoesNotPass,
+    Level,
+    logged_in,
+    proved_level,
+    recently_logged_in,
+    span_of,
+)
 from roomkey.web.middleware import SessionMiddleware
 
-__all__ = ["FromSession", "SessionConfig", "SessionMiddleware", "require_login", "require_recent"]
+__all__ = ["FromSession", "SessionConfig", "SessionMiddleware", "require_level", "require_login", "require_recent"]
 
 _App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -147,6 +155,28 @@ def require_recent(seconds: Seconds) -> Guard:
     """
     span = span_of(seconds)
     return Guard(lambda session: recently_logged_in(session, span, "require_recent"))
+
+
+def require_level(level: int, *, within: Seconds | None = None) -> Guard:
+    """Return a guard that lets only those through who have proved this level: `permissions=[require_level(2)]`.
+
+    A visitor who is not logged in gets the 401 of `require_login`. A user who has proved less, or too long ago, gets a
+    403, whose challenge has the `error`, the `acr_values` and the `max_age` of RFC 9470. Ask for the proof then, and
+    call `session.reauthenticated(level=...)`.
+
+    Args:
+        level: how sure it has to be who the user is, from 1 to 9. A plain log-in is 1.
+        within: how long ago a proof of that level may be, in seconds or as a `timedelta`. None: it counts until the
+            log-out.
+
+    Returns:
+        A permission, and also a dependency, as `require_login` is.
+
+    Raises:
+        ValueError: `level` is no such number, or `within` none above 0.
+    """
+    needed = Level.of(level, within)
+    return Guard(lambda session: proved_level(session, needed))
 
 
 follow(Connection, __name__)

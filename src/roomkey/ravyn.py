@@ -38,6 +38,7 @@ __all__ = [
     "SessionMiddleware",
     "current_user",
     "injected",
+    "require_level",
     "require_login",
     "require_recent",
 ]
@@ -152,6 +153,24 @@ def require_recent(seconds: Seconds) -> type[require_login]:
         ValueError: `seconds` is no number above 0.
     """
     return type("require_recent", (require_login,), {"_guard": lilya.require_recent(seconds)})
+
+
+def require_level(level: int, *, within: Seconds | None = None) -> type[require_login]:
+    """Return a permission that lets only those through who have proved this level: `permissions=[require_level(2)]`.
+
+    A visitor who is not logged in gets the 401 of `require_login`. A user who has proved less, or too long ago, gets a
+    403, whose challenge has the `error`, the `acr_values` and the `max_age` of RFC 9470. Ask for the proof then, and
+    call `session.reauthenticated(level=...)`.
+
+    Args:
+        level: how sure it has to be who the user is, from 1 to 9. A plain log-in is 1.
+        within: how long ago a proof of that level may be, in seconds or as a `timedelta`. None: it counts until the
+            log-out.
+
+    Raises:
+        ValueError: `level` is no such number, or `within` none above 0.
+    """
+    return type("require_level", (require_login,), {"_guard": lilya.require_level(level, within=within)})
 
 
 async def _user(request: Request) -> Any:

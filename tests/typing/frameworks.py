@@ -24,16 +24,21 @@ from starlette.testclient import TestClient as StarletteClient
 from roomkey import Session, SessionManager, SessionMiddleware, Sessions, session_of
 from roomkey.csrf import CSRFMiddleware
 from roomkey.events import Event
-from roomkey.fastapi import CurrentSession, require_login, require_recent
+from roomkey.fastapi import CurrentSession, require_level, require_login, require_recent
 from roomkey.lilya import FromSession as LilyaFromSession
+from roomkey.lilya import require_level as lilya_level
 from roomkey.lilya import require_login as lilya_login
 from roomkey.lilya import require_recent as lilya_recent
 from roomkey.litestar import FromSession as LitestarFromSession
 from roomkey.litestar import RoomkeyPlugin, from_session
 from roomkey.litestar import SessionMiddleware as LitestarSessions
+from roomkey.litestar import require_level as litestar_level
+from roomkey.litestar import require_login as litestar_login
+from roomkey.litestar import require_recent as litestar_recent
 from roomkey.pages import DevicesPage, OperatorsPage
 from roomkey.ravyn import FromSession as RavynFromSession
 from roomkey.ravyn import SessionConfig, current_user, injected
+from roomkey.ravyn import require_level as ravyn_level
 from roomkey.ravyn import require_login as ravyn_login
 from roomkey.ravyn import require_recent as ravyn_recent
 from roomkey.starlette import SessionMiddleware as StarletteSessions
@@ -116,6 +121,7 @@ async def guarded(
     session: CurrentSession,
     user: WithMore[int, Depends(require_login)],
     again: WithMore[int, Depends(require_recent(dt.timedelta(minutes=5)))],
+    proved: WithMore[int, Depends(require_level(2, within=dt.timedelta(minutes=15)))],
 ) -> None:
     assert_type(session, Session)
     assert_type(user, int)
@@ -131,6 +137,8 @@ def test_clients(
 
 
 require_recent("5 minutes")  # type: ignore[arg-type]
+require_level("2")  # type: ignore[arg-type]
+Litestar([], guards=[litestar_login, litestar_recent(300), litestar_level(2, within=900)])
 
 
 @dataclass
@@ -148,7 +156,7 @@ async def lilya_add(item: str, visit: Visit) -> list[str]:
 
 
 path = Path("/{item}", lilya_add, dependencies={"visit": LilyaFromSession(Visit), "user": lilya_login})
-path = Path("/{item}", lilya_add, permissions=[lilya_login, lilya_recent(dt.timedelta(minutes=5))])
+path = Path("/{item}", lilya_add, permissions=[lilya_login, lilya_recent(dt.timedelta(minutes=5)), lilya_level(2)])
 
 
 @ravyn_post("/cart/{item}", dependencies={"visit": RavynFromSession(Visit), "user": current_user})  # type: ignore[untyped-decorator]
@@ -156,5 +164,5 @@ async def ravyn_add(item: str, visit: Visit = injected(), user: int = injected()
     return visit.cart
 
 
-@ravyn_post("/account", permissions=[ravyn_login, ravyn_recent(300)])  # type: ignore[untyped-decorator]
+@ravyn_post("/account", permissions=[ravyn_login, ravyn_recent(300), ravyn_level(2, within=900)])  # type: ignore[untyped-decorator]
 async def ravyn_account() -> None: ...

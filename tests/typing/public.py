@@ -17,7 +17,9 @@ from starlette.responses import JSONResponse
 from roomkey import (
     ANYBODYS,
     ConfigurationError,
+    LevelTooLow,
     LoginTooOld,
+    Proof,
     Request,
     ResponseStarted,
     RoomkeyError,
@@ -154,6 +156,14 @@ async def session(session: Session) -> None:
     assert_type(session.authenticated_at, dt.datetime | None)
     assert_type(session.reauthenticated(), None)
     assert_type(session.require_recent(300), None)
+    assert_type(session.reauthenticated(level=2, method="totp"), None)
+    session.reauthenticated(2)  # type: ignore[call-arg]
+    session.reauthenticated(level="2")  # type: ignore[arg-type]
+    assert_type(session.level, int)
+    assert_type(session.proofs, tuple[Proof, ...])
+    assert_type(session.proofs[0].at, dt.datetime)
+    assert_type(session.require_level(2, within=dt.timedelta(minutes=15)), None)
+    session.require_level(2, 900)  # type: ignore[call-arg]
     session.flash({"text": "saved"}, "success")
     assert_type(await session.flashes(), list[tuple[str, Any]])
     assert_type(session.show_flashes(), list[tuple[str, Any]])
@@ -314,9 +324,10 @@ def sync(sync: SyncManager, session: Session) -> None:
     sync.load(5)  # type: ignore[arg-type]
 
 
-def errors(error: StoreUnavailable) -> None:
+def errors(error: StoreUnavailable, low: LevelTooLow) -> None:
     roots: list[type[RoomkeyError]] = [
         ConfigurationError,
+        LevelTooLow,
         LoginTooOld,
         ResponseStarted,
         SessionDataError,
@@ -325,6 +336,8 @@ def errors(error: StoreUnavailable) -> None:
     ]
     warning: type[Warning] = WeakSecretWarning
     assert_type(error.retry_after, int)
+    assert_type(low.level, int)
+    assert_type(low.within, float | None)
     del roots, warning
 
 
@@ -430,6 +443,10 @@ async def on_django(session: SessionStore) -> None:
     assert_type(manager.sync.sessions.of(7, current=session), list[SessionInfo])
     assert_type(manager.sync.sessions.revoke_all(7, keep=session), int)
     session.require_recent(dt.timedelta(minutes=5))
+    session.reauthenticated(level=2, method="totp")
+    session.require_level(2, within=900)
+    assert_type(session.level, int)
+    assert_type(session.proofs, tuple[Proof, ...])
     session.session_key = "key"  # type: ignore[misc]
     readers: list[LegacyReader] = [DjangoSessions("django.contrib.sessions.backends.db", path="/shop")]
     DjangoSessions(engine=1)  # type: ignore[arg-type]

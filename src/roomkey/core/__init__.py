@@ -6,6 +6,7 @@ intents      what a handler asks of its session beside changing the content
 ports        what a session needs of the rest, as protocols
 tracked      a dict that notes how it was used
 messages     messages for the user's next page, or for this one
+proofs       what the user of a session has proved, and when
 session      Session: the dict that a handler holds
 loaded       what was read, what a commit takes, what was tried, as values
 renewal      every rule about time

@@ -38,10 +38,15 @@ class Case(NamedTuple):
     may_begin: bool = True  # whether a session may begin that nobody is logged into
     about: bytes = b""  # of the client, for lists; only a log-in keeps it
     tried: tuple[Attempt, ...] = ()  # writes that may have been done, or not
-    is_outproved: bool = False  # whether another request has proved who the user is since this one came
+    before_proof: Facts | None = None  # those from before another request proved who the user is; None: none has
     log_in: float | None = None  # when somebody logged into it since it was loaded, as the way to where it is now says
     renews: bool = True  # whether use of the session renews it
     theirs: dict[str, Any] | None = None  # what `fresh` holds, for one call of `plan`; None: it is decoded there
+
+    @property
+    def relies_on(self) -> Facts:
+        """The facts whose proofs this request may rely on."""
+        return self.was.facts if self.before_proof is None else self.before_proof
 
     @property
     def ends(self) -> bool:

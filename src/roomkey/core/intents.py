@@ -15,6 +15,7 @@ __all__ = [
     "NOTHING",
     "Change",
     "Intents",
+    "Says",
     "check_own_keys",
     "drop_token",
     "sorted_out",
@@ -44,6 +45,14 @@ class Change(NamedTuple):
         return value
 
 
+class Says(NamedTuple):
+    """What `Session.reauthenticated` says that the user has proved, beside the plain log-in."""
+
+    level: int
+    method: str  # empty: it was not said
+    user: str | None  # who was logged in: it is no proof for anybody who logs in later
+
+
 class Intents(NamedTuple):
     """What was asked since the last save."""
 
@@ -55,6 +64,7 @@ class Intents(NamedTuple):
     marked: bool = False  # by `mark_modified`: to be saved, be it as it was or not
     changes: tuple[Change, ...] = ()
     refused: Exception | None = None  # by a function of `change` that ran again: for the task that saves next to hear
+    proofs: tuple[Says, ...] = ()  # with `reauthenticated`
 
     @property
     def needs_saving(self) -> bool:
@@ -88,6 +98,7 @@ class Intents(NamedTuple):
             self.marked or later.marked,
             later.changes if later.cleared else self.changes + later.changes,
             later.refused if later.cleared else self.refused or later.refused,
+            later.proofs if later.cleared else self.proofs + later.proofs,
         )
 
 

@@ -212,7 +212,9 @@ def _laid_over(rules: Rules, case: Case, fresh: Loaded) -> Plan:
         content = _merged(case, fresh, changes_user=user != was.user, passed_on=passed_on)
         if not content:
             return Plan(Step.END, fresh, content={}, cookie=CLEAR if case.can_set_cookie else KEEP)
-    facts = fresh.facts if passed_on else rules.facts_after(now, fresh.facts, was.user, user, intents)
+    facts = fresh.facts
+    if not passed_on:
+        facts = rules.facts_after(now, facts, was.user, user, intents, relies_on=case.relies_on)
     if draft.mark:
         facts = facts.with_mark(draft.mark)
     kind = None if case.ends else _rotation(rules, case, fresh, user, passed_on=passed_on)
@@ -271,7 +273,7 @@ def _rotation(rules: Rules, case: Case, fresh: Loaded, user: str | None, *, pass
     is_shorter = facts is not was.facts and rules.clocks.idle_of(facts) < rules.clocks.idle_of(was.facts)
     asks = intents.rotate is not None or intents.reauthenticated or changes_user or is_login or is_shorter
     # Where another request has proved who the user is, `rotate()` must not hand its card to a request from before.
-    proved = case.is_outproved or fresh.facts.authenticated_at != was.facts.authenticated_at
+    proved = case.before_proof is not None or fresh.facts.proved != was.facts.proved
     is_own = changes_user or is_login or intents.reauthenticated or not proved
     # Where another request moved the session in, its response carries the cookie.
     moves_in = case.moves_in and fresh.key == was.key

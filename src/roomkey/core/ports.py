@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from roomkey.core.renewal import Expiry
     from roomkey.core.users import Sessions
     from roomkey.stores.base import Record
+    from roomkey.wire.facts import Proved
 
 __all__ = ["Nearby", "Origin", "Transaction"]
 
@@ -36,6 +37,10 @@ class Transaction(Protocol):
     def expires_at(self) -> float: ...  # Unix seconds
     @property
     def authenticated_at(self) -> float | None: ...  # Unix seconds
+    @property
+    def proofs(self) -> Sequence[Proved]: ...  # what was said to `Session.reauthenticated`, the newest at the end
+    @property
+    def level(self) -> int: ...  # how sure it is who the user is; 0: nobody is logged in
     @property
     def sessions(self) -> Sessions: ...
     @property

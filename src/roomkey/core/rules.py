@@ -12,6 +12,7 @@ from roomkey.errors import SessionDataError
 from roomkey.stores.cookie import CookieStore
 from roomkey.wire import codec, user_ids
 from roomkey.wire.codec import Facts
+from roomkey.wire.facts import Proved, with_proof
 from roomkey.wire.kinds import shown
 from roomkey.wire.own import Encoder
 
@@ -51,7 +52,16 @@ class Rules:
         """Return whose session `data` is. Raises SessionDataError where the value of `user_key` is no ID."""
         return None if self.user_key is None else user_ids.checked_text(self._user_place, data.get(self.user_key))
 
-    def facts_after(self, now: float, facts: Facts, was: str | None, user: str | None, intents: Intents) -> Facts:
+    def facts_after(
+        self,
+        now: float,
+        facts: Facts,
+        was: str | None,
+        user: str | None,
+        intents: Intents,
+        *,
+        relies_on: Facts | None = None,
+    ) -> Facts:
         """Return the facts as they are to be saved.
 
         Args:
@@ -60,20 +70,28 @@ class Rules:
             was: whose session this request loaded.
             user: whose it is now.
             intents: what the request asked.
+            relies_on: the facts whose proofs this request may rely on; None: they are `facts`. A proof of its own gives
+                it the session's new card, and must not take along what another request has proved.
         """
         if intents is NOTHING and user == was:
             return facts
         anew = user != was or intents.ended or logs_in(was, user, intents)
-        if not (anew or intents.reauthenticated) and intents.lifetime == AS_IT_IS:
+        if not (anew or intents.reauthenticated or intents.cleared) and intents.lifetime == AS_IT_IS:
             return facts
-        authenticated_at, lifetime = facts.authenticated_at, facts.lifetime
+        authenticated_at, lifetime, proofs = facts.authenticated_at, facts.lifetime, facts.proofs
         if anew:
-            authenticated_at, lifetime = (None, self.anonymous) if user is None else (now, None)
+            authenticated_at, lifetime, proofs = (None, self.anonymous, b"") if user is None else (now, None, b"")
+        elif intents.cleared:  # nobody knows a user, and whoever had proved something has left
+            authenticated_at, proofs = now if intents.reauthenticated else None, b""
         elif intents.reauthenticated:
-            authenticated_at = now
+            authenticated_at, proofs = now, (relies_on or facts).proofs
+        if authenticated_at is not None:
+            for said in intents.proofs:
+                if said.user == user:
+                    proofs = with_proof(proofs, Proved(said.level, said.method, now))
         if intents.lifetime != AS_IT_IS:
             lifetime = intents.lifetime
-        return codec.make_facts(authenticated_at, lifetime, facts.marks, facts.trail)
+        return codec.make_facts(authenticated_at, lifetime, facts.marks, facts.trail, proofs)
 
     def apart(self, draft: Draft, was: Loaded) -> Draft:
         """Return a draft whose content the handler does not hold: other tasks of the request may alter that.
@@ -95,7 +113,7 @@ class Rules:
         """Return the facts of a session that begins now. `facts`: without a life of its own for one without a user."""
         if self.anonymous is None or user is not None or facts.lifetime is not None:
             return facts
-        return codec.make_facts(facts.authenticated_at, self.anonymous, facts.marks, facts.trail)
+        return codec.make_facts(facts.authenticated_at, self.anonymous, facts.marks, facts.trail, facts.proofs)
 
     def is_remembered(self, facts: Facts, user: str | None) -> bool:
         """Whether `Session.remember` gave a session its lifetime, so that its cookie outlives the browser."""

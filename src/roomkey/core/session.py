@@ -16,8 +16,9 @@ from roomkey.core import messages
 from roomkey.core.intents import CSRF, MISSING, NOTHING, Change
 from roomkey.core.loaded import NOWHERE, Loaded, completed
 from roomkey.core.ports import Nearby, Origin, Transaction
+from roomkey.core.proofs import Proofs
 from roomkey.core.tracked import PEEKED, TrackedDict
-from roomkey.errors import LoginTooOld, SessionDataError
+from roomkey.errors import SessionDataError
 from roomkey.options import Seconds, is_number, seconds_of
 from roomkey.wire import codec
 
@@ -37,7 +38,7 @@ class _Done:
         yield from ()
 
 
-class Session(TrackedDict):
+class Session(Proofs):
     """The session of one request: a dict with string keys, kept on the server.
 
     Everything that works on a dict works on it; changes deep inside values count. It is saved when the response
@@ -153,45 +154,6 @@ class Session(TrackedDict):
             self._origin.check_lifetime(span)
         self._accessed = True
         self._intents = self._intents._replace(lifetime=None if span is None else float(span))
-
-    @property
-    def authenticated_at(self) -> dt.datetime | None:
-        """When the user last logged in (aware, UTC); None: nobody is logged in, or it was in another library.
-
-        What another request has proved since this one came does not count, for this one may have a stolen cookie.
-        """
-        self._accessed = True
-        moment = self._attached().authenticated_at
-        return None if moment is None else dt.datetime.fromtimestamp(moment, dt.UTC)
-
-    def reauthenticated(self) -> None:
-        """Say that the same user has just proved who they are again; the session gets a new ID (OWASP ASVS 7.2.4)."""
-        self._accessed = self._changed = True
-        dict.pop(self, CSRF, None)
-        self._intents = self._intents._replace(reauthenticated=True)
-
-    def require_recent(self, seconds: Seconds) -> None:
-        """Refuse a dangerous step when the log-in is too long ago (OWASP ASVS 7.5.1).
-
-        Args:
-            seconds: how long ago it may be, in seconds or as a `timedelta`.
-
-        Raises:
-            LoginTooOld: it is longer ago, or nobody is logged in. Ask for the password, then call `reauthenticated`.
-            ConfigurationError: the session may come from memory (`near_cache`), and to ask the store needs an `await`:
-                name the route in `fresh`, or call `await session.refresh()` before.
-            ValueError: `seconds` is not a number.
-        """
-        span: float = seconds_of(seconds)
-        if not is_number(span) or span != span:
-            raise ValueError(f"require_recent: seconds is {seconds!r}; it takes a number, or a timedelta")
-        self._accessed = True
-        nearby = getattr(self, "_nearby", None)
-        if nearby is not None:
-            nearby.ask_now(self, "session.require_recent")
-        moment = self._attached().authenticated_at
-        if moment is None or self._attached().now() - moment > span:
-            raise LoginTooOld("this step needs a recent log-in; ask the user to log in again")
 
     def flash(self, message: Any, category: str = "info", *, now: bool = False) -> None:
         """Leave a message for the user's next page.
@@ -392,5 +354,5 @@ class Session(TrackedDict):
         A user who is put into it after this has logged in, also the one who was there before. Deleting the last key
         ends the session too, unless another request put something into it meanwhile.
         """
-        self._intents = self._intents._replace(cleared=True, changes=(), refused=None)
+        self._intents = self._intents._replace(cleared=True, changes=(), refused=None, proofs=())
         super().clear()

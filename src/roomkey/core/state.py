@@ -21,6 +21,7 @@ from roomkey.stores.base import Record
 from roomkey.wire import codec
 from roomkey.wire.about import About, about_of, agent_from
 from roomkey.wire.codec import Facts
+from roomkey.wire.facts import Proved, proofs_in
 from roomkey.wire.user_ids import NO_ID
 
 __all__ = ["Moving", "RequestState"]
@@ -108,7 +109,8 @@ class RequestState:
 
     def _present_facts(self) -> Facts:
         at, user = self.at, self.present_user()
-        facts = self.rules.facts_after(self.now(), at.facts, at.user, user, self._present_intents())
+        intents, relies_on = self._present_intents(), self.before_proof
+        facts = self.rules.facts_after(self.now(), at.facts, at.user, user, intents, relies_on=relies_on)
         return facts if at.exists else self.rules.facts_of_new(facts, user)
 
     @property
@@ -117,12 +119,29 @@ class RequestState:
 
     @property
     def authenticated_at(self) -> float | None:
-        moment = self.proved_at(self._present_facts())
+        moment = self.relied_on(self._present_facts()).authenticated_at
         if moment is None or moment > self.now() + CLOCK_ERROR:  # damaged: a log-in lies in the past
             return None
+        return None if self._is_nobodys() else moment
+
+    @property
+    def proofs(self) -> tuple[Proved, ...]:
+        if self._is_nobodys():
+            return ()
+        latest = self.now() + CLOCK_ERROR
+        found = proofs_in(self.relied_on(self._present_facts()).proofs)
+        return tuple(each for each in found if each.moment <= latest)
+
+    @property
+    def level(self) -> int:
+        """How sure it is who the user is, be the proof old or not; 0: nobody is logged in."""
+        proved = [each.level for each in self.proofs]
+        is_user = not self._is_nobodys() if self.rules.user_key is not None else self.authenticated_at is not None
+        return max(proved, default=int(is_user))
+
+    def _is_nobodys(self) -> bool:
         # Without a `user_key`, `reauthenticated` alone says that somebody has proved who they are.
-        is_nobody = self.rules.user_key is not None and self.present_user() in (None, NO_ID)
-        return None if is_nobody else moment
+        return self.rules.user_key is not None and self.present_user() in (None, NO_ID)
 
     @property
     def expires_at(self) -> float:
@@ -182,7 +201,7 @@ class RequestState:
         case = Case(at, draft, at, self.rules.clock(), is_open, moves_in, self.may_begin, about, self.tried)
         if not self.renews:
             case = case._replace(renews=False)
-        return case if self.before_proof is None else case._replace(is_outproved=True)
+        return case if self.before_proof is None else case._replace(before_proof=self.before_proof)
 
     def meet(self, was: Loaded, found: Loaded) -> None:
         """Note what another request has stored: it may have proved meanwhile who the user is.
@@ -191,7 +210,7 @@ class RequestState:
             was: the session as this request knew it.
             found: as it is stored now.
         """
-        if self.before_proof is None and found.facts.authenticated_at != was.facts.authenticated_at:
+        if self.before_proof is None and found.facts.proved != was.facts.proved:
             self.before_proof = was.facts
 
     def meet_done(self, done: Loaded) -> None:
@@ -202,11 +221,15 @@ class RequestState:
         else:
             self.meet(self.at, done)
 
-    def proved_at(self, facts: Facts) -> float | None:
-        """Return when the user proved who they are, as far as this request may rely on it. `facts`: as of now."""
+    def relied_on(self, facts: Facts) -> Facts:
+        """Return what says when the user proved who they are, as far as this request may rely on it.
+
+        Args:
+            facts: those of the session as of now.
+        """
         before = self.before_proof
-        is_anothers = before is not None and facts.authenticated_at == self.at.facts.authenticated_at
-        return (before if before is not None and is_anothers else facts).authenticated_at
+        is_anothers = before is not None and facts.proved == self.at.facts.proved
+        return before if before is not None and is_anothers else facts
 
     def _about(self) -> bytes:
         """Return the IP address as the server resolved it (anybody can send `X-Forwarded-For`), and the user agent."""

@@ -346,6 +346,7 @@ class StoreCommitter(Committer):
                 if known.was is not noted:
                     noted = known.was
                     self._note_done(state, known)
+                    case, known = (each._replace(before_proof=state.before_proof) for each in (case, known))
                 if found is not None and not is_for(self.rules, known, found.record.user):
                     known = known._replace(fresh=None)
                 step = plan(self.rules, known)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from roomkey.core.proofs import Proof
     from roomkey.core.session import Session
     from roomkey.core.users import Sessions
     from roomkey.options import Seconds
@@ -58,14 +59,31 @@ class RoomkeyMethods:
         """When the user last logged in (aware, UTC); None: nobody is logged in."""
         return self._get_session().authenticated_at
 
-    def reauthenticated(self) -> None:
-        """Say that the same user has just proved who they are again. The session gets a new key."""
-        self._get_session().reauthenticated()
+    @property
+    def level(self) -> int:
+        """How sure it is who the user is. As `Session.level`: a plain log-in is 1, and 0 says that it is nobody."""
+        return self._get_session().level
+
+    @property
+    def proofs(self) -> tuple[Proof, ...]:
+        """What was said to `reauthenticated` since the log-in. As `Session.proofs`."""
+        return self._get_session().proofs
+
+    def reauthenticated(self, *, level: int = 1, method: str | None = None) -> None:
+        """Say that the same user has just proved who they are again. The session gets a new key.
+
+        As `Session.reauthenticated`. Raises ValueError.
+        """
+        self._get_session().reauthenticated(level=level, method=method)
         self._is_cycled = self.modified = True
 
     def require_recent(self, seconds: Seconds) -> None:
         """As `Session.require_recent`. Raises LoginTooOld, ValueError."""
         self._get_session().require_recent(seconds)
+
+    def require_level(self, level: int, *, within: Seconds | None = None) -> None:
+        """As `Session.require_level`. Raises LevelTooLow, ValueError."""
+        self._get_session().require_level(level, within=within)
 
     def peek(self, key: str, default: Any = None) -> Any:
         """As `Session.peek`: a copy of a value, without renewing the session."""

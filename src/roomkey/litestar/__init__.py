@@ -9,6 +9,7 @@ connections  `request.session` and its kin: importing it mends them
 backend      what Litestar's other parts look for
 plugin       RoomkeyPlugin
 typed        typed sessions, by dependency injection
+guards       who may pass
 """
 
 from __future__ import annotations
@@ -20,8 +21,18 @@ except ImportError as _error:
 
 from roomkey.config import SessionConfig
 from roomkey.litestar import connections  # noqa: F401  # it mends them
+from roomkey.litestar.guards import require_level, require_login, require_recent
 from roomkey.litestar.plugin import RoomkeyPlugin
 from roomkey.litestar.typed import FromSession, from_session
 from roomkey.web.middleware import SessionMiddleware
 
-__all__ = ["FromSession", "RoomkeyPlugin", "SessionConfig", "SessionMiddleware", "from_session"]
+__all__ = [
+    "FromSession",
+    "RoomkeyPlugin",
+    "SessionConfig",
+    "SessionMiddleware",
+    "from_session",
+    "require_level",
+    "require_login",
+    "require_recent",
+]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from roomkey.config import SessionConfig
 from roomkey.core.loader import Loader
+from roomkey.core.proofs import checked_level
 from roomkey.core.session import Session
-from roomkey.errors import ConfigurationError, LoginTooOld
+from roomkey.errors import ConfigurationError, LevelTooLow, LoginTooOld
 from roomkey.options import Seconds, is_number, seconds_of
 from roomkey.wire.user_ids import text_of
 
-__all__ = ["POLICY_VIOLATION", "DoesNotPass", "logged_in", "recently_logged_in", "span_of"]
+__all__ = ["POLICY_VIOLATION", "DoesNotPass", "Level", "logged_in", "proved_level", "recently_logged_in", "span_of"]
 
 POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1: what a WebSocket is closed with
 
@@ -21,7 +22,7 @@ class DoesNotPass(Exception):
     """Somebody does not pass a guard.
 
     Args:
-        status: the HTTP status: 401 for nobody, 403 for a user whose log-in is too long ago.
+        status: the HTTP status: 401 for nobody, 403 for a user who has not proved enough, or too long ago.
         why: a sentence for people.
         challenge: the value of `WWW-Authenticate`.
     """
@@ -75,11 +76,40 @@ def recently_logged_in(session: Session, span: float, guard: str) -> Any:
     return user
 
 
-def span_of(seconds: Seconds) -> float:
-    """Return how long ago a log-in may be, as seconds. Raises ValueError."""
+def proved_level(session: Session, needed: Level) -> Any:
+    """As `logged_in`. It also raises DoesNotPass where the user has not proved as much as this needs."""
+    user = logged_in(session, "require_level")
+    try:
+        session.require_level(needed.level, within=needed.within)
+    except LevelTooLow:
+        ago = "" if needed.within is None else f" within the last {needed.within:.15g} seconds"
+        challenge = f'{_challenge(session)}, error="insufficient_user_authentication", acr_values="{needed.level}"'
+        if needed.within is not None:
+            challenge += f', max_age="{int(needed.within)}"'
+        raise DoesNotPass(
+            403, f"This needs a proof of level {needed.level}{ago}. Give it, then repeat this.", challenge
+        ) from None
+    return user
+
+
+class Level(NamedTuple):
+    """What `require_level` needs. Made by `of`."""
+
+    level: int
+    within: float | None  # seconds; None: as long as the session lives
+
+    @classmethod
+    def of(cls, level: int, within: Seconds | None) -> Level:
+        """Return it, checked. Raises ValueError."""
+        span = None if within is None else span_of(within, "require_level: within")
+        return cls(checked_level(level, "require_level"), span)
+
+
+def span_of(seconds: Seconds, what: str = "require_recent: seconds") -> float:
+    """Return how long ago a log-in may be, as seconds. Raises ValueError. `what`: is named in it."""
     span: float = seconds_of(seconds)
     if not is_number(span) or not 0 < span < inf:
-        raise ValueError(f"require_recent: seconds is {seconds!r}; it takes a number above 0, or a timedelta")
+        raise ValueError(f"{what} is {seconds!r}; it takes a number above 0, or a timedelta")
     return span
 
 

@@ -178,7 +178,7 @@ def decode(stored: bytes) -> dict[str, Any]:
 
 def decode_with_lifetime(stored: bytes) -> tuple[dict[str, Any], float | None]:
     """As `decode`, and the lifetime in the facts with it. For every request, in as few steps as possible."""
-    if type(stored) is bytes and len(stored) > DATA_AT and stored[0] in (2, 5):  # with facts, or with a trail too
+    if type(stored) is bytes and len(stored) > DATA_AT and stored[0] in (2, 5, 7):  # with facts, or with more
         try:
             data = ormsgpack.unpackb(stored[DATA_AT if stored[0] == 2 else body_at(stored) :], ext_hook=_restore)
         except _UNREADABLE as error:

@@ -1,8 +1,9 @@
-"""What a session knows beside its data: when its user logged in, how long it lives, its last writes, its former keys.
+"""What a session knows beside its data: when its user logged in and what that proved, how long it lives, its last
+writes, its former keys.
 
 Facts stand before the data in an encoded session. Its first byte says which there are: 1, none; 2, the moment of the
-log-in and the lifetime; 4, the marks too; 5, the marks and the trail. (3 and 6 are the first bytes of sealed data:
-`roomkey.wire.envelope`.)
+log-in and the lifetime; 4, the marks too; 5, the marks and the trail; 7, the marks, the trail and the proofs. (3 and 6
+are the first bytes of sealed data: `roomkey.wire.envelope`.)
 """
 
 from __future__ import annotations
@@ -15,23 +16,29 @@ from typing import NamedTuple
 __all__ = [
     "DATA_AT",
     "KEY_BYTES",
+    "LONGEST_METHOD",
     "LONGEST_TRAIL",
     "MARK_BYTES",
     "MOST_MARKS",
+    "MOST_PROOFS",
     "NO_FACTS",
     "NO_LIFETIME",
     "Facts",
+    "Proved",
     "body_at",
     "facts_in",
     "make_facts",
+    "proofs_in",
     "trail_from",
     "with_facts",
+    "with_proof",
 ]
 
 _FORMAT = b"\x01"
 _WITH_FACTS = b"\x02"
 _WITH_MARKS = b"\x04"
 _WITH_TRAIL = b"\x05"  # and with marks, or none
+_WITH_PROOFS = b"\x07"  # and with marks and a trail, or none
 _FACTS = struct.Struct(">dd")
 _MARKS_AT = 2 + _FACTS.size  # after the format, the facts, and one byte with the number of marks
 DATA_AT = 1 + _FACTS.size  # in a session with facts and no marks
@@ -40,8 +47,20 @@ MARK_BYTES = 6
 MOST_MARKS = 8  # that a session keeps, of its last writes that had one
 LONGEST_TRAIL = 16  # store keys: those of the tombstones that a session may leave behind
 KEY_BYTES = 32
+MOST_PROOFS = 8  # that a session keeps, the newest of each kind
+LONGEST_METHOD = 32  # bytes of UTF-8
+_PROOF = struct.Struct(">BdB")  # the level, the moment, and the length of the method, which follows
+_PROOFS_LENGTH = struct.Struct(">H")
 _EARLIEST, _LATEST = -6e10, 2.5e11  # Unix seconds, in the years 69 and 9892: what a `datetime` has room for
 _LONGEST = 1e11  # seconds
+
+
+class Proved(NamedTuple):
+    """What a user proved beside the plain log-in."""
+
+    level: int  # 1 to 255
+    method: str  # empty: it was not said
+    moment: float  # Unix seconds
 
 
 class Facts(NamedTuple):
@@ -52,6 +71,12 @@ class Facts(NamedTuple):
     head: bytes = _FORMAT  # what the encoded session begins with: all of this
     marks: bytes = b""  # of the last writes that had one, the newest at the end
     trail: bytes = b""  # the store keys that it had before: the first one, then the last ones
+    proofs: bytes = b""  # what the user has proved since the log-in, the newest at the end
+
+    @property
+    def proved(self) -> tuple[float | None, bytes]:
+        """What the user has proved, and when: another value says that somebody has proved something."""
+        return self.authenticated_at, self.proofs
 
     def has_mark(self, mark: bytes) -> bool:
         """Whether `mark` is one of the marks."""
@@ -65,7 +90,7 @@ class Facts(NamedTuple):
     def with_mark(self, mark: bytes) -> Facts:
         """Return these facts with one mark more. The oldest of too many goes."""
         marks = (self.marks + mark)[-MOST_MARKS * MARK_BYTES :]
-        return make_facts(self.authenticated_at, self.lifetime, marks, self.trail)
+        return make_facts(self.authenticated_at, self.lifetime, marks, self.trail, self.proofs)
 
     @property
     def dropped(self) -> str | None:
@@ -76,19 +101,29 @@ class Facts(NamedTuple):
         """Return these facts with one more key in the trail. The first one stays, and the oldest of the others goes."""
         rest = self.trail[KEY_BYTES:] if self.dropped is None else self.trail[2 * KEY_BYTES :]
         trail = self.trail[:KEY_BYTES] + rest + bytes.fromhex(key)
-        return make_facts(self.authenticated_at, self.lifetime, self.marks, trail)
+        return make_facts(self.authenticated_at, self.lifetime, self.marks, trail, self.proofs)
 
 
 NO_FACTS = Facts()
 
 
-def make_facts(authenticated_at: float | None, lifetime: float | None, marks: bytes = b"", trail: bytes = b"") -> Facts:
+def make_facts(
+    authenticated_at: float | None,
+    lifetime: float | None,
+    marks: bytes = b"",
+    trail: bytes = b"",
+    proofs: bytes = b"",
+) -> Facts:
     """Return these facts, with their encoding."""
-    if authenticated_at is None and lifetime is None and not marks and not trail:
+    if authenticated_at is None and lifetime is None and not (marks or trail or proofs):
         return NO_FACTS
     packed = _FACTS.pack(
         math.nan if authenticated_at is None else authenticated_at, math.nan if lifetime is None else lifetime
     )
+    if proofs:
+        head = _WITH_PROOFS + packed + bytes([len(marks) // MARK_BYTES]) + marks
+        head += bytes([len(trail) // KEY_BYTES]) + trail + _PROOFS_LENGTH.pack(len(proofs)) + proofs
+        return Facts(authenticated_at, lifetime, head, marks, trail, proofs)
     if trail:
         head = _WITH_TRAIL + packed + bytes([len(marks) // MARK_BYTES]) + marks + bytes([len(trail) // KEY_BYTES])
         return Facts(authenticated_at, lifetime, head + trail, marks, trail)
@@ -121,12 +156,19 @@ def body_at(stored: bytes) -> int:
         return 1
     if start == _WITH_FACTS:
         return DATA_AT
-    if start not in (_WITH_MARKS, _WITH_TRAIL) or len(stored) < _MARKS_AT:
+    if start not in (_WITH_MARKS, _WITH_TRAIL, _WITH_PROOFS) or len(stored) < _MARKS_AT:
         return 0
     end = _MARKS_AT + stored[_MARKS_AT - 1] * MARK_BYTES
     if start == _WITH_MARKS:
         return end
-    return end + 1 + stored[end] * KEY_BYTES if len(stored) > end else 0
+    if len(stored) <= end:
+        return 0
+    end += 1 + stored[end] * KEY_BYTES
+    if start == _WITH_TRAIL:
+        return end
+    if len(stored) < end + _PROOFS_LENGTH.size:
+        return 0
+    return end + _PROOFS_LENGTH.size + int(_PROOFS_LENGTH.unpack_from(stored, end)[0])
 
 
 def trail_from(trail: bytes) -> list[str]:
@@ -134,13 +176,39 @@ def trail_from(trail: bytes) -> list[str]:
     return [trail[at : at + KEY_BYTES].hex() for at in range(0, len(trail) - KEY_BYTES + 1, KEY_BYTES)]
 
 
+def proofs_in(proofs: bytes) -> tuple[Proved, ...]:
+    """Return what stands in `Facts.proofs`, the newest at the end. What cannot be read there proves nothing."""
+    found, at = list[Proved](), 0
+    while len(proofs) - at >= _PROOF.size:
+        level, moment, length = _PROOF.unpack_from(proofs, at)
+        at += _PROOF.size
+        method = proofs[at : at + length].decode("utf-8", "replace")
+        at += length
+        if at <= len(proofs) and level and _EARLIEST < moment < _LATEST:
+            found.append(Proved(level, method, moment))
+    return tuple(found)
+
+
+def with_proof(proofs: bytes, new: Proved) -> bytes:
+    """Return `Facts.proofs` with one more, in the place of that level and method. The oldest of too many goes."""
+    kept = [each for each in proofs_in(proofs) if each[:2] != new[:2]]
+    parts = list[bytes]()
+    for level, text, moment in [*kept, new][-MOST_PROOFS:]:
+        method = text.encode()
+        parts.append(_PROOF.pack(level, moment, len(method)) + method)
+    return b"".join(parts)
+
+
 @lru_cache  # the requests of one session, one after the other, bring the same
 def _facts_of(head: bytes) -> Facts:
     authenticated_at, lifetime = _FACTS.unpack_from(head, 1)
-    marks, trail = head[_MARKS_AT:], b""
-    if head[:1] == _WITH_TRAIL:
+    marks, trail, proofs = head[_MARKS_AT:], b"", b""
+    if head[:1] in (_WITH_TRAIL, _WITH_PROOFS):
         end = _MARKS_AT + head[_MARKS_AT - 1] * MARK_BYTES
         marks, trail = head[_MARKS_AT:end], head[end + 1 :]
+        if head[:1] == _WITH_PROOFS and len(head) > end:
+            length = head[end] * KEY_BYTES
+            trail, proofs = trail[:length], trail[length + _PROOFS_LENGTH.size :]
     # What is not a number says that there is none, and differs from itself; the other odd ones nobody writes.
     return Facts(
         authenticated_at if _EARLIEST < authenticated_at < _LATEST else None,
@@ -148,4 +216,5 @@ def _facts_of(head: bytes) -> Facts:
         head,
         marks,
         trail,
+        proofs,
     )
