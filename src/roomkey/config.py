@@ -16,7 +16,7 @@ from roomkey.environment import in_terms_of_variables, options_from, variable_of
 from roomkey.errors import ConfigurationError
 from roomkey.options import Seconds, is_number, named_options, seconds_of
 from roomkey.paths import checked_paths
-from roomkey.stores.base import Store, UserIndex
+from roomkey.stores.base import Store, UserIndex, Watch
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.guard import check_near
 from roomkey.stores.urls import store_from
@@ -69,6 +69,8 @@ class OtherOptions(TypedDict, total=False):
     card_header: str | None
     encoders: Encoders | None
     legacy: Sequence[LegacyReader]
+    live: bool
+    live_interval: Seconds
     vary: Literal["used", "always"]
     exclude: Sequence[str]
     passive: Sequence[str]
@@ -151,6 +153,9 @@ class SessionConfig:
             Where a name has no functions any more, its plain data is read.
         legacy: readers of another library's sessions (`roomkey.legacy`), which move in on first sight. Take them out
             again once the old cookies have expired. Until then, anybody who knows the old key can make up sessions.
+        live: open WebSockets and streams end with their session: a log-out closes them in every process. The store
+            tells of it, which takes one connection of each process. Off by default: what is open stays open.
+        live_interval: seconds between two looks at the sessions of what is open, where the store cannot tell.
         vary: which responses say `Vary: Cookie`. `"used"`: those whose request used its session, so that caches may
             keep the others for everybody. `"always"`: all of them. Set that where code reads the session in a way that
             nobody can notice: C code that is handed a bare `scope["session"]`, say. It renews no session: for that,
@@ -199,6 +204,8 @@ class SessionConfig:
     card_header: str | None = None
     encoders: Encoders | None = None
     legacy: Sequence[LegacyReader] = ()
+    live: bool = False
+    live_interval: float = 10.0  # seconds
     vary: Literal["used", "always"] = "used"
     exclude: Sequence[str] = ()
     passive: Sequence[str] = ()
@@ -241,6 +248,8 @@ class SessionConfig:
         self._check_near()
         self._check_encryption()
         self._check_header()
+        if self.live and not isinstance(self.store, Watch):
+            self._fail("live", f"{type(self.store).__name__} cannot tell what ends (no watch)")
 
     def _check_header(self) -> None:
         if self.card_header is not None:
@@ -284,7 +293,7 @@ class SessionConfig:
             raise ConfigurationError(f"{option}; {error}") from error
 
     def _check_numbers(self) -> None:
-        for name in ("max_age", "store_timeout", "absolute_timeout", "anonymous_max_age", "max_bytes"):
+        for name in ("max_age", "store_timeout", "live_interval", "absolute_timeout", "anonymous_max_age", "max_bytes"):
             given = getattr(self, name)
             if given is None and name in ("absolute_timeout", "anonymous_max_age"):
                 continue
@@ -322,7 +331,7 @@ class SessionConfig:
             self._fail("session_cookie", "it takes 1 to 256 letters, digits or any of !#$%&'*+-.^_`|~")
         if type(self.https_only) is not bool and self.https_only != "auto":
             self._fail("https_only", "it takes True, False or 'auto'")
-        for option in ("persistent", "partitioned", "record_client", "seal", "strict_types"):
+        for option in ("persistent", "partitioned", "record_client", "seal", "live", "strict_types"):
             if type(getattr(self, option)) is not bool:
                 self._fail(option, "it takes True or False")
         if self.same_site not in ("lax", "strict", "none"):

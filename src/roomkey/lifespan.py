@@ -67,6 +67,8 @@ class Lifespan:
             if purging is not None:
                 purging.cancel()
                 await asyncio.gather(purging, return_exceptions=True)
+            if self._committer.live is not None:
+                self._committer.live.close()
             await self._committer.finish()
             await self._committer.registry.store.close()
 

@@ -34,6 +34,7 @@ from roomkey.wire.cookies import ChunkWriter, CookieWriter
 
 if TYPE_CHECKING:
     from roomkey.core.committer import Committer
+    from roomkey.core.live import Live
     from roomkey.in_cookie.loader import CookieLoader
     from roomkey.legacy.move_in import MoveIn
     from roomkey.sync import SyncManager
@@ -252,6 +253,11 @@ class SessionManager:
         return self._committer.registry
 
     # --- for Roomkey's own adaptors -------------------------------------------------------------------------------
+
+    @property
+    def live(self) -> Live | None:
+        """Tells what is open when its session ends; None: `live` is off."""
+        return self._committer.live
 
     async def load_raw(self, headers: RawHeaders, scope: Mapping[str, Any]) -> Session:
         """As `load`, for what `raw_request` returns."""

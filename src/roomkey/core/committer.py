@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from roomkey.config import SessionConfig
+    from roomkey.core.live import Live
 
 __all__ = ["Committer"]
 
@@ -39,6 +40,11 @@ class Committer(ABC):
         self.registry: Registry = Registry(config, reporter.report)
         self.rules: Rules = self.registry.rules
         self.visitors: Visitors | None = visitors_for(config)
+        self.live: Live | None = None  # None: WebSockets and streams do not hear of their session
+        if config.live:
+            from roomkey.core.live import Live  # here, because it needs asyncio, and most apps do without
+
+            self.live = Live(self.registry, config.live_interval)
 
     @property
     def may_wait(self) -> bool:

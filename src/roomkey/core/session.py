@@ -18,6 +18,7 @@ from roomkey.core.loaded import NOWHERE, Loaded, completed
 from roomkey.core.ports import Nearby, Origin, Transaction
 from roomkey.core.proofs import Proofs
 from roomkey.core.tracked import PEEKED, TrackedDict
+from roomkey.core.waiting import Waits
 from roomkey.errors import SessionDataError
 from roomkey.options import Seconds, is_number, seconds_of
 from roomkey.wire import codec
@@ -38,7 +39,7 @@ class _Done:
         yield from ()
 
 
-class Session(Proofs):
+class Session(Waits, Proofs):
     """The session of one request: a dict with string keys, kept on the server.
 
     Everything that works on a dict works on it; changes deep inside values count. It is saved when the response

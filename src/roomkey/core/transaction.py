@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roomkey.core.case import Case
 from roomkey.core.committer import Committer
@@ -23,9 +23,12 @@ from roomkey.core.tombstones import Way
 from roomkey.core.tracked import PEEKED
 from roomkey.core.unanswered import settled
 from roomkey.core.users import Sessions
-from roomkey.errors import SessionDataError, SessionEnded, StoreUnavailable
+from roomkey.errors import ConfigurationError, SessionDataError, SessionEnded, StoreUnavailable
 from roomkey.wire import codec
 from roomkey.wire.facts import trail_from
+
+if TYPE_CHECKING:
+    from roomkey.core.live import Live
 
 __all__ = ["Transaction"]
 
@@ -75,6 +78,11 @@ class Transaction(Tasks):
     @property
     def user_key(self) -> str | None:
         return self.rules.user_key
+
+    def live(self, method: str) -> Live:
+        if self.committer.live is None:
+            raise ConfigurationError(f"session.{method}() needs live=True, which the configuration does not have")
+        return self.committer.live
 
     @property
     def is_calm(self) -> bool:

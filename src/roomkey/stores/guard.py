@@ -10,7 +10,7 @@ import enum
 import logging
 import os.path
 import time
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Collection, Coroutine, Generator
 from functools import cached_property
 from types import CoroutineType, coroutine
 from typing import Any, TypeVar, cast
@@ -22,6 +22,7 @@ from roomkey.stores.base import (
     Conflict,
     Discard,
     Lifespan,
+    Notice,
     Purge,
     Record,
     Scan,
@@ -29,6 +30,7 @@ from roomkey.stores.base import (
     Store,
     Unreadable,
     UserIndex,
+    Watch,
     Wipe,
     shown,
 )
@@ -138,6 +140,16 @@ class GuardedStore:
                 "give a new secret_key, without the old ones, instead"
             )
         return self._within(telling_all(self.store.wipe()), _Kind.REMOVAL)
+
+    def publish(self, *, changes: bool = False) -> None:
+        """As `Watch.publish`. The configuration has seen to it that the store can."""
+        cast(Watch, self.store).publish(changes=changes)
+
+    def watch(
+        self, tell: Callable[[Notice], None], keys: Callable[[], Collection[str]], *, changes: bool = False
+    ) -> Callable[[], None]:
+        """As `Watch.watch`."""
+        return cast(Watch, self.store).watch(tell, keys, changes=changes)
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records; 0 where the engine does that by itself."""

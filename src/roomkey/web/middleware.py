@@ -32,6 +32,10 @@ _UNCHECKED = (
 )
 
 
+def _session_in(scope: Scope) -> object:
+    return scope.get("session")
+
+
 class SessionMiddleware:
     """Gives every HTTP request and WebSocket of an ASGI app its session, as `scope["session"]`.
 
@@ -55,9 +59,13 @@ class SessionMiddleware:
         error_page: ErrorPage | None = None,
         **options: Unpack[SessionOptions],
     ) -> None:
-        self.app = app
+        self.app: App = app
         self.manager: SessionManager = manager_around(app, config, options)
         self.config: SessionConfig = self.manager.config
+        if self.manager.live is not None:
+            from roomkey.web.live import LiveApp  # here, because it needs asyncio, and most apps do without
+
+            self.app = LiveApp(app, self.manager.live, _session_in)
         always = self.config.vary == "always"
         pages = self._pages = ErrorPages(error_page)
         self._kind = with_pages(VaryingResponse if always else Response, pages)

@@ -150,8 +150,8 @@ async def _listen(channel: Channel, connection: Any, table: str) -> None:
     Raises:
         StoreUnavailable: it is lost, or leads to a pooler.
     """
-    lost = asyncio.Event()
-    connection.add_termination_listener(lambda _: lost.set())
+    woken = asyncio.Event()
+    connection.add_termination_listener(lambda _: woken.set())
     async with asyncio.timeout(_PATIENCE):
         name, pid = tuple(await connection.fetchrow(f"SELECT {_name(table)}, pg_backend_pid()"))
         if pid != connection.get_server_pid():
@@ -161,10 +161,13 @@ async def _listen(channel: Channel, connection: Any, table: str) -> None:
         await connection.add_listener(name, _hears(channel))
     channel.stands()
     while True:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LOOK_EVERY):
-                await lost.wait()
-        if lost.is_set():
+        timer = asyncio.get_running_loop().call_later(_LOOK_EVERY, woken.set)
+        try:
+            await woken.wait()
+        finally:
+            timer.cancel()
+        woken.clear()
+        if connection.is_closed():
             raise StoreUnavailable("the connection to PostgreSQL was closed")
         try:
             async with asyncio.timeout(_PATIENCE):
