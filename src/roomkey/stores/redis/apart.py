@@ -24,7 +24,7 @@ import secrets
 from typing import Any
 
 from roomkey.errors import StoreUnavailable
-from roomkey.stores.base import Conflict, Record
+from roomkey.stores.base import Conflict, Notice, Record, What
 from roomkey.stores.redis.apart_scripts import (
     LIST_FIRST,
     create_script,
@@ -35,6 +35,7 @@ from roomkey.stores.redis.apart_scripts import (
     touch_script,
     update_script,
 )
+from roomkey.stores.redis.notices import ended_or_changed
 from roomkey.stores.redis.records import GENERATION_SIZE, MOMENT, encode, live_marks
 from roomkey.stores.redis.scripts import Command
 from roomkey.stores.redis.writing import Writing, lives, moment, time_left
@@ -57,10 +58,11 @@ class Apart(Writing):
 
     async def update(self, key: str, record: Record, version: int) -> None:
         now, args = self._clock(), (live_marks(version), encode(record))
-        answer = await self._run(update_script, self._keys(key), now, (*args, b""))
+        notice = ended_or_changed(key, record, now)
+        answer = await self._run(update_script, self._keys(key), now, (*args, b""), notice)
         if answer == LIST_FIRST:
             await self._enter(record.user, key, record.expires_at, now)
-            answer = await self._run(update_script, self._keys(key), now, (*args, b"1"))
+            answer = await self._run(update_script, self._keys(key), now, (*args, b"1"), notice)
             if answer == 1:
                 await self._enter(record.user, key, record.expires_at, now)
         if not answer:
@@ -72,7 +74,8 @@ class Apart(Writing):
             raise ValueError("rotate: the keys begin with different digits, and so are on two servers")
         now, args = self._clock(), (live_marks(version), encode(record), encode(tombstone))
         await self._enter(record.user, new_key, record.expires_at, now)
-        answer = await self._run(rotate_script, (*self._keys(key), self._places.record(new_key)), now, args)
+        keys = (*self._keys(key), self._places.record(new_key))
+        answer = await self._run(rotate_script, keys, now, args, Notice(What.MOVED, key, new_key))
         if not answer:
             raise Conflict
         await asyncio.gather(self._enter(record.user, new_key, record.expires_at, now), self._leave(key, answer))
@@ -91,7 +94,8 @@ class Apart(Writing):
         raise StoreUnavailable("a session got another user each time that it was to be renewed")
 
     async def delete(self, key: str) -> None:
-        await self._leave(key, await self._run(delete_script, self._keys(key), self._clock(), ()))
+        notice = Notice(What.ENDED, key)
+        await self._leave(key, await self._run(delete_script, self._keys(key), self._clock(), (), notice))
 
     def _keys(self, key: str) -> tuple[bytes, bytes]:
         return self._places.record(key), self._places.epoch(key)

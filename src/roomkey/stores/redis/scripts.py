@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 __all__ = [
@@ -237,13 +238,30 @@ return redis.call('ZRANGE', KEYS[1], 0, -1)
 """
 
 
+# A message that cannot be sent, for want of a right, undoes nothing.
+_TELLING = """
+local function work()
+%s
+end
+local answer = work()
+if answer == 1 or type(answer) == 'table' then redis.pcall('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV]) end
+return answer
+"""
+
+
 class Script:
     """A Lua script, and how it is called by the name that the server knows it by once it has seen it."""
 
     def __init__(self, source: str) -> None:
         self.source: bytes = source.encode()
         self.sha: bytes = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+        self._source = source
         self.call: bytes = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n" + self.sha + b"\r\n$1\r\n%d\r\n"  # up to the arguments
+
+    @cached_property
+    def telling(self) -> Script:
+        """The same, and where it has done something, it tells. Two more arguments: the channel and the message."""
+        return Script(_TELLING % self._source)
 
 
 create_script: Script = Script(_USUAL_CREATE + _PRELUDE + _CREATE)

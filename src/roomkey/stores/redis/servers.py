@@ -8,13 +8,16 @@ import os
 import re
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from roomkey.errors import ConfigurationError
 from roomkey.stores.loops import OneLoop
+from roomkey.stores.redis import subscribers
 from roomkey.stores.redis.cluster import Clustered
 from roomkey.stores.redis.connections import Borrowed, Connections, Own
 from roomkey.stores.redis.driver import check_client, check_driver
@@ -35,6 +38,7 @@ class _Target:
     tls: bool
     clustered: bool
     connect: Callable[[], Any]  # called in each event loop: `Connections` to a server, or `Clustered`
+    subscriber: Callable[[], AbstractAsyncContextManager[Any]]  # makes a client of the driver's, for one connection
 
 
 def target_of(server: Any) -> _Target:
@@ -67,13 +71,15 @@ def _by_client(client: Any) -> _Target:
                 "there; give a client without read_from_replicas and load_balancing_strategy"
             )
         check_client(client)
-        return _Target(f"({type(client).__name__})", "", False, True, lambda: in_its_loop(Clustered(client)))
+        shown, subscriber = f"({type(client).__name__})", partial(subscribers.of_cluster, client)
+        return _Target(shown, "", False, True, lambda: in_its_loop(Clustered(client)), subscriber)
     pool = getattr(client, "connection_pool", None)
     if pool is None:
         raise ConfigurationError(f"store: got {type(client).__name__}; {_TAKES}")
     check_client(client)
     where = _address(getattr(pool, "connection_kwargs", {}))
-    return _Target(f"({type(client).__name__})", where, False, False, lambda: in_its_loop(Borrowed(pool)))
+    shown, subscriber = f"({type(client).__name__})", partial(subscribers.lent, client)
+    return _Target(shown, where, False, False, lambda: in_its_loop(Borrowed(pool)), subscriber)
 
 
 def _address(options: dict[str, Any]) -> str:
@@ -153,10 +159,14 @@ def _by_url(url: str) -> _Target:
     shown = f"{scheme}://{hosts}{'/' if address.path else ''}{'/'.join(address.path)}"
     where = hosts or address.options["path"]
     if address.kind == "cluster":
-        return _Target(shown, where, address.tls, True, lambda: _own_cluster(address))
+        cluster = _cluster_of(address)
+        subscriber: Any = lambda: subscribers.of_own_cluster(cluster())  # noqa: E731
+        return _Target(shown, where, address.tls, True, lambda: Clustered(cluster(), cluster), subscriber)
     if address.kind == "sentinel":
-        return _Target(shown, "", address.tls, False, lambda: _own_behind_sentinels(address))
-    return _Target(shown, where, address.tls, False, lambda: _own_server(address))
+        subscriber = lambda: subscribers.behind_sentinels(_behind_sentinels(address))  # noqa: E731
+        return _Target(shown, "", address.tls, False, lambda: _own_behind_sentinels(address), subscriber)
+    subscriber = lambda: subscribers.of_server(*_kind_of_connection(address))  # noqa: E731
+    return _Target(shown, where, address.tls, False, lambda: _own_server(address), subscriber)
 
 
 def _parse(url: str) -> _Address:
@@ -279,6 +289,12 @@ _KEEP_ALIVE = {
 
 
 def _own_server(address: _Address) -> Connections:
+    kind, options = _kind_of_connection(address)
+    return Own(lambda: kind(**options))
+
+
+def _kind_of_connection(address: _Address) -> tuple[Any, dict[str, Any]]:
+    """Return the driver's class of connections to a server, and their options."""
     from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
     options = _connection_options(address)
@@ -287,10 +303,17 @@ def _own_server(address: _Address) -> Connections:
     else:
         kind = SSLConnection if address.tls else Connection
         options["host"], options["port"] = address.hosts[0]
-    return Own(lambda: kind(**options))
+    return kind, options
 
 
 def _own_behind_sentinels(address: _Address) -> Connections:
+    client, close = _behind_sentinels(address)
+    # The pool stays with its method: connections know their pool by a weak reference only.
+    return Own(client.connection_pool.make_connection, close)
+
+
+def _behind_sentinels(address: _Address) -> tuple[Any, Callable[[], Awaitable[None]]]:
+    """Return a client of the primary, and what closes the connections to the sentinels."""
     from redis.asyncio.retry import Retry
     from redis.asyncio.sentinel import Sentinel
     from redis.backoff import NoBackoff
@@ -309,11 +332,11 @@ def _own_behind_sentinels(address: _Address) -> Connections:
         for one in sentinel.sentinels:
             await one.aclose()
 
-    # The pool stays with its method: connections know their pool by a weak reference only.
-    return Own(client.connection_pool.make_connection, close)
+    return client, close
 
 
-def _own_cluster(address: _Address) -> Clustered:
+def _cluster_of(address: _Address) -> Callable[[], Any]:
+    """Return what makes the driver's client of a cluster."""
     from redis.asyncio.cluster import ClusterNode, RedisCluster
     from redis.asyncio.retry import Retry
     from redis.backoff import ConstantBackoff
@@ -327,4 +350,4 @@ def _own_cluster(address: _Address) -> Clustered:
         hosts.rotate(-1)  # the next one asks another first: this one may be silent
         return RedisCluster(startup_nodes=nodes, ssl=address.tls, **options)
 
-    return Clustered(make(), make)
+    return make

@@ -22,6 +22,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from roomkey.clock import system_time
@@ -34,6 +35,7 @@ from roomkey.stores.redis.cluster_link import ClusterLink
 from roomkey.stores.redis.cluster_tracking import ClusterTracking
 from roomkey.stores.redis.errors import FOREIGN, READ_ONLY, is_permanent
 from roomkey.stores.redis.link import Asking, Link, ServerLink
+from roomkey.stores.redis.notices import Watched
 from roomkey.stores.redis.places import KEY_LENGTH, Places, has_hash_tag
 from roomkey.stores.redis.records import GENERATION_SIZE, NotARecord, decode
 from roomkey.stores.redis.scanning import scan
@@ -52,9 +54,9 @@ _WIPED_IN_PART = "not every session has ended, for a node of the cluster did not
 
 
 @named_options()
-class RedisStore:
+class RedisStore(Watched):
     """Keep sessions in Redis 6.2 or newer, or Valkey. Implements `Store`, `Lifespan`, `UserIndex`,
-    `Scan`, `Discard` and `Wipe`.
+    `Scan`, `Discard`, `Watch` and `Wipe`.
 
     Args:
         server: a URL, or the app's own client (`redis.asyncio.Redis`, `redis.asyncio.RedisCluster` or
@@ -93,6 +95,7 @@ class RedisStore:
         if not isinstance(max_connections, int) or isinstance(max_connections, bool) or max_connections < 2:
             raise ConfigurationError(f"max_connections: {max_connections!r}; it takes a whole number of at least 2")
         self._target = target_of(server)
+        super().__init__(prefix, self._target.subscriber)
         self._prefix = prefix
         tagged = has_hash_tag(prefix)
         if self._target.clustered and "{" in prefix and not tagged:
@@ -105,7 +108,9 @@ class RedisStore:
         self._clock = clock
         self._loops = LoopRegistry(self._connect)
         self._links = self._loops.by_loop
-        self._writing: Writing = (Apart if self._places.spread else Together)(self._places, self._link, clock)
+        self._writing: Writing = (Apart if self._places.spread else Together)(
+            self._places, self._link, clock, self._telling
+        )
         self._warned: set[str] = set()
         self._tracking: Tracking | ClusterTracking | None = None  # None: nobody wants to be told of changes
 
@@ -190,6 +195,8 @@ class RedisStore:
         """
         asked = [self._link().writes.ask(Command((b"DEL", epoch))) for epoch in self._places.epochs()]
         failed = [each for each in await asyncio.gather(*asked, return_exceptions=True) if each.__class__ is not int]
+        with suppress(StoreUnavailable):  # they have ended all the same
+            await self._link().writes.ask(self._telling_of_wipe())
         if failed:
             for each in failed:
                 if not isinstance(each, StoreUnavailable):

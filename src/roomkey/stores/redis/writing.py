@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 from roomkey.errors import StoreUnavailable
-from roomkey.stores.base import Conflict, Record
+from roomkey.stores.base import Conflict, Notice, Record, What
 from roomkey.stores.redis.errors import FOREIGN, is_named
 from roomkey.stores.redis.link import Link
+from roomkey.stores.redis.notices import ended_or_changed
 from roomkey.stores.redis.places import Places
 from roomkey.stores.redis.records import GENERATION_SIZE, MOMENT, encode, live_marks
 from roomkey.stores.redis.scripts import (
@@ -31,6 +32,7 @@ from roomkey.stores.redis.scripts import (
 
 __all__ = ["Together", "Writing", "lives", "moment", "time_left"]
 
+Telling = Callable[[Script, tuple[bytes, ...], Notice | None], tuple[Script, tuple[bytes, ...]]]
 _PAUSE_LEAST, _PAUSE_MOST = 0.01, 0.1  # seconds between two tries while a cluster moves the slot
 _PATIENCE_MOVING = 1.5  # seconds for which a write waits for the keys of its session to be on one node
 _LONGEST = 253402300800.0  # seconds that the server can keep a key
@@ -43,10 +45,11 @@ class Writing(ABC):
         places: the names of the keys.
         link: returns the way to the server in this event loop.
         clock: returns Unix time in seconds.
+        telling: returns a script that tells of what it does, and its arguments; as they are, where nobody is told.
     """
 
-    def __init__(self, places: Places, link: Callable[[], Link], clock: Callable[[], float]) -> None:
-        self._places, self._link, self._clock = places, link, clock
+    def __init__(self, places: Places, link: Callable[[], Link], clock: Callable[[], float], telling: Telling) -> None:
+        self._places, self._link, self._clock, self._telling = places, link, clock, telling
 
     @abstractmethod
     async def create(self, key: str, record: Record) -> None: ...
@@ -59,8 +62,14 @@ class Writing(ABC):
     @abstractmethod
     async def delete(self, key: str) -> None: ...
 
-    async def _run(self, script: Script, keys: tuple[bytes, ...], now: float, args: tuple[bytes, ...]) -> Any:
-        """Return what a script answers. Raises StoreUnavailable, also where the keys hold something else."""
+    async def _run(
+        self, script: Script, keys: tuple[bytes, ...], now: float, args: tuple[bytes, ...], notice: Notice | None = None
+    ) -> Any:
+        """Return what a script answers. Raises StoreUnavailable, also where the keys hold something else.
+
+        `notice`: what to tell, where it has done something.
+        """
+        script, args = self._telling(script, args, notice)
         command = Command((*keys, moment(now), *args), script, len(keys))
         try:
             answer = await self._link().writes.ask(command)
@@ -102,8 +111,9 @@ class Together(Writing):
             raise Conflict
 
     async def update(self, key: str, record: Record, version: int) -> None:
-        keys = (self._places.record(key), self._places.epoch(key))
-        if not await self._run(update_script, keys, self._clock(), (live_marks(version), encode(record))):
+        keys, now = (self._places.record(key), self._places.epoch(key)), self._clock()
+        notice = ended_or_changed(key, record, now)
+        if not await self._run(update_script, keys, now, (live_marks(version), encode(record)), notice):
             raise Conflict
 
     async def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, version: int) -> None:
@@ -114,7 +124,7 @@ class Together(Writing):
         if record.user is not None:
             keys += (places.list_of(record.user),)
             args += (moment(record.expires_at), new_key.encode(), key.encode())
-        if not await self._run(rotate_script, keys, now, args):
+        if not await self._run(rotate_script, keys, now, args, Notice(What.MOVED, key, new_key)):
             raise Conflict
 
     async def touch(self, key: str, expires_at: float) -> bool:
@@ -122,7 +132,8 @@ class Together(Writing):
         return bool(await self._run(touch_script, keys, self._clock(), (MOMENT.pack(expires_at),)))
 
     async def delete(self, key: str) -> None:
-        await self._run(delete_script, (self._places.record(key), self._places.epoch(key)), self._clock(), ())
+        keys = (self._places.record(key), self._places.epoch(key))
+        await self._run(delete_script, keys, self._clock(), (), Notice(What.ENDED, key))
 
 
 def moment(seconds: float) -> bytes:
