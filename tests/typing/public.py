@@ -385,7 +385,7 @@ def stores() -> None:
     scanning: list[Scan] = [memory, sqlite, redis, postgres, other]
     discarding: list[Discard] = [sqlite, redis, postgres, other]
     opening: list[Lifespan] = [sqlite, redis, postgres, other]
-    watched: list[Watch] = [memory, postgres]
+    watched: list[Watch] = [memory, sqlite, redis, postgres, other]
     leave: Callable[[], None] = memory.watch(lambda notice: assert_type(notice.what, What) and None, list, changes=True)
     assert_type(Notice(What.MOVED, "key", successor="other").version, int)
     SessionConfig(secret_key="k", store=CookieStore(max_size=8192))

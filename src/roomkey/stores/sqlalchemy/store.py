@@ -63,6 +63,7 @@ from roomkey.stores.sqlalchemy.errors import (
     is_lost,
     is_not_sent,
 )
+from roomkey.stores.sqlalchemy.looking import Watched
 from roomkey.stores.sqlalchemy.operations import (
     BEGINS,
     SQLITE_PATIENCE,
@@ -100,7 +101,7 @@ _KEYS_AT_ONCE = 500  # in one statement: Oracle takes 1,000, SQL Server 2,100
 
 
 @named_options()
-class SQLAlchemyStore:
+class SQLAlchemyStore(Watched):
     """Keep sessions in one table of an SQL database. Implements all of `Store` and the optional protocols.
 
     Tested on MariaDB, PostgreSQL and SQLite. On another database, run `StoreContract` first. Make the table once: with

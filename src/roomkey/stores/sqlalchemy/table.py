@@ -126,6 +126,7 @@ class Statements:
         self.expired: sa.Select[Any] = sa.select(columns.key).where(columns.expires_at <= sa.bindparam("now"))
         some = columns.key.in_(sa.bindparam("keys", expanding=True))
         self.purge: sa.Delete = sa.delete(table).where(some, columns.expires_at <= sa.bindparam("now"))
+        self.states: sa.Select[Any] = sa.select(columns.key, columns.version, columns.successor).where(some, alive)
         self.scan: sa.Select[Any] = (
             sa.select(columns.key).where(columns.key > sa.bindparam("after")).order_by(columns.key)
         )

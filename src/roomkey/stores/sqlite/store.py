@@ -30,6 +30,7 @@ from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError
 from roomkey.options import named_options
 from roomkey.stores.base import Record
+from roomkey.stores.looking import Looked, State
 from roomkey.stores.sqlite import table
 from roomkey.stores.sqlite.changes import Changes
 from roomkey.stores.sqlite.file import forget_locks
@@ -45,7 +46,7 @@ _MOST_STEPS = 50  # of one purge, each over a few hundred records: bounds the ti
 
 
 @named_options()
-class SQLiteStore:
+class SQLiteStore(Looked):
     """Keep sessions in one SQLite file. Implements all of `Store` and the optional protocols.
 
     Several processes may share the file; each makes its own store. The file must be on a local disk: write-ahead
@@ -94,6 +95,7 @@ class SQLiteStore:
         self._synchronous = synchronous
         self._writes_in_thread = writes_in_thread
         self._worker: Worker | None = None  # None: not used yet, or closed, or this is a fork's child
+        self._stamp: object = None  # of the file, when somebody looked last who watches
         self._lock = threading.Lock()  # held to hand a job to the worker: none may follow the one that closes it
         self._changes: Changes | None = None  # None: nobody wants to be told of changes
         with _forking:
@@ -192,6 +194,14 @@ class SQLiteStore:
     def _version(self) -> object:
         worker = self._worker
         return None if worker is None else worker.in_loop.version()
+
+    async def _states(self, keys: list[str]) -> dict[str, State]:
+        rows = await self._ask(Kind.READ, table.states, keys)
+        return {key: State(version, successor) for key, version, successor in rows}
+
+    async def _has_changed(self) -> bool:
+        before, self._stamp = self._stamp, await self._ask(Kind.READ, table.stamp)
+        return before != self._stamp
 
     async def _write(self, pages: int, work: Work, *args: Any) -> Any:
         """Do what is one statement: in the event loop if nobody is in the way, otherwise in the thread.

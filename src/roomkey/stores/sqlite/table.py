@@ -129,6 +129,22 @@ def load(connection: sqlite3.Connection | sqlite3.Cursor, now: float, key: str) 
     return None if row is None else record_from(row)
 
 
+def states(
+    connection: sqlite3.Connection | sqlite3.Cursor, now: float, keys: list[str]
+) -> list[tuple[str, int, str | None]]:
+    """Return key, version and successor of those that live."""
+    asked = ", ".join("?" * len(keys))
+    statement = f"SELECT key, version, successor FROM session WHERE key IN ({asked}) AND expires_at > ?"
+    return connection.execute(statement, (*keys, now)).fetchall()
+
+
+def stamp(connection: sqlite3.Connection | sqlite3.Cursor, _: float) -> tuple[int, ...]:
+    """Return what differs where anything in the file has changed: by another connection, by this one, or by a wipe."""
+    whole = connection if isinstance(connection, sqlite3.Connection) else connection.connection
+    versions = [whole.execute(f"PRAGMA {name}").fetchone()[0] for name in ("data_version", "schema_version")]
+    return id(whole), whole.total_changes, *versions
+
+
 def create(connection: sqlite3.Connection, now: float, key: str, record: Record) -> None:
     if connection.execute(_INSERT, (key, *_row(record), now)).rowcount != 1:
         raise Conflict
