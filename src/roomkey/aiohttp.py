@@ -9,6 +9,7 @@ WebSockets do, commits it there, and once more when the handler has returned. Th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Unpack
@@ -20,10 +21,12 @@ except ImportError as _error:
     raise ImportError('roomkey.aiohttp needs aiohttp: pip install "roomkey[aiohttp]"') from _error
 
 from roomkey.config import SessionConfig, SessionOptions
+from roomkey.core.live import Follower
 from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError, ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.request import Request
+from roomkey.web.live import CLOSE_CODE, GOODBYE, REASON
 from roomkey.web.managers import manager_of
 from roomkey.web.plain_http import PlainHTTP
 from roomkey.web.unavailable import CLOSE_REASON, PAGE, TRY_AGAIN_LATER, retry_headers, tells_more
@@ -120,7 +123,7 @@ class _Visit:
         outer: that of the same request in an outer app, which has sessions of its own; None: there is none.
     """
 
-    __slots__ = ("is_streaming", "outage", "outer", "owed", "response", "session", "sessions")
+    __slots__ = ("follower", "is_streaming", "outage", "outer", "owed", "response", "session", "sessions")
 
     def __init__(self, sessions: _Sessions, session: Session, outer: _Visit | None) -> None:
         self.sessions, self.session, self.outer = sessions, session, outer
@@ -128,6 +131,7 @@ class _Visit:
         self.owed: _Pairs = []  # what the commit put into its headers
         self.outage: StoreUnavailable | None = None  # which a handler met that prepared its response
         self.is_streaming = False  # whether the handler itself has prepared it
+        self.follower: Follower | None = None  # hears of the end of its session; None: nothing does
 
 
 class _Sessions:
@@ -141,6 +145,7 @@ class _Sessions:
     def __init__(self, manager: SessionManager, error_page: ErrorPage | None) -> None:
         self.manager = manager
         self._error_page = error_page
+        self._ending: set[asyncio.Task[None]] = set()  # of what is open
         config = manager.config
         self._plain_http = PlainHTTP(config.session_cookie, manager.reporter, config.https_only is True)
 
@@ -173,6 +178,9 @@ class _Sessions:
             manager.abandon(session)
             raise
         finally:
+            if visit.follower is not None and manager.live is not None:
+                manager.live.leave(visit.follower)
+                visit.follower = None
             if before is not None:  # what the middlewares of an outer app know as the session
                 request[_SESSION] = before
 
@@ -269,9 +277,31 @@ class _Sessions:
                 writer.chunked, writer._compress = False, None
                 raise
             visit.is_streaming = True
+            self._follow_session(request, visit, response)
         else:
             _keep(response, visit.owed, is_other=response is not visit.response)
         self._plain_http.look(request.scheme, request.raw_headers, response.headers.items())
+
+    def _follow_session(self, request: web.Request, visit: _Visit, response: web.StreamResponse) -> None:
+        """With `live=True`, end a WebSocket or a stream with its session."""
+        live = self.manager.live
+        if live is None or (response.content_length is not None and not isinstance(response, web.WebSocketResponse)):
+            return
+
+        async def end(after: float) -> None:
+            await asyncio.sleep(after)
+            if isinstance(response, web.WebSocketResponse):
+                await response.close(code=CLOSE_CODE, message=REASON.encode())
+            elif visit.follower is not None:  # the handler has not returned yet
+                await response.write_eof()
+                request.task.cancel()  # as where the client has gone: nothing else tells it
+
+        def begin(_: object, speaks: bool) -> None:
+            self._ending.add(task := asyncio.get_running_loop().create_task(end(GOODBYE if speaks else 0.0)))
+            task.add_done_callback(self._ending.discard)
+
+        visit.follower = Follower(visit.session, begin)
+        live.follow(visit.follower)
 
     async def _try_again(self, request: web.Request, error: StoreUnavailable) -> web.StreamResponse:
         """Return the page of a 503, or raise it where the app does."""

@@ -20,7 +20,7 @@ except ImportError as _error:
     raise ImportError('roomkey.flask needs Flask: pip install "roomkey[flask]"') from _error
 
 from roomkey.config import OtherOptions
-from roomkey.errors import ResponseStarted, StoreUnavailable
+from roomkey.errors import ConfigurationError, ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager
 from roomkey.on_use import is_loaded, load_now, unloaded
 from roomkey.pallets import (
@@ -86,6 +86,10 @@ class Roomkey(RoomkeyExtension):
             ConfigurationError: as for `Roomkey`, or this is the app's second one.
         """
         interface = _Interface(self._manager_for(app, app.session_interface))
+        if interface.app.manager.live is not None:
+            raise ConfigurationError(
+                "live: a stream of Flask's runs in a thread, which nothing ends with its session; leave it out"
+            )
         app.session_interface = interface
         app.before_request_funcs.setdefault(None, []).insert(0, interface.begin)
         app.after_request_funcs.setdefault(None, []).insert(0, _own)  # the first of the app's is called last

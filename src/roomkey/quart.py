@@ -37,8 +37,10 @@ from roomkey.pallets import (
     put_headers,
     refuse_without_session,
     say_too_late,
+    session_in,
 )
 from roomkey.request import Request
+from roomkey.web.live import LiveApp
 from roomkey.web.unavailable import CLOSE_REASON, TRY_AGAIN_LATER
 
 if TYPE_CHECKING:
@@ -103,6 +105,9 @@ class Roomkey(RoomkeyExtension):
         quart.got_request_exception.connect(interface.fail, app)
         quart.got_websocket_exception.connect(interface.fail, app)
         app.while_serving(interface.while_serving)
+        live = interface.app.manager.live
+        if live is not None:
+            app.asgi_app = LiveApp(app.asgi_app, live, session_in)  # type: ignore[assignment,arg-type,method-assign]
         self._added(app, interface.try_again)
 
     @property

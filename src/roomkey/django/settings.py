@@ -103,6 +103,10 @@ def _config() -> SessionConfig:
         name = str(error).partition(" ")[0].removesuffix(":")
         about = _SETTINGS.get(name) or ("ROOMKEY" if name in _NAMES else None)
         raise (ConfigurationError(f"{about} is wrong: {error}") if about else error) from None
+    if config.live:
+        raise ConfigurationError(
+            "live: on Django nothing ends a stream or a WebSocket of Channels with its session; leave it out of ROOMKEY"
+        )
     if isinstance(config.store, CookieStore):
         raise ConfigurationError(
             "ROOMKEY: the store cookie:// keeps nothing on the server, and Django's session_key is to find it there; "

@@ -14,10 +14,10 @@ from roomkey.core.live import Follower, Live, Why
 from roomkey.core.session import Session
 from roomkey.web.asgi import App, Message, Receive, Scope, Send
 
-__all__ = ["CLOSE_CODE", "REASON", "LiveApp"]
+__all__ = ["CLOSE_CODE", "GOODBYE", "REASON", "LiveApp"]
 
 CLOSE_CODE, REASON = 4401, "session ended"  # RFC 6455 section 7.4.2: 4000 to 4999 are for apps
-_GOODBYE = 1.0  # seconds for an app that says it itself
+GOODBYE = 1.0  # seconds for an app that says it itself
 _PATIENCE = 5.0  # seconds that a client may take to answer a close
 _FOLLOWED = "roomkey.live"  # in the scope: the connection is followed already
 
@@ -139,7 +139,7 @@ class _Connection:
             self._live.follow(self._follower)
 
     def _end(self, _: Why, speaks: bool) -> None:
-        self._closing = asyncio.get_running_loop().create_task(self._close(_GOODBYE if speaks else 0.0))
+        self._closing = asyncio.get_running_loop().create_task(self._close(GOODBYE if speaks else 0.0))
 
     async def _close(self, after: float) -> None:
         await asyncio.sleep(after)
