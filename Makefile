@@ -4,7 +4,7 @@ PYTHON ?= python3
 UV := $(shell command -v uv || echo .tools/bin/uv)
 RUN := $(UV) run --no-progress --quiet --group dev
 
-.PHONY: demo docs wheel test lint types pytest coverage test-lowest dist extras bench bench-engines bench-scale soak cluster browser servers
+.PHONY: demo docs wheel test lint types pytest coverage test-lowest dist extras bench bench-engines bench-scale bench-live soak cluster browser servers
 
 demo: $(UV)
 	@$(UV) run --no-progress --quiet --no-dev --group demo python -m roomkey serve-demo
@@ -70,6 +70,10 @@ bench: $(UV)
 ARGS ?=
 bench-scale: $(UV)
 	$(UV) run --no-progress --group bench python -m benchmarks.scale $(ARGS)
+
+# Open WebSockets and the end of their sessions, on Redis and PostgreSQL: see docs/howto-live.md. It needs many open files.
+bench-live: $(UV)
+	$(UV) run --no-progress --quiet --group dev python -m benchmarks.live
 
 # Redis and PostgreSQL under load, with more peers and more connections; needs wrk.
 bench-engines: $(UV)

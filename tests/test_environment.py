@@ -58,6 +58,8 @@ VALUES = {
     "store_timeout": ("0.5", 0.5),
     "max_bytes": ("1024", 1024),
     "strict_types": ("TRUE", True),
+    "live": ("yes", True),
+    "live_interval": ("5", 5),
     "card_header": ("X-Auth-Token", "X-Auth-Token"),
     "vary": ("always", "always"),
     "exclude": ('["/health", "/static/"]', ("/health", "/static/")),

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 
 import pytest
 
@@ -9,7 +11,7 @@ from roomkey import ConfigurationError, SessionConfig, SessionMiddleware
 from roomkey.stores.base import Notice, What
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing import Clock
-from tests.asgi import SECRET, ask, cookie_in, http_scope, websocket_scope
+from tests.asgi import SECRET, SpyStore, ask, cookie_in, http_scope, websocket_scope
 from tests.loop_clock import until
 
 CLOSED = {"type": "websocket.close", "code": 4401, "reason": "session ended"}
@@ -488,3 +490,24 @@ def test_wrong_options_are_refused(options, says):
     """A store that cannot tell what ends, and a wrong value, are errors that say so."""
     with pytest.raises(ConfigurationError, match=says.replace("(", r"\(")):
         SessionConfig(secret_key=SECRET, **{"store": "memory://", "live": True, **options})
+
+
+async def test_a_plain_request_asks_the_store_nothing_more():
+    """A response with a length is followed by nothing: the store is asked once, and nobody watches it."""
+    store = SpyStore()
+    site = Site(store=store)
+    card = await site.log_in()
+    store.events.clear()
+    await site.get("/", card)
+    assert store.events == ["load"]
+    assert not store._watchers
+
+
+def test_an_app_without_it_does_not_import_it():
+    """Where `live` is off, the modules that it needs are not there, so that no request can call them."""
+    code = (
+        "import sys; from roomkey import SessionMiddleware; "
+        "SessionMiddleware(None, secret_key='k' * 32, store='memory://'); "
+        "assert not {'roomkey.core.live', 'roomkey.web.live', 'roomkey.stores.watching', 'asyncio'} & {*sys.modules}"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""

@@ -5,6 +5,7 @@ Read it in this order:
 intents      what a handler asks of its session beside changing the content
 ports        what a session needs of the rest, as protocols
 tracked      a dict that notes how it was used
+waiting      what a handler waits for: the end, and what others save
 messages     messages for the user's next page, or for this one
 proofs       what the user of a session has proved, and when
 session      Session: the dict that a handler holds
@@ -38,5 +39,6 @@ transaction  one request's dealings with its session
 loader       from a card to a session
 nearby       the same from memory, where nobody said that the session has changed
 users        Sessions: a user's sessions, listed and revoked
+live         what is open, and the sessions that it ends with
 reporting    events and counts
 """

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from roomkey.core.registry import Registry
 from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError
-from roomkey.stores.base import Notice, What
+from roomkey.stores.base import Notice, Record, What
 
 if TYPE_CHECKING:
     from roomkey.core.loaded import Stored
@@ -54,10 +54,11 @@ class Follower:
         *,
         speaks: bool = False,
     ) -> None:
-        at = session._at
         self.session, self.end, self.change, self.speaks = session, end, change, speaks
-        self.key: str = at.key
-        self.user: str | None = at.record.user
+        record: Record
+        key, record, *_ = session._loaded  # not `_at`, which would be made for each of many connections
+        self.key: str = key
+        self.user: str | None = record.user
 
 
 class Live:
@@ -169,7 +170,7 @@ class _Here:
 
     def add(self, follower: Follower) -> None:
         key = follower.key
-        record = follower.session._at.record
+        record: Record = follower.session._loaded[1]
         self._at(key, record.created_at, record.expires_at).followers.append(follower)
         # What happened between the load of its session and now may have been told before.
         self._again.append((self._loop.time() + _SETTLED, key))

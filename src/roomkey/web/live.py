@@ -75,8 +75,10 @@ class _Connection:
         self._follower: Follower | None = None
         self._has_ended = False  # whether the app itself has closed it
         self._is_over = False  # whether nothing of the app's goes out any more
-        self._receiving: list[asyncio.Task[object]] = []  # that wait for what the client sends
-        self._woken: set[asyncio.Task[object]] = set()  # those of them that were cancelled here, to wake them
+        # Tasks that wait for what the client sends, and those that were cancelled here, to wake them. Tuples, because
+        # there are many connections, and hardly ever two such tasks.
+        self._receiving: tuple[asyncio.Task[object], ...] = ()
+        self._woken: tuple[asyncio.Task[object], ...] = ()
         self._closing: asyncio.Task[None] | None = None
 
     # --- what the app gets ----------------------------------------------------------------------------------------
@@ -88,7 +90,7 @@ class _Connection:
         task = asyncio.current_task()
         assert task is not None
         before = task.cancelling()
-        self._receiving.append(task)
+        self._receiving += (task,)
         try:
             return await self._receive()
         except asyncio.CancelledError:
@@ -96,8 +98,7 @@ class _Connection:
                 return self._disconnect()
             raise
         finally:
-            self._receiving.remove(task)
-            self._woken.discard(task)
+            self._receiving = tuple(each for each in self._receiving if each is not task)
 
     async def send(self, message: Message) -> None:
         """What the app gets as its `send`."""
@@ -149,8 +150,8 @@ class _Connection:
             message = {"type": "websocket.close", "code": CLOSE_CODE, "reason": REASON}
         sending = asyncio.ensure_future(self._send(message))
         await asyncio.sleep(0)  # it is on its way before the app hears of it
-        for task in self._receiving:
-            self._woken.add(task)
+        self._woken = self._receiving
+        for task in self._woken:
             task.cancel()
         with contextlib.suppress(Exception):  # the client has gone meanwhile
             async with asyncio.timeout(_PATIENCE):
