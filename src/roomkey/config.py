@@ -8,13 +8,14 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from math import ceil
-from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from roomkey.called_elsewhere import CALLED_ELSEWHERE, LEAVE_OUT
 from roomkey.clock import system_time
 from roomkey.environment import in_terms_of_variables, options_from, variable_of
 from roomkey.errors import ConfigurationError
-from roomkey.options import Seconds, is_number, named_options, seconds_of
+from roomkey.option_types import CookieOptions, Options, OtherOptions, SessionOptions
+from roomkey.options import is_number, named_options, seconds_of
 from roomkey.paths import checked_paths
 from roomkey.stores.base import Store, UserIndex, Watch
 from roomkey.stores.cookie import CookieStore
@@ -40,55 +41,6 @@ _MISSING = {"secret_key": f"{KEY_TAKES}; {ADVICE}"}
 
 class _Default(int):
     """The default, told apart from the same number given by the app."""
-
-
-class _CookieOptions(TypedDict, total=False):
-    session_cookie: str
-    same_site: Literal["lax", "strict", "none"]
-    https_only: bool | Literal["auto"]
-    persistent: bool
-    path: str
-    domain: str | None
-    partitioned: bool
-
-
-class OtherOptions(TypedDict, total=False):
-    """The options that are not about the cookie and its key, for frameworks that have settings for these."""
-
-    max_age: Seconds | None
-    absolute_timeout: Seconds | None
-    anonymous_max_age: Seconds | None
-    store: Store | CookieStore | os.PathLike[str] | str
-    user_key: str | None
-    max_sessions_per_user: int | None
-    record_client: bool
-    seal: bool
-    store_timeout: Seconds
-    max_bytes: int
-    strict_types: bool
-    card_header: str | None
-    encoders: Encoders | None
-    legacy: Sequence[LegacyReader]
-    live: bool
-    live_interval: Seconds
-    vary: Literal["used", "always"]
-    exclude: Sequence[str]
-    passive: Sequence[str]
-    near_cache: int | None
-    near_max_age: Seconds
-    fresh: Sequence[str]
-    on_event: Callable[[Event], None] | None
-    clock: Callable[[], float]
-
-
-class _Options(_CookieOptions, OtherOptions, total=False):
-    pass
-
-
-class SessionOptions(_Options, total=False):
-    """The options of `SessionConfig`, for `SessionMiddleware(app, **options)`."""
-
-    secret_key: Any
 
 
 @named_options(meant=CALLED_ELSEWHERE, leave_out=LEAVE_OUT, missing=_MISSING, shows_class=False)
@@ -217,7 +169,7 @@ class SessionConfig:
 
     if TYPE_CHECKING:  # what may be given is more than what is kept: a `timedelta` is kept in seconds
 
-        def __init__(self, *, secret_key: Any, **options: Unpack[_Options]) -> None: ...
+        def __init__(self, *, secret_key: Any, **options: Unpack[Options]) -> None: ...
 
     def __post_init__(self) -> None:
         self._set("secret_key", SecretKeys(self.secret_key))
@@ -253,7 +205,7 @@ class SessionConfig:
 
     def _check_header(self) -> None:
         if self.card_header is not None:
-            names = (*_CookieOptions.__annotations__, "legacy")
+            names = (*CookieOptions.__annotations__, "legacy")
             given = [name for name in names if getattr(self, name) != getattr(type(self), name)]
             check_card_header(self.card_header, given + ["store"] * isinstance(self.store, CookieStore))
 

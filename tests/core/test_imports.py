@@ -15,6 +15,7 @@ LAYERS = [
     ["wire"],
     ["stores"],
     ["legacy"],  # the readers of other libraries' sessions: options of a configuration, which checks them
+    ["option_types"],
     ["config"],
     ["core"],
     ["shapes"],
