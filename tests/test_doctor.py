@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+import redis
 
 from roomkey import SessionManager
 from roomkey.cli.checks import CHECKS
@@ -389,6 +390,23 @@ def test_a_redis_that_loses_sessions(settings: tuple[str, ...], expected: int, t
     with RedisServer(*settings, password="Xpassword1") as server:
         looked = looked_at(tmp_path, asgi(), store=server.url)
     assert found(looked) == ["store-forgets"] * expected and "Xpassword1" not in repr(judged(looked))
+
+
+def test_a_redis_that_says_no_changes(tmp_path: Path) -> None:
+    """Where the account may not use client tracking, near_cache keeps nothing, and the report says why."""
+    near = asgi(f"{WITHOUT_FAULT}, near_cache=100")
+    with RedisServer("--appendonly", "yes") as server, closing(redis.Redis(port=server.port)) as admin:
+        assert found(looked_at(tmp_path, near, store=server.url)) == []
+        admin.execute_command("ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-client")
+        looked = looked_at(tmp_path, near, store=f"redis://app:pw@127.0.0.1:{server.port}/0")
+    assert "near-not-told" in found(looked)
+    assert "refuses CLIENT TRACKING" in repr(judged(looked)) and "pw@" not in repr(judged(looked))
+
+
+def test_near_cache_where_sessions_are_in_memory(tmp_path: Path) -> None:
+    """It changes nothing there, and the report says so."""
+    options = "secret_key=KEY, https_only=True, session_cookie='__Host-session', store='memory://', near_cache=100"
+    assert found(looked_at(tmp_path, asgi(options))) == ["store-forgets", "near-not-told"]
 
 
 def test_a_server_that_is_down(tmp_path: Path) -> None:

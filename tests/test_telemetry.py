@@ -6,10 +6,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
 
-from roomkey import SessionConfig, Sessions
+from roomkey import SessionConfig, SessionManager, Sessions
 from roomkey.events import OutageBegan, OutageEnded
 from roomkey.otel import session_telemetry
-from roomkey.prometheus import session_metrics
+from roomkey.prometheus import near_metrics, session_metrics
+from roomkey.stores.sqlite import SQLiteStore
 from tests.driver import Driver
 
 
@@ -47,6 +48,29 @@ async def test_prometheus_counts():
     assert value("roomkey_store_down") == 1
     count(OutageEnded("Store"))
     assert value("roomkey_store_down") == 0
+
+
+async def test_prometheus_counts_what_is_kept_near(tmp_path):
+    """Reads from memory and from the store are counted, and what is in memory is shown."""
+    registry, store = CollectorRegistry(), SQLiteStore(tmp_path / "sessions.sqlite3")
+    manager = SessionManager(secret_key="k" * 32, store=store, near_cache=10)
+    near_metrics(manager, registry)
+    async with manager:
+        session = await manager.load()
+        session["user_id"] = 7
+        cookie = dict(await manager.commit(session))["set-cookie"].split(";")[0]
+        for _ in range(3):
+            await manager.load(cookie)
+        near = manager.near
+        found = {
+            name: registry.get_sample_value("roomkey_near_reads_total", {"from": name}) for name in ("memory", "store")
+        }
+        assert found == {"memory": near.hits, "store": near.misses} and near.hits > 0
+        assert registry.get_sample_value("roomkey_near_sessions") == 1
+        assert registry.get_sample_value("roomkey_near_bytes") == near.bytes > 0
+    empty = CollectorRegistry()
+    near_metrics(SessionManager(secret_key="k" * 32, store="memory://"), empty)
+    assert list(empty.collect()) == []
 
 
 def test_prometheus_counts_from_zero():

@@ -5,11 +5,13 @@ Needs the package `prometheus_client` (`roomkey[prometheus]`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import get_args, get_type_hints
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, get_args, get_type_hints
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.registry import Collector
 except ImportError as _error:
     raise ImportError("roomkey.prometheus needs prometheus_client: pip install 'roomkey[prometheus]'") from _error
 
@@ -27,7 +29,13 @@ from roomkey.events import (
     Rotated,
 )
 
-__all__ = ["session_metrics"]
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+    from roomkey.manager import SessionManager
+    from roomkey.stores.near import Near
+
+__all__ = ["near_metrics", "session_metrics"]
 
 _PLAIN = {
     Created: "created",
@@ -77,3 +85,31 @@ def session_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[Event],
             events.labels(_PLAIN[type(event)]).inc()
 
     return count
+
+
+class _NearCollector(Collector):
+    def __init__(self, near: Near) -> None:
+        self._near = near
+
+    def collect(self) -> Iterable[Metric]:
+        near = self._near
+        reads = CounterMetricFamily("roomkey_near_reads", "Sessions that were asked for.", labels=["from"])
+        reads.add_metric(["memory"], near.hits)
+        reads.add_metric(["store"], near.misses)
+        yield reads
+        yield GaugeMetricFamily("roomkey_near_sessions", "Sessions that are kept in memory.", len(near))
+        yield GaugeMetricFamily("roomkey_near_bytes", "Bytes that they take, about.", near.bytes)
+
+
+def near_metrics(manager: SessionManager, registry: CollectorRegistry = REGISTRY) -> None:
+    """Count what `near_cache` saves. Without it, this does nothing.
+
+    The metrics: `roomkey_near_reads_total{from}` (`memory` or `store`), `roomkey_near_sessions` and
+    `roomkey_near_bytes`.
+
+    Args:
+        manager: whose sessions are kept near.
+        registry: where the metrics are registered. One registry takes them once.
+    """
+    if manager.near is not None:
+        registry.register(_NearCollector(manager.near))

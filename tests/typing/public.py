@@ -44,7 +44,7 @@ from roomkey.flask import session as flask_session
 from roomkey.legacy import DjangoCookie, FlaskCookie, LegacyReader, StarletteCookie
 from roomkey.pages import Activity, DevicesPage, OperatorsPage
 from roomkey.pages.activity import Hour, Outage
-from roomkey.prometheus import session_metrics
+from roomkey.prometheus import near_metrics, session_metrics
 from roomkey.quart import Roomkey as QuartRoomkey
 from roomkey.quart import session as quart_session
 from roomkey.stores.base import (
@@ -207,6 +207,7 @@ def events() -> None:
     SessionConfig(secret_key="k", on_event=print)
     SessionConfig(secret_key="k", on_event="hear")  # type: ignore[arg-type]
     count: Callable[[Event], None] = session_metrics()
+    near_metrics(SessionManager(secret_key="k"))
     SessionConfig(secret_key="k", on_event=count)
 
 

@@ -109,7 +109,7 @@ class _Looking:
             seen = {"no_answers": "the app does not start"} if run.error is not None else await self._asked(asks)
             found = self._managers(run.error)  # a mounted app may make its own with the first request
             stores = [await look_at_store(manager) for manager in _with_own_store(found)]
-            if run.error is not None and not any(each.not_ready or each.silent for each in stores):
+            if run.error is not None and not any(each.not_ready or each.silent or each.near_refused for each in stores):
                 raise ConfigurationError(f"the app does not start: {run.error}") from run.error
             for manager in found:  # there may be no lifespan that does it
                 await manager.registry.store.close()

@@ -50,6 +50,7 @@ async def look_at_store(manager: SessionManager) -> StoreLook:
     try:
         if isinstance(store, Lifespan):
             await store.open()
+        look = look._replace(near_refused=await _near_refused(manager))
         clock = manager.config.clock
         before = clock()
         there = await server_time(store)
@@ -64,6 +65,19 @@ async def look_at_store(manager: SessionManager) -> StoreLook:
         return look._replace(silent=str(error))
     except Exception as error:  # a custom store's own
         return look._replace(silent=f"{type(store).__name__} raised {type(error).__name__}")
+
+
+async def _near_refused(manager: SessionManager) -> str:
+    """Return why the store does not say what changes; empty: it does, or is not asked to."""
+    if manager.near is None:
+        return ""
+    try:
+        await manager.near.notices.open()
+    except ConfigurationError as error:
+        return str(error)
+    finally:
+        await manager.near.notices.close()
+    return ""
 
 
 async def _sampled(look: StoreLook, store: Any) -> StoreLook:

@@ -28,6 +28,7 @@ CHECKS: dict[str, Check] = {
         store.store_silent,
         store.store_forgets,
         store.clocks_apart,
+        store.near_not_told,
         store.sessions_large,
         proxies.proxy_drops_host,
         proxies.proxy_drops_scheme,

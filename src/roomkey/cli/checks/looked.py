@@ -80,6 +80,7 @@ class StoreLook(NamedTuple):
     manager: SessionManager
     not_ready: str = ""  # why it cannot work as it is configured
     silent: str = ""  # why it does not answer now
+    near_refused: str = ""  # why it does not say what changes, where `near_cache` needs that
     warnings: tuple[str, ...] = ()  # what it said when it was opened
     ahead: float | None = None  # seconds that the server's clock is before the app's; None: not known
     is_local: bool = False  # whether it has no server with a clock of its own

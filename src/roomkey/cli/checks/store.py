@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from roomkey.cli.checks.looked import Finding, Gap, Looked, check
 from roomkey.stores.memory import MemoryStore
 
-__all__ = ["clocks_apart", "sessions_large", "store_forgets", "store_not_ready", "store_silent"]
+__all__ = ["clocks_apart", "near_not_told", "sessions_large", "store_forgets", "store_not_ready", "store_silent"]
 
 _PAGE = "docs/howto-stores.md"
 _APART = 1.0  # seconds that clocks may differ by
@@ -55,6 +55,20 @@ def clocks_apart(looked: Looked) -> Iterator[Finding | Gap]:
             )
         elif look.ahead is None and not (look.is_local or look.not_ready or look.silent):
             yield Gap("the store does not say what time it is there")
+
+
+@check("near-not-told", "docs/howto-near.md")
+def near_not_told(looked: Looked) -> Iterator[Finding | Gap]:
+    """`near_cache` is on, and no session is served from memory for it: the store does not say what changes."""
+    for look in looked.stores:
+        if look.near_refused:
+            yield Finding(look.near_refused, "Give the account that right, or leave near_cache out.")
+        elif look.manager.config.near_cache is not None and look.manager.near is None:
+            kind = type(look.manager.config.store).__name__
+            yield Finding(
+                f"near_cache is on, and {kind} has its sessions in memory already. It changes nothing.",
+                "Leave near_cache out, or give store a server (redis://, postgresql://).",
+            )
 
 
 @check("sessions-large", "docs/howto-values.md")
