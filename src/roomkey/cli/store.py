@@ -42,7 +42,7 @@ _PARTITIONS = click.option(
     "--partitions",
     type=int,
     metavar="N",
-    help="PostgreSQL: make the table in N hash partitions, 2 to 256. For ten million sessions and more. The number "
+    help="PostgreSQL: make the table in N hash partitions, 2 to 256. For many millions of sessions. The number "
     "cannot be changed later.",
 )
 

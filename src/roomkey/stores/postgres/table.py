@@ -141,8 +141,9 @@ class Statements:
         self.delete: str = f"DELETE FROM {table} WHERE key = $1"
         # One worker at a time: the others would wait for the same disk. Of the $3 records that are to be looked at
         # first, it removes $2 that are dead and puts the live ones off. They are locked, and judged again with the
-        # lock: one that was replaced a moment ago stays. The keys are arrays: joined with `due`, of which PostgreSQL
-        # does not know how long it is, the whole table may be read.
+        # lock: one that was replaced a moment ago stays. The keys go through arrays: joined with `due` itself, of
+        # which PostgreSQL does not know how long it is, the whole table may be read. Each key is looked for in its own
+        # partition only.
         dead = f"expires_at <= $1 OR generation <> {current}"
         self.purge: str = f"""
             WITH turn AS MATERIALIZED (
@@ -151,11 +152,12 @@ class Statements:
                 SELECT key, expires_at, generation FROM {table} WHERE purge_at <= $1 AND (SELECT mine FROM turn)
                 ORDER BY purge_at LIMIT $3 FOR UPDATE SKIP LOCKED
             ), gone AS (
-                DELETE FROM {table} WHERE key = ANY (ARRAY(SELECT key FROM due WHERE {dead} LIMIT $2))
-                AND ({dead}) RETURNING 1
+                DELETE FROM {table} AS t USING unnest(ARRAY(SELECT key FROM due WHERE {dead} LIMIT $2)) AS one (key)
+                WHERE t.key = one.key AND ({dead}) RETURNING 1
             ), put_off AS (
-                UPDATE {table} SET purge_at = expires_at
-                WHERE key = ANY (ARRAY(SELECT key FROM due WHERE {alive})) AND {alive} RETURNING 1
+                UPDATE {table} AS t SET purge_at = t.expires_at
+                FROM unnest(ARRAY(SELECT key FROM due WHERE {alive})) AS one (key)
+                WHERE t.key = one.key AND {alive} RETURNING 1
             )
             SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM put_off)
         """
