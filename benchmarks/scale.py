@@ -246,8 +246,8 @@ def _report(small: Side, large: Side, notes: dict[str, dict[str, str]], rounds: 
 
 
 def _growth(name: str, pair: tuple[float, float]) -> float:
-    """Return by how much a figure grew. One call of less than a millisecond says nothing: it is taken for one."""
-    small, large = (max(figure, 1.0) for figure in pair) if name == "end all, ms" else pair
+    """Return by how much a figure grew. One call of less than 10 ms says little: it is taken for one of 10 ms."""
+    small, large = (max(figure, 10.0) for figure in pair) if name == "end all, ms" else pair
     return large / small
 
 
