@@ -151,6 +151,19 @@ async def test_a_purge_looks_at_what_is_due_only(server: PostgresServer) -> None
         assert 55 <= read <= 61, line
 
 
+async def test_a_purge_looks_for_each_key_in_its_own_partition(server: PostgresServer) -> None:
+    """It takes no longer with more partitions: of 60 keys, each is looked for once."""
+    async with open_store(server, partitions=4) as store, admin_of(server) as admin:
+        await _fill(admin, store._table, 20000, expired=100)
+        plan = await admin.fetch(f"EXPLAIN (ANALYZE, FORMAT TEXT) {store._sql.purge}", time.time() - 40, 500, 500)
+        looked_for = sum(
+            int(row[0].rpartition("loops=")[2].rstrip(")"))
+            for row in plan
+            if "_pkey on" in row[0] and "loops=" in row[0]
+        )
+        assert 55 <= looked_for <= 70, plan
+
+
 async def test_a_session_that_is_ended_early_is_purged_early(server: PostgresServer) -> None:
     """A record that expires earlier than before, as a tombstone does, is looked at then."""
     clock = Clock()
