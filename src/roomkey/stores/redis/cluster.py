@@ -51,7 +51,7 @@ class Clustered:
         self._moved: dict[int, str] = {}  # what nodes have said of single slots since the map was made
         self._doubted: set[str] = set()  # nodes that failed since then, or may be replicas by now
         self._mapping: asyncio.Task[Exception | None] | None = None
-        self._mapped_at = float("-inf")
+        self._mapped_at = self._answered_at = float("-inf")  # on the event loop's clock
         self._new_nodes: dict[str, Any] = {}  # which the driver does not know: they got their first slot lately
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -119,7 +119,8 @@ class Clustered:
                 await client.initialize()
                 self._map = await self._ask_for_map()
         except Exception as error:
-            self._replace(client)
+            if clock() - self._answered_at > _PATIENCE_FINDING:  # or a write is under way, which would lose its answer
+                self._replace(client)
             return SlotNotFound() if isinstance(error, TimeoutError) else error
         finally:
             self._mapped_at = clock()
@@ -179,13 +180,16 @@ class Clustered:
             self.has_connected = True
             answers = await converse(connection, commands, count)
             failed = is_spent(answers)
+            if not failed:
+                self._answered_at = asyncio.get_running_loop().time()
         except NotSent as error:
             answers = [error] * count
         finally:
             if failed:
                 self.doubt(node)
                 await connection.disconnect(nowait=True)
-            driver.release(connection)
+            # valkey-py has no method for it.
+            getattr(driver, "release", driver._free.append)(connection)
         return answers
 
     def _driver(self, node: str) -> Any:
