@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import time
 
 import pytest
 
@@ -10,6 +11,7 @@ from roomkey.core.reply import Cookie
 from roomkey.errors import StoreUnavailable
 from roomkey.stores.base import Record
 from roomkey.stores.memory import MemoryStore
+from roomkey.testing.clock import Clock
 from tests.driver import Driver
 
 OLD, NEW = "the old secret key, 32 bytes or more of it", "the new secret key, 32 bytes or more of it"
@@ -18,7 +20,7 @@ OLD, NEW = "the old secret key, 32 bytes or more of it", "the new secret key, 32
 class World:
     def __init__(self, secret_key=NEW, store=None, **options):
         self.told = []
-        self.store = MemoryStore() if store is None else store
+        self.store = MemoryStore(clock=options.get("clock", time.time)) if store is None else store
         options = {"on_event": self.told.append, **options}
         self.config = SessionConfig(secret_key=secret_key, store=self.store, **options)
         self.life = Driver(self.config)
@@ -57,6 +59,70 @@ async def test_revoking_is_told_with_its_reason():
     visit = await world.log_in()
     await Sessions(world.life).revoke_all(42)
     assert world.told[-1] == events.Ended(visit.session.handle, "42", "revoked")
+
+
+async def test_a_renewal_is_told():
+    """A request that only keeps its session alive says so, and a later one within the tenth does not."""
+    clock = Clock(1_000_000.0)
+    world = World(clock=clock, max_age=1000)
+    card = (await world.log_in()).card
+    world.told.clear()
+    clock.advance(200)
+    for _ in range(2):
+        visit = await world.life.arrive([card])
+        assert visit.session["user_id"] == 42
+        await visit.commit()
+    assert world.told == [events.Renewed(visit.session.handle, "42")]
+
+
+async def test_expiry_is_told_at_the_purge():
+    """Each session that a purge removes is told once, with its user. The tombstones that it left are not."""
+    clock = Clock(1_000_000.0)
+    world = World(clock=clock, max_age=1000)
+    visit = await world.log_in()
+    visit.session.rotate()
+    await visit.commit()
+    handle = visit.session.handle
+    clock.advance(1001)
+    world.told.clear()
+    assert await world.life.registry.store.purge(100) == 2
+    assert world.told == [events.Expired(handle, "42")]
+    assert await world.life.registry.store.purge(100) == 0
+
+
+async def test_expiry_is_told_when_the_dead_card_comes():
+    """The store still has the record, which is over by a shorter `absolute_timeout` than it was saved with."""
+    clock = Clock(1_000_000.0)
+    store = MemoryStore(clock=clock)
+    first = World(store=store, clock=clock, max_age=5000, absolute_timeout=5000)
+    visit = await first.log_in()
+    world = World(store=store, clock=clock, max_age=100, absolute_timeout=100)
+    clock.advance(200)
+    assert (await world.life.arrive([visit.card])).session == {}
+    assert world.told == [events.Expired(visit.session.handle, "42"), events.Refused("unknown")]
+
+
+async def test_a_session_that_was_ended_is_not_told_as_expired():
+    """Neither a log-out nor the purge after it."""
+    clock = Clock(1_000_000.0)
+    world = World(clock=clock)
+    visit = await world.log_in()
+    visit.session.clear()
+    await visit.commit()
+    clock.advance(10_000_000)
+    await world.life.registry.store.purge(100)
+    assert [type(event) for event in world.told] == [events.Created, events.Ended]
+
+
+async def test_nothing_is_gathered_where_nobody_hears():
+    """A purge asks for no session's key and user unless somebody is told."""
+
+    class Telling(MemoryStore):
+        async def purge_telling(self, limit, tell):
+            raise AssertionError
+
+    world = World(store=Telling(), on_event=None)
+    assert await world.life.registry.store.purge(100) == 0
 
 
 async def test_what_was_refused_is_told_with_the_reason():

@@ -78,7 +78,10 @@ def test_prometheus_counts_from_zero():
     registry = CollectorRegistry()
     session_metrics(registry)
     values = {
-        "roomkey_events_total": ("event", {"created", "rotated", "loaded_with_old_key", "merged", "misfit"}),
+        "roomkey_events_total": (
+            "event",
+            {"created", "rotated", "renewed", "expired", "loaded_with_old_key", "merged", "misfit"},
+        ),
         "roomkey_ended_total": ("reason", {"cleared", "revoked", "limit"}),
         "roomkey_refused_total": ("reason", {"card", "key", "unknown", "rotated", "damaged"}),
         "roomkey_lost_total": ("reason", {"ended", "log-in"}),

@@ -13,6 +13,7 @@ __all__ = [
     "Created",
     "Ended",
     "Event",
+    "Expired",
     "LoadedWithOldKey",
     "Lost",
     "Merged",
@@ -20,6 +21,7 @@ __all__ = [
     "OutageBegan",
     "OutageEnded",
     "Refused",
+    "Renewed",
     "Rotated",
 ]
 
@@ -56,11 +58,32 @@ class Rotated(Event):
 
 @dataclass(frozen=True, slots=True)
 class Ended(Event):
-    """A session was ended before its time. A session that expires causes no event."""
+    """A session was ended before its time."""
 
     handle: str
     user: str | None
     reason: Literal["cleared", "revoked", "limit"]  # by a handler, by `Sessions`, by max_sessions_per_user
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed(Event):
+    """A session that is used lives longer: a renewal that saved nothing else. At most one in a tenth of `max_age`."""
+
+    handle: str
+    user: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Expired(Event):
+    """A session has expired, and was found or removed afterwards. Nobody is told at the moment itself.
+
+    It comes when a purge removes the session, in the process that purges, or when a browser brings the cookie of a
+    session that is over and still stored. It may come twice. Redis and its kin forget expired sessions and tell nobody,
+    so that it mostly does not come there. After `end_all`, it comes for none of the sessions that ended.
+    """
+
+    handle: str
+    user: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from roomkey.events import (
     Created,
     Ended,
     Event,
+    Expired,
     LoadedWithOldKey,
     Lost,
     Merged,
@@ -26,6 +27,7 @@ from roomkey.events import (
     OutageBegan,
     OutageEnded,
     Refused,
+    Renewed,
     Rotated,
 )
 
@@ -40,6 +42,8 @@ __all__ = ["near_metrics", "session_metrics"]
 _PLAIN = {
     Created: "created",
     Rotated: "rotated",
+    Renewed: "renewed",
+    Expired: "expired",
     LoadedWithOldKey: "loaded_with_old_key",
     Merged: "merged",
     Misfit: "misfit",

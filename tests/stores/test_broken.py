@@ -262,6 +262,14 @@ class PurgesWithoutLimit(_Broken):
         return await super().purge(1000)
 
 
+class TellsOfTombstones(_Broken):
+    async def purge_telling(self, limit: int, tell: Callable[[str, str | None], object]) -> int:
+        for key, record in self._records.items():
+            if record.expires_at <= self._clock():
+                tell(key, record.user)
+        return await super().purge(limit)
+
+
 class FindsByPrefix(_Broken):
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         return [(key, record) for key, record in self._records.items() if (record.user or "").startswith(user)]
@@ -422,6 +430,7 @@ FAULTS: list[tuple[Callable[..., Store], str]] = [
     (ComparesFirstWritesLater, "test_rotation_or_update_wins"),
     (MixesUpAnswers, "test_many_at_once_get_their_own_answers"),
     (PurgesWithoutLimit, "test_purge_removes_what_expired"),
+    (TellsOfTombstones, "test_a_purge_tells_which_sessions_went"),
     (FindsOnlyOne, "test_of_user_finds_their_sessions"),
     (FindsByPrefix, "test_of_user_without_sessions"),
     (FindsTheEnded, "test_of_user_leaves_out_the_ended"),

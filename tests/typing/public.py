@@ -38,7 +38,7 @@ from roomkey import (
 from roomkey.aiohttp import MANAGER, setup
 from roomkey.csrf import CSRFError, CSRFMiddleware, csrf_token, verify_csrf_token
 from roomkey.django import DjangoSessions, SessionStore, get_manager
-from roomkey.events import Created, Ended, Event, Lost, Refused
+from roomkey.events import Created, Ended, Event, Expired, Lost, Refused, Renewed
 from roomkey.flask import FlaskSession, Roomkey
 from roomkey.flask import session as flask_session
 from roomkey.legacy import DjangoCookie, FlaskCookie, LegacyReader, StarletteCookie
@@ -56,6 +56,7 @@ from roomkey.stores.base import (
     Record,
     Scan,
     Store,
+    TellingPurge,
     UserIndex,
     Watch,
     What,
@@ -200,10 +201,13 @@ def events() -> None:
             case Created(handle, user):
                 assert_type(handle, str)
                 assert_type(user, str | None)
+            case Expired(handle, user) | Renewed(handle, user):
+                assert_type((handle, user), tuple[str, str | None])
             case Ended() | Refused() | Lost():
                 assert_type(event.reason == "unknown", bool)
 
     SessionConfig(secret_key="k", on_event=hear)
+
     SessionConfig(secret_key="k", on_event=print)
     SessionConfig(secret_key="k", on_event="hear")  # type: ignore[arg-type]
     count: Callable[[Event], None] = session_metrics()
@@ -381,6 +385,7 @@ def stores() -> None:
     other = SQLAlchemyStore("mysql+asyncmy://host/app", table="cards")
     built_in: list[Store] = [memory, sqlite, redis, postgres, other, Migrating(redis, "memory://")]
     purging: list[Purge] = [memory, sqlite, postgres, other]
+    telling: list[TellingPurge] = [memory, sqlite, postgres, other, Migrating(redis, memory)]
     listing: list[UserIndex] = [memory, sqlite, redis, postgres, other]
     wiping: list[Wipe] = [memory, sqlite, redis, postgres, other]
     scanning: list[Scan] = [memory, sqlite, redis, postgres, other]
@@ -391,7 +396,7 @@ def stores() -> None:
     assert_type(Notice(What.MOVED, "key", successor="other").version, int)
     SessionConfig(secret_key="k", store=CookieStore(max_size=8192))
     SessionConfig(secret_key="k", store=Path("sessions.sqlite3"))
-    del own, built_in, purging, listing, wiping, scanning, discarding, opening, watched, leave
+    del own, built_in, purging, telling, listing, wiping, scanning, discarding, opening, watched, leave
 
 
 async def test_client(client: httpx.Client, other: httpx.AsyncClient, manager: SessionManager) -> None:

@@ -37,7 +37,7 @@ class Committer(ABC):
     def __init__(self, config: SessionConfig, reporter: Reporter) -> None:
         self.config: SessionConfig = config
         self.reporter: Reporter = reporter
-        self.registry: Registry = Registry(config, reporter.report)
+        self.registry: Registry = Registry(config, reporter)
         self.rules: Rules = self.registry.rules
         self.visitors: Visitors | None = visitors_for(config)
         self.live: Live | None = None  # None: WebSockets and streams do not hear of their session

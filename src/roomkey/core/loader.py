@@ -23,7 +23,7 @@ from roomkey.core.rules import Rules
 from roomkey.core.session import Session
 from roomkey.core.swaps import StoreCommitter
 from roomkey.core.transaction import Transaction
-from roomkey.events import LoadedWithOldKey, Misfit
+from roomkey.events import Expired, LoadedWithOldKey, Misfit
 from roomkey.stores.base import Record, Unreadable
 from roomkey.stores.guard import GuardedStore
 from roomkey.wire import codec
@@ -274,10 +274,10 @@ class StoreLoader(Loader):
             data, lifetime = codec.decode_with_lifetime(encoded)
         except codec.DamagedData:
             over = self._clocks.is_over(self.clock(), record)
-            return self._refuse_over(record) if over else self.refuse("damaged")
+            return self._refuse_over(key, record) if over else self.refuse("damaged")
         fresh_until = self._clocks.fresh_while(self.ticks.time(), record, lifetime)
         if fresh_until is None:
-            return self._refuse_over(record)
+            return self._refuse_over(key, record)
         user = None
         if self._user_key is not None:
             user = text_of(data.get(self._user_key))
@@ -295,9 +295,13 @@ class StoreLoader(Loader):
         session._fresh_until = fresh_until if data and stale is CURRENT else -inf
         return session
 
-    def _refuse_over(self, record: Record) -> Session:
+    def _refuse_over(self, key: str, record: Record) -> Session:
         """Count a record that is over; as one that is damaged, where no clock shows its moments."""
-        return self.refuse("damaged" if self._clocks.is_absurd(record) else "unknown")
+        if self._clocks.is_absurd(record):
+            return self.refuse("damaged")
+        if self.reporter.is_heard:
+            self.reporter.report(Expired(key, record.user))
+        return self.refuse("unknown")
 
     def _stale(self, card: Card, record: Record) -> Stale:
         """Return what was made with another secret key than the first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from roomkey.core.endings import Find, end_found
 from roomkey.core.loaded import Loaded, Stored
 from roomkey.core.renewal import LATE, Clocks
+from roomkey.core.reporting import Reporter
 from roomkey.core.rules import Rules
 from roomkey.core.tombstones import Way, is_session
 from roomkey.core.trails import MOST_HOPS as _MOST_HOPS
 from roomkey.core.trails import Trails, may_live
 from roomkey.core.turns import Deadline, pause
 from roomkey.errors import StoreUnavailable
-from roomkey.events import Ended, Event
+from roomkey.events import Ended
 from roomkey.stores.base import Conflict, Record, Store, Unreadable
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.guard import GuardedStore
@@ -46,17 +47,19 @@ class Registry:
 
     Args:
         config: says which store, and how sessions are kept in it.
-        report: is called with each event.
+        reporter: is told of each event.
     """
 
-    def __init__(self, config: SessionConfig, report: Callable[[Event], None]) -> None:
+    def __init__(self, config: SessionConfig, reporter: Reporter) -> None:
         self._config = config
         self.rules: Rules = Rules(config)
         self.clocks: Clocks = self.rules.clocks
-        self.store: GuardedStore = GuardedStore(cast(Store, config.store), config.store_timeout, report)
+        self.store: GuardedStore = GuardedStore(
+            cast(Store, config.store), config.store_timeout, reporter.report, lambda: reporter.is_heard
+        )
         self.trails: Trails = Trails(self.store, self.rules.clock)
         self.envelope: Envelope = envelope_for(config)
-        self.report = report
+        self.report = reporter.report
         self._purged_at = self.rules.clock()
 
     # --- found ----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from roomkey.core.session import Session
 from roomkey.core.state import Beside, RequestState
 from roomkey.core.tombstones import Kind
 from roomkey.errors import ConfigurationError, SessionDataError
-from roomkey.events import Created, Lost, Rotated
+from roomkey.events import Created, Lost, Renewed, Rotated
 from roomkey.stores.base import Conflict, Record
 from roomkey.stores.guard import GuardedStore
 from roomkey.wire import codec
@@ -183,6 +183,8 @@ class Steps:
         state.meet(case.was, over)
         at = self.moved(state, over._replace(record=record), case.was)
         self.is_at(state, at, gives=step.cookie is GIVE, only_renews=True)
+        if case.was.stale is CURRENT and self.reporter.is_heard:  # else its card was signed anew, which is told already
+            self.reporter.report(Renewed(over.key, record.user))
 
     async def _end(self, state: RequestState, step: Plan) -> None:
         after = step.over._replace(encoded=codec.EMPTY)

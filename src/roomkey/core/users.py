@@ -132,7 +132,7 @@ class Sessions:
                 "store: cookie:// keeps nothing on the server: there is no list, and nothing to revoke; to end all "
                 "sessions, give a new secret_key"
             )
-        self._registry = Registry(settings, Reporter(settings.on_event).report) if made is None else made.registry
+        self._registry = Registry(settings, Reporter(settings.on_event)) if made is None else made.registry
         self._current = current
 
     @_notes_outages

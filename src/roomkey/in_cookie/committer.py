@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from roomkey.core.case import Case, Plan, Step, is_log_out_of_all
 from roomkey.core.committer import Committer
 from roomkey.core.intents import drop_token
-from roomkey.core.loaded import NOWHERE, Draft, Loaded
+from roomkey.core.loaded import CURRENT, NOWHERE, Draft, Loaded
 from roomkey.core.plan import need_cookie, plan
 from roomkey.core.reply import NONE, Carries
 from roomkey.core.secure import Secure
 from roomkey.core.state import RequestState
 from roomkey.core.tombstones import Way
-from roomkey.events import Created, Ended, Event, Rotated
+from roomkey.events import Created, Ended, Event, Renewed, Rotated
 from roomkey.in_cookie.sealed import SealedCards, new_id
 from roomkey.wire.cookies import find_chunked
 from roomkey.wire.keys import hashed_key
@@ -110,4 +110,6 @@ class CookieCommitter(Committer):
             state.show(step.content)
         if not was.exists:
             return [Created(key, user)]
+        if step.step is Step.RENEW and was.stale is CURRENT:
+            return [Renewed(key, user)]
         return [Rotated(was.key, key, user, was.user)] if rotates else []

@@ -22,6 +22,7 @@ __all__ = [
     "Scan",
     "Silent",
     "Store",
+    "TellingPurge",
     "Unreadable",
     "UserIndex",
     "Watch",
@@ -157,6 +158,19 @@ class Purge(Protocol):
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records; return how many went."""
+        ...
+
+
+@runtime_checkable
+class TellingPurge(Purge, Protocol):
+    """A store whose purge can say which sessions it removes."""
+
+    async def purge_telling(self, limit: int, tell: Callable[[str, str | None], object]) -> int:
+        """As `purge`. Call `tell` with the key and the user of each session that went, once it has gone.
+
+        A session is a record without a successor whose data begins with another byte than 0. Nothing else is told. One
+        whose user cannot be read need not be.
+        """
         ...
 
 

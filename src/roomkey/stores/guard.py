@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 from roomkey.errors import ConfigurationError, SessionDataError, StoreUnavailable
 from roomkey.event_loop import asyncio_is_missing
-from roomkey.events import Event, OutageBegan, OutageEnded
+from roomkey.events import Event, Expired, OutageBegan, OutageEnded
 from roomkey.stores.base import (
     Conflict,
     Discard,
@@ -28,6 +28,7 @@ from roomkey.stores.base import (
     Scan,
     Silent,
     Store,
+    TellingPurge,
     Unreadable,
     UserIndex,
     Watch,
@@ -37,7 +38,7 @@ from roomkey.stores.base import (
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.near import HasNotices, Near, telling, telling_all
 
-__all__ = ["SETTLING", "GuardedStore", "check_near"]
+__all__ = ["SETTLING", "GuardedStore", "Kind", "check_near"]
 
 _log = logging.getLogger("roomkey")
 
@@ -52,7 +53,7 @@ _OPERATIONS = frozenset({"load", "create", "update", "rotate", "touch", "delete"
 _ANSWERED = object()  # in the place of an operation: the store was asked by a plain call
 
 
-class _Kind(enum.Enum):
+class Kind(enum.Enum):
     """What an operation asks of a store; one that is read-only or full does not do all of it."""
 
     READ = enum.auto()
@@ -66,15 +67,21 @@ class GuardedStore:
     Args:
         store: the store itself.
         timeout: seconds that one operation may take.
-        tell: is told of outages.
+        tell: is told of outages, and of what a purge removes where `is_heard` says that anybody hears it.
     """
 
-    def __init__(self, store: Store, timeout: float, tell: Callable[[Event], None] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        timeout: float,
+        tell: Callable[[Event], None] | None = None,
+        is_heard: Callable[[], bool] | None = None,
+    ) -> None:
         self.store = store
         self.waits: bool = isinstance(store, Lifespan)  # or as soon as an operation did; one in memory never does
         self._load_now = _immediate(store)
         self._own_attributes = getattr(store, "__dict__", {})  # a method may be replaced in the store itself
-        self._tell = tell
+        self._tell, self._is_heard = tell, is_heard
         self._timeout = timeout
         self._down = False
         self._down_since = 0.0  # on time.monotonic
@@ -89,20 +96,20 @@ class GuardedStore:
         return self._within(self.store.load(key))
 
     def create(self, key: str, record: Record) -> _Asked[None]:
-        return self._within(self.creating(key, record), _Kind.CHANGE)
+        return self._within(self.creating(key, record), Kind.CHANGE)
 
     def update(self, key: str, record: Record, *, version: int) -> _Asked[None]:
-        kind = _Kind.CHANGE if record.data else _Kind.REMOVAL  # no data: the session ends
+        kind = Kind.CHANGE if record.data else Kind.REMOVAL  # no data: the session ends
         return self._within(self.updating(key, record, version=version), kind)
 
     def rotate(self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int) -> _Asked[None]:
-        return self._within(self.rotating(key, new_key, record, tombstone, version=version), _Kind.CHANGE)
+        return self._within(self.rotating(key, new_key, record, tombstone, version=version), Kind.CHANGE)
 
     def touch(self, key: str, expires_at: float) -> _Asked[bool]:
-        return self._within(telling(self.store.touch(key, expires_at), key), _Kind.CHANGE)
+        return self._within(telling(self.store.touch(key, expires_at), key), Kind.CHANGE)
 
     def delete(self, key: str) -> _Asked[None]:
-        return self._within(telling(self.store.delete(key), key), _Kind.REMOVAL)
+        return self._within(telling(self.store.delete(key), key), Kind.REMOVAL)
 
     # The same, not begun: for `start_change` and `run`.
 
@@ -131,7 +138,7 @@ class GuardedStore:
         """Remove those of a user's records that cannot be read; 0 where the store cannot tell."""
         if not isinstance(self.store, Discard):
             return 0
-        return await self._within(self.store.discard_unreadable(user), _Kind.REMOVAL)
+        return await self._within(self.store.discard_unreadable(user), Kind.REMOVAL)
 
     def wipe(self) -> _Asked[None]:
         if not isinstance(self.store, Wipe):
@@ -139,7 +146,7 @@ class GuardedStore:
                 f"store: {type(self.store).__name__} cannot end all sessions at once (no wipe); "
                 "give a new secret_key, without the old ones, instead"
             )
-        return self._within(telling_all(self.store.wipe()), _Kind.REMOVAL)
+        return self._within(telling_all(self.store.wipe()), Kind.REMOVAL)
 
     def publish(self, *, changes: bool = False) -> None:
         """As `Watch.publish`. The configuration has seen to it that the store can."""
@@ -155,7 +162,10 @@ class GuardedStore:
         """Remove at most `limit` expired records; 0 where the engine does that by itself."""
         if not isinstance(self.store, Purge):
             return 0
-        return await self._within(self.store.purge(limit), _Kind.REMOVAL)
+        store, tell = self.store, self._tell
+        if tell is not None and self._is_heard is not None and self._is_heard() and isinstance(store, TellingPurge):
+            return await self._within(store.purge_telling(limit, lambda *of: tell(Expired(*of))), Kind.REMOVAL)
+        return await self._within(store.purge(limit), Kind.REMOVAL)
 
     async def open(self) -> None:
         """Open the store where it can be opened. ConfigurationError passes; anything else is StoreUnavailable."""
@@ -192,57 +202,57 @@ class GuardedStore:
             try:
                 return self._load_now(key)
             except Exception as error:
-                judged = self._judged(error, _ANSWERED, _Kind.READ, self._phase, was_down=False)
+                judged = self._judged(error, _ANSWERED, Kind.READ, self._phase, was_down=False)
                 if judged is error:
                     raise
                 raise judged from error
         operation = self.store.load(key)
         if self._down:
-            return self._start(operation, _Kind.READ)
+            return self._start(operation, Kind.READ)
         try:  # as `_start`, in place: for every request
             waiting_for = operation.send(None)
         except StopIteration as stop:
             return cast("Record | None", stop.value)
         except Exception as error:
-            judged = self._judged(error, operation, _Kind.READ, self._phase, was_down=False)
+            judged = self._judged(error, operation, Kind.READ, self._phase, was_down=False)
             if judged is error:
                 raise
             raise judged from error
         self.waits = True
         return cast(
             "CoroutineType[Any, Any, Record | None]",
-            self._rest(operation, waiting_for, _Kind.READ, self._phase, was_down=False),
+            self._rest(operation, waiting_for, Kind.READ, self._phase, was_down=False),
         )
 
     def start_change(self, operation: Coroutine[Any, Any, None]) -> CoroutineType[Any, Any, None] | None:
         """Run an operation that changes the store. None: it is done. A coroutine: it waits, and this does the rest."""
         if self._down:
-            return self._start(operation, _Kind.CHANGE)
+            return self._start(operation, Kind.CHANGE)
         try:  # as `_start`, in place: for every write
             waiting_for = operation.send(None)
         except StopIteration:
             return None
         except Exception as error:
-            judged = self._judged(error, operation, _Kind.CHANGE, self._phase, was_down=False)
+            judged = self._judged(error, operation, Kind.CHANGE, self._phase, was_down=False)
             if judged is error:
                 raise
             raise judged from error
         self.waits = True
         return cast(
             "CoroutineType[Any, Any, None]",
-            self._rest(operation, waiting_for, _Kind.CHANGE, self._phase, was_down=False),
+            self._rest(operation, waiting_for, Kind.CHANGE, self._phase, was_down=False),
         )
 
     async def run(self, operation: Coroutine[Any, Any, None]) -> None:
         """Run an operation that changes the store."""
-        await self._within(operation, _Kind.CHANGE)
+        await self._within(operation, Kind.CHANGE)
 
-    async def _within(self, operation: Coroutine[Any, Any, _Answer], kind: _Kind = _Kind.READ) -> _Answer:
+    async def _within(self, operation: Coroutine[Any, Any, _Answer], kind: Kind = Kind.READ) -> _Answer:
         answer = self._start(operation, kind)
         return await answer if type(answer) is CoroutineType else answer
 
     def _start(
-        self, operation: Coroutine[Any, Any, _Answer], kind: _Kind
+        self, operation: Coroutine[Any, Any, _Answer], kind: Kind
     ) -> _Answer | CoroutineType[Any, Any, _Answer]:
         # An outage begins and ends by what was asked since the last time that one did: older questions are still
         # answered, or time out, after it. And it does not end at once: a server that shuts down answers on the
@@ -255,7 +265,7 @@ class GuardedStore:
         except StopIteration as stop:
             answer: _Answer = stop.value
             if was_down:
-                self._is_up(phase, changed=kind is _Kind.CHANGE and answer is not False)
+                self._is_up(phase, changed=kind is Kind.CHANGE and answer is not False)
             return answer
         except Exception as error:
             judged = self._judged(error, operation, kind, phase, was_down=was_down)
@@ -268,7 +278,7 @@ class GuardedStore:
         )
 
     async def _rest(
-        self, operation: Coroutine[Any, Any, _Answer], waiting_for: Any, kind: _Kind, phase: int, *, was_down: bool
+        self, operation: Coroutine[Any, Any, _Answer], waiting_for: Any, kind: Kind, phase: int, *, was_down: bool
     ) -> _Answer:
         """Go on with an operation that waits, within the time limit."""
         import asyncio  # here, because it is half of the time that `import roomkey` would take
@@ -283,11 +293,11 @@ class GuardedStore:
             raise judged from error
         if was_down:
             self._is_up(
-                phase, changed=kind is _Kind.CHANGE and answer is not False
+                phase, changed=kind is Kind.CHANGE and answer is not False
             )  # False: nothing was there to touch
         return answer
 
-    def _judged(self, error: Exception, operation: object, kind: _Kind, phase: int, *, was_down: bool) -> Exception:
+    def _judged(self, error: Exception, operation: object, kind: Kind, phase: int, *, was_down: bool) -> Exception:
         """Return the error that the core is to see, and note what it says of the store."""
         if isinstance(error, Conflict | Unreadable):
             if was_down:
@@ -315,7 +325,7 @@ class GuardedStore:
         missing = asyncio_is_missing(at_all=str(error) == "no running event loop")
         return self._failed(error, phase, kind) if missing is None else missing
 
-    def _failed(self, error: Exception, phase: int, kind: _Kind) -> StoreUnavailable:
+    def _failed(self, error: Exception, phase: int, kind: Kind) -> StoreUnavailable:
         # The driver's own words may hold a password or a key: they stay in the chained error.
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
@@ -328,8 +338,8 @@ class GuardedStore:
         self._is_down(unavailable, phase, kind)
         return unavailable
 
-    def _is_down(self, error: StoreUnavailable, phase: int, kind: _Kind) -> None:
-        changes = kind is not _Kind.READ
+    def _is_down(self, error: StoreUnavailable, phase: int, kind: Kind) -> None:
+        changes = kind is not Kind.READ
         if changes:
             self._change_refused = time.monotonic()
         elif self._down:

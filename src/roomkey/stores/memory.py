@@ -122,14 +122,25 @@ class MemoryStore:
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records; return how many went."""
+        return self._purge(limit)[0]
+
+    async def purge_telling(self, limit: int, tell: Callable[[str, str | None], object]) -> int:
+        """As `purge`; `tell` is called with the key and the user of each session that went."""
+        gone, expired = self._purge(limit)
+        for key, record in expired.items():
+            if record.successor is None and record.data[:1] > b"\0":
+                tell(key, record.user)
+        return gone
+
+    def _purge(self, limit: int) -> tuple[int, dict[str, Record]]:
         with self._lock:
             now = self._clock()
-            expired: list[str] = []
+            expired: dict[str, Record] = {}
             for key, record in self._records.items():
                 if len(expired) >= limit:
                     break
                 if record.expires_at <= now:
-                    expired.append(key)
+                    expired[key] = record
             for key in expired:
                 self._drop(key)
             gone = len(expired)
@@ -139,7 +150,7 @@ class MemoryStore:
                     gone += 1
                 else:
                     self._wiped.pop()
-            return gone
+            return gone, expired
 
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         """Return key and record of every live session of `user`."""

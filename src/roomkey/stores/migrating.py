@@ -37,6 +37,7 @@ from roomkey.stores.base import (
     Record,
     Scan,
     Store,
+    TellingPurge,
     UserIndex,
     Watch,
     What,
@@ -206,6 +207,16 @@ class Migrating:
         gone = 0
         for store in (self._old, self._new):
             if isinstance(store, Purge) and gone < limit:
+                gone += await store.purge(limit - gone)
+        return gone
+
+    async def purge_telling(self, limit: int, tell: Callable[[str, str | None], object]) -> int:
+        """As `purge`; `tell` is called with the key and the user of each session that went, where a store says it."""
+        gone = 0
+        for store in (self._old, self._new):
+            if isinstance(store, TellingPurge) and gone < limit:
+                gone += await store.purge_telling(limit - gone, tell)
+            elif isinstance(store, Purge) and gone < limit:
                 gone += await store.purge(limit - gone)
         return gone
 

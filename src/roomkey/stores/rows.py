@@ -6,13 +6,14 @@ fields are assigned to an object of the same layout that allows them, and then i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
 from roomkey.stores.base import Record
 
-__all__ = ["are_of_their_types", "record_from"]
+__all__ = ["are_of_their_types", "record_from", "tell_of"]
 
 
 class _Open:
@@ -65,3 +66,15 @@ def are_of_their_types(data: object, version: object, moments: Iterable[object],
         and all(isinstance(moment, int | float) for moment in moments)
         and all(text is None or isinstance(text, str) for text in texts)
     )
+
+
+def tell_of(sessions: Iterable[Sequence[bytes | None]], tell: Callable[[str, str | None], object]) -> None:
+    """Tell of sessions that a purge has removed. What is no text is left out.
+
+    Args:
+        sessions: key and user of each, as bytes.
+        tell: is called with both.
+    """
+    for key, user in sessions:
+        with contextlib.suppress(UnicodeDecodeError, AttributeError):  # a damaged row may hold anything
+            tell((key or b"").decode(), None if user is None else user.decode())

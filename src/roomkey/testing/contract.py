@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from unittest import SkipTest
 
-from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Scan, Store, UserIndex, Wipe
+from roomkey.stores.base import Conflict, Lifespan, Purge, Record, Scan, Store, TellingPurge, UserIndex, Wipe
 from roomkey.testing import watching
 from roomkey.testing.clock import Clock
 
@@ -637,6 +637,26 @@ class StoreContract:
         assert await store.load(old) is None
         for stays in (live, new, key):
             assert await store.load(stays) is not None
+
+    @_test
+    async def test_a_purge_tells_which_sessions_went(self, bench: _Bench) -> None:
+        """It calls `tell` with key and user of each session. Tombstones and records without one are not told."""
+        store = bench.store
+        if not isinstance(store, TellingPurge):
+            raise SkipTest("the store is no TellingPurge")
+        ended, theirs, nobodys = _key(), _key(), _key()
+        await store.create(_key(), bench.record(user="42"))
+        await bench.moved(life=bench.short)
+        await store.create(ended, bench.record(data=b"", life=bench.short, user="42"))
+        await store.create(_key(), bench.record(data=b"\0left by a move", life=bench.short))
+        await store.create(theirs, bench.record(life=bench.short, user="42"))
+        await store.create(nobodys, bench.record(life=bench.short))
+        told: list[tuple[str, str | None]] = []
+        await bench.outlive_short()
+        gone = await store.purge_telling(100, lambda key, user: told.append((key, user)))
+        assert gone == 5
+        assert sorted(told, key=str) == sorted([(theirs, "42"), (nobodys, None)], key=str)
+        assert await store.purge_telling(100, lambda key, user: told.append((key, user))) == 0
 
     # UserIndex
 

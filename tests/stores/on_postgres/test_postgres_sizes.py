@@ -145,7 +145,7 @@ async def test_a_purge_looks_at_what_is_due_only(server: PostgresServer) -> None
     """However many sessions are live, a purge reads those that are due, and no other row."""
     async with open_store(server) as store, admin_of(server) as admin:
         await _fill(admin, store._table, 20000, expired=100)
-        plan = await admin.fetch(f"EXPLAIN (ANALYZE, FORMAT TEXT) {store._sql.purge}", time.time() - 40, 50, 500)
+        plan = await admin.fetch(f"EXPLAIN (ANALYZE, FORMAT TEXT) {store._sql.purge}", time.time() - 40, 50, 500, True)
         (line,) = (row[0] for row in plan if "_purge_at" in row[0])
         read = int(line.partition("actual ")[2].partition("rows=")[2].split()[0].split(".")[0])
         assert 55 <= read <= 61, line

@@ -38,6 +38,7 @@ from roomkey.stores.postgres.errors import GONE, code_of, explain, is_lost
 from roomkey.stores.postgres.link import Link
 from roomkey.stores.postgres.making import make_ddl, make_table
 from roomkey.stores.postgres.notices import Watched, tell_of_wipe
+from roomkey.stores.postgres.purging import purge
 from roomkey.stores.postgres.table import (
     INSPECT,
     Statements,
@@ -52,8 +53,6 @@ from roomkey.stores.unreachable import at
 
 __all__ = ["PostgresStore"]
 
-_LOOKED_AT = 500  # records that one statement of a purge looks at, at least
-_PURGES = 0.5  # seconds for which one purge goes on where it meets nothing but live records
 _TRIES = 4  # of a statement that met others in a transaction isolated more strictly than READ COMMITTED
 
 
@@ -247,15 +246,11 @@ class PostgresStore(Watched):
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records; return how many went. 0 while another worker does it."""
-        gone, look_at, loop = 0, max(limit, _LOOKED_AT), asyncio.get_running_loop()
-        until = loop.time() + _PURGES
-        while gone < limit and loop.time() < until:  # each a transaction of its own, and so a short one
-            rows = await self._ask(self._sql.purge, self._clock(), limit - gone, look_at)
-            removed, put_off = rows[0]
-            gone += removed
-            if removed + put_off < look_at:
-                break
-        return gone
+        return await purge(self._ask, self._sql.purge, self._clock, limit, None)
+
+    async def purge_telling(self, limit: int, tell: Callable[[str, str | None], object]) -> int:
+        """As `purge`; `tell` is called with the key and the user of each session that went."""
+        return await purge(self._ask, self._sql.purge, self._clock, limit, tell)
 
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         """Return key and record of every live session of `user`."""

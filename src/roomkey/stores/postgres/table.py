@@ -143,7 +143,7 @@ class Statements:
         # first, it removes $2 that are dead and puts the live ones off. They are locked, and judged again with the
         # lock: one that was replaced a moment ago stays. The keys go through arrays: joined with `due` itself, of
         # which PostgreSQL does not know how long it is, the whole table may be read. Each key is looked for in its own
-        # partition only.
+        # partition only. $4: whether to return the sessions that expired, as bytes: some may be no text.
         dead = f"expires_at <= $1 OR generation <> {current}"
         self.purge: str = f"""
             WITH turn AS MATERIALIZED (
@@ -153,13 +153,16 @@ class Statements:
                 ORDER BY purge_at LIMIT $3 FOR UPDATE SKIP LOCKED
             ), gone AS (
                 DELETE FROM {table} AS t USING unnest(ARRAY(SELECT key FROM due WHERE {dead} LIMIT $2)) AS one (key)
-                WHERE t.key = one.key AND ({dead}) RETURNING 1
+                WHERE t.key = one.key AND ({dead})
+                RETURNING t.key, user_id, $4 AND expires_at <= $1 AND successor IS NULL
+                    AND generation = {current} AND substring(data FROM 1 FOR 1) > '\\x00' AS is_told
             ), put_off AS (
                 UPDATE {table} AS t SET purge_at = t.expires_at
                 FROM unnest(ARRAY(SELECT key FROM due WHERE {alive})) AS one (key)
                 WHERE t.key = one.key AND {alive} RETURNING 1
             )
-            SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM put_off)
+            SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM put_off),
+                ARRAY(SELECT ARRAY[textsend(key), textsend(user_id)] FROM gone WHERE is_told)
         """
         whose = f"FROM {table} WHERE user_id = $2 AND {live}"
         self.of_user: str = f"SELECT key, {fields} {whose}"

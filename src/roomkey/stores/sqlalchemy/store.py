@@ -74,10 +74,10 @@ from roomkey.stores.sqlalchemy.operations import (
     begun,
     changes_a_row,
     committed,
-    count_rows,
     isolated,
     use_connection,
 )
+from roomkey.stores.sqlalchemy.purging import purge
 from roomkey.stores.sqlalchemy.table import (
     Statements,
     examine,
@@ -97,7 +97,6 @@ _TRIES = 8  # to put a record where others put, expire and purge theirs
 _PATIENCE = 10.0
 _PAUSE = 0.005  # seconds at most before its second try, and more before each further one
 _LONGEST_PAUSE = 0.1  # seconds
-_KEYS_AT_ONCE = 500  # in one statement: Oracle takes 1,000, SQL Server 2,100
 
 
 @named_options()
@@ -244,15 +243,11 @@ class SQLAlchemyStore(Watched):
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records; return how many went."""
-        now = self._clock()
-        asked = partial(all_rows, self._sql.expired.limit(limit), {"now": now})
-        found = [key for (key,) in await self._ask(asked, again=True)]
-        count = 0
-        for start in range(0, len(found), _KEYS_AT_ONCE):
-            # Judged again: one of them may have been replaced a moment ago.
-            some = {"keys": found[start : start + _KEYS_AT_ONCE], "now": now}
-            count += await self._ask(partial(count_rows, self._sql.purge, some), write=True)
-        return count
+        return await purge(self._ask, self._sql, self._clock(), limit, None)
+
+    async def purge_telling(self, limit: int, tell: Callable[[str, str | None], object]) -> int:
+        """As `purge`; `tell` is called with the key and the user of each session that went. Oracle does not say it."""
+        return await purge(self._ask, self._sql, self._clock(), limit, tell)
 
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         """Return key and record of every live session of `user`."""

@@ -124,6 +124,11 @@ class Statements:
         self.lives_until: sa.Select[Any] = sa.select(columns.version).where(at, live, columns.expires_at >= until)
         self.delete: sa.Delete = sa.delete(table).where(at)
         self.expired: sa.Select[Any] = sa.select(columns.key).where(columns.expires_at <= sa.bindparam("now"))
+        is_session = sa.and_(columns.successor.is_(None), columns.data > b"\0\xff")
+        told = sa.case((is_session, 1), else_=0)
+        self.expired_and_whose: sa.Select[Any] = sa.select(columns.key, columns.user_id, told).where(
+            columns.expires_at <= sa.bindparam("now")
+        )
         some = columns.key.in_(sa.bindparam("keys", expanding=True))
         self.purge: sa.Delete = sa.delete(table).where(some, columns.expires_at <= sa.bindparam("now"))
         self.states: sa.Select[Any] = sa.select(columns.key, columns.version, columns.successor).where(some, alive)

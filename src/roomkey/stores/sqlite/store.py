@@ -31,6 +31,7 @@ from roomkey.errors import ConfigurationError
 from roomkey.options import named_options
 from roomkey.stores.base import Record
 from roomkey.stores.looking import Looked, State
+from roomkey.stores.rows import tell_of
 from roomkey.stores.sqlite import table
 from roomkey.stores.sqlite.changes import Changes
 from roomkey.stores.sqlite.file import forget_locks
@@ -158,10 +159,20 @@ class SQLiteStore(Looked):
 
     async def purge(self, limit: int) -> int:
         """Remove at most `limit` expired records; return how many went. Then give free pages back to the disk."""
+        return await self._purge(limit, None)
+
+    async def purge_telling(self, limit: int, tell: Callable[[str, str | None], object]) -> int:
+        """As `purge`; `tell` is called with the key and the user of each session that went."""
+        return await self._purge(limit, tell)
+
+    async def _purge(self, limit: int, tell: Callable[[str, str | None], object] | None) -> int:
         gone = 0
         for _ in range(_MOST_STEPS):  # each a transaction of its own, so that writes get in between
-            count, more = await self._ask(Kind.PURGE, table.purge, limit - gone)
+            sessions: list[tuple[bytes, bytes | None]] | None = None if tell is None else []
+            count, more = await self._ask(Kind.PURGE, table.purge, limit - gone, sessions)
             gone += count
+            if tell is not None:
+                tell_of(sessions or (), tell)
             if gone >= limit or not more:
                 break
         return gone

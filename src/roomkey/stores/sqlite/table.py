@@ -94,6 +94,12 @@ UPDATE session SET expires_at = max(expires_at, ?) WHERE key = ? AND successor I
 _DELETE = "DELETE FROM session WHERE key = ?"
 _DUE = "SELECT rowid, expires_at FROM session WHERE purge_at <= ? ORDER BY purge_at LIMIT ?"
 _PURGE = f"DELETE FROM session WHERE rowid IN (SELECT rowid FROM ({_DUE}) WHERE expires_at <= ? LIMIT ?)"
+# Those of them that are sessions: no tombstones, and nothing that a move or a session that ended has left.
+_SESSIONS_DUE = f"""
+SELECT CAST(key AS BLOB), CAST(user AS BLOB) FROM session
+WHERE rowid IN (SELECT rowid FROM ({_DUE}) WHERE expires_at <= ? LIMIT ?)
+AND successor IS NULL AND substr(data, 1, 1) > x'00'
+"""
 _PUT_OFF = f"UPDATE session SET purge_at = expires_at WHERE rowid IN (SELECT rowid FROM ({_DUE}) WHERE expires_at > ?)"
 _LOOKED_AT = 200  # records that one step of a purge looks at, at least
 # A table that was wiped is emptied by purges, a batch at a time: to drop it whole takes as long as it is large.
@@ -194,9 +200,16 @@ def delete(connection: sqlite3.Connection, now: float, key: str) -> None:
     connection.execute(_DELETE, (key,))
 
 
-def purge(connection: sqlite3.Connection, now: float, limit: int) -> tuple[int, bool]:
-    """Do one step of a purge. Return how many records went, and whether more may be due."""
+def purge(
+    connection: sqlite3.Connection, now: float, limit: int, sessions: list[tuple[bytes, bytes | None]] | None = None
+) -> tuple[int, bool]:
+    """Do one step of a purge. Return how many records went, and whether more may be due.
+
+    `sessions` takes the key and the user of each session that went, as bytes. None: nobody asks.
+    """
     look_at = max(limit, _LOOKED_AT)
+    if sessions is not None:
+        sessions[:] = connection.execute(_SESSIONS_DUE, (now, look_at, now, limit)).fetchall()
     gone = connection.execute(_PURGE, (now, look_at, now, limit)).rowcount
     more = gone + connection.execute(_PUT_OFF, (now, look_at, now)).rowcount >= look_at
     if gone < limit and not more:
