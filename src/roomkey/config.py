@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from roomkey.wire.keys import ADVICE, KEY_TAKES, SecretKeys
 from roomkey.wire.own import Encoders, checked_encoders
 
 if TYPE_CHECKING:
-    from roomkey.events import Event
+    from roomkey.events import Subscriber
     from roomkey.legacy import LegacyReader
 
 __all__ = ["OtherOptions", "SessionConfig", "SessionOptions"]
@@ -126,8 +125,9 @@ class SessionConfig:
             on which the server says what changes: from 0.1 to 60. 1 by default, which no user notices. While the
             connection is lost, no session is served from memory.
         fresh: paths, as for `exclude`, where the store is always asked. Without `near_cache` it always is.
-        on_event: is called with each event of `roomkey.events`, in the request's task: be quick. What it raises is
-            logged, and affects no session.
+        on_event: is called with each event of `roomkey.events`, in the request's task: be quick. An `async def` runs
+            beside the requests, and no response waits for it: one event after the other, up to 1000 waiting. What it
+            raises is logged, and affects no session.
         clock: returns Unix seconds. Tests give one that they move.
 
     Raises:
@@ -164,7 +164,7 @@ class SessionConfig:
     near_cache: int | None = None
     near_max_age: float = 1.0  # seconds
     fresh: Sequence[str] = ()
-    on_event: Callable[[Event], None] | None = None
+    on_event: Subscriber | None = None
     clock: Callable[[], float] = system_time
 
     if TYPE_CHECKING:  # what may be given is more than what is kept: a `timedelta` is kept in seconds
@@ -186,9 +186,7 @@ class SessionConfig:
         if not callable(self.clock):
             self._fail("clock", "it takes a function that returns Unix seconds")
         if self.on_event is not None and not callable(self.on_event):
-            self._fail("on_event", "it takes a function of one event, or None")
-        if inspect.iscoroutinefunction(self.on_event):
-            self._fail("on_event", "it takes a plain function, which is not awaited: start a task in it")
+            self._fail("on_event", "it takes a function of one event, asynchronous or not, or None")
         if self.encoders is not None:
             self._set("encoders", checked_encoders(self.encoders, KEPT))
         if self.legacy != ():

@@ -6,6 +6,7 @@ is also logged, on the logger `roomkey.events` at DEBUG, with its class's name a
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +30,10 @@ __all__ = [
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened to a session."""
+
+
+# What `on_event` takes. A function is called in the request's task. An `async def` runs beside the requests.
+Subscriber = Callable[[Event], None] | Callable[[Event], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ class Lifespan:
             here.entered += 1
 
     async def leave(self) -> None:
-        """Close the store, once commits that go on without their requests have come to their end.
+        """Close the store, once commits that go on without their requests have come to their end, and events were told.
 
         Raises:
             RuntimeError: nobody has entered in this event loop.
@@ -70,6 +70,7 @@ class Lifespan:
             if self._committer.live is not None:
                 self._committer.live.close()
             await self._committer.finish()
+            await self._committer.reporter.deliveries.drain()
             await self._committer.registry.store.close()
 
     def _in_this_loop(self) -> _Here:

@@ -89,7 +89,7 @@ class SessionManager:
         if not (isinstance(session_class, type) and issubclass(session_class, Session)):
             raise ConfigurationError(f"session_class: got {session_class!r}; it takes a subclass of roomkey.Session")
         self.config = config
-        self.reporter: Reporter = Reporter(config.on_event, config.carrier[0])
+        self.reporter: Reporter = Reporter(config.on_event, config.carrier[0], config.store_timeout)
         reporter = self.reporter
         self._committer: Committer
         self._loader: StoreLoader | CookieLoader
@@ -246,6 +246,11 @@ class SessionManager:
         they take, about.
         """
         return self._committer.registry.store.near
+
+    @property
+    def dropped_events(self) -> int:
+        """How many events an `async def` of `on_event` was not told, because too many waited or the app ended."""
+        return self.reporter.deliveries.dropped
 
     @property
     def registry(self) -> Registry:

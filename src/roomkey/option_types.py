@@ -12,7 +12,7 @@ from roomkey.stores.cookie import CookieStore
 from roomkey.wire.own import Encoders
 
 if TYPE_CHECKING:
-    from roomkey.events import Event
+    from roomkey.events import Subscriber
     from roomkey.legacy import LegacyReader
 
 __all__ = ["CookieOptions", "Options", "OtherOptions", "SessionOptions"]
@@ -53,7 +53,7 @@ class OtherOptions(TypedDict, total=False):
     near_cache: int | None
     near_max_age: Seconds
     fresh: Sequence[str]
-    on_event: Callable[[Event], None] | None
+    on_event: Subscriber | None
     clock: Callable[[], float]
 
 

@@ -208,6 +208,12 @@ def events() -> None:
 
     SessionConfig(secret_key="k", on_event=hear)
 
+    async def hear_later(event: Event) -> None: ...
+
+    async def hear_nothing() -> None: ...
+
+    SessionConfig(secret_key="k", on_event=hear_later)
+    SessionConfig(secret_key="k", on_event=hear_nothing)  # type: ignore[arg-type]
     SessionConfig(secret_key="k", on_event=print)
     SessionConfig(secret_key="k", on_event="hear")  # type: ignore[arg-type]
     count: Callable[[Event], None] = session_metrics()

@@ -40,5 +40,6 @@ loader       from a card to a session
 nearby       the same from memory, where nobody said that the session has changed
 users        Sessions: a user's sessions, listed and revoked
 live         what is open, and the sessions that it ends with
+deliveries   events for subscribers that are awaited
 reporting    events and counts
 """

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal
+from functools import partial
+from typing import Literal, cast
 
+from roomkey.core.deliveries import Awaited, Deliveries, is_awaited
 from roomkey.core.renewal import AFTER_LOG_IN
-from roomkey.events import Event, Lost, Refused
+from roomkey.events import Event, Lost, Refused, Subscriber
 
 __all__ = ["Reason", "Reporter"]
 
@@ -19,17 +21,28 @@ Reason = Literal["card", "key", "unknown", "rotated", "damaged"]
 
 
 class Reporter:
-    """Made once for a configuration. `refused` counts the cards and records that were not what they should be."""
+    """Made once for a configuration. `refused` counts the cards and records that were not what they should be.
 
-    def __init__(self, on_event: Callable[[Event], None] | None, carrier: str = "cookie") -> None:
+    Args:
+        on_event: the first subscriber; None: there is none.
+        carrier: what has the card, "cookie" or "header".
+        patience: seconds for which the end of an app waits for subscribers that are awaited.
+    """
+
+    def __init__(self, on_event: Subscriber | None, carrier: str = "cookie", patience: float = 2.0) -> None:
         self.refused: Counter[str] = Counter()
-        self._subscribers: tuple[Callable[[Event], None], ...] = () if on_event is None else (on_event,)
+        self.deliveries: Deliveries = Deliveries(patience)
+        self._subscribers: tuple[Callable[[Event], object], ...] = ()
+        if on_event is not None:
+            self.subscribe(on_event)
         self._carrier = carrier  # what has the card, "cookie" or "header"
         self._said: set[str] = set()
         self._routes: set[str] = set()  # of which it was said that changes were lost
 
-    def subscribe(self, subscriber: Callable[[Event], None]) -> None:
-        """Hand each event to one more subscriber, from now on."""
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Hand each event to one more subscriber, from now on. One that is awaited gets it beside the request."""
+        if is_awaited(subscriber):
+            subscriber = partial(self.deliveries.put, cast(Awaited, subscriber))
         self._subscribers = (*self._subscribers, subscriber)
 
     @property

@@ -64,6 +64,12 @@ class LoopThread:
                 raise
         return call.outcome()
 
+    def soon(self, callback: Callable[[], object]) -> None:
+        """Have something called there, and do not wait for it."""
+        self._forget_parents()
+        with self._lock:
+            self._started().soon(callback)
+
     def close(self) -> None:
         """End the thread, once what is under way has been done. The next call begins another.
 
@@ -275,7 +281,7 @@ class _Thread:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=self._patience)
-        async with asyncio.timeout(2 * self._patience):
+        async with asyncio.timeout(3 * self._patience):
             await self._last()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
@@ -70,6 +71,8 @@ class SyncManager:
         self._manager = manager
         self._is_in_place = _never_waits(manager.registry.store.store) and not manager.config.legacy
         self._loop = LoopThread(_closing(manager._committer), manager.config.store_timeout)
+        # Where no event loop runs, events for an `async def` are told in the thread.
+        manager._committer.reporter.deliveries.elsewhere = _soon_in(self._loop)
 
     def load(self, request: Request | str | bytes | None = None) -> Session:
         """As `SessionManager.load`."""
@@ -145,9 +148,9 @@ class SyncManager:
 
         It need not be called: the end of the process does the same.
         """
+        self._loop.close()
         if self._is_in_place:
             run_in_place(self._manager.registry.store.close())
-        self._loop.close()
 
 
 class SyncSessions:
@@ -197,9 +200,24 @@ def _closing(committer: Committer) -> Callable[[], Coroutine[Any, Any, None]]:
 
     async def close() -> None:
         await committer.finish()
+        await committer.reporter.deliveries.drain()
         await committer.registry.store.close()
 
     return close
+
+
+def _soon_in(loop: LoopThread) -> Callable[[Callable[[], None]], bool]:
+    """Return what has something called in the thread. It does not hold the thread, as the manager does."""
+    held = weakref.ref(loop)
+
+    def soon(callback: Callable[[], None]) -> bool:
+        there = held()
+        if there is None:
+            return False
+        there.soon(callback)
+        return True
+
+    return soon
 
 
 def _never_waits(store: object) -> bool:

@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from roomkey.pages.agents import Agent, agent_from
+
 from tests.pages.parts import FIREFOX, IPHONE
 
 _WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko)"
