@@ -37,6 +37,7 @@ KUSTOMIZATION: dict[str, Any] = _all(DEPLOY / "kustomization.yaml")[0]
 OBJECTS: list[Any] = [each for name in KUSTOMIZATION["resources"] for each in _all(DEPLOY / name)]
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "dashboards" / "roomkey.json").read_text())
 RULES: list[Any] = _all(DEPLOY / "prometheus" / "rules.yml")[0]["groups"][0]["rules"]
+PARTS = ("_bucket", "_count", "_sum")  # of a histogram
 QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]] + [
     rule["expr"] for rule in RULES
 ]
@@ -130,12 +131,17 @@ def test_the_metrics_have_what_is_asked_of_them(served: tuple[str, str]) -> None
     httpx.get(address, cookies={"session": "forged"})
     text = httpx.get(metrics).text
     types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.M))
+    served_as = {f"{name}{part}": name for name, kind in types.items() if kind == "histogram" for part in PARTS}
     asked = {name for query in QUERIES for name in re.findall(r"roomkey_\w+", query)}
+    asked = {served_as.get(name, name) for name in asked}
     assert asked == {name for name in types if name.startswith("roomkey_") and not name.endswith("_created")}
     for query in QUERIES:
-        for label, metric in re.findall(r"by \((\w+)\) \(rate\((\w+)", query):
+        for label, metric in re.findall(r"by \((\w+)\) \(rate\((\w+_total)", query):
             samples = re.findall(rf"^{metric}\{{(\w+)=", text, re.M)
             assert set(samples) == {label}, query
+        for labels, metric in re.findall(r"by \(([\w, ]+)\) \(rate\((\w+_(?:bucket|count|sum))", query):
+            (names, *_) = re.findall(rf"^{metric}\{{(.+)\}}", text, re.M)
+            assert set(labels.split(", ")) <= set(re.findall(r"(\w+)=", names)), query
 
 
 def test_the_values_that_queries_ask_for_exist() -> None:

@@ -1,17 +1,37 @@
 """Subscribers for Prometheus and OpenTelemetry, against the real libraries."""
 
-from opentelemetry import trace
+import asyncio
+
+import pytest
+from opentelemetry import metrics
+from opentelemetry._logs import SeverityNumber, set_logger_provider
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
 
 from roomkey import SessionConfig, SessionManager, Sessions
-from roomkey.events import OutageBegan, OutageEnded
+from roomkey.errors import StoreUnavailable
+from roomkey.events import Created, Lost, OutageBegan, OutageEnded, StoreAsked
 from roomkey.otel import session_telemetry
 from roomkey.prometheus import near_metrics, session_metrics
+from roomkey.stores.base import Conflict, Record
+from roomkey.stores.guard import GuardedStore
+from roomkey.stores.memory import MemoryStore
 from roomkey.stores.sqlite import SQLiteStore
+from roomkey.testing.clock import Clock
 from tests.driver import Driver
+
+# A process has one of each.
+LOGS, METRICS = InMemoryLogRecordExporter(), InMemoryMetricReader()
+_provider = LoggerProvider()
+_provider.add_log_record_processor(SimpleLogRecordProcessor(LOGS))
+set_logger_provider(_provider)
+metrics.set_meter_provider(MeterProvider([METRICS]))
 
 
 async def _a_life(on_event):
@@ -91,18 +111,147 @@ def test_prometheus_counts_from_zero():
             assert registry.get_sample_value(name, {label: value}) == 0
 
 
-async def test_opentelemetry_is_told():
-    """Events are on the span that was current, without the user unless asked for."""
-    exporter = InMemorySpanExporter()
+@pytest.fixture
+def telemetry():
+    """Return what OpenTelemetry's own SDK gathered: log records, and metrics by name."""
+    LOGS.clear()
+    return LOGS
+
+
+async def test_opentelemetry_is_told(telemetry):
+    """Each event is a log event in the span of its request, without the user unless asked for. The span has none."""
     provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    spans = InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
     for users in (False, True):
-        exporter.clear()
+        telemetry.clear()
+        spans.clear()
         with provider.get_tracer("test").start_as_current_span("request"):
             await _a_life(session_telemetry(users=users))
-        (span,) = exporter.get_finished_spans()
-        names = [event.name for event in span.events]
+        (span,) = spans.get_finished_spans()
+        records = [each.log_record for each in telemetry.get_finished_logs()]
+        names = [record.event_name for record in records]
         assert names == [f"roomkey.{name}" for name in ("Created", "Merged", "Rotated", "Refused", "Ended")]
-        assert span.events[3].attributes == {"roomkey.reason": "card"}
-        assert ("roomkey.user" in span.events[0].attributes) is users
-    assert not trace.get_current_span().is_recording()
+        assert records[3].attributes == {"roomkey.reason": "card"}
+        assert ("roomkey.user" in records[0].attributes) is users
+        assert {record.span_id for record in records} == {span.context.span_id}
+        assert {record.severity_number for record in records} == {SeverityNumber.INFO}
+        assert not span.events
+
+
+async def test_opentelemetry_says_how_bad_it_is(telemetry):
+    """An outage is an error, what was lost is a warning."""
+    tell = session_telemetry()
+    for event in (OutageBegan("Store", "down"), Lost("handle", "ended"), OutageEnded("Store")):
+        tell(event)
+    severities = [each.log_record.severity_number for each in telemetry.get_finished_logs()]
+    assert severities == [SeverityNumber.ERROR, SeverityNumber.WARN, SeverityNumber.INFO]
+
+
+async def test_opentelemetry_measures():
+    """Log-ins are counted, and each operation of the store is in a histogram of seconds."""
+    await _a_life(session_telemetry())
+    (resource,) = METRICS.get_metrics_data().resource_metrics
+    found = {metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics}
+    assert found["roomkey.log_ins"].data.data_points[0].value >= 1
+    points = found["roomkey.store.duration"].data.data_points
+    asked = {(point.attributes["operation"], point.attributes["outcome"]) for point in points}
+    assert found["roomkey.store.duration"].unit == "s"
+    assert asked >= {("create", "ok"), ("load", "ok"), ("update", "ok"), ("rotate", "ok")}
+    assert {point.attributes["store"] for point in points} == {"MemoryStore"}
+
+
+def value(registry, name, **labels):
+    return registry.get_sample_value(name, labels)
+
+
+async def test_prometheus_tells_an_operator_all():
+    """Log-ins, renewals, expiries and how long the store takes can be seen from the metrics alone."""
+    registry, clock = CollectorRegistry(), Clock(1_000_000.0)
+    config = SessionConfig(
+        secret_key="k" * 32,
+        store=MemoryStore(clock=clock),
+        on_event=session_metrics(registry),
+        clock=clock,
+        max_age=1000,
+    )
+    life = Driver(config)
+    visit = life.anonymous()
+    visit.session["x"] = 1
+    await visit.commit()
+    assert value(registry, "roomkey_log_ins_total") == 0
+    visit.session["user_id"] = 42
+    await visit.commit()
+    assert value(registry, "roomkey_log_ins_total") == 1
+    clock.advance(200)
+    again = await life.arrive([visit.card])
+    assert again.session["user_id"] == 42
+    await again.commit()
+    assert value(registry, "roomkey_events_total", event="renewed") == 1
+    clock.advance(2000)
+    await life.registry.store.purge(100)
+    assert value(registry, "roomkey_events_total", event="expired") == 1
+    for operation, count in {"create": 1, "rotate": 1, "load": 1, "touch": 1, "purge": 1}.items():
+        asked = value(registry, "roomkey_store_seconds_count", operation=operation, outcome="ok")
+        assert asked == count, operation
+
+
+class Troubled(MemoryStore):
+    """A store that fails in the way that it is told to."""
+
+    trouble = None
+
+    async def load(self, key):
+        if self.trouble is not None:
+            await self.trouble()
+        return await super().load(key)
+
+
+async def _raise():
+    raise OSError("down")
+
+
+async def test_the_store_is_timed_by_outcome(settled):
+    """An answer, a conflict, a failure, a silence and a request that was cut off are told apart."""
+    told = []
+
+    class Hearing:
+        hears_store = True
+
+        def __call__(self, event):
+            told.append(event)
+
+    store = Troubled()
+    life = Driver(SessionConfig(secret_key="k" * 32, store=store, on_event=Hearing(), store_timeout=0.01))
+    guard, record = life.registry.store, Record(b"x", 1, 0, 4e9)
+    await guard.create("a" * 64, record)
+    with pytest.raises(Conflict):
+        await guard.create("a" * 64, record)
+    for trouble in (_raise, asyncio.Event().wait):
+        store.trouble = trouble
+        with pytest.raises(StoreUnavailable):
+            await guard.load("a" * 64)
+    task = asyncio.create_task(guard.load("a" * 64))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    asked = [(event.operation, event.outcome) for event in told if isinstance(event, StoreAsked)]
+    assert asked == [
+        ("create", "ok"),
+        ("create", "conflict"),
+        ("load", "failed"),
+        ("load", "timeout"),
+        ("load", "cancelled"),
+    ]
+    assert all(event.store == "Troubled" and event.seconds >= 0 for event in told if isinstance(event, StoreAsked))
+
+
+async def test_nothing_is_timed_where_nobody_hears():
+    """The store is guarded as ever, and a plain subscriber is told of no operation."""
+    told = []
+    life = Driver(SessionConfig(secret_key="k" * 32, store="memory://", on_event=told.append))
+    assert type(life.registry.store) is GuardedStore
+    visit = life.anonymous()
+    visit.session["x"] = 1
+    await visit.commit()
+    assert [type(event) for event in told] == [Created]

@@ -24,6 +24,7 @@ __all__ = [
     "Refused",
     "Renewed",
     "Rotated",
+    "StoreAsked",
 ]
 
 
@@ -32,6 +33,7 @@ class Event:
     """Something that happened to a session."""
 
 
+Outcome = Literal["ok", "conflict", "unreadable", "timeout", "failed", "cancelled"]
 # What `on_event` takes. A function is called in the request's task. An `async def` runs beside the requests.
 Subscriber = Callable[[Event], None] | Callable[[Event], Awaitable[None]]
 
@@ -148,3 +150,26 @@ class OutageEnded(Event):
     """The store answers again."""
 
     store: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAsked(Event):
+    """The store did one operation, or failed to. It is told to subscribers whose `hears_store` is true. No log has it.
+
+    Outcomes: `ok`, `conflict` (another request was first, which is a normal answer), `unreadable` (a damaged record),
+    `timeout` (no answer within `store_timeout`), `failed`, `cancelled` (the request was).
+    """
+
+    store: str  # its class's name
+    operation: (
+        str  # load, create, update, rotate, touch, delete, of_user, scan, discard_unreadable, wipe, purge or open
+    )
+    outcome: Outcome
+    seconds: float  # until its answer was there
+
+
+def logs_in(event: Event) -> bool:
+    """Whether an event tells that somebody logged in."""
+    if isinstance(event, Created):
+        return event.user is not None
+    return isinstance(event, Rotated) and event.user not in (None, event.old_user)

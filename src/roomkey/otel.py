@@ -1,4 +1,4 @@
-"""OpenTelemetry: events of sessions on the current span, and a counter. `SessionConfig(on_event=session_telemetry())`.
+"""OpenTelemetry: events of sessions as log events, and metrics. `SessionConfig(on_event=session_telemetry())`.
 
 Needs the package `opentelemetry-api` (`roomkey[otel]`).
 """
@@ -6,38 +6,86 @@ Needs the package `opentelemetry-api` (`roomkey[otel]`).
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 
 try:
-    from opentelemetry import metrics, trace
+    from opentelemetry import context, metrics
+    from opentelemetry._logs import LogRecord, SeverityNumber, get_logger
 except ImportError as _error:
-    raise ImportError("roomkey.otel needs opentelemetry-api: pip install 'roomkey[otel]'") from _error
+    raise ImportError("roomkey.otel needs opentelemetry-api 1.36 or newer: pip install 'roomkey[otel]'") from _error
 
-from roomkey.events import Event
+from roomkey.events import Event, Lost, Misfit, OutageBegan, StoreAsked, logs_in
 
 __all__ = ["session_telemetry"]
+
+_BUCKETS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5]  # seconds
 
 
 def session_telemetry(*, users: bool = False) -> Callable[[Event], None]:
     """Return a subscriber that tells OpenTelemetry.
 
-    Each event becomes an event of the current span, named `roomkey.` and the event's class, with its fields as
-    attributes, and adds one to the counter `roomkey.events`, by `event` and, where there is one, `reason`.
+    The counter `roomkey.log_ins` counts log-ins. The histogram `roomkey.store.duration` has the seconds that each
+    operation of the store took, by `store`, `operation` and `outcome`.
+
+    Each event becomes a log event (a log record with an event name), named `roomkey.` and the event's class, with its
+    fields as attributes. It has the trace and the span of its request. It also adds one to the counter
+    `roomkey.events`, by `event` and, where there is one, `reason`.
 
     Args:
-        users: whether spans name the user whose session it is. Off by default, because that is personal data.
+        users: whether log events name the user whose session it is. Off by default, because that is personal data.
     """
-    counter = metrics.get_meter("roomkey").create_counter("roomkey.events", description="What happened to sessions.")
+    return _Telling(users=users)
 
-    def tell(event: Event) -> None:
+
+class _Telling:
+    hears_store = True
+
+    def __init__(self, *, users: bool) -> None:
+        meter = metrics.get_meter("roomkey")
+        self._counter = meter.create_counter("roomkey.events", description="What happened to sessions.")
+        self._log_ins = meter.create_counter("roomkey.log_ins", description="Log-ins.")
+        self._duration = meter.create_histogram(
+            "roomkey.store.duration",
+            unit="s",
+            description="How long an operation of the session store took.",
+            explicit_bucket_boundaries_advisory=_BUCKETS,
+        )
+        self._logger = get_logger("roomkey")
+        self._hidden = set() if users else {"user", "old_user"}
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StoreAsked):
+            labels = {"store": event.store, "operation": event.operation, "outcome": event.outcome}
+            self._duration.record(event.seconds, labels)
+            return
+        if logs_in(event):
+            self._log_ins.add(1)
+        self._tell(event)
+
+    def _tell(self, event: Event) -> None:
         name = type(event).__name__
         fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
         labels = {"event": name} | ({"reason": fields["reason"]} if "reason" in fields else {})
-        counter.add(1, labels)
-        hidden = set() if users else {"user", "old_user"}
-        span = trace.get_current_span()
-        if span.is_recording():
-            attributes = {key: value for key, value in fields.items() if value is not None and key not in hidden}
-            span.add_event(f"roomkey.{name}", {f"roomkey.{key}": value for key, value in attributes.items()})
+        self._counter.add(1, labels)
+        severity = _severity(event)
+        self._logger.emit(
+            LogRecord(
+                timestamp=time.time_ns(),
+                context=context.get_current(),
+                severity_number=severity,
+                severity_text=severity.name,
+                event_name=f"roomkey.{name}",
+                attributes={
+                    f"roomkey.{key}": value
+                    for key, value in fields.items()
+                    if value is not None and key not in self._hidden
+                },
+            )
+        )
 
-    return tell
+
+def _severity(event: Event) -> SeverityNumber:
+    if isinstance(event, OutageBegan):
+        return SeverityNumber.ERROR
+    return SeverityNumber.WARN if isinstance(event, Lost | Misfit) else SeverityNumber.INFO

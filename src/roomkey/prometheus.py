@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, get_args, get_type_hints
 
 try:
-    from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
+    from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
     from prometheus_client.registry import Collector
 except ImportError as _error:
@@ -29,6 +29,8 @@ from roomkey.events import (
     Refused,
     Renewed,
     Rotated,
+    StoreAsked,
+    logs_in,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["near_metrics", "session_metrics"]
 
-_PLAIN = {
+_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)  # seconds
+_PLAIN: dict[type[Event], str] = {
     Created: "created",
     Rotated: "rotated",
     Renewed: "renewed",
@@ -53,9 +56,10 @@ _PLAIN = {
 def session_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[Event], None]:
     """Return a subscriber that counts.
 
-    The metrics: `roomkey_events_total{event}`, `roomkey_ended_total{reason}`, `roomkey_refused_total{reason}`,
-    `roomkey_lost_total{reason}` and `roomkey_store_down` (1 during an outage). No label grows with users or sessions.
-    Each value of a label is there from the start, as zero.
+    The metrics: `roomkey_log_ins_total`, `roomkey_events_total{event}`, `roomkey_ended_total{reason}`,
+    `roomkey_refused_total{reason}`, `roomkey_lost_total{reason}`, `roomkey_store_down` (1 during an outage) and the
+    histogram `roomkey_store_seconds{operation, outcome}`. No label grows with users or sessions. Each value of a label
+    is there from the start, as zero; of the histogram, each common operation.
 
     Args:
         registry: where the metrics are registered. One registry takes them once.
@@ -74,9 +78,24 @@ def session_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[Event],
     for counter, kind in ((ended, Ended), (refused, Refused), (lost, Lost)):
         for reason in get_args(get_type_hints(kind)["reason"]):
             counter.labels(reason)
+    log_ins = Counter("roomkey_log_ins_total", "Log-ins.", registry=registry)
+    asked = Histogram(
+        "roomkey_store_seconds",
+        "How long an operation of the session store took, by outcome.",
+        ["operation", "outcome"],
+        buckets=_BUCKETS,
+        registry=registry,
+    )
+    for operation in ("load", "create", "update", "rotate", "touch", "delete"):
+        asked.labels(operation, "ok")
     down = Gauge("roomkey_store_down", "Whether the session store is out of order.", registry=registry)
 
     def count(event: Event) -> None:
+        if isinstance(event, StoreAsked):
+            asked.labels(event.operation, event.outcome).observe(event.seconds)
+            return
+        if logs_in(event):
+            log_ins.inc()
         if isinstance(event, Refused):
             refused.labels(event.reason).inc()
         elif isinstance(event, Ended):
@@ -88,7 +107,17 @@ def session_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[Event],
         elif type(event) in _PLAIN:
             events.labels(_PLAIN[type(event)]).inc()
 
-    return count
+    return _Counting(count)
+
+
+class _Counting:
+    hears_store = True
+
+    def __init__(self, count: Callable[[Event], None]) -> None:
+        self._count = count
+
+    def __call__(self, event: Event) -> None:
+        self._count(event)
 
 
 class _NearCollector(Collector):

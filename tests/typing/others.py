@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from roomkey import Session, SessionConfig, SessionMiddleware
 from roomkey.django import SessionMiddleware as DjangoMiddleware
-from roomkey.events import Event, LoadedWithOldKey, Merged, OutageBegan, OutageEnded, Rotated
+from roomkey.events import Event, LoadedWithOldKey, Merged, OutageBegan, OutageEnded, Rotated, StoreAsked
 from roomkey.fastapi import SessionConfig as FastAPIConfig
 from roomkey.fastapi import SessionMiddleware as FastAPIMiddleware
 from roomkey.legacy import LegacyReader, LegacySession, LilyaCookie, LitestarRedis, RavynCookie, StarsessionsRedis
@@ -43,6 +43,8 @@ def events(event: Event) -> None:
             assert_type((event.store, event.error), tuple[str, str])
         case OutageEnded():
             assert_type(event.store, str)
+        case StoreAsked():
+            assert_type((event.operation, event.seconds, event.outcome == "ok"), tuple[str, float, bool])
     telemetry: Callable[[Event], None] = session_telemetry(users=True)
     SessionConfig(secret_key="k", on_event=telemetry)
     session_telemetry(True)  # type: ignore[call-arg]

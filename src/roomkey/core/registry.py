@@ -54,9 +54,7 @@ class Registry:
         self._config = config
         self.rules: Rules = Rules(config)
         self.clocks: Clocks = self.rules.clocks
-        self.store: GuardedStore = GuardedStore(
-            cast(Store, config.store), config.store_timeout, reporter.report, lambda: reporter.is_heard
-        )
+        self.store: GuardedStore = reporter.guarded(cast(Store, config.store), config.store_timeout)
         self.trails: Trails = Trails(self.store, self.rules.clock)
         self.envelope: Envelope = envelope_for(config)
         self.report = reporter.report

@@ -11,6 +11,8 @@ from typing import Literal, cast
 from roomkey.core.deliveries import Awaited, Deliveries, is_awaited
 from roomkey.core.renewal import AFTER_LOG_IN
 from roomkey.events import Event, Lost, Refused, Subscriber
+from roomkey.stores.base import Store
+from roomkey.stores.guard import GuardedStore
 
 __all__ = ["Reason", "Reporter"]
 
@@ -33,6 +35,7 @@ class Reporter:
         self.refused: Counter[str] = Counter()
         self.deliveries: Deliveries = Deliveries(patience)
         self._subscribers: tuple[Callable[[Event], object], ...] = ()
+        self._of_store: tuple[Callable[[Event], object], ...] = ()  # those of them that hear what the store does
         if on_event is not None:
             self.subscribe(on_event)
         self._carrier = carrier  # what has the card, "cookie" or "header"
@@ -41,9 +44,12 @@ class Reporter:
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Hand each event to one more subscriber, from now on. One that is awaited gets it beside the request."""
+        hears_store = getattr(subscriber, "hears_store", False) is True
         if is_awaited(subscriber):
             subscriber = partial(self.deliveries.put, cast(Awaited, subscriber))
         self._subscribers = (*self._subscribers, subscriber)
+        if hears_store:
+            self._of_store = (*self._of_store, subscriber)
 
     @property
     def is_heard(self) -> bool:
@@ -54,7 +60,25 @@ class Reporter:
         """Log an event, and hand it to the subscribers. One that raises keeps it from none of the others."""
         if _event_log.isEnabledFor(logging.DEBUG):
             _event_log.debug("%r", event)
-        for subscriber in self._subscribers:
+        self._hand_to(self._subscribers, event)
+
+    def guarded(self, store: Store, timeout: float) -> GuardedStore:
+        """Return a store under a clock. Its operations are timed where a subscriber hears of them.
+
+        Args:
+            store: the store itself.
+            timeout: seconds that one operation may take.
+        """
+        if not self._of_store:
+            return GuardedStore(store, timeout, self.report, lambda: self.is_heard)
+        from roomkey.stores.timed import TimedStore  # here, because few apps have their store timed
+
+        return TimedStore(
+            store, timeout, self.report, lambda: self.is_heard, lambda asked: self._hand_to(self._of_store, asked)
+        )
+
+    def _hand_to(self, subscribers: tuple[Callable[[Event], object], ...], event: Event) -> None:
+        for subscriber in subscribers:
             try:
                 subscriber(event)
             except Exception:

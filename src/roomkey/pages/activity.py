@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from roomkey.clock import system_time
 from roomkey.errors import ConfigurationError
-from roomkey.events import Created, Ended, Event, Lost, OutageBegan, OutageEnded, Refused, Rotated
+from roomkey.events import Ended, Event, Lost, OutageBegan, OutageEnded, Refused, logs_in
 from roomkey.options import named_options
 
 __all__ = ["Activity", "Hour", "Outage"]
@@ -129,9 +129,7 @@ _NONE: Counter[str] = Counter()
 
 def _kind_of(event: Event) -> str | None:
     """Return what an event is counted as; None: it is not."""
-    if isinstance(event, Created) and event.user is not None:
-        return "log_in"
-    if isinstance(event, Rotated) and event.user not in (None, event.old_user):
+    if logs_in(event):
         return "log_in"
     if isinstance(event, Ended) and event.user is not None:
         return "log_out" if event.reason == "cleared" else "revoked"

@@ -251,9 +251,7 @@ class GuardedStore:
         answer = self._start(operation, kind)
         return await answer if type(answer) is CoroutineType else answer
 
-    def _start(
-        self, operation: Coroutine[Any, Any, _Answer], kind: Kind
-    ) -> _Answer | CoroutineType[Any, Any, _Answer]:
+    def _start(self, operation: Coroutine[Any, Any, _Answer], kind: Kind) -> _Answer | CoroutineType[Any, Any, _Answer]:
         # An outage begins and ends by what was asked since the last time that one did: older questions are still
         # answered, or time out, after it. And it does not end at once: a server that shuts down answers on the
         # connections that it has not closed yet.
@@ -292,9 +290,7 @@ class GuardedStore:
                 raise
             raise judged from error
         if was_down:
-            self._is_up(
-                phase, changed=kind is Kind.CHANGE and answer is not False
-            )  # False: nothing was there to touch
+            self._is_up(phase, changed=kind is Kind.CHANGE and answer is not False)  # False: nothing was there to touch
         return answer
 
     def _judged(self, error: Exception, operation: object, kind: Kind, phase: int, *, was_down: bool) -> Exception:
