@@ -57,6 +57,9 @@ USES = {
     "pages": "from roomkey import SessionManager; from roomkey.pages import DevicesPage, OperatorsPage; "
     "manager = SessionManager(secret_key='k' * 43, store='memory://'); "
     "DevicesPage(manager); OperatorsPage(manager, allow=lambda session: True)",
+    "devices": "from ua_parser import parse; from roomkey.core.agents import agent_from; "
+    "text = 'Mozilla/5.0 (X11; Ubuntu; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0'; "
+    "assert agent_from(text)[:2] == ('Firefox', 'Ubuntu'), agent_from(text)",
     "otel": "from roomkey.otel import session_telemetry; session_telemetry()",
     "prometheus": "from roomkey.prometheus import session_metrics; session_metrics()",
 }

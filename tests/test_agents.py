@@ -3,8 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from roomkey.pages.agents import Agent, agent_from
 
+from roomkey.core import agents
+from roomkey.core.agents import Agent, agent_from, device_in
 from tests.pages.parts import FIREFOX, IPHONE
 
 _WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko)"
@@ -15,7 +16,7 @@ KNOWN = [
     (IPHONE.replace("iPhone", "iPad"), Agent("Safari", "iPad", "tablet")),
     (f"Mozilla/5.0 (Windows NT 10.0; Win64; x64) {_WEBKIT} Chrome/126.0.0.0 Safari/537.36 Edg/126.0.0.0",
      Agent("Edge", "Windows", "computer")),
-    (f"Mozilla/5.0 (X11; Linux x86_64) {_WEBKIT} Chrome/126.0.0.0 Safari/537.36 OPR/112.0",
+    (f"Mozilla/5.0 (X11; Linux x86_64) {_WEBKIT} Chrome/126.0.0.0 Safari/537.36 OPR/112.0.0.0",
      Agent("Opera", "Linux", "computer")),
     (f"Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) {_WEBKIT} Chrome/126.0.0.0 Safari/537.36",
      Agent("Chrome", "ChromeOS", "computer")),
@@ -34,10 +35,50 @@ KNOWN = [
 ]  # fmt: skip
 
 
+@pytest.fixture(params=["own list", "ua-parser"])
+def with_parser(request, monkeypatch):
+    """Each way to tell browsers apart: the small list, and ua-parser where it is installed."""
+    if request.param == "ua-parser":
+        pytest.importorskip("ua_parser")
+    else:
+        monkeypatch.setattr(agents, "_parser", lambda: None)
+    agent_from.cache_clear()
+    yield request.param == "ua-parser"
+    agent_from.cache_clear()
+
+
 @pytest.mark.parametrize(("text", "agent"), KNOWN)
-def test_known_agents(text, agent):
+def test_known_agents(with_parser, text, agent):
     """Browsers are told apart though each names the others, and a program is called what it calls itself."""
+    if with_parser and "Googlebot" in (text or ""):
+        agent = agent._replace(name="Googlebot")  # which the small list does not know
     assert agent_from(text) == agent
+
+
+def test_ua_parser_knows_more():
+    """It tells browsers apart that the small list does not know."""
+    pytest.importorskip("ua_parser")
+    agent_from.cache_clear()
+    text = "Mozilla/5.0 (X11; Ubuntu; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
+    assert agent_from(text) == Agent("Firefox", "Ubuntu", "computer")
+    text = f"Mozilla/5.0 (Windows NT 10.0; Win64; x64) {_WEBKIT} Chrome/126.0.0.0 Whale/3.27.254.15 Safari/537.36"
+    assert agent_from(text).name == "Whale"
+
+
+@pytest.mark.parametrize(
+    ("text", "device"),
+    [
+        (FIREFOX, "Firefox on Windows"),
+        (IPHONE, "Safari on iPhone"),
+        ("curl/8.5.0", "curl 8.5.0"),
+        ("Mozilla/5.0 (Windows NT 10.0)", "Windows"),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_device_in_words(with_parser, text, device):
+    """A browser and its system, or the one of them that is known."""
+    assert device_in(text) == device
 
 
 @given(st.text(max_size=300))

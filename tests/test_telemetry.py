@@ -100,7 +100,7 @@ def test_prometheus_counts_from_zero():
     values = {
         "roomkey_events_total": (
             "event",
-            {"created", "rotated", "renewed", "expired", "loaded_with_old_key", "merged", "misfit"},
+            {"created", "rotated", "renewed", "expired", "client_changed", "loaded_with_old_key", "merged", "misfit"},
         ),
         "roomkey_ended_total": ("reason", {"cleared", "revoked", "limit"}),
         "roomkey_refused_total": ("reason", {"card", "key", "unknown", "rotated", "damaged"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ from roomkey.wire.keys import ADVICE, KEY_TAKES, SecretKeys
 from roomkey.wire.own import Encoders, checked_encoders
 
 if TYPE_CHECKING:
-    from roomkey.events import Subscriber
+    from roomkey.events import ClientChanged, Subscriber
     from roomkey.legacy import LegacyReader
 
 __all__ = ["OtherOptions", "SessionConfig", "SessionOptions"]
@@ -85,6 +86,9 @@ class SessionConfig:
             user's sessions.
         record_client: keep the IP address and the user agent of each log-in, for `Sessions`. Off by default: both are
             personal data. The address is the one that the server resolved (`scope["client"]`).
+        country: a function that returns the country of an IP address, or None: from a database of your own. It is
+            called at each log-in, in the request's task, and `SessionInfo.country` shows what it returned. What it
+            raises is logged, and the log-in goes on. It needs `record_client`.
         seal: encrypt the data at rest, under a key derived from `secret_key` and the session ID. A stolen database says
             nothing of the data, even with the secret key. It needs `roomkey[crypto]`. Switching it on or off ends the
             sessions that there are. `cookie://` encrypts in any case.
@@ -128,6 +132,10 @@ class SessionConfig:
         on_event: is called with each event of `roomkey.events`, in the request's task: be quick. An `async def` runs
             beside the requests, and no response waits for it: one event after the other, up to 1000 waiting. What it
             raises is logged, and affects no session.
+        on_client_changed: is called with the session and a `ClientChanged` where a live session comes from another
+            address or another device than its log-in, before the handler runs, with each such request. A phone changes
+            its address all the time, so it is for you to decide: `session.clear()` logs out. What it raises fails the
+            request. It needs `record_client`.
         clock: returns Unix seconds. Tests give one that they move.
 
     Raises:
@@ -149,6 +157,7 @@ class SessionConfig:
     user_key: str | None = "user_id"
     max_sessions_per_user: int | None = None
     record_client: bool = False
+    country: Callable[[str], str | None] | None = None
     seal: bool = False
     store_timeout: float = 2.0  # seconds
     max_bytes: int = 65536
@@ -165,6 +174,7 @@ class SessionConfig:
     near_max_age: float = 1.0  # seconds
     fresh: Sequence[str] = ()
     on_event: Subscriber | None = None
+    on_client_changed: Callable[[Any, ClientChanged], None] | None = None
     clock: Callable[[], float] = system_time
 
     if TYPE_CHECKING:  # what may be given is more than what is kept: a `timedelta` is kept in seconds
@@ -187,6 +197,9 @@ class SessionConfig:
             self._fail("clock", "it takes a function that returns Unix seconds")
         if self.on_event is not None and not callable(self.on_event):
             self._fail("on_event", "it takes a function of one event, asynchronous or not, or None")
+        for name in ("country", "on_client_changed"):
+            if getattr(self, name) is not None:
+                self._check_of_client(name)
         if self.encoders is not None:
             self._set("encoders", checked_encoders(self.encoders, KEPT))
         if self.legacy != ():
@@ -211,6 +224,13 @@ class SessionConfig:
     def carrier(self) -> tuple[str, str]:
         """What has the card, `"cookie"` or `"header"`, and its name."""
         return ("cookie", self.session_cookie) if self.card_header is None else ("header", self.card_header.lower())
+
+    def _check_of_client(self, name: str) -> None:
+        function = getattr(self, name)
+        if not callable(function) or inspect.iscoroutinefunction(function):
+            self._fail(name, "it takes a plain function, or None")
+        if not self.record_client:
+            self._fail(name, "it needs record_client=True")
 
     def _check_limit(self) -> None:
         limit = self.max_sessions_per_user

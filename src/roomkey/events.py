@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 __all__ = [
+    "ClientChanged",
     "Created",
     "Ended",
     "Event",
@@ -111,6 +112,24 @@ class Merged(Event):
 
     handle: str
     attempts: int  # how often the swap was tried again
+
+
+@dataclass(frozen=True, slots=True)
+class ClientChanged(Event):
+    """A live session comes from another address or another device than its log-in. It needs `record_client`.
+
+    Another device is another browser or system: a browser that was updated is the same. `on_event` is told once in each
+    process for each session and client.
+    """
+
+    handle: str
+    user: str | None
+    ip: str | None  # of this request; None: not known
+    user_agent: str | None
+    old_ip: str | None  # of the log-in
+    old_user_agent: str | None
+    is_other_ip: bool
+    is_other_device: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ class Incoming:
 
     def __init__(self, config: SessionConfig, loader: StoreLoader | CookieLoader, move_in: MoveIn | None) -> None:
         self._config, self._loader, self._move_in = config, loader, move_in
+        self._clients = loader.committer.clients
         is_chunked = isinstance(config.store, CookieStore)
         self._find: Callable[[Headers, bytes], list[bytes]] = find_chunked if is_chunked else find_cookies
         if config.card_header is not None:
@@ -78,14 +79,23 @@ class Incoming:
             self._loader.transaction_of(answer).page = scope.get("path", "/")
         if self._config.record_client:
             if not isinstance(answer, Session):
-                return self._recording(answer, scope)
-            answer._peer = (scope.get("client"),)
+                return self._recording(answer, headers, scope)
+            self._record(answer, headers, scope)
         return answer
 
-    async def _recording(self, answer: Coroutine[Any, Any, Session], scope: Mapping[str, Any]) -> Session:
+    async def _recording(
+        self, answer: Coroutine[Any, Any, Session], headers: Headers, scope: Mapping[str, Any]
+    ) -> Session:
         session = await answer
-        session._peer = (scope.get("client"),)
+        self._record(session, headers, scope)
         return session
+
+    def _record(self, session: Session, headers: Headers, scope: Mapping[str, Any]) -> None:
+        address = scope.get("client")
+        session._peer = (address,)
+        key, record = session._loaded[:2]
+        if record.about and self._clients is not None:
+            self._clients.compare(session, key, record.user, record.about, address, headers)
 
     async def _arrive(self, move_in: MoveIn, headers: Headers, cards: list[bytes]) -> Session:
         """Return the session of a request that brought no genuine card, but perhaps another library's session."""

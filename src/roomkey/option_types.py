@@ -12,7 +12,7 @@ from roomkey.stores.cookie import CookieStore
 from roomkey.wire.own import Encoders
 
 if TYPE_CHECKING:
-    from roomkey.events import Subscriber
+    from roomkey.events import ClientChanged, Subscriber
     from roomkey.legacy import LegacyReader
 
 __all__ = ["CookieOptions", "Options", "OtherOptions", "SessionOptions"]
@@ -38,6 +38,7 @@ class OtherOptions(TypedDict, total=False):
     user_key: str | None
     max_sessions_per_user: int | None
     record_client: bool
+    country: Callable[[str], str | None] | None
     seal: bool
     store_timeout: Seconds
     max_bytes: int
@@ -54,6 +55,7 @@ class OtherOptions(TypedDict, total=False):
     near_max_age: Seconds
     fresh: Sequence[str]
     on_event: Subscriber | None
+    on_client_changed: Callable[[Any, ClientChanged], None] | None
     clock: Callable[[], float]
 
 

@@ -19,6 +19,7 @@ from roomkey.events import Event, Lost, Misfit, OutageBegan, StoreAsked, logs_in
 
 __all__ = ["session_telemetry"]
 
+_PERSONAL = {"user", "old_user", "ip", "old_ip", "user_agent", "old_user_agent"}
 _BUCKETS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5]  # seconds
 
 
@@ -33,7 +34,8 @@ def session_telemetry(*, users: bool = False) -> Callable[[Event], None]:
     `roomkey.events`, by `event` and, where there is one, `reason`.
 
     Args:
-        users: whether log events name the user whose session it is. Off by default, because that is personal data.
+        users: whether log events name the user whose session it is, and the client. Off by default, because both are
+            personal data.
     """
     return _Telling(users=users)
 
@@ -52,7 +54,7 @@ class _Telling:
             explicit_bucket_boundaries_advisory=_BUCKETS,
         )
         self._logger = get_logger("roomkey")
-        self._hidden = set() if users else {"user", "old_user"}
+        self._hidden = set() if users else _PERSONAL
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, StoreAsked):

@@ -16,6 +16,7 @@ except ImportError as _error:
     raise ImportError("roomkey.prometheus needs prometheus_client: pip install 'roomkey[prometheus]'") from _error
 
 from roomkey.events import (
+    ClientChanged,
     Created,
     Ended,
     Event,
@@ -44,6 +45,7 @@ __all__ = ["near_metrics", "session_metrics"]
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)  # seconds
 _PLAIN: dict[type[Event], str] = {
     Created: "created",
+    ClientChanged: "client_changed",
     Rotated: "rotated",
     Renewed: "renewed",
     Expired: "expired",

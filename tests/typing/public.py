@@ -38,7 +38,7 @@ from roomkey import (
 from roomkey.aiohttp import MANAGER, setup
 from roomkey.csrf import CSRFError, CSRFMiddleware, csrf_token, verify_csrf_token
 from roomkey.django import DjangoSessions, SessionStore, get_manager
-from roomkey.events import Created, Ended, Event, Expired, Lost, Refused, Renewed
+from roomkey.events import ClientChanged, Created, Ended, Event, Expired, Lost, Refused, Renewed
 from roomkey.flask import FlaskSession, Roomkey
 from roomkey.flask import session as flask_session
 from roomkey.legacy import DjangoCookie, FlaskCookie, LegacyReader, StarletteCookie
@@ -190,6 +190,7 @@ async def users(sessions: Sessions, session: Session) -> None:
     assert_type(await sessions.revoke(info.handle, user=ANYBODYS), bool)
     assert_type(await sessions.label(info.handle, "my phone"), bool)
     assert_type(info.label, str | None)
+    assert_type((info.device, info.country), tuple[str | None, str | None])
     assert_type(await sessions.revoke_all(5, keep=session), int)
     assert_type(await sessions.end_all(), None)
     Sessions(SessionConfig(secret_key="k"))
@@ -216,6 +217,12 @@ def events() -> None:
     SessionConfig(secret_key="k", on_event=hear_nothing)  # type: ignore[arg-type]
     SessionConfig(secret_key="k", on_event=print)
     SessionConfig(secret_key="k", on_event="hear")  # type: ignore[arg-type]
+
+    def moved(session: Session, change: ClientChanged) -> None:
+        assert_type((change.is_other_ip, change.is_other_device), tuple[bool, bool])
+
+    SessionConfig(secret_key="k", record_client=True, on_client_changed=moved, country=lambda ip: ip[:2])
+    SessionConfig(secret_key="k", record_client=True, country=len)  # type: ignore[arg-type]
     count: Callable[[Event], None] = session_metrics()
     near_metrics(SessionManager(secret_key="k"))
     SessionConfig(secret_key="k", on_event=count)

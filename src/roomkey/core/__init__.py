@@ -18,6 +18,8 @@ case         what a commit is decided on, and what is decided, as values
 plan         what a commit does, decided by one pure function
 unanswered   writes that the store never answered: which of them was done
 reply        what the response does with the cookie
+agents       user agents as people read them
+clients      the client of a request: what a log-in keeps, and whether it is another one by now
 state        what one request knows of its session
 visitors     what CSRF tokens are bound to where no session is
 lent         values that a view of a session has handed out beside it

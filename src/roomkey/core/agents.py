@@ -1,16 +1,18 @@
 """User agents as people read them: "Firefox on Windows".
 
-A small list instead of a parser with a database: browsers have frozen all but their name and system in this header, so
-that there is nothing more to know. A program of another kind is called what it calls itself. A browser that names
-itself nowhere, such as Brave, is shown as the one it wants to be taken for.
+Browsers are told apart by ua-parser (`roomkey[devices]`), whose list is kept up to date by many projects. Without it,
+a small list of our own knows the usual ones. A program of another kind is called what it calls itself. A browser that
+names itself nowhere, such as Brave, is shown as the one it wants to be taken for.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
-__all__ = ["Agent", "agent_from"]
+__all__ = ["Agent", "agent_from", "device_in"]
 
 Kind = Literal["computer", "phone", "tablet", "program"]
 
@@ -36,6 +38,8 @@ _SYSTEMS: list[tuple[re.Pattern[str], str, Kind]] = [
     (re.compile(r"\b(?:Macintosh|Mac OS X|macOS)\b"), "macOS", "computer"),
     (re.compile(r"\b(?:Linux|X11)\b"), "Linux", "computer"),
 ]
+_SYSTEM_NAMES = {"Mac OS X": "macOS", "Chrome OS": "ChromeOS"}  # in ua-parser's words, and in ours
+_VARIANT = re.compile(r"\b(?:Mobile|iOS|WebView|UI/WKWebView)(?:\s|$)")  # of a browser, which is the same to its user
 _PRODUCT = re.compile(r"([A-Za-z][\w .+-]{0,40}?)(?:/(\d[\w.]{0,15})\S*)?(?:\s|$)")
 
 
@@ -47,6 +51,7 @@ class Agent(NamedTuple):
     kind: Kind
 
 
+@functools.lru_cache(maxsize=1024)
 def agent_from(text: str | None) -> Agent:
     """Return what a `User-Agent` says. Anybody may send any: it is a hint for the user, and no proof."""
     text = text or ""
@@ -55,7 +60,35 @@ def agent_from(text: str | None) -> Agent:
         own = _PRODUCT.match(text)
         name = None if own is None else " ".join(filter(None, own.groups()))
         return Agent(name, system, "program" if kind == "computer" else kind)
+    parse = _parser()
+    if parse is not None:
+        return _parsed(parse(text), system, kind)
     return Agent(next((name for pattern, name in _BROWSERS if pattern.search(text)), None), system, kind)
+
+
+def device_in(text: str | None) -> str | None:
+    """Return a device in words, such as "Firefox on Windows". None: the text says nothing that is known."""
+    agent = agent_from(text)
+    return " on ".join(part for part in agent[:2] if part is not None) or None
+
+
+@functools.cache
+def _parser() -> Callable[[str], Any] | None:
+    """Return ua-parser's function; None: it is not installed."""
+    try:
+        from ua_parser import parse
+    except ImportError:
+        return None
+    known: Callable[[str], Any] = parse
+    return known
+
+
+def _parsed(found: Any, system: str | None, kind: Kind) -> Agent:
+    """Return what ua-parser found, in our words: "Mobile Safari" is Safari, and iOS is an iPhone or an iPad."""
+    name = "" if found.user_agent is None else " ".join(_VARIANT.sub("", found.user_agent.family[:60]).split())
+    if found.os is not None and system not in ("iPhone", "iPad"):
+        system = _SYSTEM_NAMES.get(found.os.family, found.os.family[:60])
+    return Agent(name or None, system, kind)
 
 
 def _system_in(text: str) -> tuple[str | None, Kind]:

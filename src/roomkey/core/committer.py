@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from roomkey.core.clients import Clients
 from roomkey.core.loaded import Draft, Loaded
 from roomkey.core.registry import Registry
 from roomkey.core.reporting import Reporter
@@ -45,6 +46,9 @@ class Committer(ABC):
             from roomkey.core.live import Live  # here, because it needs asyncio, and most apps do without
 
             self.live = Live(self.registry, config.live_interval)
+        self.clients: Clients | None = None
+        if config.record_client:
+            self.clients = Clients(config.country, config.on_client_changed, reporter.report, lambda: reporter.is_heard)
 
     @property
     def may_wait(self) -> bool:

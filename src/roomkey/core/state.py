@@ -6,6 +6,7 @@ from math import inf
 from typing import Any, Protocol
 
 from roomkey.core.case import Case
+from roomkey.core.clients import Clients, client_of
 from roomkey.core.intents import NOTHING, Intents
 from roomkey.core.lent import Lent
 from roomkey.core.loaded import CURRENT, NOWHERE, Attempt, Draft, Loaded, Stale
@@ -19,14 +20,12 @@ from roomkey.errors import SessionEnded
 from roomkey.events import Lost
 from roomkey.stores.base import Record
 from roomkey.wire import codec
-from roomkey.wire.about import About, about_of, agent_from
+from roomkey.wire.about import about_of
 from roomkey.wire.codec import Facts
 from roomkey.wire.facts import Proved, proofs_in
 from roomkey.wire.user_ids import NO_ID
 
 __all__ = ["Moving", "RequestState"]
-
-_LONGEST_ADDRESS = 64  # characters; an IPv6 address with a zone has room
 
 
 class Moving(Protocol):
@@ -51,6 +50,7 @@ class RequestState:
     rules: Rules  # of the configuration
     session: Session
     reply: Reply
+    clients: Clients | None = None  # what is known of clients; None: they are not recorded
 
     moving: Moving | None = None  # the old library's session that moves in; None: it has, or there is none
     # Whether a session may begin here that nobody is logged into. Not where the browser may have a newer cookie by now:
@@ -196,7 +196,7 @@ class RequestState:
     def case(self, draft: Draft) -> Case:
         """Return what a commit of this draft is decided on, if nobody else has saved meanwhile."""
         at, is_open = self.session._at, self.reply.carries is not NONE
-        about = b"" if self.session._peer is None else self._about()
+        about = b"" if self.session._peer is None else self._about(draft)
         moves_in = is_open and self.moving is not None
         case = Case(at, draft, at, self.rules.clock(), is_open, moves_in, self.may_begin, about, self.tried)
         if not self.renews:
@@ -231,13 +231,15 @@ class RequestState:
         is_anothers = before is not None and facts.proved == self.at.facts.proved
         return before if before is not None and is_anothers else facts
 
-    def _about(self) -> bytes:
-        """Return the IP address as the server resolved it (anybody can send `X-Forwarded-For`), and the user agent."""
-        session = self.session
-        address = session._peer[0] if session._peer is not None else None
-        agent = next((value for name, value in session._sent if name.lower() == b"user-agent"), None)
-        ip = str(address[0])[:_LONGEST_ADDRESS] if address else None
-        return about_of(About(ip, None if agent is None else agent_from(agent)))
+    def _about(self, draft: Draft) -> bytes:
+        """Return what a log-in keeps of the client."""
+        session, at = self.session, self.session._at
+        client = client_of(None if session._peer is None else session._peer[0], session._sent)
+        user = self.rules.user_of(draft.content)
+        is_log_in = user != at.user or self.moving is not None or logs_in(at.user, user, draft.intents)
+        if self.clients is not None and user is not None and is_log_in:
+            client = self.clients.of_log_in(client)
+        return about_of(client)
 
     def unsaved_over(self, latest: Loaded | None) -> Case:
         """Return what this request has not saved, as a case, with what is stored now."""

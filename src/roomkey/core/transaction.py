@@ -49,6 +49,8 @@ class Transaction(Tasks):
         self.session: Session = session
         self.reply: Reply = Reply()
         self.committer = committer
+        if committer.clients is not None:
+            self.clients = committer.clients
         session._transaction = self
         if session._has_started:
             self.reply.close()

@@ -101,6 +101,17 @@ class SessionInfo:
     user_agent: str | None
     label: str | None  # the user's own name for it (`Sessions.label`); None: it has none
     is_current: bool  # whether it is the session that asks
+    country: str | None = None  # of the log-in, as the option `country` found it; None: not known
+
+    @property
+    def device(self) -> str | None:
+        """What it is used with, in words: "Firefox on Windows". None: not recorded (`record_client`), or not known.
+
+        With `roomkey[devices]`, ua-parser tells browsers apart. It is a hint for the user, and no proof.
+        """
+        from roomkey.core.agents import device_in  # here, because its patterns take a while to be made
+
+        return device_in(self.user_agent)
 
 
 @named_options(missing={"config": "it takes the app's SessionConfig (middleware.config)"})
@@ -335,6 +346,7 @@ class Sessions:
             user_agent=shown.user_agent,
             label=shown.label,
             is_current=key == here,
+            country=shown.country,
         )
 
     def _handle_of(self, session: Asking | None) -> str:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from urllib.parse import parse_qs, quote, unquote
 
 from roomkey.config import SessionConfig
+from roomkey.core.agents import agent_from
 from roomkey.core.loader import Loader
 from roomkey.core.nearby import ask_store
 from roomkey.core.renewal import RENEWALS
@@ -17,7 +18,6 @@ from roomkey.csrf import csrf_token, verify_csrf_token
 from roomkey.errors import ConfigurationError, LoginTooOld
 from roomkey.manager import SessionManager
 from roomkey.options import Seconds, is_number, seconds_of
-from roomkey.pages.agents import agent_from
 from roomkey.pages.rendering import Answer, Rendering, plain, see_other
 from roomkey.pages.words import Catalogue
 from roomkey.stores.base import UserIndex

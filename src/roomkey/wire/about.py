@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import ormsgpack
 
-__all__ = ["LONGEST_LABEL", "About", "about_in", "about_of", "agent_from", "with_label"]
+__all__ = ["LONGEST_LABEL", "About", "about_in", "about_of", "agent_text", "with_label"]
 
 LONGEST_LABEL = 100  # characters of a user's name for a session
 _LONGEST_AGENT = 256  # bytes of a user agent; a browser's name fits, a novel does not
-_NAMES = {"ip": "i", "user_agent": "a", "label": "l"}  # as they are stored
+_NAMES = {"ip": "i", "user_agent": "a", "label": "l", "country": "c"}  # as they are stored
 
 
 class About(NamedTuple):
@@ -24,6 +24,7 @@ class About(NamedTuple):
     ip: str | None = None  # where its user logged in from
     user_agent: str | None = None  # with what
     label: str | None = None  # the user's own name for it
+    country: str | None = None  # where that address is
 
 
 def about_of(about: About) -> bytes:
@@ -51,7 +52,7 @@ def with_label(stored: bytes, label: str | None) -> bytes:
     return about_of(about_in(stored)._replace(label=label))
 
 
-def agent_from(raw: bytes) -> str:
+def agent_text(raw: bytes) -> str:
     """Return a user agent as people read it: UTF-8 where it is valid, and Latin-1 otherwise."""
     cut = raw[:_LONGEST_AGENT]
     try:
