@@ -46,7 +46,7 @@ _WRONG = [
     ("partitioned", True),
     *[("path", value) for value in ("", "shop", "/a;b", "/a\r\nX: y", "/é", None, b"/")],
     *[("domain", value) for value in ("", "a b", "a;b", "-a", "a-", "a\n", "é.example", b"a", 5)],
-    *[("user_key", value) for value in ("", 5, b"user_id", ["user_id"])],
+    *[("user_key", value) for value in ("", 5, b"user_id", [5], [], {"user_id"})],
     *[("clock", value) for value in (None, 5, "now")],
     *[
         ("store", value)
@@ -106,6 +106,8 @@ def test_an_absurdly_large_number_raises_no_other_error(option):
         {"domain": "localhost"},
         {"user_key": None},
         {"user_key": "account"},
+        {"user_key": "account.id"},
+        {"user_key": ("account", "user.sub")},
         {"clock": lambda: 0.0},
         {"store": MemoryStore()},
     ],

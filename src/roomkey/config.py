@@ -25,6 +25,7 @@ from roomkey.wire.card_header import check_card_header
 from roomkey.wire.codec import KEPT
 from roomkey.wire.keys import ADVICE, KEY_TAKES, SecretKeys
 from roomkey.wire.own import Encoders, checked_encoders
+from roomkey.wire.whose import UserKey, checked_user_key
 
 if TYPE_CHECKING:
     from roomkey.events import ClientChanged, Subscriber
@@ -78,9 +79,12 @@ class SessionConfig:
         store: a `Store`, the path of an SQLite file (`pathlib.Path`), or a URL: `memory://`,
             `sqlite:///relative.db`, `sqlite:////absolute.db`, `redis://` and its kin, `postgresql://`,
             `sqlalchemy+...://`, `cookie://`.
-        user_key: the session key that says whose session it is: when its value changes, the session ID rotates and
-            the session is filed under that user. An ID and its text (`1` and `"1"`) are one user. `None` switches both
-            off, and `Sessions.of` with them.
+        user_key: where the session says whose it is: when that changes, the session ID rotates and the session is filed
+            under that user. A key (`"user_id"`), a path into dicts (`"user.sub"`), several of them, or a function of
+            the session. Of several, the first where somebody is says whose session it is, and each is a log-in. A
+            session that has a key of just a path's name, dot and all, has the user there. A function gets a plain dict,
+            looks keys up by their names, changes nothing, and returns an ID, or None for nobody. An ID and its text
+            (`1` and `"1"`) are one user. `None` switches both off, and `Sessions.of` with them.
         max_sessions_per_user: when a user has more sessions than this, the least recently used one ends. Last use is
             known to within a tenth of `max_age`. `None`: no limit. It needs `user_key`, and a store that can find a
             user's sessions.
@@ -154,7 +158,7 @@ class SessionConfig:
     absolute_timeout: float | None = _Default(2592000)  # 30 days, in seconds
     anonymous_max_age: float | None = None  # seconds
     store: Store | CookieStore | os.PathLike[str] | str = "sqlite:///sessions.sqlite3"
-    user_key: str | None = "user_id"
+    user_key: UserKey | None = "user_id"
     max_sessions_per_user: int | None = None
     record_client: bool = False
     country: Callable[[str], str | None] | None = None
@@ -191,8 +195,7 @@ class SessionConfig:
         self._set("exclude", checked_paths("exclude", self.exclude, "/static/"))
         self._set("passive", checked_paths("passive", self.passive, "/poll/"))
         self._set("fresh", checked_paths("fresh", self.fresh, "/admin/"))
-        if self.user_key is not None and (type(self.user_key) is not str or not self.user_key):
-            self._fail("user_key", "it takes a session key (text), or None")
+        self._set("user_key", checked_user_key(self.user_key))
         if not callable(self.clock):
             self._fail("clock", "it takes a function that returns Unix seconds")
         if self.on_event is not None and not callable(self.on_event):

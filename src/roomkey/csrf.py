@@ -23,12 +23,13 @@ from urllib.parse import urlsplit
 from roomkey.core.intents import CSRF
 from roomkey.core.nearby import ask_store
 from roomkey.core.session import Session
-from roomkey.errors import ConfigurationError, CSRFError
+from roomkey.errors import ConfigurationError, CSRFError, SessionDataError
 from roomkey.options import named_options
 from roomkey.paths import Paths, checked_paths
 from roomkey.web.error_pages import ErrorPage, ErrorPages
 from roomkey.wire.card_header import SERVED_BY_HEADER, UNCHECKED
 from roomkey.wire.user_ids import text_of
+from roomkey.wire.whose import UserKey, Whose
 
 __all__ = ["CSRFError", "CSRFMiddleware", "csrf_token", "verify_csrf_token"]
 
@@ -172,7 +173,7 @@ def _is_served_by_header(scope: Scope) -> bool:
     return served is not None and served is scope.get("session")
 
 
-def csrf_token(session: AnySession, *, user_key: str | None = None) -> str:
+def csrf_token(session: AnySession, *, user_key: UserKey | None = None) -> str:
     """Return a token for this session's forms or scripts. Each call gives another text for the same secret.
 
     A visitor who has no session gets none for it, where `https_only` is True and `domain` is not set: the token is
@@ -183,19 +184,20 @@ def csrf_token(session: AnySession, *, user_key: str | None = None) -> str:
 
     Args:
         session: `request.session`.
-        user_key: the session key that says whose session it is, where `session` is another library's. None:
-            `"user_id"`. For Roomkey's sessions, `SessionConfig` says it.
+        user_key: where the session says whose it is, as `SessionConfig` takes it, if `session` is another library's.
+            None: `"user_id"`. For Roomkey's sessions, `SessionConfig` says it.
 
     Raises:
         ConfigurationError: the session is Roomkey's, and its `user_key` is another one. The next log-in would drop the
             token.
+        SessionDataError: the function of `user_key` raised something.
     """
     its_key = _key_of(session, user_key)
-    if user_key is not None and user_key != its_key:
+    if user_key is not None and (tuple(user_key) if isinstance(user_key, list) else user_key) != its_key:
         raise ConfigurationError(
             f"csrf_token: user_key is {user_key!r}, and SessionConfig's is {its_key!r}; give it there alone"
         )
-    user = _user(session, its_key)
+    user = _user(session, user_key)
     visitor = _visitor(session, user, begins=True) if user is not None or not session else None
     if visitor is not None:
         return _masked(_secret_of(visitor))
@@ -215,7 +217,7 @@ def csrf_token(session: AnySession, *, user_key: str | None = None) -> str:
     return _masked(secret)
 
 
-def verify_csrf_token(session: AnySession, token: object, *, user_key: str | None = None) -> bool:
+def verify_csrf_token(session: AnySession, token: object, *, user_key: UserKey | None = None) -> bool:
     """Whether `token` was made by `csrf_token` for this session and the user that it has now. Nothing raises.
 
     Args:
@@ -227,7 +229,10 @@ def verify_csrf_token(session: AnySession, token: object, *, user_key: str | Non
         return False
     masked = urlsafe_b64decode(token + "==")
     brought = _xor(masked[:_SECRET_BYTES], masked[_SECRET_BYTES:])
-    user = _user(session, _key_of(session, user_key))
+    try:
+        user = _user(session, user_key)
+    except SessionDataError:  # nobody knows whose it is
+        return False
     known = _secrets_for(user, session.get(CSRF))
     visitor = _visitor(session, user, begins=False)
     if visitor is not None:
@@ -265,15 +270,19 @@ def _masked(secret: bytes) -> str:
     return urlsafe_b64encode(mask + _xor(mask, secret)).rstrip(b"=").decode()
 
 
-def _key_of(session: AnySession, user_key: str | None) -> str | None:
-    """Return which key says whose session it is. For Roomkey's sessions the configuration says it."""
+def _key_of(session: AnySession, user_key: UserKey | None) -> UserKey | None:
+    """Return where a session says whose it is. For Roomkey's sessions the configuration says it."""
     if isinstance(session, Session) and session._origin is not None:
         return session._attached().user_key
     return "user_id" if user_key is None else user_key
 
 
-def _user(session: AnySession, user_key: str | None) -> str | None:
-    return None if user_key is None else text_of(session.get(user_key))
+def _user(session: AnySession, user_key: UserKey | None) -> str | None:
+    if isinstance(session, Session) and session._origin is not None:
+        session._accessed = True
+        return session._attached().present_user()
+    key = "user_id" if user_key is None else user_key
+    return text_of(session.get(key)) if isinstance(key, str) and "." not in key else Whose(key).text_in(dict(session))
 
 
 def _xor(one: bytes, other: bytes) -> bytes:

@@ -136,9 +136,18 @@ def _number(text: str) -> Any:
         return _WRONG
 
 
+def _user_key(text: str) -> Any:
+    """Return one key, or several, which are a JSON list or have commas between them."""
+    names = _texts(text) if text.startswith("[") else [name.strip() for name in text.split(",")]
+    if names is _WRONG or not names or not all(names):
+        return _WRONG
+    return names if len(names) > 1 else names[0]
+
+
 _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "bool": ("true or false", _boolean),
     "int": ("a whole number", _whole),
     "float": ("a number of seconds", _number),
+    "UserKey": ("a session key, or several with commas between them", _user_key),
     "Sequence[str]": ('a JSON list of texts, such as ["/one", "/two"]', _texts),
 }

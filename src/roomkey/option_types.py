@@ -10,6 +10,7 @@ from roomkey.options import Seconds
 from roomkey.stores.base import Store
 from roomkey.stores.cookie import CookieStore
 from roomkey.wire.own import Encoders
+from roomkey.wire.whose import UserKey
 
 if TYPE_CHECKING:
     from roomkey.events import ClientChanged, Subscriber
@@ -35,7 +36,7 @@ class OtherOptions(TypedDict, total=False):
     absolute_timeout: Seconds | None
     anonymous_max_age: Seconds | None
     store: Store | CookieStore | os.PathLike[str] | str
-    user_key: str | None
+    user_key: UserKey | None
     max_sessions_per_user: int | None
     record_client: bool
     country: Callable[[str], str | None] | None

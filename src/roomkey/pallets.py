@@ -98,8 +98,9 @@ class FlaskSession(Session, SessionMixin):
             del self[_PERMANENT]
             return
         at, manager, put = self._at, app.manager, self._put or ()
-        is_remembered = manager.registry.rules.is_remembered(at.facts, at.user)
-        is_log_in = manager.config.user_key in put
+        rules = manager.registry.rules
+        is_remembered = rules.is_remembered(at.facts, at.user)
+        is_log_in = rules.puts_user(self._plain(), put, at.user)
         if is_log_in and self._says_permanent:
             self[_PERMANENT] = permanent  # a session that becomes another user's keeps only what was assigned
         elif is_log_in and at.user is not None:

@@ -102,7 +102,7 @@ def _counted(sample: Sample, manager: SessionManager, key: str, record: Record) 
         return sample  # a tombstone
     names = set(sample.unseen_log_ins)
     if record.user is None and config.user_key is not None and not config.seal:
-        names |= _log_ins_in(manager, key, record) - {config.user_key}
+        names |= _log_ins_in(manager, key, record) - {manager.registry.rules.plain_key}
     return sample._replace(
         seen=sample.seen + 1,
         largest=max(sample.largest, size),

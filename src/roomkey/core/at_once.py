@@ -69,6 +69,8 @@ class AtOnce:
         key, old, secret, before, owner, session_id, stale = (*at[:4], *at[5:]) if type(at) is Loaded else at
         if not (rules.user_of(content) == owner == old.user) or rules.ticks.time() >= session._fresh_until:
             return False
+        if rules.rights is not None and rules.changes_rights(before, content):
+            return False
         present = self._guard.load_now(key)
         if type(present) is Record and present.version != old.version:
             raise Conflict  # known before anything is encoded

@@ -116,7 +116,7 @@ def can_wait(rules: Rules, case: Case) -> bool:
         return False
     if intents is not NOTHING and (intents.needs_saving or any(change.key == FLASHES for change in intents.changes)):
         return False
-    return rules.user_of(draft.content) == was.user
+    return rules.user_of(draft.content) == was.user and not rules.changes_rights(was.encoded, draft.content)
 
 
 def laid_over_each_other(rules: Rules, members: list[Member], fresh: Loaded, now: float) -> Batch | None:

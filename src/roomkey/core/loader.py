@@ -23,6 +23,7 @@ from roomkey.core.rules import Rules
 from roomkey.core.session import Session
 from roomkey.core.swaps import StoreCommitter
 from roomkey.core.transaction import Transaction
+from roomkey.errors import SessionDataError
 from roomkey.events import Expired, LoadedWithOldKey, Misfit
 from roomkey.stores.base import Record, Unreadable
 from roomkey.stores.guard import GuardedStore
@@ -127,6 +128,11 @@ class Loader(ABC):
         self.reporter.refuse(reason)
         return self.anonymous()
 
+    def refuse_unknown(self, error: SessionDataError) -> Session:
+        """Count a session of which nobody can tell whose it is, and say so once."""
+        self.reporter.warn_once("whose", "sessions count as damaged, for nobody knows whose they are: %s", error)
+        return self.refuse("damaged")
+
     def strangers(self, cards: list[bytes]) -> Session:
         """Return the session of a request none of whose cards is genuine; warn where that is for want of a key."""
         if not cards:
@@ -158,7 +164,7 @@ class StoreLoader(Loader):
         self._cookie_name = committer.config.session_cookie.encode("ascii")
         self._cookie_start = b"; " + self._cookie_name + b"="
         self._is_plain = not committer.config.seal
-        self._user_key = self.rules.user_key
+        self._plain_key, self._whose = self.rules.plain_key, self.rules.whose
         # With one secret key, nothing can have been made with another.
         self._has_old_keys = len(committer.config.secret_key.values) > 1
 
@@ -279,8 +285,14 @@ class StoreLoader(Loader):
         if fresh_until is None:
             return self._refuse_over(key, record)
         user = None
-        if self._user_key is not None:
-            user = text_of(data.get(self._user_key))
+        if self._whose is not None:
+            if self._plain_key is not None:
+                user = text_of(data.get(self._plain_key))
+            else:
+                try:
+                    user = self._whose.text_in(data)
+                except SessionDataError as error:
+                    return self.refuse_unknown(error)
             if record.user != user:
                 return self.refuse("damaged")  # filed under one user, and holding another's session: the store errs
         session_id, stale = None, CURRENT

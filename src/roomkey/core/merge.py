@@ -128,7 +128,9 @@ def own(base: dict[str, Any], draft: Draft) -> dict[str, Any]:
     return assigned | {key: value for key, value in changed.items() if key in keys and key not in assigned}
 
 
-def left_for(user: str | None, was: str | None, encoded: bytes, draft: Draft) -> dict[str, Any]:
+def left_for(
+    user: str | None, was: str | None, encoded: bytes, draft: Draft, keys: Collection[str] = ()
+) -> dict[str, Any]:
     """Return what of a session is for the user whose it becomes.
 
     Args:
@@ -136,6 +138,7 @@ def left_for(user: str | None, was: str | None, encoded: bytes, draft: Draft) ->
         was: whose it was.
         encoded: as it was loaded.
         draft: what the request made of it.
+        keys: those that say whose it becomes, be they assigned or changed in place.
 
     Raises:
         SessionDataError: the app has put something of its own under one of Roomkey's own keys, which would be dropped.
@@ -143,7 +146,7 @@ def left_for(user: str | None, was: str | None, encoded: bytes, draft: Draft) ->
     check_own_keys(draft.content)
     left = dict(draft.content)
     if user is not None and was is not None:
-        left = dict(own(codec.decode(encoded), draft))
+        left = {**own(codec.decode(encoded), draft), **{key: draft.content[key] for key in keys}}
     drop_token(left, user)
     return left
 

@@ -62,7 +62,8 @@ def plan(rules: Rules, case: Case) -> Plan:
         and draft.encoded != was.encoded
     ):
         user = rules.user_of(draft.content)
-        if user == was.user == was.record.user and not (case.moves_in or case.tried):
+        is_plain = user == was.user == was.record.user and not (case.moves_in or case.tried)
+        if is_plain and (rules.rights is None or not rules.changes_rights(was.encoded, draft.content)):
             return _plain_save(rules, case, was)
     if case.fresh is None or _is_past(rules, case, case.fresh):
         return _gone(rules, case)
@@ -96,7 +97,7 @@ def _begin(rules: Rules, case: Case, draft: Draft, was: Loaded = NOWHERE) -> Pla
         encoded = codec.with_facts(draft.encoded, facts)
     else:
         if user != was.user or was is NOWHERE:
-            content = left_for(user, was.user, was.encoded, draft)
+            content = left_for(user, was.user, was.encoded, draft, rules.user_keys_in(content))
         encoded = codec.encode(content, facts)
     whole = content
     content, encoded = rules.fitted(content, encoded)
@@ -115,7 +116,9 @@ def _gone(rules: Rules, case: Case) -> Plan:
             return _begin(rules, case, draft)
         return Plan(Step.LOSE, content={}, is_lost=bool(draft.content))
     if logs_in(case.was.user, rules.user_of(draft.content), draft.intents):
-        return _begin(rules, case, draft._replace(content=own(codec.decode(case.was.encoded), draft)))
+        left = own(codec.decode(case.was.encoded), draft)
+        left |= {key: draft.content[key] for key in rules.user_keys_in(draft.content)}
+        return _begin(rules, case, draft._replace(content=left))
     return Plan(Step.LOSE, content={}, is_lost=True)
 
 
@@ -166,7 +169,13 @@ def _save(rules: Rules, case: Case, fresh: Loaded) -> Plan:
     user = rules.user_of(draft.content)
     if user != was.user:
         rules.checked_user(draft.content)
-        case = case._replace(draft=draft._replace(content=left_for(user, was.user, was.encoded, draft)))
+        left = left_for(user, was.user, was.encoded, draft, rules.user_keys_in(draft.content))
+        if user is not None and rules.user_of(left) != user:
+            raise SessionDataError(
+                "user_key: its function finds another user once the session holds only what is the new user's; have "
+                "it look keys up by their names"
+            )
+        case = case._replace(draft=draft._replace(content=left))
         if not case.draft.content:  # nothing but the forms of the user who has left
             return _end(rules, case, fresh)._replace(content={})
     return _laid_over(rules, case, fresh)
@@ -212,6 +221,9 @@ def _laid_over(rules: Rules, case: Case, fresh: Loaded) -> Plan:
         content = _merged(case, fresh, changes_user=user != was.user, passed_on=passed_on)
         if not content:
             return Plan(Step.END, fresh, content={}, cookie=CLEAR if case.can_set_cookie else KEEP)
+    if rules.rights is not None and user == was.user and not passed_on:
+        intents = rules.asked(fresh.encoded, content, intents)
+        case = case._replace(draft=draft._replace(intents=intents))
     facts = fresh.facts
     if not passed_on:
         facts = rules.facts_after(now, facts, was.user, user, intents, relies_on=case.relies_on)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from roomkey.core.users import Sessions
     from roomkey.stores.base import Record
     from roomkey.wire.facts import Proved
+    from roomkey.wire.whose import UserKey
 
 __all__ = ["Nearby", "Origin", "Transaction"]
 
@@ -44,7 +45,7 @@ class Transaction(Protocol):
     @property
     def sessions(self) -> Sessions: ...
     @property
-    def user_key(self) -> str | None: ...
+    def user_key(self) -> UserKey | None: ...
     @property
     def tried(self) -> Sequence[object]: ...  # writes that the store never answered
     @property

@@ -150,7 +150,7 @@ class Registry:
         key, record, secret = stored
         encoded = self.envelope.open(record, key, secret)
         data = codec.decode(encoded)
-        return Loaded(key, record, secret, encoded, codec.facts_in(encoded), self.rules.user_of(data)), data
+        return Loaded(key, record, secret, encoded, codec.facts_in(encoded), self.rules.user_of_stored(data)), data
 
     async def wait_for_progress(self, refused: Stored | None, found: Stored | None, refusals: int) -> int:
         """Wait a moment where a swap was refused and nothing newer is found: what was read may come from a replica.

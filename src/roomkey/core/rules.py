@@ -10,14 +10,16 @@ from roomkey.core.loaded import Draft, Loaded
 from roomkey.core.renewal import Clocks
 from roomkey.errors import SessionDataError
 from roomkey.stores.cookie import CookieStore
-from roomkey.wire import codec, user_ids
+from roomkey.wire import codec
 from roomkey.wire.codec import Facts
 from roomkey.wire.facts import Proved, with_proof
 from roomkey.wire.kinds import shown
 from roomkey.wire.own import Encoder
+from roomkey.wire.user_ids import text_of
+from roomkey.wire.whose import Rights, UserKey, Whose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from roomkey.config import SessionConfig
 
@@ -32,9 +34,12 @@ class Rules:
         self.ticks: Ticks = ticks_of(config.clock)
         self.clocks: Clocks = Clocks(config)
         self.limit: int | None = config.max_sessions_per_user
-        self.user_key: str | None = config.user_key
+        self.user_key: UserKey | None = config.user_key
+        self.whose: Whose | None = None if config.user_key is None else Whose(config.user_key)
+        self.plain_key: str | None = None if self.whose is None else self.whose.plain  # None: it takes more to find
+        rights = Rights(self.whose)
+        self.rights: Rights | None = rights if rights.are_watched else None
         self.carrier: str = config.carrier[0]  # what has the card, "cookie" or "header", for the texts of errors
-        self._user_place = "" if config.user_key is None else user_ids.in_session(config.user_key)
         self.max_bytes: int = config.max_bytes
         self.seals: bool = config.seal
         self.renews_each: bool = isinstance(config.store, CookieStore)  # whether each save is a renewal too
@@ -45,12 +50,62 @@ class Rules:
         self.anonymous: float | None = config.anonymous_max_age
 
     def user_of(self, data: dict[str, Any]) -> str | None:
-        """Return whose session `data` is, as the text that stores keep; None: nobody's."""
-        return None if self.user_key is None else user_ids.text_of(data.get(self.user_key))
+        """Return whose session `data` is, as the text that stores keep; None: nobody's.
+
+        Raises:
+            SessionDataError: the function of `user_key` raised something.
+        """
+        if self.plain_key is not None:
+            return text_of(data.get(self.plain_key))
+        return None if self.whose is None else self.whose.text_in(data)
+
+    def user_of_stored(self, data: dict[str, Any]) -> str | None:
+        """As `user_of`, for what is stored. Raises DamagedData where the function of `user_key` raised something."""
+        try:
+            return self.user_of(data)
+        except SessionDataError as error:
+            raise codec.DamagedData from error
 
     def checked_user(self, data: dict[str, Any]) -> str | None:
         """Return whose session `data` is. Raises SessionDataError where the value of `user_key` is no ID."""
-        return None if self.user_key is None else user_ids.checked_text(self._user_place, data.get(self.user_key))
+        return None if self.whose is None else self.whose.checked_in(data)
+
+    def user_keys_in(self, data: dict[str, Any]) -> Collection[str]:
+        """Return the keys that say whose session `data` is, where an assignment may not be what changed them."""
+        return () if self.whose is None or self.plain_key is not None else self.whose.keys_in(data)
+
+    def puts_user(self, data: dict[str, Any], put: Collection[str], was: str | None) -> bool:
+        """Whether a request put into its session whose it is: a log-in, of the same user too.
+
+        Args:
+            data: what the session holds.
+            put: the keys that were assigned.
+            was: whose it was.
+        """
+        if self.whose is None:
+            return False
+        return not self.whose.roots.isdisjoint(put) or (self.plain_key is None and self.user_of(data) != was)
+
+    def changes_rights(self, before: bytes, after: dict[str, Any]) -> bool:
+        """Whether the session's ID is to change, though the user is the same. `before`: the session, encoded."""
+        return self.rights is not None and self.rights.differ(codec.decode(before), after)
+
+    def asked(self, before: bytes, after: dict[str, Any], intents: Intents) -> Intents:
+        """Return what was asked of a session of the same user, with what follows from its content.
+
+        Args:
+            before: what is stored, encoded.
+            after: what is to be stored.
+            intents: what the request asked.
+        """
+        if self.rights is None or not before:
+            return intents
+        data = codec.decode(before)
+        if not self.rights.differ(data, after):
+            return intents
+        # No grace: whoever knows the old ID must not get the new rights.
+        proves = intents.reauthenticated or self.rights.logs_in(data, after)
+        return intents._replace(rotate=0.0, reauthenticated=proves)
 
     def facts_after(
         self,

@@ -105,6 +105,8 @@ class RequestState:
             intents = self.under_way.intents.then(intents)
         for attempt in reversed(self.tried):
             intents = attempt.intents.then(intents)
+        if self.rules.rights is not None and self.at.user == self.present_user():
+            intents = self.rules.asked(self.at.encoded, self.session._plain(), intents)
         return intents
 
     def _present_facts(self) -> Facts:

@@ -68,8 +68,10 @@ class StoreCommitter(Committer):
 
     def must_finish(self, state: RequestState) -> bool:
         # To save values twice is to save them once. Not so what `change` functions made, and a new ID is lost with it.
-        asks = state.session._intents is not NOTHING
-        return asks or not state.at.exists or state.moving is not None or state.present_user() != state.at.user
+        asks, at = state.session._intents is not NOTHING, state.at
+        if asks or not at.exists or state.moving is not None or state.present_user() != at.user:
+            return True
+        return self.rules.rights is not None and self.rules.changes_rights(at.encoded, state.session._plain())
 
     async def run_to_its_end(self, work: Coroutine[Any, Any, bool]) -> bool:
         """Run a commit as a task of its own, which goes on when this one is cancelled: a stream's client has gone, say.

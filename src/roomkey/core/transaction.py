@@ -26,6 +26,7 @@ from roomkey.core.users import Sessions
 from roomkey.errors import ConfigurationError, SessionDataError, SessionEnded, StoreUnavailable
 from roomkey.wire import codec
 from roomkey.wire.facts import trail_from
+from roomkey.wire.whose import UserKey
 
 if TYPE_CHECKING:
     from roomkey.core.live import Live
@@ -78,7 +79,7 @@ class Transaction(Tasks):
         return Sessions(self.committer, current=self.session)
 
     @property
-    def user_key(self) -> str | None:
+    def user_key(self) -> UserKey | None:
         return self.rules.user_key
 
     def live(self, method: str) -> Live:

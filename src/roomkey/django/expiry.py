@@ -24,8 +24,9 @@ def hold(manager: SessionManager, session: Session) -> None:
 def settle(manager: SessionManager, session: Session) -> None:
     """Have a session that is about to be saved live for as long as the app said. One whose end has passed ends."""
     at, put = session._at, session._put or ()
-    is_log_in = manager.config.user_key in put  # a change of user forgets a session's lifetime
-    present = at.facts.lifetime if manager.registry.rules.is_remembered(at.facts, at.user) else None
+    rules = manager.registry.rules
+    is_log_in = rules.puts_user(session._plain(), put, at.user)  # a change of user forgets a session's lifetime
+    present = at.facts.lifetime if rules.is_remembered(at.facts, at.user) else None
     expiry: Any = dict.get(session, _EXPIRY)
     if isinstance(expiry, str):
         if is_log_in or _EXPIRY in put:

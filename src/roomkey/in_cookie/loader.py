@@ -11,6 +11,7 @@ from roomkey.core.loaded import CURRENT, unfiled
 from roomkey.core.loader import Loader, Otherwise
 from roomkey.core.reporting import Reason
 from roomkey.core.session import Session
+from roomkey.errors import SessionDataError
 from roomkey.events import LoadedWithOldKey
 from roomkey.in_cookie.committer import CookieCommitter
 from roomkey.in_cookie.sealed import SealedCards, new_id
@@ -49,7 +50,10 @@ class CookieLoader(Loader):
                 continue
             if at.stale is not CURRENT:
                 self.reporter.report(LoadedWithOldKey(at.key))
-            user = self.rules.user_of(data)
+            try:
+                user = self.rules.user_of(data)
+            except SessionDataError as error:
+                return self.refuse_unknown(error)
             at = at._replace(user=user, record=replace(at.record, user=user))
             session = self.session_class(data)
             session._origin, session._at = self, at

@@ -158,7 +158,7 @@ def _read(loader: StoreLoader, stored: Stored) -> tuple[bytes, str | None]:
     try:
         encoded = loader.envelope.open(stored.record, stored.key, stored.secret)
         return encoded, loader.rules.user_of(codec.decode(encoded))
-    except codec.DamagedData:
+    except (codec.DamagedData, SessionDataError):
         return b"", None
 
 

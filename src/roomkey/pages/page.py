@@ -24,6 +24,7 @@ from roomkey.stores.base import UserIndex
 from roomkey.stores.cookie import CookieStore
 from roomkey.web.asgi import Receive, Scope, Send
 from roomkey.web.connections import session_of
+from roomkey.wire.whose import Whose
 
 __all__ = ["Form", "Page", "Row", "query_of"]
 
@@ -73,6 +74,7 @@ class Page:
         if seconds is not None and not (is_number(seconds) and seconds > 0):
             raise ConfigurationError(f"recent: got {recent!r}; it takes seconds above 0, a timedelta, or None")
         self.config = config
+        self._whose = None if config.user_key is None else Whose(config.user_key)
         self._recent = seconds
         self._log_in_url = _checked_url("log_in_url", log_in_url)
         self._home_url = _checked_url("home_url", home_url)
@@ -138,8 +140,9 @@ class Page:
 
     def _user_of(self, session: Session) -> Any:
         """Return who is logged in; None: nobody."""
-        assert self.config.user_key is not None  # `_check_config` looked
-        return session.get(self.config.user_key) or None
+        assert self._whose is not None  # `_check_config` looked
+        session._accessed = True
+        return self._whose.value_in(session._plain()) or None
 
     def _may_act(self, session: Session) -> bool:
         """Whether the log-in is recent enough to end sessions."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import inf
 from typing import Any, NamedTuple
 
-from roomkey.config import SessionConfig
 from roomkey.core.loader import Loader
 from roomkey.core.proofs import checked_level
 from roomkey.core.session import Session
@@ -49,14 +48,16 @@ def logged_in(session: Session, guard: str) -> Any:
     Raises:
         DoesNotPass: nobody is logged in.
         ConfigurationError: `user_key` is None.
+        SessionDataError: the function of `user_key` raised something.
     """
-    user_key = _config_of(session).user_key
-    if user_key is None:
+    whose = _loader_of(session).rules.whose
+    if whose is None:
         raise ConfigurationError(
             f"{guard}: user_key is None in SessionConfig, so nobody can be logged in; give it the session key that "
             "has the user's ID"
         )
-    user = session.get(user_key)
+    session._accessed = True
+    user = whose.value_in(session._plain())
     if text_of(user) is None:
         raise DoesNotPass(401, "Not logged in.", _challenge(session))
     return user
@@ -120,14 +121,14 @@ def _challenge(session: Session) -> str:
     "HTTP Authentication with HTTP Cookies" (draft-broyer-http-cookie-auth). The one for another header is like it, and
     nobody has registered either.
     """
-    kind, name = _config_of(session).carrier
+    kind, name = _loader_of(session).committer.config.carrier
     if (kind, name) == ("header", "authorization"):
         return 'Bearer realm="session"'
     return f'{kind.title()} {kind}-name="{name}"'
 
 
-def _config_of(session: Session) -> SessionConfig:
+def _loader_of(session: Session) -> Loader:
     origin = session._origin
     if not isinstance(origin, Loader):
         raise ConfigurationError("the session belongs to no request: put roomkey.SessionMiddleware around the app")
-    return origin.committer.config
+    return origin

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from roomkey.cli.checks.looked import Finding, Gap, Looked, check
+from roomkey.wire.whose import Whose
 
 __all__ = ["log_in_not_seen", "user_key_none"]
 
@@ -36,10 +37,10 @@ def log_in_not_seen(looked: Looked) -> Iterator[Finding | Gap]:
         elif sample.is_sealed:
             yield Gap("seal=True: nobody but their users' requests can read the sessions")
         elif sample.unseen_log_ins:
-            names = ", ".join(map(repr, sample.unseen_log_ins))
+            names, whose = ", ".join(map(repr, sample.unseen_log_ins)), Whose(config.user_key).shown
             yield Finding(
-                f"Sessions in which user_key={config.user_key!r} finds nobody have keys of a log-in: {names}. Such a "
+                f"Sessions in which user_key={whose} finds nobody have keys of a log-in: {names}. Such a "
                 "log-in does not change the session's ID, so that whoever planted it is logged in too.",
-                "Give user_key the key that this log-in sets. Where its value is no ID, set "
-                f"session[{config.user_key!r}] beside it at each log-in.",
+                "Give user_key the key that this log-in sets, or the path to the ID in it, such as 'user.sub'. Where "
+                "there is no ID, put one under a key of your own at each log-in.",
             )
