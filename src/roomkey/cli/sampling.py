@@ -14,30 +14,12 @@ from roomkey.stores.memory import MemoryStore
 from roomkey.stores.migrating import Migrating
 from roomkey.stores.server_time import has_server, server_time
 from roomkey.wire import codec
+from roomkey.wire.whose import LOG_INS
 
 __all__ = ["look_at_store"]
 
 _MOST = 1000  # sessions that are looked at
 _MOST_BATCHES = 100  # of keys: a Redis database may hold more of others than of ours
-# Keys that log-ins of others set: Django, Flask-Login, Authlib's examples, sqladmin, starlette-admin and apps.
-_LOG_INS = frozenset(
-    {
-        "_auth_user_id",
-        "_user_id",
-        "access_token",
-        "account_id",
-        "auth",
-        "id_token",
-        "is_authenticated",
-        "logged_in",
-        "token",
-        "uid",
-        "user",
-        "user_id",
-        "userid",
-        "username",
-    }
-)
 
 
 async def look_at_store(manager: SessionManager) -> StoreLook:
@@ -117,4 +99,4 @@ def _log_ins_in(manager: SessionManager, key: str, record: Record) -> set[str]:
         _, data = manager.registry.opened_with_data(Stored(key, record, b""))
     except (codec.DamagedData, ConfigurationError):
         return set()
-    return {name for name in _LOG_INS & data.keys() if data[name]}
+    return {name for name in LOG_INS & data.keys() if data[name]}

@@ -22,6 +22,7 @@ from roomkey.wire import codec
 from roomkey.wire.codec import NO_FACTS
 from roomkey.wire.cookies import CookieWriter, Headers, protect_from_caches, vary_on_cookie
 from roomkey.wire.keys import new_session_id, store_key
+from roomkey.wire.whose import LOG_INS
 
 __all__ = ["AtOnce"]
 
@@ -54,7 +55,10 @@ class AtOnce:
         content = dict(dict.items(session))
         if not content:
             return False
+        put = session._put
         try:
+            if put is not None and not LOG_INS.isdisjoint(put):
+                self._committer.look_for_log_in(content, put)
             if session._loaded is NOWHERE:
                 return self._begin(session, content, headers)
             return self._save(session, content, headers)

@@ -14,9 +14,10 @@ from roomkey.core.secure import Secure
 from roomkey.core.state import RequestState
 from roomkey.core.tombstones import Way
 from roomkey.core.visitors import Visitors, visitors_for
+from roomkey.wire.whose import LOG_INS, option_for
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Collection, Coroutine
 
     from roomkey.config import SessionConfig
     from roomkey.core.live import Live
@@ -49,6 +50,30 @@ class Committer(ABC):
         self.clients: Clients | None = None
         if config.record_client:
             self.clients = Clients(config.country, config.on_client_changed, reporter.report, lambda: reporter.is_heard)
+
+    def look_for_log_in(self, content: dict[str, Any], put: Collection[str]) -> None:
+        """Say once where a session looks as if somebody had logged in, and `user_key` finds nobody.
+
+        Args:
+            content: what the session holds.
+            put: the keys that the request assigned.
+
+        Raises:
+            SessionDataError: the function of `user_key` raised something.
+        """
+        whose = self.rules.whose
+        if whose is None or self.rules.user_of(content) is not None:
+            return
+        for key in LOG_INS.intersection(put):
+            if content.get(key):
+                self.reporter.warn_once(
+                    f"log-in {key}",
+                    "session[%r] was put into a session in which user_key (%s) finds nobody. If that logs somebody in, "
+                    "the session ID is still the old one, and nobody can list or end that user's sessions: %s",
+                    key,
+                    whose.shown,
+                    option_for(key, content[key]),
+                )
 
     @property
     def may_wait(self) -> bool:

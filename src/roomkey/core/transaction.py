@@ -26,7 +26,7 @@ from roomkey.core.users import Sessions
 from roomkey.errors import ConfigurationError, SessionDataError, SessionEnded, StoreUnavailable
 from roomkey.wire import codec
 from roomkey.wire.facts import trail_from
-from roomkey.wire.whose import UserKey
+from roomkey.wire.whose import LOG_INS, UserKey
 
 if TYPE_CHECKING:
     from roomkey.core.live import Live
@@ -240,6 +240,8 @@ class Transaction(Tasks):
         try:
             if draft is None:
                 draft = self.unsaved()
+            if draft is not None and draft.put and not LOG_INS.isdisjoint(draft.put):
+                committer.look_for_log_in(draft.content, draft.put)
             must_finish = draft is not None and committer.may_wait and committer.must_finish(self)
             if draft is not None and must_finish:
                 # What is saved is what is there now, and other tasks may run before the commit does.

@@ -12,13 +12,35 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from roomkey.errors import ConfigurationError, SessionDataError
-from roomkey.wire.user_ids import checked_text, in_session, text_of
+from roomkey.wire.user_ids import NO_ID, checked_text, in_session, text_of
 
-__all__ = ["Rights", "UserKey", "Whose", "checked_user_key"]
+__all__ = ["LOG_INS", "Rights", "UserKey", "Whose", "checked_user_key", "option_for"]
 
 UserKey = str | Sequence[str] | Callable[[dict[str, Any]], object]
 """What the option `user_key` takes: a key or a path, several of them, or a function of the session."""
 
+LOG_INS = frozenset(
+    {
+        "_auth_user_id",
+        "_user_id",
+        "access_token",
+        "account_id",
+        "auth",
+        "id_token",
+        "is_authenticated",
+        "logged_in",
+        "token",
+        "uid",
+        "user",
+        "user_id",
+        "userid",
+        "username",
+    }
+)
+"""Keys that log-ins of others set: Django, imia, Flask-Login, Authlib, sqladmin, starlette-admin and apps."""
+
+_TOKENS = frozenset({"access_token", "id_token", "token"})  # of LOG_INS: their texts are no user's ID
+_IDS = ("sub", "id", "user_id", "uid", "pk", "username", "email")  # keys of an ID, in a dict that is a user
 _MISSING: Any = object()  # in the place of a value: nothing is there
 _TAKES = "it takes a session key such as 'user_id', a path such as 'user.sub', several, a function, or None"
 
@@ -64,6 +86,22 @@ def place_of(name: str) -> Place:
     if not path or not all((root, *path)):
         return Place(name, name, ())
     return Place(name, root, tuple(path))
+
+
+def option_for(key: str, value: object) -> str:
+    """Return what has a log-in seen, as a piece of a sentence. It shows nothing of the value but a well-known key.
+
+    Args:
+        key: one of LOG_INS.
+        value: what the session has there.
+    """
+    if isinstance(value, dict):
+        name = next((each for each in _IDS if text_of(value.get(each)) not in (None, NO_ID)), None)
+        if name is not None:
+            return f"set user_key='{key}.{name}'"
+    elif key not in _TOKENS and text_of(value) not in (None, NO_ID):
+        return f"set user_key={key!r}"
+    return "set user_key to the place of the user's ID, and put an ID into the session where there is none"
 
 
 class Whose:
