@@ -124,7 +124,8 @@ def test_create_brings_an_older_table_up_to_date(server: PostgresServer) -> None
     async def as_it_was() -> None:
         connection = await asyncpg.connect(server.url)
         await connection.execute(
-            "DELETE FROM older; ALTER TABLE older DROP COLUMN purge_at, DROP COLUMN generation; "
+            "DELETE FROM older; ALTER TABLE older DROP COLUMN about, DROP COLUMN purge_at, DROP COLUMN generation, "
+            "ADD COLUMN ip text, ADD COLUMN user_agent text; "
             "COMMENT ON TABLE older IS 'Roomkey sessions, schema 1'"
         )
         await connection.close()
