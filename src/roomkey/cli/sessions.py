@@ -16,6 +16,7 @@ from roomkey.cli.finding import manager_from, manager_option
 from roomkey.cli.output import ask_first, failures, json_option, progress, show_facts, show_rows
 from roomkey.core.users import SessionInfo, Sessions
 from roomkey.errors import ConfigurationError
+from roomkey.stores.base import Watch
 
 __all__ = ["sessions"]
 
@@ -161,6 +162,8 @@ def _ask(app: str | None, store: str | None, question: Callable[[Sessions], Awai
                 "store: memory:// is in the process of the app, where no command reaches it; a file "
                 "(sqlite:///sessions.sqlite3) or a server can be looked into"
             )
+        if isinstance(manager.config.store, Watch):
+            manager.config.store.publish()  # so that what is open in apps with live=True hears of it
         return asyncio.run(asked())
 
 

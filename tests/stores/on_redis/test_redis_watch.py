@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from typing import Any
 
 import redis
@@ -77,3 +80,31 @@ async def _loses(server: RedisServer, admin: redis.Redis, store: RedisStore) -> 
     await until(lambda: notices[3:] == [Notice(What.ENDED, key)])
     leave()
     await store.close()
+
+
+async def test_the_command_is_heard(server: RedisServer) -> None:
+    """`roomkey sessions revoke` tells those who watch, also where it knows the store alone and no app."""
+    key, notices = make_key(), list[Notice]()
+    async with open_store(server, "roomkey:") as store:
+        leave = store.watch(notices.append, list)
+        await until(lambda: notices == [STANDS])
+        await store.create(key, make_record(user="ada"))
+        command = [
+            sys.executable,
+            "-m",
+            "roomkey",
+            "sessions",
+            "revoke",
+            "--user",
+            "ada",
+            "--yes",
+            "--store",
+            server.url,
+        ]
+        process = await asyncio.create_subprocess_exec(
+            *command, env={**os.environ, "ROOMKEY_SECRET_KEY": "k" * 32}, stdout=asyncio.subprocess.PIPE
+        )
+        await process.communicate()
+        assert process.returncode == 0
+        await until(lambda: Notice(What.ENDED, key) in notices)
+        leave()
