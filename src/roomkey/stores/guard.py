@@ -37,6 +37,7 @@ from roomkey.stores.base import (
 )
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.near import HasNotices, Near, telling, telling_all
+from roomkey.stores.saying import OPERATIONS, immediate, says
 
 __all__ = ["SETTLING", "GuardedStore", "Kind", "check_near"]
 
@@ -49,7 +50,6 @@ _Answer = TypeVar("_Answer")
 _Asked = Coroutine[Any, Any, _Answer]
 
 
-_OPERATIONS = frozenset({"load", "create", "update", "rotate", "touch", "delete"})
 _ANSWERED = object()  # in the place of an operation: the store was asked by a plain call
 
 
@@ -79,7 +79,7 @@ class GuardedStore:
     ) -> None:
         self.store = store
         self.waits: bool = isinstance(store, Lifespan)  # or as soon as an operation did; one in memory never does
-        self._load_now = _immediate(store)
+        self._load_now = immediate(store)
         self._own_attributes = getattr(store, "__dict__", {})  # a method may be replaced in the store itself
         self._tell, self._is_heard = tell, is_heard
         self._timeout = timeout
@@ -184,17 +184,17 @@ class GuardedStore:
     @cached_property
     def never_waits(self) -> bool:
         """Whether the store answers without waiting, whatever it is asked."""
-        return _says(self.store, "never_waits")
+        return says(self.store, "never_waits")
 
     @cached_property
     def answers_at_once(self) -> bool:
         """Whether the store mostly does."""
-        return self.never_waits or _says(self.store, "answers_at_once")
+        return self.never_waits or says(self.store, "answers_at_once")
 
     @property
     def is_patched(self) -> bool:
         """Whether an operation was replaced in the store itself, as tests do: what its class says does not hold."""
-        return not _OPERATIONS.isdisjoint(self._own_attributes)
+        return not OPERATIONS.isdisjoint(self._own_attributes)
 
     def load_now(self, key: str) -> Record | CoroutineType[Any, Any, Record | None] | None:
         """As `load`, but where the store answers without waiting, the answer itself. Otherwise a coroutine."""
@@ -363,31 +363,11 @@ def check_near(store: object) -> None:
     """Raise ConfigurationError where records of a store cannot be kept near. One in memory needs no such thing."""
     if isinstance(store, HasNotices):
         store.notices()
-    elif isinstance(store, CookieStore) or not _says(store, "never_waits"):
+    elif isinstance(store, CookieStore) or not says(store, "never_waits"):
         raise ConfigurationError(
             f"near_cache: {type(store).__name__} cannot say when its records change, and this process would go on "
             "serving sessions that have ended elsewhere; leave it out, or keep sessions in Redis, PostgreSQL or SQLite"
         )
-
-
-def _says(store: object, what: str) -> bool:
-    """Whether the store says so itself; not where a subclass has another operation, and says nothing of it."""
-    for kind in type(store).__mro__:
-        if what in vars(kind):
-            return bool(vars(kind)[what])
-        if not _OPERATIONS.isdisjoint(vars(kind)):
-            return False
-    return False
-
-
-def _immediate(store: Store) -> Callable[[str], Record | None] | None:
-    """Return the store's `load_now`; None where it has none, or where a subclass has another `load`."""
-    for kind in type(store).__mro__:
-        if "load_now" in vars(kind):
-            return cast("Callable[[str], Record | None] | None", getattr(store, "load_now", None))
-        if "load" in vars(kind):
-            return None
-    return None
 
 
 @coroutine
