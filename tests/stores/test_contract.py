@@ -11,7 +11,7 @@ import pytest
 from roomkey.stores.base import Record, Store
 from roomkey.stores.memory import MemoryStore
 from roomkey.stores.sqlite import SQLiteStore
-from roomkey.testing import Clock, StoreContract, contract
+from roomkey.testing import Clock, StoreContract, bench
 
 
 class TestMemoryStore(StoreContract):
@@ -58,7 +58,7 @@ class _SlowAndForgetful(_Slow):
 def test_a_slow_store_of_real_time_gets_more_time(monkeypatch: pytest.MonkeyPatch, test: str) -> None:
     """A record that has expired before the test came to it says nothing of the store: the test is run again."""
     lives = (0.01, 0.5, 30.0)
-    monkeypatch.setattr(contract, "_SHORT", lives)
+    monkeypatch.setattr(bench, "_SHORT", lives)
     made = []
 
     class Suite(TestClockThatDoesNotMove):
@@ -72,7 +72,7 @@ def test_a_slow_store_of_real_time_gets_more_time(monkeypatch: pytest.MonkeyPatc
 
 def test_a_fault_of_a_slow_store_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """It fails with every life that its records may have."""
-    monkeypatch.setattr(contract, "_SHORT", (0.01, 0.02))
+    monkeypatch.setattr(bench, "_SHORT", (0.01, 0.02))
 
     class Suite(TestClockThatDoesNotMove):
         async def make(self, clock: Clock) -> Store:
