@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from roomkey.stores.base import Conflict, Record, Store
+from roomkey.stores.base import Conflict, Notice, Record, Store, What
 from roomkey.stores.memory import MemoryStore
-from roomkey.testing import Clock, StoreContract
+from roomkey.testing import Clock, StoreContract, watching
 
 
 class _Broken(MemoryStore):
@@ -59,6 +59,98 @@ class CutsKeys(_Broken):
 
     async def create(self, key: str, record: Record) -> None:
         await super().create(key[:-1], record)
+
+
+class _Mishears(_Broken):
+    """Tells those who watch something else than what was done."""
+
+    def heard(self, notice: Notice, watcher: int) -> Notice | None:
+        """Return what is told in the place of a notice; None: nothing. `watcher`: which one it is, from 0."""
+        raise NotImplementedError
+
+    def watch(
+        self, tell: Callable[[Notice], None], keys: Callable[[], Collection[str]], *, changes: bool = False
+    ) -> Callable[[], None]:
+        watcher = self._count = getattr(self, "_count", -1) + 1
+
+        def tell_other(notice: Notice) -> None:
+            other = self.heard(notice, watcher)
+            if other is not None:
+                tell(other)
+
+        return super().watch(tell_other, keys, changes=changes)
+
+
+class StandsSecond(_Mishears):
+    def watch(
+        self, tell: Callable[[Notice], None], keys: Callable[[], Collection[str]], *, changes: bool = False
+    ) -> Callable[[], None]:
+        tell(Notice(What.LOST))
+        return super().watch(tell, keys, changes=changes)
+
+    def heard(self, notice: Notice, watcher: int) -> Notice | None:
+        return notice
+
+
+class TellsOfWhatIsStillThere(_Mishears):
+    """Tells of the end before the record has gone: it is put back for the moment of the notice."""
+
+    async def delete(self, key: str) -> None:
+        record = self._raw(key)
+        await super().delete(key)
+        if record is not None:
+            self._records[key] = record
+
+    def heard(self, notice: Notice, watcher: int) -> Notice | None:
+        return notice
+
+
+class TellsEndsAsEndsOnce(_Mishears):
+    """An update that ends a session leaves it there."""
+
+    async def update(self, key: str, record: Record, *, version: int) -> None:
+        before = self._raw(key)
+        await super().update(key, record, version=version)
+        if record.expires_at <= self._clock() and before is not None:
+            self._records[key] = before
+
+    def heard(self, notice: Notice, watcher: int) -> Notice | None:
+        return notice
+
+
+class ForgetsWhereTo(_Mishears):
+    def heard(self, notice: Notice, watcher: int) -> Notice | None:
+        return notice._replace(key=notice.successor, successor="") if notice.what is What.MOVED else notice
+
+
+class TellsEverybodyOfChanges(_Mishears):
+    def watch(
+        self, tell: Callable[[Notice], None], keys: Callable[[], Collection[str]], *, changes: bool = False
+    ) -> Callable[[], None]:
+        return super().watch(tell, keys, changes=True)
+
+    def heard(self, notice: Notice, watcher: int) -> Notice | None:
+        return notice
+
+
+class TellsOfOneWiped(_Mishears):
+    def heard(self, notice: Notice, watcher: int) -> Notice | None:
+        return Notice(What.ENDED, next(iter(self._wiped))) if notice.what is What.WIPED else notice
+
+    async def wipe(self) -> None:
+        self._wiped = sorted(self._records)[:1]
+        await super().wipe()
+
+
+class TellsThoseWhoLeft(_Mishears):
+    def watch(
+        self, tell: Callable[[Notice], None], keys: Callable[[], Collection[str]], *, changes: bool = False
+    ) -> Callable[[], None]:
+        super().watch(tell, keys, changes=changes)
+        return lambda: None
+
+    def heard(self, notice: Notice, watcher: int) -> Notice | None:
+        return notice
 
 
 class _Changes(_Broken):
@@ -442,6 +534,13 @@ FAULTS: list[tuple[Callable[..., Store], str]] = [
     (ScansByPlace, "test_scan_misses_nothing_that_stays"),
     (WipesTheLoggedInOnly, "test_wipe_ends_every_session"),
     (StaysWiped, "test_wipe_and_go_on"),
+    (StandsSecond, "test_watch_stands_first"),
+    (TellsOfWhatIsStillThere, "test_watch_tells_of_a_deletion"),
+    (TellsEndsAsEndsOnce, "test_watch_tells_of_an_update_that_ends"),
+    (ForgetsWhereTo, "test_watch_tells_of_a_rotation"),
+    (TellsEverybodyOfChanges, "test_watch_tells_of_a_change"),
+    (TellsOfOneWiped, "test_watch_tells_of_a_wipe"),
+    (TellsThoseWhoLeft, "test_watch_tells_everybody"),
     (ClosesOnce, "test_open_and_close_twice"),
     (OpensOnce, "test_open_after_close"),
     (NeedsOpen, "test_use_without_open"),
@@ -457,10 +556,12 @@ def _suite(store: Callable[..., Store]) -> Any:
 
 
 @pytest.mark.parametrize(("store", "test"), FAULTS, ids=lambda item: getattr(item, "__name__", item))
-def test_the_suite_finds_the_fault(store: Callable[..., Store], test: str) -> None:
+def test_the_suite_finds_the_fault(store: Callable[..., Store], test: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test fails on the store that has its fault, and not by accident: on a store without it, it passes."""
-    with pytest.raises((AssertionError, Conflict, KeyError, ValueError)):
+    monkeypatch.setattr(watching, "_PATIENCE", 1.0)  # what never comes fails the test then
+    with pytest.raises((AssertionError, Conflict, KeyError, ValueError, TimeoutError)):
         getattr(_suite(store), test)()
+    monkeypatch.undo()
     getattr(_suite(_WithLifespan), test)()
 
 
