@@ -157,3 +157,11 @@ def test_a_wrong_store(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANGS, check=False)
     assert done.returncode == 2
     assert "floppy" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("path", ["/", "/account/devices", "/manager", "/nowhere"])
+def test_every_page_names_its_picture(browser: "Browser", shop: ShopProcess, path: str) -> None:  # noqa: F811
+    """The browser asks for no `favicon.ico`, which the shop does not have."""
+    page = opened(browser, shop)
+    page.goto(path)
+    assert page.locator("link[rel=icon]").get_attribute("href") == "/static/key.svg"
