@@ -175,12 +175,23 @@ async def test_what_the_page_may_load():
     assert "<script" not in page.text and " style=" not in page.text and "http" not in page.text.split("</style>")[1]
 
 
-async def test_a_page_without_a_form_writes_nothing():
-    """Where there is nothing to end, the session gets no token."""
+async def test_the_only_device_is_named():
+    """A user names this device also where there is no other one."""
     site = Site()
     only = site.browser()
     await only.log_in("7")
-    await only.get(DEVICES)
+    named = await only.press(await only.get(DEVICES), "name", label="desk")
+    assert "desk This device Firefox on Windows" in text_of(named)
+    assert 'aria-label="Name for desk"' in named.text
+
+
+async def test_a_page_without_a_form_writes_nothing():
+    """Where nothing may be ended or named, the session gets no token."""
+    site = Site(devices={"recent": 300})
+    only = site.browser()
+    await only.log_in("7")
+    site.clock.advance(301)
+    assert "<form" not in (await only.get(DEVICES)).text
     (record,) = site.store._records.values()
     assert b"_csrf" not in record.data
 
