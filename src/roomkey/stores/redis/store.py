@@ -21,8 +21,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
+from types import CoroutineType
 from typing import Any
 
 from roomkey.clock import system_time
@@ -146,29 +147,30 @@ class RedisStore(Watched):
         """Return the live record under `key`, or None. Raises `Unreadable` where there is something else."""
         return await self._read(key)
 
-    # Not `async def`: one coroutine less on the way of every request.
+    # Not `async def`: one coroutine less on the way of every request. The types are for pyright: to it, what the
+    # protocol declares as `async def` returns a `CoroutineType`. To mypy it returns a `Coroutine`.
 
-    def create(self, key: str, record: Record) -> Coroutine[Any, Any, None]:
+    def create(self, key: str, record: Record) -> CoroutineType[Any, Any, None]:
         """Put a new record under `key`. Raises `Conflict` when a live one is there."""
-        return self._writing.create(key, record)
+        return self._writing.create(key, record)  # type: ignore[return-value]
 
-    def update(self, key: str, record: Record, *, version: int) -> Coroutine[Any, Any, None]:
+    def update(self, key: str, record: Record, *, version: int) -> CoroutineType[Any, Any, None]:
         """Replace the live record under `key`. Raises `Conflict` when it is gone, moved on, or has another version."""
-        return self._writing.update(key, record, version)
+        return self._writing.update(key, record, version)  # type: ignore[return-value]
 
     def rotate(
         self, key: str, new_key: str, record: Record, tombstone: Record, *, version: int
-    ) -> Coroutine[Any, Any, None]:
+    ) -> CoroutineType[Any, Any, None]:
         """Put `record` under `new_key` and `tombstone` under `key`. Raises `Conflict` and then changes nothing."""
-        return self._writing.rotate(key, new_key, record, tombstone, version)
+        return self._writing.rotate(key, new_key, record, tombstone, version)  # type: ignore[return-value]
 
-    def touch(self, key: str, expires_at: float) -> Coroutine[Any, Any, bool]:
+    def touch(self, key: str, expires_at: float) -> CoroutineType[Any, Any, bool]:
         """Let the live record under `key` expire later; return whether there is one that is no tombstone."""
-        return self._writing.touch(key, expires_at)
+        return self._writing.touch(key, expires_at)  # type: ignore[return-value]
 
-    def delete(self, key: str) -> Coroutine[Any, Any, None]:
+    def delete(self, key: str) -> CoroutineType[Any, Any, None]:
         """Remove whatever is under `key`."""
-        return self._writing.delete(key)
+        return self._writing.delete(key)  # type: ignore[return-value]
 
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         """Return key and record of every live session of `user`."""
