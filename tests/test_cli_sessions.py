@@ -95,12 +95,12 @@ def test_show(url: str) -> None:
 def test_revoke(url: str) -> None:
     """One session ends by its handle, a user's by their ID, and everybody's by `end-all`."""
     handles = _log_in(url, 7, 7, "ann", None)
-    assert _run("revoke", "--store", url, handles[0], "--yes") == (0, "ended: 1\n", "")
+    assert _run("revoke", "--store", url, handles[0], "--yes") == (0, {"ended": 1}, "")
     assert _run("revoke", "--store", url, handles[0], "--yes")[0] == 1
     assert _live(url, 7) == 1
-    assert _run("revoke", "--store", url, "--user", "7", "--yes") == (0, "ended: 1\n", "")
+    assert _run("revoke", "--store", url, "--user", "7", "--yes") == (0, {"ended": 1}, "")
     assert _live(url, 7) == 0 and _live(url, "ann") == 1
-    assert _run("end-all", "--store", url, "--yes") == (0, "ended: all\n", "")
+    assert _run("end-all", "--store", url, "--yes") == (0, {"ended": "all"}, "")
     assert _run("count", "--store", url)[1]["sessions"] == 0
 
 
@@ -202,6 +202,15 @@ def test_a_table_in_a_terminal(tmp_path: Path) -> None:
     for args, expected in (([], "User"), (["--json"], '"user"')):
         code, said = _in_terminal("sessions", "list", "--store", url, *args)
         assert code == 0 and expected in said and handle in said and "[red]ann" in said
+
+
+def test_what_was_done_in_a_terminal(tmp_path: Path) -> None:
+    """In a terminal a line says how many sessions ended. JSON comes where it is asked for."""
+    url = f"sqlite:///{tmp_path}/sessions.sqlite3"
+    _log_in(url, 7, 7)
+    assert _in_terminal("sessions", "revoke", "--user", "7", "--yes", "--store", url) == (0, "ended: 2\r\n")
+    code, said = _in_terminal("sessions", "end-all", "--yes", "--json", "--store", url)
+    assert code == 0 and json.loads(said) == {"ended": "all"}
 
 
 # What a client calls itself, and what the table and JSON show of it.

@@ -90,10 +90,12 @@ def test_purge(tmp_path: Path) -> None:
         await store.close()
 
     asyncio.run(fill())
-    assert _run("store", "purge", url) == (0, "removed: 1200\n", "")
-    assert _run("store", "purge", url) == (0, "removed: 0\n", "")
+    for removed in (1200, 0):
+        code, output, error = _run("store", "purge", url)
+        assert (code, json.loads(output), error) == (0, {"removed": removed, "by_itself": False}, "")
     with RedisServer() as server:
-        assert "by itself" in _run("store", "purge", f"redis://127.0.0.1:{server.port}/0")[1]
+        output = _run("store", "purge", f"redis://127.0.0.1:{server.port}/0")[1]
+        assert json.loads(output) == {"removed": 0, "by_itself": True}
 
 
 def test_migrate(tmp_path: Path) -> None:
@@ -118,7 +120,7 @@ def test_migrate(tmp_path: Path) -> None:
     with RedisServer() as server:
         new = f"redis://127.0.0.1:{server.port}/0"
         assert "--yes" in _run("store", "migrate", "--from", old, "--to", new)[2]
-        said = "moved: {}, left because they cannot be read: 0\n"
+        said = '{{\n  "moved": {},\n  "unreadable": 0\n}}\n'
         assert _run("store", "migrate", "--from", old, "--to", new, "--yes") == (0, said.format(620), "")
         assert asyncio.run(read(new, cards)) == list(range(1, 621))
         assert _run("store", "migrate", "--from", old, "--to", new, "--yes") == (0, said.format(0), "")

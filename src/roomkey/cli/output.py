@@ -22,7 +22,7 @@ from rich.text import Text
 
 from roomkey.errors import ConfigurationError, RoomkeyError, SessionDataError
 
-__all__ = ["as_json", "ask_first", "failures", "json_option", "progress", "show_facts", "show_rows"]
+__all__ = ["as_json", "ask_first", "failures", "json_option", "progress", "show_done", "show_facts", "show_rows"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -72,6 +72,14 @@ def show_facts(facts: Mapping[str, Any], *, json_asked: bool) -> None:
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), _text(value))
     Console().print(table)
+
+
+def show_done(facts: Mapping[str, Any], line: str, *, json_asked: bool) -> None:
+    """Print what a command has done: a line for people in a terminal, or else a JSON object."""
+    if json_asked or not sys.stdout.isatty():
+        as_json(dict(facts))
+    else:
+        click.echo(line)
 
 
 def _text(value: object) -> Text:

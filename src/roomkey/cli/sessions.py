@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from roomkey.cli.finding import manager_from, manager_option
-from roomkey.cli.output import ask_first, failures, json_option, progress, show_facts, show_rows
+from roomkey.cli.output import ask_first, failures, json_option, progress, show_done, show_facts, show_rows
 from roomkey.core.users import SessionInfo, Sessions
 from roomkey.errors import ConfigurationError
 from roomkey.stores.base import Watch
@@ -115,7 +115,10 @@ def count_sessions(app: str | None, store: str | None, user: str | None, as_json
 @click.argument("handle", required=False)
 @_USER
 @_YES
-def revoke_sessions(app: str | None, store: str | None, handle: str | None, user: str | None, yes: bool) -> None:
+@json_option
+def revoke_sessions(
+    app: str | None, store: str | None, handle: str | None, user: str | None, yes: bool, as_json: bool
+) -> None:
     """End one session, by its handle, or all sessions of a user.
 
     Exit code 1 says that there is no such session.
@@ -128,24 +131,26 @@ def revoke_sessions(app: str | None, store: str | None, handle: str | None, user
         ask_first("End this session?", sure=yes)
         if not _ask(app, store, lambda of: of.revoke(handle)):
             raise click.ClickException("there is no such session, or not any more")
-        click.echo("ended: 1")
+        ended = 1
     else:
         assert user is not None
         ask_first(f"End all sessions of user {user}?", sure=yes)
-        click.echo(f"ended: {_ask(app, store, lambda of: of.revoke_all(user))}")
+        ended = _ask(app, store, lambda of: of.revoke_all(user))
+    show_done({"ended": ended}, f"ended: {ended}", json_asked=as_json)
 
 
 @sessions.command("end-all")
 @manager_option
 @_YES
-def end_all(app: str | None, store: str | None, yes: bool) -> None:
+@json_option
+def end_all(app: str | None, store: str | None, yes: bool, as_json: bool) -> None:
     """End every session of everybody, after a breach. Everybody has to log in again.
 
     Example: roomkey sessions end-all --app shop.main:app
     """
     ask_first("End every session of everybody?", sure=yes)
     _ask(app, store, lambda of: of.end_all())
-    click.echo("ended: all")
+    show_done({"ended": "all"}, "ended: all", json_asked=as_json)
 
 
 def _ask(app: str | None, store: str | None, question: Callable[[Sessions], Awaitable[_Answer]]) -> _Answer:

@@ -15,7 +15,7 @@ import click
 
 from roomkey.cli.finding import must_be_there, store_url
 from roomkey.cli.load import measured
-from roomkey.cli.output import ask_first, failures, json_option, progress, show_facts, show_rows
+from roomkey.cli.output import ask_first, failures, json_option, progress, show_done, show_facts, show_rows
 from roomkey.errors import ConfigurationError
 from roomkey.stores.base import Lifespan, Purge, Scan, Store, Unreadable, shown
 from roomkey.stores.cookie import CookieStore
@@ -142,7 +142,8 @@ def ping(url: str | None, as_json: bool) -> None:
 
 @store.command()
 @_url_parameter
-def purge(url: str | None) -> None:
+@json_option
+def purge(url: str | None, as_json: bool) -> None:
     """Remove the records of expired sessions, all at once. A running app does this by itself, a little at a time.
 
     Example: roomkey store purge sqlite:///sessions.sqlite3
@@ -159,14 +160,16 @@ def purge(url: str | None) -> None:
         return gone
 
     gone = _use(url, purged)
-    click.echo("nothing to do: this store forgets expired records by itself" if gone is None else f"removed: {gone}")
+    line = "nothing to do: this store forgets expired records by itself" if gone is None else f"removed: {gone}"
+    show_done({"removed": gone or 0, "by_itself": gone is None}, line, json_asked=as_json)
 
 
 @store.command()
 @click.option("--from", "old", required=True, metavar="URL", help="Where the sessions are.")
 @click.option("--to", "new", required=True, metavar="URL", help="Where they are to be.")
 @click.option("--yes", is_flag=True, help="Do not ask first.")
-def migrate(old: str, new: str, yes: bool) -> None:
+@json_option
+def migrate(old: str, new: str, yes: bool, as_json: bool) -> None:
     """Move every session from one store to another.
 
     The app may run meanwhile if its store is Migrating(new, old): whoever is logged in stays so. An app that has only
@@ -201,7 +204,8 @@ def migrate(old: str, new: str, yes: bool) -> None:
 
     with failures():
         counts = asyncio.run(moved())
-    click.echo(f"moved: {counts['moved']}, left because they cannot be read: {counts['unreadable']}")
+    line = f"moved: {counts['moved']}, left because they cannot be read: {counts['unreadable']}"
+    show_done(counts, line, json_asked=as_json)
 
 
 @store.command()
