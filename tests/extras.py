@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -134,20 +135,18 @@ def main() -> None:
     parser.add_argument("--wheel", type=Path, required=True, help="the file")
     parser.add_argument("--pythons", default=" ".join(PYTHONS), help="versions or paths, with spaces between them")
     options = parser.parse_args()
+    uv = os.path.abspath(shutil.which(options.uv) or options.uv)  # commands run in other folders
     if set(USES) != set(extras()):
         parser.error(f"USES in {Path(__file__).name} and the extras of the project differ: {set(USES) ^ set(extras())}")
     failed, here = [], []
     for python in options.pythons.split():
-        if run([options.uv, "python", "find", python]).returncode:
+        if run([uv, "python", "find", python]).returncode:
             print(f"{python}: not here", flush=True)
             continue
         here.append(python)
         for extra in options.extras or ["", *USES, CONTRACT]:
             wheel = options.wheel.resolve()
-            if extra == CONTRACT:
-                wrong = fault_of_contract(options.uv, python, wheel)
-            else:
-                wrong = fault(options.uv, python, wheel, extra)
+            wrong = fault_of_contract(uv, python, wheel) if extra == CONTRACT else fault(uv, python, wheel, extra)
             print(f"{python} {extra or 'without extras'}: {'FAILED' if wrong else 'ok'}", flush=True)
             if wrong:
                 failed.append(f"{python} {extra}\n{wrong}")
