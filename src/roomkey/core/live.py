@@ -54,7 +54,10 @@ class Follower:
         *,
         speaks: bool = False,
     ) -> None:
-        self.session, self.end, self.change, self.speaks = session, end, change, speaks
+        self.session: Session = session
+        self.end: Callable[[Why, bool], None] = end
+        self.change: Callable[[], None] | None = change
+        self.speaks: bool = speaks
         record: Record
         key, record, *_ = session._loaded  # not `_at`, which would be made for each of many connections
         self.key: str = key

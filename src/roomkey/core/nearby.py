@@ -45,7 +45,10 @@ class Nearby:
         came: float,
         run: Callable[[Awaitable[bool]], bool] | None = None,
     ) -> None:
-        self.loader, self.card, self.came, self.run = loader, card, came, run
+        self.loader: NearLoader = loader
+        self.card: Card | None = card
+        self.came: float = came
+        self.run: Callable[[Awaitable[bool]], bool] | None = run
 
     def blocking(self, run: Callable[[Awaitable[bool]], bool]) -> Nearby:
         """Return the same, for a handler that may wait."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -19,7 +19,7 @@ from roomkey.core.trails import MOST_HOPS as _MOST_HOPS
 from roomkey.core.trails import Trails, may_live
 from roomkey.core.turns import Deadline, pause
 from roomkey.errors import StoreUnavailable
-from roomkey.events import Ended
+from roomkey.events import Ended, Event
 from roomkey.stores.base import Conflict, Record, Store, Unreadable
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.guard import GuardedStore
@@ -57,7 +57,7 @@ class Registry:
         self.store: GuardedStore = reporter.guarded(cast(Store, config.store), config.store_timeout)
         self.trails: Trails = Trails(self.store, self.rules.clock)
         self.envelope: Envelope = envelope_for(config)
-        self.report = reporter.report
+        self.report: Callable[[Event], None] = reporter.report
         self._purged_at = self.rules.clock()
 
     # --- found ----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from roomkey.core.case import Case
+from roomkey.core.clients import Clients
 from roomkey.core.committer import Committer
 from roomkey.core.intents import NOTHING
 from roomkey.core.loaded import CURRENT, NO_DRAFT, NOWHERE, Draft
@@ -49,9 +50,9 @@ class Transaction(Tasks):
         self.rules: Rules = committer.rules
         self.session: Session = session
         self.reply: Reply = Reply()
-        self.committer = committer
+        self.committer: Committer = committer
         if committer.clients is not None:
-            self.clients = committer.clients
+            self.clients: Clients | None = committer.clients
         session._transaction = self
         if session._has_started:
             self.reply.close()

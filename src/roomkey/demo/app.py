@@ -168,7 +168,7 @@ def known_sku(form: Mapping[str, Any]) -> str:
     return sku
 
 
-def see_other(path: str) -> Response:
+def see_other(path: str) -> Response[Any]:
     return Response(status_code=303, headers={"location": path}, content=b"")
 
 
@@ -183,7 +183,7 @@ def moment(value: datetime) -> str:
     return f"{value:%d %b %Y, %H:%M:%S} UTC"
 
 
-templates = Environment(
+templates: Environment = Environment(
     loader=FileSystemLoader(HERE / "templates"),
     autoescape=True,
     undefined=StrictUndefined,
@@ -193,7 +193,7 @@ templates = Environment(
 templates.filters.update(price=price, moment=moment)
 
 
-def render(request: Request, template: str, *, status_code: int = 200, **values: Any) -> Response:
+def render(request: Request, template: str, *, status_code: int = 200, **values: Any) -> Response[Any]:
     session, config = request.session, request.app.session_config
     messages = session.show_flashes()
     page = templates.get_template(template).render(
@@ -221,7 +221,7 @@ def cookie_attributes(config: SessionConfig) -> list[str]:
     return attributes
 
 
-async def error_page(request: Request, error: HTTPException) -> Response:
+async def error_page(request: Request, error: HTTPException) -> Response[Any]:
     detail = "There is no such page in this house." if error.detail == "Not Found" else error.detail
     return render(request, "error.html", status_code=error.status_code, status=error.status_code, detail=detail)
 

@@ -135,7 +135,8 @@ class Near:
     """
 
     def __init__(self, store: Loads, notices: Notices, *, most: int, max_age: float, ticks: Ticks) -> None:
-        self._store, self.notices, self._ticks = store, notices, ticks
+        self.notices: Notices = notices
+        self._store, self._ticks = store, ticks
         self._most, self._most_bytes, self._max_age = most, most * BYTES_EACH, max_age
         self._largest = max(self._most_bytes // 8, BYTES_EACH)  # bytes of one record
         self._records: OrderedDict[str, Record] = OrderedDict()  # the one that was used last comes last

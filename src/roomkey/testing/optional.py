@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 from unittest import SkipTest
 
@@ -10,6 +11,7 @@ from roomkey.stores.base import Lifespan, Purge, Scan, Store, TellingPurge, User
 from roomkey.testing import watching
 from roomkey.testing.bench import (
     Bench,
+    Contract,
     assert_same,
     conflicts,
     make_key,
@@ -17,6 +19,8 @@ from roomkey.testing.bench import (
 )
 
 __all__ = ["OptionalTests"]
+
+_Test = Callable[[Contract], None]
 
 
 class OptionalTests:
@@ -225,13 +229,13 @@ class OptionalTests:
 
     # Watch
 
-    test_watch_stands_first = scenario(watching.test_watch_stands_first)
-    test_watch_tells_of_a_deletion = scenario(watching.test_watch_tells_of_a_deletion)
-    test_watch_tells_of_an_update_that_ends = scenario(watching.test_watch_tells_of_an_update_that_ends)
-    test_watch_tells_of_a_rotation = scenario(watching.test_watch_tells_of_a_rotation)
-    test_watch_tells_of_a_change = scenario(watching.test_watch_tells_of_a_change)
-    test_watch_tells_of_a_wipe = scenario(watching.test_watch_tells_of_a_wipe)
-    test_watch_tells_everybody = scenario(watching.test_watch_tells_everybody)
+    test_watch_stands_first: _Test = scenario(watching.test_watch_stands_first)
+    test_watch_tells_of_a_deletion: _Test = scenario(watching.test_watch_tells_of_a_deletion)
+    test_watch_tells_of_an_update_that_ends: _Test = scenario(watching.test_watch_tells_of_an_update_that_ends)
+    test_watch_tells_of_a_rotation: _Test = scenario(watching.test_watch_tells_of_a_rotation)
+    test_watch_tells_of_a_change: _Test = scenario(watching.test_watch_tells_of_a_change)
+    test_watch_tells_of_a_wipe: _Test = scenario(watching.test_watch_tells_of_a_wipe)
+    test_watch_tells_everybody: _Test = scenario(watching.test_watch_tells_everybody)
 
     # Lifespan
 
