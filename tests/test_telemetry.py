@@ -246,6 +246,32 @@ async def test_the_store_is_timed_by_outcome(settled):
     assert all(event.store == "Troubled" and event.seconds >= 0 for event in told if isinstance(event, StoreAsked))
 
 
+async def test_what_is_kept_near_is_timed_by_name(tmp_path):
+    """With `near_cache`, each change has the name that it has elsewhere, and a hit in memory asks the store nothing."""
+    told = []
+
+    class Hearing:
+        hears_store = True
+
+        def __call__(self, event):
+            told.append(event)
+
+    store = f"sqlite:///{tmp_path / 'sessions.sqlite3'}"
+    manager = SessionManager(secret_key="k" * 32, store=store, on_event=Hearing(), near_cache=10)
+    async with manager:
+        life = Driver(manager)
+        visit = life.anonymous()
+        visit.session["user_id"] = 42
+        await visit.commit()
+        visit.session["x"] = 1
+        await visit.commit()
+        visit.session.rotate()
+        await visit.commit()
+        await manager.sessions.revoke_all(42)
+    asked = {event.operation for event in told if isinstance(event, StoreAsked)}
+    assert asked >= {"open", "create", "update", "rotate", "of_user", "delete"} and "other" not in asked
+
+
 async def test_nothing_is_timed_where_nobody_hears():
     """The store is guarded as ever, and a plain subscriber is told of no operation."""
     told = []

@@ -259,12 +259,18 @@ _nears: list[weakref.ref[Near]] = []
 
 def telling(operation: Coroutine[Any, Any, _Answer], *keys: str) -> Coroutine[Any, Any, _Answer]:
     """Return an operation on a store that has every near of this process forget the records that it changes."""
-    return _telling(operation, keys) if _nears else operation
+    return _named(_telling(operation, keys), operation) if _nears else operation
 
 
 def telling_all(operation: Coroutine[Any, Any, _Answer]) -> Coroutine[Any, Any, _Answer]:
     """The same for an operation that may change any record."""
-    return _telling(operation, None) if _nears else operation
+    return _named(_telling(operation, None), operation) if _nears else operation
+
+
+def _named(wrapped: Coroutine[Any, Any, _Answer], operation: object) -> Coroutine[Any, Any, _Answer]:
+    """Return a coroutine with the name of the operation that it does: `stores.timed` asks for it."""
+    cast(Any, wrapped).__name__ = getattr(operation, "__name__", "")
+    return wrapped
 
 
 async def _telling(operation: Coroutine[Any, Any, _Answer], keys: tuple[str, ...] | None) -> _Answer:
