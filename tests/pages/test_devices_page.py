@@ -38,6 +38,13 @@ async def test_the_list_says_which_where_and_when():
     assert "Safari on iPhone Last used 3 h ago Began 2026-09-21 14:13 UTC IP address 192.0.2.7" in text
 
 
+async def test_the_list_says_in_which_country():
+    """Where the app's `country` knows it, it stands beside the address, as text."""
+    site = Site(session={"country": lambda ip: "<b>CH</b>"})
+    _, computer = await two_devices(site)
+    assert '<dd class="code">192.0.2.7 (&lt;b&gt;CH&lt;/b&gt;)</dd>' in (await computer.get(DEVICES)).text
+
+
 async def test_one_is_ended():
     """The button of a device ends its session, and no other; the page then says so and is a plain one again."""
     site = Site()
