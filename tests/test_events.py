@@ -102,6 +102,18 @@ async def test_expiry_is_told_when_the_dead_card_comes():
     assert world.told == [events.Expired(visit.session.handle, "42"), events.Refused("unknown")]
 
 
+async def test_expiry_is_told_where_the_session_lies_in_the_cookie():
+    """With `cookie://`, a cookie that comes too late says whose session has expired."""
+    clock = Clock(1_000_000.0)
+    world = World(store="cookie://", clock=clock, max_age=1000)
+    visit = await world.log_in()
+    handle, card = visit.session.handle, visit.card
+    world.told.clear()
+    clock.advance(1001)
+    assert (await world.life.arrive([card])).session == {}
+    assert world.told == [events.Expired(handle, "42"), events.Refused("unknown")]
+
+
 async def test_a_session_that_was_ended_is_not_told_as_expired():
     """Neither a log-out nor the purge after it."""
     clock = Clock(1_000_000.0)

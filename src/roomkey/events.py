@@ -86,8 +86,8 @@ class Expired(Event):
     """A session has expired, and was found or removed afterwards. Nobody is told at the moment itself.
 
     It comes when a purge removes the session, in the process that purges, or when a browser brings the cookie of a
-    session that is over and still stored. It may come twice. Redis and its kin forget expired sessions and tell nobody,
-    so that it mostly does not come there. After `end_all`, it comes for none of the sessions that ended.
+    session that is over and still stored. It may come more than once. Redis and its kin forget expired sessions and
+    tell nobody, so that it mostly does not come there. After `end_all`, it comes for none of the sessions that ended.
     """
 
     handle: str

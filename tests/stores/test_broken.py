@@ -362,6 +362,17 @@ class TellsOfTombstones(_Broken):
         return await super().purge(limit)
 
 
+class TellsOfWipes(_Broken):
+    async def wipe(self) -> None:
+        self.ended = [*self._records.items()]
+        await super().wipe()
+
+    async def purge_telling(self, limit: int, tell: Callable[[str, str | None], object]) -> int:
+        for key, record in self.ended:
+            tell(key, record.user)
+        return await super().purge_telling(limit, tell)
+
+
 class FindsByPrefix(_Broken):
     async def of_user(self, user: str) -> list[tuple[str, Record]]:
         return [(key, record) for key, record in self._records.items() if (record.user or "").startswith(user)]
@@ -523,6 +534,7 @@ FAULTS: list[tuple[Callable[..., Store], str]] = [
     (MixesUpAnswers, "test_many_at_once_get_their_own_answers"),
     (PurgesWithoutLimit, "test_purge_removes_what_expired"),
     (TellsOfTombstones, "test_a_purge_tells_which_sessions_went"),
+    (TellsOfWipes, "test_a_purge_tells_nothing_of_a_wipe"),
     (FindsOnlyOne, "test_of_user_finds_their_sessions"),
     (FindsByPrefix, "test_of_user_without_sessions"),
     (FindsTheEnded, "test_of_user_leaves_out_the_ended"),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Coroutine
 from dataclasses import replace
 from math import inf
 from typing import Any
 
-from roomkey.core.loaded import CURRENT, unfiled
+from roomkey.core.loaded import CURRENT, Loaded, unfiled
 from roomkey.core.loader import Loader, Otherwise
 from roomkey.core.reporting import Reason
 from roomkey.core.session import Session
 from roomkey.errors import SessionDataError
-from roomkey.events import LoadedWithOldKey
+from roomkey.events import Expired, LoadedWithOldKey
 from roomkey.in_cookie.committer import CookieCommitter
 from roomkey.in_cookie.sealed import SealedCards, new_id
 from roomkey.legacy.move_in import Found
@@ -42,6 +43,8 @@ class CookieLoader(Loader):
             if self._clocks.is_over(self.clock(), at.record):
                 # As a session that the server forgot.
                 reason = "damaged" if self._clocks.is_absurd(at.record) else "unknown"
+                if reason == "unknown" and self.reporter.is_heard:
+                    self._tell_expired(at)
                 continue
             try:
                 data = codec.decode(at.encoded)
@@ -63,6 +66,10 @@ class CookieLoader(Loader):
         if reason is not None:
             return self.refuse(reason)
         return self.strangers(cards) if otherwise is None else _asks(otherwise, cards)
+
+    def _tell_expired(self, at: Loaded) -> None:
+        with contextlib.suppress(codec.DamagedData):
+            self.reporter.report(Expired(at.key, self.rules.user_of(codec.decode(at.encoded))))
 
     def take_in(self, old: Found, facts: Facts) -> Session:
         """Return the session of a request that brought an old one. Nothing is kept here that says it has moved in.

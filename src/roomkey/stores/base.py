@@ -169,7 +169,7 @@ class TellingPurge(Purge, Protocol):
         """As `purge`. Call `tell` with the key and the user of each session that went, once it has gone.
 
         A session is a record without a successor whose data begins with another byte than 0. Nothing else is told. One
-        whose user cannot be read need not be.
+        whose user cannot be read need not be, and what a `wipe` has ended is not.
         """
         ...
 

@@ -68,6 +68,19 @@ class OptionalTests:
         assert sorted(told, key=str) == sorted([(theirs, "42"), (nobodys, None)], key=str)
         assert await store.purge_telling(100, lambda key, user: told.append((key, user))) == 0
 
+    @scenario
+    async def test_a_purge_tells_nothing_of_a_wipe(self, bench: Bench) -> None:
+        """Sessions that were ended all at once did not expire, also where they have by the time of the purge."""
+        store = bench.store
+        if not isinstance(store, TellingPurge) or not isinstance(store, Wipe):
+            raise SkipTest("the store is no TellingPurge, or cannot be wiped")
+        await store.create(make_key(), bench.record(life=bench.short, user="42"))
+        await store.wipe()
+        await bench.outlive_short()
+        told: list[str] = []
+        await store.purge_telling(100, lambda key, user: told.append(key))
+        assert told == []
+
     # UserIndex
 
     @scenario
