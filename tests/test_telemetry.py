@@ -6,7 +6,7 @@ import pytest
 from opentelemetry import metrics
 from opentelemetry._logs import SeverityNumber, set_logger_provider
 from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from opentelemetry.sdk._logs import export as logs_export
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -27,9 +27,12 @@ from roomkey.testing.clock import Clock
 from tests.driver import Driver
 
 # A process has one of each.
-LOGS, METRICS = InMemoryLogRecordExporter(), InMemoryMetricReader()
+_exporter = (
+    getattr(logs_export, "InMemoryLogRecordExporter", None) or logs_export.InMemoryLogExporter
+)  # its name in 1.36
+LOGS, METRICS = _exporter(), InMemoryMetricReader()
 _provider = LoggerProvider()
-_provider.add_log_record_processor(SimpleLogRecordProcessor(LOGS))
+_provider.add_log_record_processor(logs_export.SimpleLogRecordProcessor(LOGS))
 set_logger_provider(_provider)
 metrics.set_meter_provider(MeterProvider([METRICS]))
 
