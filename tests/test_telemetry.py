@@ -25,6 +25,7 @@ from roomkey.stores.memory import MemoryStore
 from roomkey.stores.sqlite import SQLiteStore
 from roomkey.testing.clock import Clock
 from tests.driver import Driver
+from tests.servers.redis import RedisServer
 
 # A process has one of each.
 _exporter = (
@@ -249,8 +250,19 @@ async def test_the_store_is_timed_by_outcome(settled):
     assert all(event.store == "Troubled" and event.seconds >= 0 for event in told if isinstance(event, StoreAsked))
 
 
-async def test_what_is_kept_near_is_timed_by_name(tmp_path):
-    """With `near_cache`, each change has the name that it has elsewhere, and a hit in memory asks the store nothing."""
+@pytest.fixture(params=["sqlite", "redis"])
+def url(request, tmp_path):
+    """The URL of a store that waits."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'sessions.sqlite3'}"
+    else:
+        with RedisServer() as server:
+            yield server.url
+
+
+@pytest.mark.parametrize("near_cache", [None, 10])
+async def test_operations_are_timed_under_their_names(url, near_cache):
+    """Whatever stands between, such as `near_cache`, each operation has the name of the store's method."""
     told = []
 
     class Hearing:
@@ -259,8 +271,7 @@ async def test_what_is_kept_near_is_timed_by_name(tmp_path):
         def __call__(self, event):
             told.append(event)
 
-    store = f"sqlite:///{tmp_path / 'sessions.sqlite3'}"
-    manager = SessionManager(secret_key="k" * 32, store=store, on_event=Hearing(), near_cache=10)
+    manager = SessionManager(secret_key="k" * 32, store=url, on_event=Hearing(), near_cache=near_cache)
     async with manager:
         life = Driver(manager)
         visit = life.anonymous()
@@ -270,9 +281,17 @@ async def test_what_is_kept_near_is_timed_by_name(tmp_path):
         await visit.commit()
         visit.session.rotate()
         await visit.commit()
+        store = manager.registry.store
+        assert await store.load(visit.key) is not None
+        assert await store.touch(visit.key, 0)
+        await store.scan(1)
+        await store.purge(1)
+        await store.discard_unreadable("42")
         await manager.sessions.revoke_all(42)
+        await manager.sessions.end_all()
     asked = {event.operation for event in told if isinstance(event, StoreAsked)}
-    assert asked >= {"open", "create", "update", "rotate", "of_user", "delete"} and "other" not in asked
+    everything = {"open", "load", "create", "update", "rotate", "touch", "delete", "of_user", "scan", "wipe"}
+    assert asked - {"purge"} == everything | {"discard_unreadable"}
 
 
 async def test_nothing_is_timed_where_nobody_hears():
