@@ -107,6 +107,7 @@ def test_prometheus_counts_from_zero():
             {"created", "rotated", "renewed", "expired", "client_changed", "loaded_with_old_key", "merged", "misfit"},
         ),
         "roomkey_ended_total": ("reason", {"cleared", "revoked", "limit"}),
+        "roomkey_log_outs_total": ("reason", {"cleared", "revoked", "limit", "expired"}),
         "roomkey_refused_total": ("reason", {"card", "key", "unknown", "rotated", "damaged"}),
         "roomkey_lost_total": ("reason", {"ended", "log-in"}),
     }
@@ -158,6 +159,7 @@ async def test_opentelemetry_measures():
     (resource,) = METRICS.get_metrics_data().resource_metrics
     found = {metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics}
     assert found["roomkey.log_ins"].data.data_points[0].value >= 1
+    assert {point.attributes["reason"] for point in found["roomkey.log_outs"].data.data_points} == {"revoked"}
     points = found["roomkey.store.duration"].data.data_points
     asked = {(point.attributes["operation"], point.attributes["outcome"]) for point in points}
     assert found["roomkey.store.duration"].unit == "s"
@@ -195,9 +197,47 @@ async def test_prometheus_tells_an_operator_all():
     clock.advance(2000)
     await life.registry.store.purge(100)
     assert value(registry, "roomkey_events_total", event="expired") == 1
+    assert value(registry, "roomkey_log_outs_total", reason="expired") == 1
     for operation, count in {"create": 1, "rotate": 1, "load": 1, "touch": 1, "purge": 1}.items():
         asked = value(registry, "roomkey_store_seconds_count", operation=operation, outcome="ok")
         assert asked == count, operation
+
+
+@pytest.mark.parametrize("leaves", ["nothing", "a message", "another user"])
+async def test_every_log_out_is_counted(leaves):
+    """Also one that leaves a message for the next page, or the session of another user."""
+    registry = CollectorRegistry()
+    life = Driver(SessionConfig(secret_key="k" * 32, store="memory://", on_event=session_metrics(registry)))
+    visit = life.anonymous()
+    visit.session["user_id"] = 42
+    await visit.commit()
+    visit = await life.arrive([visit.card])
+    visit.session.clear()
+    if leaves == "a message":
+        visit.session.flash("Good bye")
+    elif leaves == "another user":
+        visit.session["user_id"] = 43
+    await visit.commit()
+    assert value(registry, "roomkey_log_outs_total", reason="cleared") == 1
+    assert value(registry, "roomkey_log_ins_total") == 1 + (leaves == "another user")
+    if leaves == "another user":
+        await Sessions(life).revoke_all(43)
+        assert value(registry, "roomkey_log_outs_total", reason="revoked") == 1
+
+
+async def test_a_visitor_who_leaves_logs_out_nobody():
+    """The end of a session of nobody is an end, and no log-out. Neither is a new ID."""
+    registry = CollectorRegistry()
+    life = Driver(SessionConfig(secret_key="k" * 32, store="memory://", on_event=session_metrics(registry)))
+    visit = life.anonymous()
+    visit.session["x"] = 1
+    await visit.commit()
+    visit.session.rotate()
+    await visit.commit()
+    visit.session.clear()
+    await visit.commit()
+    assert value(registry, "roomkey_ended_total", reason="cleared") == 1
+    assert value(registry, "roomkey_log_outs_total", reason="cleared") == 0
 
 
 class Troubled(MemoryStore):

@@ -192,3 +192,14 @@ def logs_in(event: Event) -> bool:
     if isinstance(event, Created):
         return event.user is not None
     return isinstance(event, Rotated) and event.user not in (None, event.old_user)
+
+
+def logged_out(event: Event) -> str | None:
+    """Return why somebody is no longer logged in, as an event tells it: a reason of `Ended`, or `expired`.
+
+    A log-out that leaves a message for the next page is a `Rotated` to nobody. None: nobody was logged out.
+    """
+    if isinstance(event, Ended | Expired):
+        return None if event.user is None else event.reason if isinstance(event, Ended) else "expired"
+    is_cleared = isinstance(event, Rotated) and event.old_user is not None and event.user != event.old_user
+    return "cleared" if is_cleared else None

@@ -15,7 +15,7 @@ try:
 except ImportError as _error:
     raise ImportError("roomkey.otel needs opentelemetry-api 1.36 or newer: pip install 'roomkey[otel]'") from _error
 
-from roomkey.events import Event, Lost, Misfit, OutageBegan, StoreAsked, logs_in
+from roomkey.events import Event, Lost, Misfit, OutageBegan, StoreAsked, logged_out, logs_in
 
 __all__ = ["session_telemetry"]
 
@@ -26,8 +26,8 @@ _BUCKETS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 def session_telemetry(*, users: bool = False) -> Callable[[Event], None]:
     """Return a subscriber that tells OpenTelemetry.
 
-    The counter `roomkey.log_ins` counts log-ins. The histogram `roomkey.store.duration` has the seconds that each
-    operation of the store took, by `store`, `operation` and `outcome`.
+    The counters are `roomkey.log_ins`, and `roomkey.log_outs` by `reason`. The histogram `roomkey.store.duration` has
+    the seconds that each operation of the store took, by `store`, `operation` and `outcome`.
 
     Each event becomes a log event (a log record with an event name), named `roomkey.` and the event's class, with its
     fields as attributes. It has the trace and the span of its request. It also adds one to the counter
@@ -47,6 +47,7 @@ class _Telling:
         meter = metrics.get_meter("roomkey")
         self._counter = meter.create_counter("roomkey.events", description="What happened to sessions.")
         self._log_ins = meter.create_counter("roomkey.log_ins", description="Log-ins.")
+        self._log_outs = meter.create_counter("roomkey.log_outs", description="Users who are no longer logged in.")
         self._duration = meter.create_histogram(
             "roomkey.store.duration",
             unit="s",
@@ -63,6 +64,9 @@ class _Telling:
             return
         if logs_in(event):
             self._log_ins.add(1)
+        reason = logged_out(event)
+        if reason is not None:
+            self._log_outs.add(1, {"reason": reason})
         self._tell(event)
 
     def _tell(self, event: Event) -> None:

@@ -31,6 +31,7 @@ from roomkey.events import (
     Renewed,
     Rotated,
     StoreAsked,
+    logged_out,
     logs_in,
 )
 
@@ -58,68 +59,72 @@ _PLAIN: dict[type[Event], str] = {
 def session_metrics(registry: CollectorRegistry = REGISTRY) -> Callable[[Event], None]:
     """Return a subscriber that counts.
 
-    The metrics: `roomkey_log_ins_total`, `roomkey_events_total{event}`, `roomkey_ended_total{reason}`,
-    `roomkey_refused_total{reason}`, `roomkey_lost_total{reason}`, `roomkey_store_down` (1 during an outage) and the
-    histogram `roomkey_store_seconds{operation, outcome}`. No label grows with users or sessions. Each value of a label
-    is there from the start, as zero; of the histogram, each common operation.
+    The metrics: `roomkey_log_ins_total`, `roomkey_log_outs_total{reason}`, `roomkey_events_total{event}`,
+    `roomkey_ended_total{reason}`, `roomkey_refused_total{reason}`, `roomkey_lost_total{reason}`, `roomkey_store_down`
+    (1 during an outage) and the histogram `roomkey_store_seconds{operation, outcome}`. No label grows with users or
+    sessions. Each value of a label is there from the start, as zero; of the histogram, each common operation.
 
     Args:
         registry: where the metrics are registered. One registry takes them once.
     """
-    events = Counter("roomkey_events_total", "What happened to sessions.", ["event"], registry=registry)
-    ended = Counter("roomkey_ended_total", "Sessions that were ended, by reason.", ["reason"], registry=registry)
-    refused = Counter(
-        "roomkey_refused_total", "Cookies that led to no session, by reason.", ["reason"], registry=registry
-    )
-    lost = Counter(
-        "roomkey_lost_total", "Requests whose changes were not saved, by reason.", ["reason"], registry=registry
-    )
-    # From zero on: what counts increases would not notice the first of a series that was not there before.
-    for name in _PLAIN.values():
-        events.labels(name)
-    for counter, kind in ((ended, Ended), (refused, Refused), (lost, Lost)):
-        for reason in get_args(get_type_hints(kind)["reason"]):
-            counter.labels(reason)
-    log_ins = Counter("roomkey_log_ins_total", "Log-ins.", registry=registry)
-    asked = Histogram(
-        "roomkey_store_seconds",
-        "How long an operation of the session store took, by outcome.",
-        ["operation", "outcome"],
-        buckets=_BUCKETS,
-        registry=registry,
-    )
-    for operation in ("load", "create", "update", "rotate", "touch", "delete"):
-        asked.labels(operation, "ok")
-    down = Gauge("roomkey_store_down", "Whether the session store is out of order.", registry=registry)
-
-    def count(event: Event) -> None:
-        if isinstance(event, StoreAsked):
-            asked.labels(event.operation, event.outcome).observe(event.seconds)
-            return
-        if logs_in(event):
-            log_ins.inc()
-        if isinstance(event, Refused):
-            refused.labels(event.reason).inc()
-        elif isinstance(event, Ended):
-            ended.labels(event.reason).inc()
-        elif isinstance(event, Lost):
-            lost.labels(event.reason).inc()
-        elif isinstance(event, OutageBegan | OutageEnded):
-            down.set(isinstance(event, OutageBegan))
-        elif type(event) in _PLAIN:
-            events.labels(_PLAIN[type(event)]).inc()
-
-    return _Counting(count)
+    return _Counting(registry)
 
 
 class _Counting:
     hears_store = True
 
-    def __init__(self, count: Callable[[Event], None]) -> None:
-        self._count = count
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def by_reason(name: str, what: str, *reasons: str) -> Counter:
+            # From zero on: what counts increases would not notice the first of a series that was not there before.
+            counter = Counter(name, f"{what}, by reason.", ["reason"], registry=registry)
+            for reason in reasons:
+                counter.labels(reason)
+            return counter
+
+        self._events = Counter("roomkey_events_total", "What happened to sessions.", ["event"], registry=registry)
+        for name in _PLAIN.values():
+            self._events.labels(name)
+        self._ended = by_reason("roomkey_ended_total", "Sessions that were ended", *_reasons_of(Ended))
+        self._refused = by_reason("roomkey_refused_total", "Cookies that led to no session", *_reasons_of(Refused))
+        self._lost = by_reason("roomkey_lost_total", "Requests whose changes were not saved", *_reasons_of(Lost))
+        self._log_outs = by_reason(
+            "roomkey_log_outs_total", "Users who are no longer logged in", *_reasons_of(Ended), "expired"
+        )
+        self._log_ins = Counter("roomkey_log_ins_total", "Log-ins.", registry=registry)
+        self._asked = Histogram(
+            "roomkey_store_seconds",
+            "How long an operation of the session store took, by outcome.",
+            ["operation", "outcome"],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        for operation in ("load", "create", "update", "rotate", "touch", "delete"):
+            self._asked.labels(operation, "ok")
+        self._down = Gauge("roomkey_store_down", "Whether the session store is out of order.", registry=registry)
 
     def __call__(self, event: Event) -> None:
-        self._count(event)
+        if isinstance(event, StoreAsked):
+            self._asked.labels(event.operation, event.outcome).observe(event.seconds)
+            return
+        if logs_in(event):
+            self._log_ins.inc()
+        reason = logged_out(event)
+        if reason is not None:
+            self._log_outs.labels(reason).inc()
+        if isinstance(event, Refused):
+            self._refused.labels(event.reason).inc()
+        elif isinstance(event, Ended):
+            self._ended.labels(event.reason).inc()
+        elif isinstance(event, Lost):
+            self._lost.labels(event.reason).inc()
+        elif isinstance(event, OutageBegan | OutageEnded):
+            self._down.set(isinstance(event, OutageBegan))
+        elif type(event) in _PLAIN:
+            self._events.labels(_PLAIN[type(event)]).inc()
+
+
+def _reasons_of(kind: type[Event]) -> tuple[str, ...]:
+    return get_args(get_type_hints(kind)["reason"])
 
 
 class _NearCollector(Collector):
