@@ -155,7 +155,7 @@ async def test_a_purge_looks_for_each_key_in_its_own_partition(server: PostgresS
     """It takes no longer with more partitions: of 60 keys, each is looked for once."""
     async with open_store(server, partitions=4) as store, admin_of(server) as admin:
         await _fill(admin, store._table, 20000, expired=100)
-        plan = await admin.fetch(f"EXPLAIN (ANALYZE, FORMAT TEXT) {store._sql.purge}", time.time() - 40, 500, 500)
+        plan = await admin.fetch(f"EXPLAIN (ANALYZE, FORMAT TEXT) {store._sql.purge}", time.time() - 40, 500, 500, True)
         looked_for = sum(
             int(row[0].rpartition("loops=")[2].rstrip(")"))
             for row in plan
