@@ -52,6 +52,7 @@ VALUES = {
     "absolute_timeout": ("1e6", 1e6),
     "anonymous_max_age": ("60.5", 60.5),
     "user_key": ("member", "member"),
+    "rotate_on": ('["role", "user.mfa"]', ("role", "user.mfa")),
     "max_sessions_per_user": ("3", 3),
     "record_client": ("on", True),
     "seal": ("yes", True),

@@ -25,7 +25,7 @@ from roomkey.wire.card_header import check_card_header
 from roomkey.wire.codec import KEPT
 from roomkey.wire.keys import ADVICE, KEY_TAKES, SecretKeys
 from roomkey.wire.own import Encoders, checked_encoders
-from roomkey.wire.whose import UserKey, checked_user_key
+from roomkey.wire.whose import UserKey, checked_rotate_on, checked_user_key
 
 if TYPE_CHECKING:
     from roomkey.events import ClientChanged, Subscriber
@@ -85,6 +85,10 @@ class SessionConfig:
             session that has a key of just a path's name, dot and all, has the user there. A function gets a plain dict,
             looks keys up by their names, changes nothing, and returns an ID, or None for nobody. An ID and its text
             (`1` and `"1"`) are one user. `None` switches both off, and `Sessions.of` with them.
+        rotate_on: session keys or paths, as of `user_key`, that say what the user may do, such as `("role", "mfa")`.
+            When the value of one changes, appears or goes, the session ID rotates, and the old ID dies at once. It is
+            no log-in: the moment of the last one and the timeouts stay. Each save then compares these values with what
+            is stored.
         max_sessions_per_user: when a user has more sessions than this, the least recently used one ends. Last use is
             known to within a tenth of `max_age`. `None`: no limit. It needs `user_key`, and a store that can find a
             user's sessions.
@@ -159,6 +163,7 @@ class SessionConfig:
     anonymous_max_age: float | None = None  # seconds
     store: Store | CookieStore | os.PathLike[str] | str = "sqlite:///sessions.sqlite3"
     user_key: UserKey | None = "user_id"
+    rotate_on: Sequence[str] = ()
     max_sessions_per_user: int | None = None
     record_client: bool = False
     country: Callable[[str], str | None] | None = None
@@ -196,6 +201,7 @@ class SessionConfig:
         self._set("passive", checked_paths("passive", self.passive, "/poll/"))
         self._set("fresh", checked_paths("fresh", self.fresh, "/admin/"))
         self._set("user_key", checked_user_key(self.user_key))
+        self._set("rotate_on", checked_rotate_on(self.rotate_on))
         if not callable(self.clock):
             self._fail("clock", "it takes a function that returns Unix seconds")
         if self.on_event is not None and not callable(self.on_event):

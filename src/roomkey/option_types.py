@@ -37,6 +37,7 @@ class OtherOptions(TypedDict, total=False):
     anonymous_max_age: Seconds | None
     store: Store | CookieStore | os.PathLike[str] | str
     user_key: UserKey | None
+    rotate_on: Sequence[str]
     max_sessions_per_user: int | None
     record_client: bool
     country: Callable[[str], str | None] | None

@@ -9,8 +9,23 @@ from hypothesis import strategies as st
 from roomkey.core.case import Step
 from roomkey.core.intents import CSRF, FLASHES
 from roomkey.core.loaded import NOWHERE
+from roomkey.errors import ResponseStarted, SessionDataError
 from roomkey.wire import codec
-from tests.core.cases import DUE, FRESH, IDLE, LATER, LOGGED_IN, NEW_KEY, NOW, RULES, case, decide, loaded, stored_by
+from tests.core.cases import (
+    DUE,
+    FRESH,
+    IDLE,
+    LATER,
+    LOGGED_IN,
+    NEW_KEY,
+    NOW,
+    RULES,
+    case,
+    decide,
+    loaded,
+    rules,
+    stored_by,
+)
 
 MINE = "mine"  # who wrote a value: the request itself, a user, or nobody
 NAMES = st.sampled_from("xyz")
@@ -257,3 +272,34 @@ def _deciding(step):
         step.is_lost,
         _deciding(step.then),
     )
+
+
+WATCHING = rules(rotate_on=["x"])
+
+
+@MANY
+@given(situations())
+def test_other_rights_are_never_saved_under_the_id_that_was_there(situation):
+    """Where a key of `rotate_on` is stored with another value, the ID changes, and the old one dies at once.
+
+    It has just changed where somebody logged in, or proved who they are, since the request came.
+    """
+    one = situation.case
+    try:
+        step = decide(one, WATCHING)
+    except SessionDataError:
+        return
+    except ResponseStarted:
+        assert not one.can_set_cookie
+        return
+    if step.step not in (Step.SAVE, Step.ROTATE):
+        return
+    before, after = codec.decode(step.over.encoded), stored_by(step)
+    if before.get("x") != after.get("x") and not one.ends:
+        has_just_changed = step.unseen or step.over.facts.proved != one.was.facts.proved
+        assert step.step is Step.ROTATE or has_just_changed
+        if step.tombstone is not None and step.record.user == step.over.record.user and not has_just_changed:
+            assert step.tombstone.serve_until == NOW or one.moves_in
+            assert one.draft.intents.reauthenticated or step.facts.authenticated_at == step.over.facts.authenticated_at
+    elif step.step is Step.SAVE:
+        assert step == decide(one)

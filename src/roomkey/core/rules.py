@@ -37,7 +37,7 @@ class Rules:
         self.user_key: UserKey | None = config.user_key
         self.whose: Whose | None = None if config.user_key is None else Whose(config.user_key)
         self.plain_key: str | None = None if self.whose is None else self.whose.plain  # None: it takes more to find
-        rights = Rights(self.whose)
+        rights = Rights(self.whose, config.rotate_on)
         self.rights: Rights | None = rights if rights.are_watched else None
         self.carrier: str = config.carrier[0]  # what has the card, "cookie" or "header", for the texts of errors
         self.max_bytes: int = config.max_bytes

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from roomkey.errors import ConfigurationError, SessionDataError
+from roomkey.wire import codec
 from roomkey.wire.user_ids import NO_ID, checked_text, in_session, text_of
 
-__all__ = ["LOG_INS", "Rights", "UserKey", "Whose", "checked_user_key", "option_for"]
+__all__ = ["LOG_INS", "Rights", "UserKey", "Whose", "checked_rotate_on", "checked_user_key", "option_for"]
 
 UserKey = str | Sequence[str] | Callable[[dict[str, Any]], object]
 """What the option `user_key` takes: a key or a path, several of them, or a function of the session."""
@@ -199,16 +200,18 @@ class Rights:
 
     Args:
         whose: finds the user. Where it looks under several keys, each of them is a log-in of its own.
+        rotate_on: keys or paths, as the option has them.
     """
 
-    def __init__(self, whose: Whose | None) -> None:
+    def __init__(self, whose: Whose | None, rotate_on: Iterable[str] = ()) -> None:
         places = () if whose is None else whose.places
         self._users = places if len(places) > 1 else ()
+        self._others = tuple(map(place_of, rotate_on))
 
     @property
     def are_watched(self) -> bool:
         """Whether there is anything to compare."""
-        return self._users != ()
+        return self._users != () or self._others != ()
 
     def logs_in(self, before: dict[str, Any], after: dict[str, Any]) -> bool:
         """Whether a user is under one of several keys who was not there before."""
@@ -216,7 +219,9 @@ class Rights:
 
     def differ(self, before: dict[str, Any], after: dict[str, Any]) -> bool:
         """Whether anything of it changes."""
-        return any(place.text_in(before) != place.text_in(after) for place in self._users)
+        if any(place.text_in(before) != place.text_in(after) for place in self._users):
+            return True
+        return any(not _is_same(place.value_in(before), place.value_in(after)) for place in self._others)
 
 
 def checked_user_key(given: Any) -> UserKey | None:
@@ -240,6 +245,21 @@ def checked_user_key(given: Any) -> UserKey | None:
     if len(set(names)) < len(names):
         raise ConfigurationError(f"user_key: got {given!r}; a key is there twice")
     return names
+
+
+def checked_rotate_on(given: Any) -> tuple[str, ...]:
+    """Return the option `rotate_on` as it is kept. Raises ConfigurationError."""
+    if not isinstance(given, list | tuple) or not all(type(name) is str and name for name in given):
+        raise ConfigurationError(
+            f"rotate_on: got {given!r}; it takes a list of session keys, or of paths, such as ['role', 'user.role']"
+        )
+    return tuple(given)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if one is _MISSING or other is _MISSING:
+        return one is other
+    return codec.is_same(one, other)
 
 
 def _check_function(function: Callable[[dict[str, Any]], object]) -> None:
