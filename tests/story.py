@@ -166,8 +166,10 @@ async def a_log_out_is_final_against_a_slow_request(site):
 
     await until(has_begun)
     assert not slow.done()
-    gone = _cookie(await site.ask("/logout/-", card))
+    answer = await site.ask("/logout/-", card)
+    gone = _cookie(answer)
     assert gone.value == "" and gone["max-age"] == "0"
+    assert answer.headers["clear-site-data"] == '"cache", "storage"'
     await site.page(f"/open/{gate}")
     answer = await slow
     assert answer.status_code in (200, 400), answer.text  # Django refuses where a session was ended meanwhile

@@ -63,6 +63,7 @@ VALUES = {
     "live_interval": ("5", 5),
     "card_header": ("X-Auth-Token", "X-Auth-Token"),
     "vary": ("always", "always"),
+    "clear_site_data": ('["cache", "storage"]', ("cache", "storage")),
     "exclude": ('["/health", "/static/"]', ("/health", "/static/")),
     "passive": ('["/poll"]', ("/poll",)),
     "near_cache": ("10000", 10_000),

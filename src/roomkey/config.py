@@ -25,6 +25,7 @@ from roomkey.wire.card_header import check_card_header
 from roomkey.wire.codec import KEPT
 from roomkey.wire.keys import ADVICE, KEY_TAKES, SecretKeys
 from roomkey.wire.own import Encoders, checked_encoders
+from roomkey.wire.site_data import checked_kinds
 from roomkey.wire.whose import UserKey, checked_rotate_on, checked_user_key
 
 if TYPE_CHECKING:
@@ -123,6 +124,9 @@ class SessionConfig:
             keep the others for everybody. `"always"`: all of them. Set that where code reads the session in a way that
             nobody can notice: C code that is handed a bare `scope["session"]`, say. It renews no session: for that,
             call `session.mark_accessed()`.
+        clear_site_data: what a browser is to forget after a log-out, `["cache", "storage"]` say: each response to one
+            sends it as `Clear-Site-Data`. Browsers heed it over HTTPS only. `"cookies"` is refused, for it would take
+            the cookie of the next session too.
         exclude: paths that need no session, such as `"/health"`. A path that ends with `/` stands for everything below
             it. Nothing is loaded there, and to use the session is a `ConfigurationError`. They count from the app's
             root, without the `root_path` of a server or a mount.
@@ -177,6 +181,7 @@ class SessionConfig:
     live: bool = False
     live_interval: float = 10.0  # seconds
     vary: Literal["used", "always"] = "used"
+    clear_site_data: Sequence[str] = ()
     exclude: Sequence[str] = ()
     passive: Sequence[str] = ()
     near_cache: int | None = None
@@ -197,6 +202,7 @@ class SessionConfig:
             self._set("persistent", self.card_header is not None)  # which a header is not asked for
         self._check_numbers()
         self._check_cookie()
+        self._set("clear_site_data", checked_kinds(self.clear_site_data))
         self._set("exclude", checked_paths("exclude", self.exclude, "/static/"))
         self._set("passive", checked_paths("passive", self.passive, "/poll/"))
         self._set("fresh", checked_paths("fresh", self.fresh, "/admin/"))

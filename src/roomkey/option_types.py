@@ -51,6 +51,7 @@ class OtherOptions(TypedDict, total=False):
     live: bool
     live_interval: Seconds
     vary: Literal["used", "always"]
+    clear_site_data: Sequence[str]
     exclude: Sequence[str]
     passive: Sequence[str]
     near_cache: int | None

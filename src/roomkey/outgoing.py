@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from roomkey.core.reply import GIVE, KEEP, Carries
+from roomkey.core.reply import GIVE, KEEP, Carries, Reply
 from roomkey.core.session import Session
 from roomkey.core.transaction import Transaction
 from roomkey.wire.card_header import CardHeader
@@ -17,6 +17,7 @@ from roomkey.wire.cookies import (
     protect_from_caches,
     vary_on_cookie,
 )
+from roomkey.wire.site_data import clear_site_data
 
 if TYPE_CHECKING:
     from roomkey.config import SessionConfig
@@ -47,6 +48,7 @@ class Outgoing:
         self._visitors, self._secure = committer.visitors, committer.secure
         self._name = config.session_cookie
         self._always_varies = config.vary == "always"
+        self._site_data = config.clear_site_data
         self.cookie_start: bytes = f"{config.session_cookie}=".encode("ascii")
 
     def warn_of_cookie(self) -> None:
@@ -71,6 +73,8 @@ class Outgoing:
         if not isinstance(transaction, Transaction):
             return
         reply, visitors = transaction.reply, self._visitors
+        if reply.clears_site:
+            self._clear_site(reply, headers)
         if is_set and reply.only_renews:
             reply.cookie = KEEP  # the app has taken the cookie back, or given another: that is not to be undone
         others = [] if visitors is None else visitors.headers_of(transaction)
@@ -94,6 +98,12 @@ class Outgoing:
             card, seconds, sent, remembered=remembered, logs_out=reply.logs_out, secure=secure
         )
         reply.cookie = KEEP
+
+    def _clear_site(self, reply: Reply, headers: Headers) -> None:
+        """Have the browser forget what it keeps of the site."""
+        reply.clears_site = False
+        protect_from_caches(headers)
+        clear_site_data(headers, self._site_data)
 
 
 class HeaderOutgoing(Outgoing):
@@ -119,6 +129,8 @@ class HeaderOutgoing(Outgoing):
         if not session._accessed or not isinstance(transaction, Transaction):
             return
         reply = transaction.reply
+        if reply.clears_site:
+            self._clear_site(reply, headers)
         if reply.cookie is KEEP:
             return
         given = self._header.write(reply.card if reply.cookie is GIVE else None, 0.0, session._sent)

@@ -1,5 +1,6 @@
 """The story's site on Django."""
 
+import json
 import os
 
 import django
@@ -18,6 +19,7 @@ settings.configure(
         "store": os.environ["ROOMKEY_STORE"],
         "store_timeout": float(os.environ["ROOMKEY_STORE_TIMEOUT"]),
         "user_key": "user_id",
+        "clear_site_data": json.loads(os.environ["ROOMKEY_CLEAR_SITE_DATA"]),
     },
     ROOT_URLCONF=__name__,
     SECRET_KEY=os.environ["ROOMKEY_SECRET_KEY"],

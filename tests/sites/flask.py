@@ -1,5 +1,6 @@
 """The story's site on Flask."""
 
+import json
 import os
 
 from flask import Flask
@@ -9,7 +10,12 @@ from tests import sites
 
 app = Flask(__name__)
 app.secret_key = os.environ["ROOMKEY_SECRET_KEY"]
-roomkey = Roomkey(app, store=os.environ["ROOMKEY_STORE"], store_timeout=float(os.environ["ROOMKEY_STORE_TIMEOUT"]))
+roomkey = Roomkey(
+    app,
+    store=os.environ["ROOMKEY_STORE"],
+    store_timeout=float(os.environ["ROOMKEY_STORE_TIMEOUT"]),
+    clear_site_data=json.loads(os.environ["ROOMKEY_CLEAR_SITE_DATA"]),
+)
 
 
 @app.get("/slow/<name>")

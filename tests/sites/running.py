@@ -67,6 +67,7 @@ class Running:
             "ROOMKEY_SECRET_KEY": SECRET,
             "ROOMKEY_STORE": store,
             "ROOMKEY_STORE_TIMEOUT": str(timeout),
+            "ROOMKEY_CLEAR_SITE_DATA": '["cache", "storage"]',
             "STORY_FOLDER": str(folder),
             **(settings or {}),
         }

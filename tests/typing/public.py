@@ -124,6 +124,8 @@ def config() -> None:
     SessionConfig(secret_key="k", user_key=5)  # type: ignore[arg-type]
     assert_type(SessionConfig(secret_key="k", rotate_on=["role", "user.mfa"]).rotate_on, Sequence[str])
     SessionConfig(secret_key="k", rotate_on=5)  # type: ignore[arg-type]
+    assert_type(SessionConfig(secret_key="k", clear_site_data=["cache"]).clear_site_data, Sequence[str])
+    SessionConfig(secret_key="k", clear_site_data=True)  # type: ignore[arg-type]
     assert_type(SessionConfig(secret_key="k", exclude=["/health"], passive=("/poll",)).exclude, Sequence[str])
     SessionConfig(secret_key="k", exclude=[5])  # type: ignore[list-item]
     made.max_age = 5  # type: ignore[misc]  # frozen

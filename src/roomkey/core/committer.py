@@ -75,6 +75,18 @@ class Committer(ABC):
                     option_for(key, content[key]),
                 )
 
+    def clear_site(self, state: RequestState, was: Loaded, *, logs_out: bool) -> None:
+        """Have the browser forget what it keeps of the site, where a user has logged out.
+
+        Args:
+            state: the request's.
+            was: the session that it loaded.
+            logs_out: whether it has logged out.
+        """
+        is_users = was.user is not None or self.rules.user_key is None
+        if logs_out and is_users and self.config.clear_site_data and state.reply.is_open:
+            state.reply.clears_site = True
+
     @property
     def may_wait(self) -> bool:
         """Whether a commit may wait for something."""

@@ -37,6 +37,7 @@ class Reply:
     ends_visitor: bool = False  # whether that cookie is taken back, also where the request did not bring it
     only_renews: bool = False  # whether the card is of an ID that the browser has
     logs_out = False  # whether cookies of other paths and domains are to go too, where the server keeps no session
+    clears_site = False  # whether the browser is to forget what it keeps of the site, after a log-out
     is_early: bool = False  # decided before the response's own commit: to be looked at again
     carries: Carries = SEVERAL
     saves = True  # False: saving raised, or the request was abandoned, and nothing more of it is saved

@@ -194,7 +194,9 @@ class StoreCommitter(Committer):
             if not only_renews:
                 raise  # else logged: a store that takes no changes still serves requests that change nothing
         state.tried = ()
-        if state.logs_out or is_log_out_of_all(self.rules, case):
+        logs_out = is_log_out_of_all(self.rules, case)
+        self.clear_site(state, was, logs_out=logs_out)
+        if state.logs_out or logs_out:
             await self.steps.end_beside(state)
         if self.rules.limit is not None:
             await self._keep_to_limit(state, was, self.rules.limit)

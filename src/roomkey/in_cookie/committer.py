@@ -61,7 +61,7 @@ class CookieCommitter(Committer):
                 session was to end, a response that still goes out takes its cookie back.
         """
         case = state.case(draft)._replace(moves_in=False)
-        logs_out = is_log_out_of_all(self.rules, case)
+        logs_out, loaded = is_log_out_of_all(self.rules, case), case.was
         happened: list[Event] = []  # reported once nothing can fail any more
         if case.was.exists and case.ends:
             happened.append(self._end(state, case))
@@ -75,6 +75,7 @@ class CookieCommitter(Committer):
         elif step.step is not Step.NOTHING:
             happened += self._seal(state, case, step)
         state.reply.logs_out = state.reply.logs_out or logs_out
+        self.clear_site(state, loaded, logs_out=logs_out)
         for event in happened:
             self.reporter.report(event)
         await state.forget_old()
