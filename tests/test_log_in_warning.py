@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from roomkey import SessionManager, SessionMiddleware
+from roomkey import SessionDataError, SessionManager, SessionMiddleware
 from roomkey.flask import Roomkey
 from roomkey.wire.whose import LOG_INS
 from tests.world import World
@@ -76,6 +76,26 @@ async def test_what_is_no_such_log_in(lines, act):
     card = await world.begin(x=1)
     await ask(world, card, act)
     assert lines() == []
+
+
+class NoTruth:
+    """As numpy's arrays are: nobody can ask whether it is true."""
+
+    def __bool__(self):
+        raise ValueError("which of them?")
+
+
+def test_a_value_of_which_nobody_can_tell_whether_it_is_true():
+    """It is not asked. The error is that of any value that a session cannot keep."""
+
+    async def login(request):
+        request.session["user"] = NoTruth()
+        return JSONResponse({})
+
+    app = Starlette(routes=[Route("/", login)])
+    app.add_middleware(SessionMiddleware, config=SessionManager(secret_key=SECRET, store="memory://"))
+    with pytest.raises(SessionDataError, match="NoTruth"):
+        TestClient(app).get("/")
 
 
 @pytest.mark.parametrize("key", sorted(LOG_INS))

@@ -14,7 +14,7 @@ from roomkey.core.secure import Secure
 from roomkey.core.state import RequestState
 from roomkey.core.tombstones import Way
 from roomkey.core.visitors import Visitors, visitors_for
-from roomkey.wire.whose import LOG_INS, option_for
+from roomkey.wire.whose import LOG_INS, option_for, says_something
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Coroutine
@@ -65,7 +65,7 @@ class Committer(ABC):
         if whose is None or self.rules.user_of(content) is not None:
             return
         for key in LOG_INS.intersection(put):
-            if content.get(key):
+            if says_something(content.get(key)):
                 self.reporter.warn_once(
                     f"log-in {key}",
                     "session[%r] was put into a session in which user_key (%s) finds nobody. If that logs somebody in, "

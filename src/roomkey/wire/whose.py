@@ -15,7 +15,16 @@ from roomkey.errors import ConfigurationError, SessionDataError
 from roomkey.wire import codec
 from roomkey.wire.user_ids import NO_ID, checked_text, in_session, text_of
 
-__all__ = ["LOG_INS", "Rights", "UserKey", "Whose", "checked_rotate_on", "checked_user_key", "option_for"]
+__all__ = [
+    "LOG_INS",
+    "Rights",
+    "UserKey",
+    "Whose",
+    "checked_rotate_on",
+    "checked_user_key",
+    "option_for",
+    "says_something",
+]
 
 UserKey = str | Sequence[str] | Callable[[dict[str, Any]], object]
 """What the option `user_key` takes: a key or a path, several of them, or a function of the session."""
@@ -87,6 +96,11 @@ def place_of(name: str) -> Place:
     if not path or not all((root, *path)):
         return Place(name, name, ())
     return Place(name, root, tuple(path))
+
+
+def says_something(value: object) -> bool:
+    """Whether a value under one of LOG_INS may be a log-in. Objects of other classes are not asked for their truth."""
+    return bool(value) if isinstance(value, str | bytes | int | dict | list | tuple) else value is not None
 
 
 def option_for(key: str, value: object) -> str:
