@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from roomkey import SessionConfig
 from roomkey.stores.base import Record
 from roomkey.wire import codec
-from roomkey.wire.codec import DamagedData, decode, decode_with_lifetime, encode, facts_in, make_facts
+from roomkey.wire.codec import DamagedData, decode, decode_with_lifetime, encode, encode_like, facts_in, make_facts
 from roomkey.wire.envelope import envelope_for, lifetime_in, trail_in
 from roomkey.wire.facts import LONGEST_TRAIL, MOST_PROOFS, Proved, proofs_in, trail_from, with_proof
 
@@ -76,7 +76,27 @@ def test_only_so_many_proofs():
     assert proofs_in(proofs) == (*kept, (3, "passkey", 19.0))
 
 
-@given(st.binary(max_size=80), st.integers(0, 5), st.sampled_from([5, 7]))
+def test_the_session_in_its_place_on_the_wire():
+    """A known answer: the format does not change by accident."""
+    stored = encode({"a": 1}, moved(1, make_facts(1.0, 2.0, MARKS, acting=bytes.fromhex(KEYS[1]) + b"secret")))
+    packed = "3ff0000000000000" + "4000000000000000"
+    acting = "26" + KEYS[1] + b"secret".hex()
+    assert stored.hex() == "08" + packed + "02" + MARKS.hex() + "01" + KEYS[0] + "0000" + acting + "81a16101"
+
+
+@pytest.mark.parametrize("marks", [b"", MARKS])
+@pytest.mark.parametrize("count", [0, 1, 39])
+@pytest.mark.parametrize("proofs", [b"", with_proof(b"", Proved(2, "totp", 5.0))])
+def test_which_session_stands_in_its_place(count, marks, proofs):
+    """It is decoded with everything else, and a save keeps it as it is."""
+    facts = moved(count, make_facts(6.0, 7.0, marks, proofs=proofs, acting=b"k" * 64)).with_mark(b"newest")
+    stored = encode({"a": [1]}, facts)
+    assert decode_with_lifetime(stored) == ({"a": [1]}, 7.0) and encode_like({"a": [1]}, stored) == stored
+    assert facts_in(stored) == facts and (facts.acting, facts.proofs) == (b"k" * 64, proofs)
+    assert trail_in(stored) == trail_from(facts.trail) and facts.has_mark(b"newest")
+
+
+@given(st.binary(max_size=80), st.integers(0, 5), st.sampled_from([5, 7, 8]))
 def test_damaged_trails(junk, start, kind):
     """Whatever stands there, nothing but DamagedData comes out."""
     stored = bytes([kind]) + bytes(16) * (start > 0) + junk

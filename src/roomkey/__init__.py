@@ -9,6 +9,7 @@ from roomkey.core.session import Session
 from roomkey.core.users import ANYBODYS, SessionInfo, Sessions
 from roomkey.errors import (
     ConfigurationError,
+    ImpersonationError,
     LevelTooLow,
     LoginTooOld,
     ResponseStarted,
@@ -27,6 +28,7 @@ from roomkey.web.middleware import SessionMiddleware
 __all__ = [
     "ANYBODYS",
     "ConfigurationError",
+    "ImpersonationError",
     "LevelTooLow",
     "LoginTooOld",
     "Proof",

@@ -6,6 +6,7 @@
     ├── SessionEnded         the session was ended while this request ran
     ├── LoginTooOld          `session.require_recent`: the user is to log in again
     ├── LevelTooLow          `session.require_level`: the user is to prove more, or the same again
+    ├── ImpersonationError   somebody acts for a user, and may not do this in the user's name
     ├── ResponseStarted      a new cookie is due, but the headers have left
     ├── CSRFError            `roomkey.csrf`: another site had the browser make this request
     └── StoreUnavailable     the store is down, slow, full or damaged
@@ -20,6 +21,7 @@ from __future__ import annotations
 __all__ = [
     "CSRFError",
     "ConfigurationError",
+    "ImpersonationError",
     "LevelTooLow",
     "LoginTooOld",
     "ResponseStarted",
@@ -74,6 +76,13 @@ class LevelTooLow(RoomkeyError):
         super().__init__(message)
         self.level = level
         self.within = within
+
+
+class ImpersonationError(RoomkeyError):
+    """Somebody acts for a user (`Session.impersonate`), and may not do this in the user's name. Nothing was saved.
+
+    They cannot log in, prove who the user is, be remembered, change the ID, or act for one more.
+    """
 
 
 class CSRFError(RoomkeyError):

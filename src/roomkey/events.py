@@ -45,6 +45,7 @@ class Created(Event):
 
     handle: str
     user: str | None  # None: nobody's yet
+    actor: str | None = None  # who acts for the user in it; None: it is the user's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Ended(Event):
     handle: str
     user: str | None
     reason: Literal["cleared", "revoked", "limit"]  # by a handler, by `Sessions`, by max_sessions_per_user
+    actor: str | None = None  # who acted for the user in it; None: it was the user's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,7 @@ class StoreAsked(Event):
 def logs_in(event: Event) -> bool:
     """Whether an event tells that somebody logged in."""
     if isinstance(event, Created):
-        return event.user is not None
+        return event.user is not None and event.actor is None  # who acts for a user has not logged in for that
     return isinstance(event, Rotated) and event.user not in (None, event.old_user)
 
 

@@ -19,7 +19,7 @@ from roomkey.events import Event, Lost, Misfit, OutageBegan, StoreAsked, logged_
 
 __all__ = ["session_telemetry"]
 
-_PERSONAL = {"user", "old_user", "ip", "old_ip", "user_agent", "old_user_agent"}
+_PERSONAL = {"user", "old_user", "actor", "ip", "old_ip", "user_agent", "old_user_agent"}
 _BUCKETS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5]  # seconds
 
 

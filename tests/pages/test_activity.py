@@ -15,6 +15,8 @@ from tests.pages.parts import START
 EVENTS = [
     (Created("a", "7"), {"log_in": 1}),
     (Created("a", None), {}),
+    (Created("a", "7", actor="1"), {}),
+    (Ended("a", "7", "cleared", actor="1"), {}),
     (Rotated("a", "b", "7", None), {"log_in": 1}),
     (Rotated("a", "b", "7", "8"), {"log_in": 1}),
     (Rotated("a", "b", "7", "7"), {}),

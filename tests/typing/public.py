@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 from roomkey import (
     ANYBODYS,
     ConfigurationError,
+    ImpersonationError,
     LevelTooLow,
     LoginTooOld,
     Proof,
@@ -172,6 +173,10 @@ async def session(session: Session) -> None:
     assert_type(session.proofs[0].at, dt.datetime)
     assert_type(session.require_level(2, within=dt.timedelta(minutes=15)), None)
     session.require_level(2, 900)  # type: ignore[call-arg]
+    assert_type(await session.impersonate(7, seconds=dt.timedelta(minutes=5), within=60), None)
+    assert_type(await session.stop_impersonating(), None)
+    assert_type(session.actor, Any)
+    await session.impersonate(None)  # type: ignore[arg-type]
     session.flash({"text": "saved"}, "success")
     assert_type(await session.flashes(), list[tuple[str, Any]])
     assert_type(session.show_flashes(), list[tuple[str, Any]])
@@ -186,7 +191,9 @@ async def users(sessions: Sessions, session: Session) -> None:
         assert_type(await sessions.of(user), list[SessionInfo])
     await sessions.of(5.5)  # type: ignore[arg-type]
     await sessions.of(None)  # type: ignore[arg-type]  # nobody has no sessions
-    assert_type(await sessions.get("handle"), SessionInfo | None)
+    info = await sessions.get("handle")
+    assert_type(info, SessionInfo | None)
+    assert_type(None if info is None else info.actor, str | None)
     async for each in sessions.every():
         assert_type(each, SessionInfo)
     [info] = await sessions.of(5)
@@ -352,6 +359,7 @@ def sync(sync: SyncManager, session: Session) -> None:
 def errors(error: StoreUnavailable, low: LevelTooLow) -> None:
     roots: list[type[RoomkeyError]] = [
         ConfigurationError,
+        ImpersonationError,
         LevelTooLow,
         LoginTooOld,
         ResponseStarted,

@@ -8,6 +8,7 @@ tracked      a dict that notes how it was used
 waiting      what a handler waits for: the end, and what others save
 messages     messages for the user's next page, or for this one
 proofs       what the user of a session has proved, and when
+actor        who really sits there, where somebody acts for a user
 session      Session: the dict that a handler holds
 loaded       what was read, what a commit takes, what was tried, as values
 renewal      every rule about time
@@ -37,6 +38,7 @@ swaps        plans carried out in a store, and made anew where another request w
 at_once      the commits that most requests need, where nothing waits
 turns        requests of this process that lost a swap take turns
 tasks        the tasks of one request, which save one after the other
+acting       somebody acts for a user: begun, loaded, stopped
 transaction  one request's dealings with its session
 loader       from a card to a session
 nearby       the same from memory, where nobody said that the session has changed

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from roomkey.core.cards import Card
 from roomkey.core.loaded import Stored
 from roomkey.core.registry import Registry
+from roomkey.core.state import Beside
 from roomkey.stores.base import Record, Unreadable
 from roomkey.wire import codec
 
@@ -22,10 +23,11 @@ class OtherCards:
     Args:
         registry: knows the sessions.
         cards: from the request.
+        also: what else is to end with them; None: nothing.
     """
 
-    def __init__(self, registry: Registry, cards: Iterable[Card]) -> None:
-        self._registry, self._cards = registry, tuple(cards)
+    def __init__(self, registry: Registry, cards: Iterable[Card], also: Beside | None = None) -> None:
+        self._registry, self._cards, self._also = registry, tuple(cards), also
         self._came = registry.rules.clock()
 
     async def end(self, spare: str) -> None:
@@ -36,6 +38,8 @@ class OtherCards:
         """
         for card in self._cards:
             await self._end(card, spare)
+        if self._also is not None:
+            await self._also.end(spare)
 
     async def _end(self, card: Card, spare: str) -> None:
         async def find(_: Stored | None = None) -> Stored | None:

@@ -41,6 +41,7 @@ class Case(NamedTuple):
     before_proof: Facts | None = None  # those from before another request proved who the user is; None: none has
     log_in: float | None = None  # when somebody logged into it since it was loaded, as the way to where it is now says
     renews: bool = True  # whether use of the session renews it
+    acts: bool = False  # whether somebody acts for the user: then nothing but a log-out gives the session a new ID
     theirs: dict[str, Any] | None = None  # what `fresh` holds, for one call of `plan`; None: it is decoded there
 
     @property

@@ -65,6 +65,8 @@ class Intents(NamedTuple):
     changes: tuple[Change, ...] = ()
     refused: Exception | None = None  # by a function of `change` that ran again: for the task that saves next to hear
     proofs: tuple[Says, ...] = ()  # with `reauthenticated`
+    # Which session is to stand in the place of this one, as `Facts.acting` has it. Empty: none. None: as it is.
+    acting: bytes | None = None
 
     @property
     def needs_saving(self) -> bool:
@@ -76,6 +78,7 @@ class Intents(NamedTuple):
             or self.lifetime != AS_IT_IS
             or self.reauthenticated
             or self.marked
+            or self.acting is not None
         )
 
     @property
@@ -99,6 +102,7 @@ class Intents(NamedTuple):
             later.changes if later.cleared else self.changes + later.changes,
             later.refused if later.cleared else self.refused or later.refused,
             later.proofs if later.cleared else self.proofs + later.proofs,
+            self.acting if later.acting is None and not later.cleared else later.acting,
         )
 
 

@@ -9,6 +9,7 @@ Only an app with `live=True` imports this module.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import deque
 from collections.abc import Callable, Iterable
 from math import inf
@@ -44,7 +45,7 @@ class Follower:
         speaks: whether it is the app that waits for the end.
     """
 
-    __slots__ = ("change", "end", "key", "session", "speaks", "user")
+    __slots__ = ("actors", "change", "end", "key", "record", "session", "speaks", "user")
 
     def __init__(
         self,
@@ -61,7 +62,29 @@ class Follower:
         record: Record
         key, record, *_ = session._loaded  # not `_at`, which would be made for each of many connections
         self.key: str = key
+        self.record: Record = record
         self.user: str | None = record.user
+        # Follows the session of whoever acts for the user, which ends this one too. None: nobody acts.
+        self.actors: Follower | None = None
+        actor = None if session._transaction is None else session._transaction.actor
+        if actor is not None:
+            self.actors = copy.copy(self)
+            self.actors.key, self.actors.record, self.actors.user = actor.key, actor.record, actor.user
+            self.end = self.actors.end = _once(end)
+            self.actors.change = None
+
+
+def _once(end: Callable[[Why, bool], None]) -> Callable[[Why, bool], None]:
+    """Return a function that calls another one, and does nothing from the second time on."""
+    called = False
+
+    def call(why: Why, says_goodbye: bool) -> None:
+        nonlocal called
+        if not called:
+            called = True
+            end(why, says_goodbye)
+
+    return call
 
 
 class Live:
@@ -86,6 +109,8 @@ class Live:
         if here is None:
             here = self._here[loop] = _Here(self._registry, self._interval)
         here.add(follower)
+        if follower.actors is not None:
+            here.add(follower.actors)
         return True
 
     def leave(self, follower: Follower) -> None:
@@ -93,6 +118,8 @@ class Live:
         here = self._here.get(asyncio.get_running_loop())
         if here is not None:
             here.discard(follower)
+            if follower.actors is not None:
+                here.discard(follower.actors)
 
     def close(self) -> None:
         """Let nothing in this event loop hear any more: the store closes."""
@@ -173,7 +200,7 @@ class _Here:
 
     def add(self, follower: Follower) -> None:
         key = follower.key
-        record: Record = follower.session._loaded[1]
+        record = follower.record
         self._at(key, record.created_at, record.expires_at).followers.append(follower)
         # What happened between the load of its session and now may have been told before.
         self._again.append((self._loop.time() + _SETTLED, key))

@@ -28,8 +28,10 @@ from roomkey.events import Expired, LoadedWithOldKey, Misfit
 from roomkey.stores.base import Record, Unreadable
 from roomkey.stores.guard import GuardedStore
 from roomkey.wire import codec
+from roomkey.wire.about import about_in
 from roomkey.wire.cookies import AROUND, Headers, find_cookies, find_one
 from roomkey.wire.envelope import Envelope
+from roomkey.wire.facts import ACTING, KEY_BYTES
 from roomkey.wire.keys import Keyring
 from roomkey.wire.user_ids import text_of
 
@@ -257,7 +259,8 @@ class StoreLoader(Loader):
             others = {other.key: other for other in map(self.cards.verify, cards) if other is not None}
             others.pop(card.key)
             if others:
-                self.open(session).beside = OtherCards(self.registry, others.values())
+                transaction = self.transaction_of(session)
+                transaction.beside = OtherCards(self.registry, others.values(), also=transaction.beside)
 
     async def _found(self, card: Card, record: Record | None) -> Session:
         """Return the session of a request with this card, which led to this record."""
@@ -265,16 +268,44 @@ class StoreLoader(Loader):
             return self.refuse("unknown")
         if record.successor is not None:
             return await self.follow(record, card.secret)
-        return self._opened(card.key, record, card.secret, card)
+        opened = self._opened(card.key, record, card.secret, card)
+        return opened if isinstance(opened, Session) else await opened
 
-    def opened(self, stored: Stored) -> Session:
+    async def opened(self, stored: Stored) -> Session:
         """Return the session in a record; an anonymous one where it has expired or cannot be read.
 
         Another response carries its card, and this one sends none.
         """
-        return self._opened(stored.key, stored.record, stored.secret, None)
+        opened = self._opened(stored.key, stored.record, stored.secret, None)
+        return opened if isinstance(opened, Session) else await opened
 
-    def _opened(self, key: str, record: Record, secret: bytes, card: Card | None) -> Session:
+    async def _in_place_of(self, own: Session) -> Session:
+        """Return the session in which an actor acts for a user (`roomkey.core.acting`); `own` where that has ended.
+
+        Raises:
+            StoreUnavailable: whether it has ended cannot be known.
+        """
+        actor = own._at
+        key, secret = actor.facts.acting[:KEY_BYTES].hex(), actor.facts.acting[KEY_BYTES:]
+        try:
+            record = await self.store.load(key)
+        except Unreadable:
+            record = None
+        if record is not None and record.successor is None and about_in(record.about).actor == actor.user:
+            session = self._opened(key, record, secret, None)
+            if not isinstance(session, Session):
+                session.close()  # nobody acts for somebody who acts
+            elif session._at.exists:
+                transaction = self.open(session)
+                transaction.actor, transaction.renews = actor, False
+                transaction.beside = OtherCards(self.registry, [Card(b"", actor.key, actor.secret, is_old=False)])
+                return session
+        own._intents = own._intents._replace(acting=b"")  # the next save notes that it has ended
+        return own
+
+    def _opened(
+        self, key: str, record: Record, secret: bytes, card: Card | None
+    ) -> Session | Coroutine[Any, Any, Session]:
         try:
             encoded = record.data if self._is_plain else self.envelope.open(record, key, secret)
             data, lifetime = codec.decode_with_lifetime(encoded)
@@ -305,7 +336,7 @@ class StoreLoader(Loader):
         session._loaded = (key, record, secret, encoded, user, session_id, stale)
         # An empty session ends where it is used, and an old card is signed anew: whatever the time.
         session._fresh_until = fresh_until if data and stale is CURRENT else -inf
-        return session
+        return session if encoded[0] != ACTING else self._in_place_of(session)
 
     def _refuse_over(self, key: str, record: Record) -> Session:
         """Count a record that is over; as one that is damaged, where no clock shows its moments."""
@@ -331,7 +362,7 @@ class StoreLoader(Loader):
         except codec.DamagedData:
             return self.refuse("damaged")
         if stored is not None:
-            return self.opened(stored)
+            return await self.opened(stored)
         session = self.refuse("rotated")
         # Sent before the browser had the new cookie, which an anonymous session's must not overwrite.
         if self._clocks.serves(self.clock(), tombstone, LATE):

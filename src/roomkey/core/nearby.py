@@ -118,9 +118,28 @@ class NearLoader(StoreLoader):
         session._nearby = None
         return session
 
-    def _opened(self, key: str, record: Record, secret: bytes, card: Card | None) -> Session:
+    def _opened(
+        self, key: str, record: Record, secret: bytes, card: Card | None
+    ) -> Session | Coroutine[Any, Any, Session]:
         session = super()._opened(key, record, secret, card)
+        if not isinstance(session, Session):
+            session.close()
+            return self._from_store(key, secret, card)  # somebody acts for a user: never by what memory says
         session._nearby = Nearby(self, card if self.near.holds(key, record) else None, self.ticks.time())
+        return session
+
+    async def _from_store(self, key: str, secret: bytes, card: Card | None) -> Session:
+        try:
+            record = await self.store.load(key)
+        except Unreadable:
+            return self.refuse("damaged")
+        if record is None:
+            return self.refuse("unknown")
+        if record.successor is not None:
+            return await self.follow(record, secret)
+        opened = super()._opened(key, record, secret, card)
+        session = opened if isinstance(opened, Session) else await opened
+        session._nearby = None
         return session
 
     async def ask(self, session: Session, nearby: Nearby) -> bool:

@@ -29,7 +29,7 @@ from roomkey.core.merge import doubt, left_for, merge, own
 from roomkey.core.reply import CLEAR, GIVE, KEEP
 from roomkey.core.rules import Rules, logs_in
 from roomkey.core.tombstones import Kind, tombstone
-from roomkey.errors import ResponseStarted, SessionDataError
+from roomkey.errors import LoginTooOld, ResponseStarted, SessionDataError
 from roomkey.stores.base import Record
 from roomkey.stores.rows import record_from
 from roomkey.wire import codec
@@ -221,7 +221,7 @@ def _laid_over(rules: Rules, case: Case, fresh: Loaded) -> Plan:
         content = _merged(case, fresh, changes_user=user != was.user, passed_on=passed_on)
         if not content:
             return Plan(Step.END, fresh, content={}, cookie=CLEAR if case.can_set_cookie else KEEP)
-    if rules.rights is not None and user == was.user and not passed_on:
+    if rules.rights is not None and user == was.user and not (passed_on or case.acts):
         intents = rules.asked(fresh.encoded, content, intents)
         case = case._replace(draft=draft._replace(intents=intents))
     facts = fresh.facts
@@ -283,16 +283,19 @@ def _rotation(rules: Rules, case: Case, fresh: Loaded, user: str | None, *, pass
     facts = rules.facts_after(case.now, was.facts, was.user, user, intents)
     # A shorter life needs a new ID: a renewal by a request under way, which does not know of it, would prolong it.
     is_shorter = facts is not was.facts and rules.clocks.idle_of(facts) < rules.clocks.idle_of(was.facts)
-    asks = intents.rotate is not None or intents.reauthenticated or changes_user or is_login or is_shorter
+    proves = intents.reauthenticated or bool(intents.acting)
+    asks = intents.rotate is not None or proves or changes_user or is_login or is_shorter
     # Where another request has proved who the user is, `rotate()` must not hand its card to a request from before.
     proved = case.before_proof is not None or fresh.facts.proved != was.facts.proved
     is_own = changes_user or is_login or intents.reauthenticated or not proved
     # Where another request moved the session in, its response carries the cookie.
     moves_in = case.moves_in and fresh.key == was.key
+    if intents.acting and proved and not is_own:
+        raise LoginTooOld("another request has proved who the user is, or acts for somebody; nothing was saved")
     if not moves_in and (not asks or passed_on or not is_own):
         return None
     need_cookie(case, "a shorter life" if is_shorter else "a rotated session", rules.carrier)
-    if intents.reauthenticated:
+    if proves:
         return Kind.REAUTHENTICATED
     if changes_user or is_login:
         return Kind.LOGIN

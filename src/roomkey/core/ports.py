@@ -11,6 +11,7 @@ from roomkey.events import Misfit
 
 if TYPE_CHECKING:
     from roomkey.core.lent import Lent
+    from roomkey.core.loaded import Loaded
     from roomkey.core.messages import Messages
     from roomkey.core.renewal import Expiry
     from roomkey.core.users import Sessions
@@ -42,6 +43,12 @@ class Transaction(Protocol):
     def proofs(self) -> Sequence[Proved]: ...  # what was said to `Session.reauthenticated`, the newest at the end
     @property
     def level(self) -> int: ...  # how sure it is who the user is; 0: nobody is logged in
+    @property
+    def actor(self) -> Loaded | None: ...  # the session of whoever acts for the user; None: nobody does
+    @property
+    def actor_id(self) -> Any: ...
+    async def impersonate(self, user: object, seconds: float) -> None: ...
+    async def stop_impersonating(self) -> None: ...
     @property
     def sessions(self) -> Sessions: ...
     @property

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from roomkey.core.intents import CSRF, Intents, Says
 from roomkey.core.tracked import TrackedDict
-from roomkey.errors import LevelTooLow, LoginTooOld
+from roomkey.errors import ImpersonationError, LevelTooLow, LoginTooOld
 from roomkey.options import Seconds, is_number, seconds_of
 from roomkey.wire.codec import has_surrogates
 from roomkey.wire.facts import LONGEST_METHOD
@@ -42,6 +42,7 @@ class Proofs(TrackedDict):
 
     if TYPE_CHECKING:
         _intents: Intents
+        _transaction: Transaction | None
 
         def _attached(self) -> Transaction: ...
 
@@ -90,6 +91,7 @@ class Proofs(TrackedDict):
 
         Raises:
             ValueError: `level` or `method` is something else.
+            ImpersonationError: somebody acts for the user in this session.
 
         Example:
             >>> import asyncio
@@ -104,6 +106,7 @@ class Proofs(TrackedDict):
         checked_level(level, "reauthenticated")
         if method is not None and not _is_method(method):
             raise ValueError(f"reauthenticated: method is {method!r}; it takes a text of 1 to {LONGEST_METHOD} bytes")
+        self._check_own("reauthenticated")
         says = self._intents.proofs
         if level > 1 or method is not None:
             says = (*says, Says(level, method or "", self._attached().present_user()))
@@ -169,6 +172,11 @@ class Proofs(TrackedDict):
         nearby = getattr(self, "_nearby", None)
         if nearby is not None:
             nearby.ask_now(self, what)
+
+    def _check_own(self, what: str) -> None:
+        """Refuse what nobody may do who acts for the user. Raises ImpersonationError."""
+        if self._transaction is not None and self._transaction.actor is not None:
+            raise ImpersonationError(f"{what}: somebody acts for the user in this session; stop that first")
 
 
 def checked_level(level: object, who: str) -> int:

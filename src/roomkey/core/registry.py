@@ -24,7 +24,7 @@ from roomkey.stores.base import Conflict, Record, Store, Unreadable
 from roomkey.stores.cookie import CookieStore
 from roomkey.stores.guard import GuardedStore
 from roomkey.wire import codec, user_ids
-from roomkey.wire.about import with_label
+from roomkey.wire.about import about_in, with_label
 from roomkey.wire.envelope import Envelope, envelope_for, trail_in
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class Registry:
         ended = replace(record, data=b"", version=record.version + 1, expires_at=self.rules.clock())
         await self.store.update(key, ended, version=record.version)
         await self.store.delete(key)
-        self.report(Ended(key, record.user, reason))
+        self.report(Ended(key, record.user, reason, about_in(record.about).actor))
         await self.trails.remove(trail_in(record.data))
 
     async def confirm_end(
@@ -338,7 +338,8 @@ class Registry:
         """
         with contextlib.suppress(StoreUnavailable):  # logged
             for _ in range(_MOST_REFUSALS):
-                ranked = sorted(await self.of_user(user), key=self._rank, reverse=True)
+                own = [each for each in await self.of_user(user) if about_in(each[1].about).actor is None]
+                ranked = sorted(own, key=self._rank, reverse=True)
                 try:
                     for key, record in ranked[limit:]:
                         await self.end_at(Stored(key, record, b""), "limit")

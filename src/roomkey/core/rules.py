@@ -131,22 +131,27 @@ class Rules:
         if intents is NOTHING and user == was:
             return facts
         anew = user != was or intents.ended or logs_in(was, user, intents)
-        if not (anew or intents.reauthenticated or intents.cleared) and intents.lifetime == AS_IT_IS:
+        proves = intents.reauthenticated or intents.cleared or intents.acting is not None
+        if not (anew or proves) and intents.lifetime == AS_IT_IS:
             return facts
-        authenticated_at, lifetime, proofs = facts.authenticated_at, facts.lifetime, facts.proofs
+        authenticated_at, lifetime, proofs, acting = facts.authenticated_at, facts.lifetime, facts.proofs, facts.acting
         if anew:
             authenticated_at, lifetime, proofs = (None, self.anonymous, b"") if user is None else (now, None, b"")
         elif intents.cleared:  # nobody knows a user, and whoever had proved something has left
             authenticated_at, proofs = now if intents.reauthenticated else None, b""
         elif intents.reauthenticated:
-            authenticated_at, proofs = now, (relies_on or facts).proofs
+            authenticated_at, proofs, acting = now, (relies_on or facts).proofs, (relies_on or facts).acting
+        if anew or intents.cleared:
+            acting = b""
+        elif intents.acting is not None and (intents.acting or acting == (relies_on or facts).acting):
+            acting = intents.acting  # it has ended, and no other has begun since
         if authenticated_at is not None:
             for said in intents.proofs:
                 if said.user == user:
                     proofs = with_proof(proofs, Proved(said.level, said.method, now))
         if intents.lifetime != AS_IT_IS:
             lifetime = intents.lifetime
-        return codec.make_facts(authenticated_at, lifetime, facts.marks, facts.trail, proofs)
+        return codec.make_facts(authenticated_at, lifetime, facts.marks, facts.trail, proofs, acting)
 
     def apart(self, draft: Draft, was: Loaded) -> Draft:
         """Return a draft whose content the handler does not hold: other tasks of the request may alter that.

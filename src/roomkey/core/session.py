@@ -13,10 +13,10 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from roomkey.core import messages
+from roomkey.core.actor import Actor
 from roomkey.core.intents import CSRF, MISSING, NOTHING, Change
 from roomkey.core.loaded import NOWHERE, Loaded, completed
 from roomkey.core.ports import Nearby, Origin, Transaction
-from roomkey.core.proofs import Proofs
 from roomkey.core.tracked import PEEKED, TrackedDict
 from roomkey.core.waiting import Waits
 from roomkey.errors import SessionDataError
@@ -39,7 +39,7 @@ class _Done:
         yield from ()
 
 
-class Session(Waits, Proofs):
+class Session(Waits, Actor):
     """The session of one request: a dict with string keys, kept on the server.
 
     Everything that works on a dict works on it; changes deep inside values count. It is saved when the response
@@ -88,10 +88,12 @@ class Session(Waits, Proofs):
 
         Raises:
             ValueError: `grace` is negative or not a finite number.
+            ImpersonationError: somebody acts for the user in this session.
         """
         span: float = seconds_of(grace)
         if not 0 <= span < float("inf"):
             raise ValueError(f"rotate: grace is {grace!r}; it takes seconds, 0 or more")
+        self._check_own("rotate")
         self._accessed = self._changed = True
         dict.pop(self, CSRF, None)
         self._intents = self._intents._replace(rotate=float(span))
@@ -147,10 +149,12 @@ class Session(Waits, Proofs):
 
         Raises:
             ValueError: `seconds` is not a number above 0, or more than 3,000 years.
+            ImpersonationError: somebody acts for the user in this session.
         """
         span: float | None = seconds_of(seconds)
         if span is not None and not (is_number(span) and 0 < span < _LONGEST):
             raise ValueError(f"remember: seconds is {seconds!r}; it takes a number above 0, a timedelta, or None")
+        self._check_own("remember")
         if span is not None and self._origin is not None:
             self._origin.check_lifetime(span)
         self._accessed = True
@@ -355,5 +359,5 @@ class Session(Waits, Proofs):
         A user who is put into it after this has logged in, also the one who was there before. Deleting the last key
         ends the session too, unless another request put something into it meanwhile.
         """
-        self._intents = self._intents._replace(cleared=True, changes=(), refused=None, proofs=())
+        self._intents = self._intents._replace(cleared=True, changes=(), refused=None, proofs=(), acting=None)
         super().clear()

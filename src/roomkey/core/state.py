@@ -68,6 +68,7 @@ class RequestState:
     # The facts from before another request proved who the user is; None: none has. This request has proved nothing by
     # that, and may have come with a stolen card.
     before_proof: Facts | None = None
+    actor: Loaded | None = None  # the session of whoever acts for this one's user; None: nobody does
     lent: Lent | None = None  # what a view of the session has handed out; None: nothing
     messages: Messages | None = None  # what the request has to do with messages; None: nothing
     under_way: Draft | None = None  # of the task that saves or refreshes; None: none does
@@ -105,7 +106,7 @@ class RequestState:
             intents = self.under_way.intents.then(intents)
         for attempt in reversed(self.tried):
             intents = attempt.intents.then(intents)
-        if self.rules.rights is not None and self.at.user == self.present_user():
+        if self.rules.rights is not None and self.actor is None and self.at.user == self.present_user():
             intents = self.rules.asked(self.at.encoded, self.session._plain(), intents)
         return intents
 
@@ -114,6 +115,12 @@ class RequestState:
         intents, relies_on = self._present_intents(), self.before_proof
         facts = self.rules.facts_after(self.now(), at.facts, at.user, user, intents, relies_on=relies_on)
         return facts if at.exists else self.rules.facts_of_new(facts, user)
+
+    @property
+    def actor_id(self) -> Any:
+        """The ID of whoever acts for the user, as it stands in their own session; None: nobody does."""
+        whose = self.rules.whose
+        return None if self.actor is None or whose is None else whose.value_in(codec.decode(self.actor.encoded))
 
     @property
     def created_at(self) -> float:
@@ -203,6 +210,8 @@ class RequestState:
         case = Case(at, draft, at, self.rules.clock(), is_open, moves_in, self.may_begin, about, self.tried)
         if not self.renews:
             case = case._replace(renews=False)
+        if self.actor is not None:
+            case = case._replace(acts=True)
         return case if self.before_proof is None else case._replace(before_proof=self.before_proof)
 
     def meet(self, was: Loaded, found: Loaded) -> None:
@@ -217,7 +226,8 @@ class RequestState:
 
     def meet_done(self, done: Loaded) -> None:
         """Note that an earlier write was done, though it was not answered. `done`: the session after it."""
-        proves = any(each.intents.reauthenticated or each.intents.cleared for each in self.tried)
+        asked = [each.intents for each in self.tried]
+        proves = any(each.reauthenticated or each.cleared or each.acting for each in asked)
         if proves or done.user != self.at.user:
             self.before_proof = None
         else:

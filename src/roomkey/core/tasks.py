@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from roomkey.core.committer import Committer
@@ -23,6 +24,7 @@ class Tasks(RequestState):
     """
 
     committer: Committer
+    trouble: StoreUnavailable | None = None  # what the handler was told last, when it asked for something itself
     waiting: deque[asyncio.Future[None]] | None = None  # tasks that wait until another has saved, in this order
 
     async def enter(self) -> None:
@@ -49,6 +51,19 @@ class Tasks(RequestState):
                     "saving it"
                 ) from error
         self.under_way = NO_DRAFT
+
+    async def in_turn(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Ask the store for something while no other task saves or refreshes. Raises what `work` raises."""
+        try:
+            await self.enter()
+            try:
+                await work()
+            finally:
+                self.leave()
+        except StoreUnavailable as error:
+            self.trouble = error
+            raise
+        self.trouble = None
 
     def leave(self) -> None:
         """Let the next task in."""

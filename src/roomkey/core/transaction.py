@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from roomkey.core import acting
 from roomkey.core.case import Case
 from roomkey.core.clients import Clients
 from roomkey.core.committer import Committer
@@ -43,7 +44,7 @@ class Transaction(Tasks):
         session: the request's.
     """
 
-    trouble: StoreUnavailable | None = None  # what the handler was told last, when it asked for something itself
+    impersonate, stop_impersonating = acting.impersonate, acting.stop
     has_failed: bool = False  # whether a response could not save: the 503 that goes out instead saves nothing
 
     def __init__(self, committer: Committer, session: Session) -> None:
@@ -110,7 +111,7 @@ class Transaction(Tasks):
         """Whether a task that goes on after the request may have another transaction."""
         # Kept where the session has ended, for the task is to hear of that, where a log-out has more to end, and where
         # the task is to renew nothing.
-        return self.is_calm and self.may_begin and self.beside is None and self.renews
+        return self.is_calm and self.may_begin and self.beside is None and self.renews and self.actor is None
 
     # --- what the handler asks ------------------------------------------------------------------------------------
 
@@ -119,6 +120,7 @@ class Transaction(Tasks):
         self.trouble = error
 
     async def save(self) -> None:
+        await acting.check_actor(self)
         try:
             lost = await self.commit()
         except StoreUnavailable as error:
@@ -138,6 +140,7 @@ class Transaction(Tasks):
             self.committer.reporter.lose(lost, route)
 
     async def refresh(self) -> None:
+        await acting.check_actor(self)
         try:
             await self.enter()
         except StoreUnavailable as error:
@@ -185,6 +188,7 @@ class Transaction(Tasks):
         if not is_used and self.moving is None and not self.tried:
             return None
         content, encoded = session._plain(), at.encoded
+        acting.check_draft(self, content)
         if at is NOWHERE and not content and not intents.ended and not self.tried and not self.logs_out:
             return None
         if at is NOWHERE or session._changed or session._shared:

@@ -102,6 +102,7 @@ class SessionInfo:
     label: str | None  # the user's own name for it (`Sessions.label`); None: it has none
     is_current: bool  # whether it is the session that asks
     country: str | None = None  # of the log-in, as the option `country` found it; None: not known
+    actor: str | None = None  # who acts for the user in it (`Session.impersonate`); None: it is the user's own
 
     @property
     def device(self) -> str | None:
@@ -347,6 +348,7 @@ class Sessions:
             label=shown.label,
             is_current=key == here,
             country=shown.country,
+            actor=shown.actor,
         )
 
     def _handle_of(self, session: Asking | None) -> str:

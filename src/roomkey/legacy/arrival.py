@@ -146,9 +146,9 @@ async def _moving(loader: StoreLoader, old: Found, stored: Stored) -> Session:
                 await loader.registry.keep_to_limit(user, loader.rules.limit)
     if record.successor is not None:
         return await loader.follow(record, secret)
-    session = loader.opened(Stored(key, record, secret))
+    session = await loader.opened(Stored(key, record, secret))
     if session._at.exists:
-        loader.open(session).moving = old
+        loader.transaction_of(session).moving = old
         session._accessed = True
     return session
 

@@ -128,10 +128,10 @@ _NONE: Counter[str] = Counter()
 
 
 def _kind_of(event: Event) -> str | None:
-    """Return what an event is counted as; None: it is not."""
+    """Return what an event is counted as; None: it is not. Who acts for a user has not logged in or out for that."""
     if logs_in(event):
         return "log_in"
-    if isinstance(event, Ended) and event.user is not None:
+    if isinstance(event, Ended) and event.user is not None and event.actor is None:
         return "log_out" if event.reason == "cleared" else "revoked"
     if isinstance(event, Refused):
         return "refused"

@@ -15,7 +15,7 @@ __all__ = ["LONGEST_LABEL", "About", "about_in", "about_of", "agent_text", "with
 
 LONGEST_LABEL = 100  # characters of a user's name for a session
 _LONGEST_AGENT = 256  # bytes of a user agent; a browser's name fits, a novel does not
-_NAMES = {"ip": "i", "user_agent": "a", "label": "l", "country": "c"}  # as they are stored
+_NAMES = {"ip": "i", "user_agent": "a", "label": "l", "country": "c", "actor": "u"}  # as they are stored
 
 
 class About(NamedTuple):
@@ -25,6 +25,7 @@ class About(NamedTuple):
     user_agent: str | None = None  # with what
     label: str | None = None  # the user's own name for it
     country: str | None = None  # where that address is
+    actor: str | None = None  # who acts for its user in it; such a session is outside the user's limit
 
 
 def about_of(about: About) -> bytes:
@@ -34,7 +35,10 @@ def about_of(about: About) -> bytes:
 
 
 def about_in(stored: bytes) -> About:
-    """Return what a record keeps. What cannot be read is not there: it is for people, and decides nothing."""
+    """Return what a record keeps. What cannot be read is not there: it is for people.
+
+    It decides one thing: a session in which somebody acts for its user is not counted by the user's limit.
+    """
     if not isinstance(stored, bytes) or not stored:  # a damaged row may hold anything
         return About()
     try:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Envelope", "envelope_for", "lifetime_in", "trail_in"]
 
-_SEALED = b"\x03"  # the first byte of sealed data: 1, 2, 4, 5 and 7 are the codec's
+_SEALED = b"\x03"  # the first byte of sealed data: 1, 2, 4, 5, 7 and 8 are the codec's
 _SEALED_MOVED = b"\x06"  # the same, where the trail stands in clear too, for whoever ends the session
 _LIFETIME = struct.Struct(">d")  # in clear, for the list of a user's sessions. NaN: the configuration's
 _HEAD = 1 + _LIFETIME.size

@@ -2,8 +2,9 @@
 writes, its former keys.
 
 Facts stand before the data in an encoded session. Its first byte says which there are: 1, none; 2, the moment of the
-log-in and the lifetime; 4, the marks too; 5, the marks and the trail; 7, the marks, the trail and the proofs. (3 and 6
-are the first bytes of sealed data: `roomkey.wire.envelope`.)
+log-in and the lifetime; 4, the marks too; 5, the marks and the trail; 7, the marks, the trail and the proofs; 8, all of
+these, and which session stands in the place of this one. (3 and 6 are the first bytes of sealed data:
+`roomkey.wire.envelope`.)
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 __all__ = [
+    "ACTING",
     "DATA_AT",
     "KEY_BYTES",
     "LONGEST_METHOD",
@@ -39,6 +41,7 @@ _WITH_FACTS = b"\x02"
 _WITH_MARKS = b"\x04"
 _WITH_TRAIL = b"\x05"  # and with marks, or none
 _WITH_PROOFS = b"\x07"  # and with marks and a trail, or none
+ACTING = 8  # the same, where another session stands in the place of this one
 _FACTS = struct.Struct(">dd")
 _MARKS_AT = 2 + _FACTS.size  # after the format, the facts, and one byte with the number of marks
 DATA_AT = 1 + _FACTS.size  # in a session with facts and no marks
@@ -72,11 +75,13 @@ class Facts(NamedTuple):
     marks: bytes = b""  # of the last writes that had one, the newest at the end
     trail: bytes = b""  # the store keys that it had before: the first one, then the last ones
     proofs: bytes = b""  # what the user has proved since the log-in, the newest at the end
+    # The store key of the session that requests get in the place of this one, and what opens it. Empty: they get this.
+    acting: bytes = b""
 
     @property
-    def proved(self) -> tuple[float | None, bytes]:
-        """What the user has proved, and when: another value says that somebody has proved something."""
-        return self.authenticated_at, self.proofs
+    def proved(self) -> tuple[float | None, bytes, bytes]:
+        """What the user has proved, when, and for whom they act: another value says that the rights have changed."""
+        return self.authenticated_at, self.proofs, self.acting
 
     def has_mark(self, mark: bytes) -> bool:
         """Whether `mark` is one of the marks."""
@@ -90,7 +95,7 @@ class Facts(NamedTuple):
     def with_mark(self, mark: bytes) -> Facts:
         """Return these facts with one mark more. The oldest of too many goes."""
         marks = (self.marks + mark)[-MOST_MARKS * MARK_BYTES :]
-        return make_facts(self.authenticated_at, self.lifetime, marks, self.trail, self.proofs)
+        return make_facts(self.authenticated_at, self.lifetime, marks, self.trail, self.proofs, self.acting)
 
     @property
     def dropped(self) -> str | None:
@@ -101,7 +106,7 @@ class Facts(NamedTuple):
         """Return these facts with one more key in the trail. The first one stays, and the oldest of the others goes."""
         rest = self.trail[KEY_BYTES:] if self.dropped is None else self.trail[2 * KEY_BYTES :]
         trail = self.trail[:KEY_BYTES] + rest + bytes.fromhex(key)
-        return make_facts(self.authenticated_at, self.lifetime, self.marks, trail, self.proofs)
+        return make_facts(self.authenticated_at, self.lifetime, self.marks, trail, self.proofs, self.acting)
 
 
 NO_FACTS = Facts()
@@ -113,17 +118,21 @@ def make_facts(
     marks: bytes = b"",
     trail: bytes = b"",
     proofs: bytes = b"",
+    acting: bytes = b"",
 ) -> Facts:
     """Return these facts, with their encoding."""
-    if authenticated_at is None and lifetime is None and not (marks or trail or proofs):
+    if authenticated_at is None and lifetime is None and not (marks or trail or proofs or acting):
         return NO_FACTS
     packed = _FACTS.pack(
         math.nan if authenticated_at is None else authenticated_at, math.nan if lifetime is None else lifetime
     )
-    if proofs:
-        head = _WITH_PROOFS + packed + bytes([len(marks) // MARK_BYTES]) + marks
+    if proofs or acting:
+        start = bytes([ACTING]) if acting else _WITH_PROOFS
+        head = start + packed + bytes([len(marks) // MARK_BYTES]) + marks
         head += bytes([len(trail) // KEY_BYTES]) + trail + _PROOFS_LENGTH.pack(len(proofs)) + proofs
-        return Facts(authenticated_at, lifetime, head, marks, trail, proofs)
+        if acting:
+            head += bytes([len(acting)]) + acting
+        return Facts(authenticated_at, lifetime, head, marks, trail, proofs, acting)
     if trail:
         head = _WITH_TRAIL + packed + bytes([len(marks) // MARK_BYTES]) + marks + bytes([len(trail) // KEY_BYTES])
         return Facts(authenticated_at, lifetime, head + trail, marks, trail)
@@ -156,7 +165,7 @@ def body_at(stored: bytes) -> int:
         return 1
     if start == _WITH_FACTS:
         return DATA_AT
-    if start not in (_WITH_MARKS, _WITH_TRAIL, _WITH_PROOFS) or len(stored) < _MARKS_AT:
+    if start not in (_WITH_MARKS, _WITH_TRAIL, _WITH_PROOFS, bytes([ACTING])) or len(stored) < _MARKS_AT:
         return 0
     end = _MARKS_AT + stored[_MARKS_AT - 1] * MARK_BYTES
     if start == _WITH_MARKS:
@@ -168,7 +177,10 @@ def body_at(stored: bytes) -> int:
         return end
     if len(stored) < end + _PROOFS_LENGTH.size:
         return 0
-    return end + _PROOFS_LENGTH.size + int(_PROOFS_LENGTH.unpack_from(stored, end)[0])
+    end += _PROOFS_LENGTH.size + int(_PROOFS_LENGTH.unpack_from(stored, end)[0])
+    if start == _WITH_PROOFS:
+        return end
+    return end + 1 + stored[end] if len(stored) > end else 0
 
 
 def trail_from(trail: bytes) -> list[str]:
@@ -202,13 +214,16 @@ def with_proof(proofs: bytes, new: Proved) -> bytes:
 @lru_cache  # the requests of one session, one after the other, bring the same
 def _facts_of(head: bytes) -> Facts:
     authenticated_at, lifetime = _FACTS.unpack_from(head, 1)
-    marks, trail, proofs = head[_MARKS_AT:], b"", b""
-    if head[:1] in (_WITH_TRAIL, _WITH_PROOFS):
+    marks, trail, proofs, acting = head[_MARKS_AT:], b"", b"", b""
+    if head[0] not in (*_WITH_FACTS, *_WITH_MARKS):
         end = _MARKS_AT + head[_MARKS_AT - 1] * MARK_BYTES
         marks, trail = head[_MARKS_AT:end], head[end + 1 :]
-        if head[:1] == _WITH_PROOFS and len(head) > end:
-            length = head[end] * KEY_BYTES
-            trail, proofs = trail[:length], trail[length + _PROOFS_LENGTH.size :]
+        if head[:1] != _WITH_TRAIL:
+            end += 1 + head[end] * KEY_BYTES
+            trail, proofs = head[_MARKS_AT + len(marks) + 1 : end], head[end + _PROOFS_LENGTH.size :]
+            if head[0] == ACTING:
+                length = int(_PROOFS_LENGTH.unpack_from(head, end)[0])
+                proofs, acting = proofs[:length], proofs[length + 1 :]
     # What is not a number says that there is none, and differs from itself; the other odd ones nobody writes.
     return Facts(
         authenticated_at if _EARLIEST < authenticated_at < _LATEST else None,
@@ -217,4 +232,5 @@ def _facts_of(head: bytes) -> Facts:
         marks,
         trail,
         proofs,
+        acting,
     )

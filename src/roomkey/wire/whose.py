@@ -166,6 +166,19 @@ class Whose:
         place = self._place_in(data)
         return None if place is None else checked_text(place.shown_in(data), place.value_in(data))
 
+    def content_for(self, user: object) -> dict[str, Any]:
+        """Return a session of a user with nothing else in it. Raises ConfigurationError: a function finds users."""
+        if not self.places:
+            raise ConfigurationError(
+                f"user_key: the function {self.shown} finds users, so that no session can be made for one; give a key "
+                "or a path"
+            )
+        place = self.places[0]
+        content: Any = user
+        for key in reversed(place.path):
+            content = {key: content}
+        return {place.root: content}
+
     def keys_in(self, data: dict[str, Any]) -> set[str]:
         """Return which keys of the session say whose it is. Of a function: those that it looks up, by their names."""
         if self._function is not None:
