@@ -287,7 +287,7 @@ async def test_a_function_that_returns_no_id():
 # --- the option -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("user_key", ["", 5, b"user", (), [], ["a", ""], ["a", 5], {"a", "b"}, {"a": 1}], ids=repr)
+@pytest.mark.parametrize("user_key", ["", 5, b"user", (), [], ["a", ""], ["a", 5], {"a"}, {"a": 1}], ids=repr)
 def test_what_the_option_does_not_take(user_key):
     """It is an error that says what it takes."""
     with pytest.raises(ConfigurationError, match=r"user_key: got .* it takes a session key such as 'user_id', a path"):
