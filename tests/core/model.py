@@ -136,10 +136,12 @@ class Model:
     def __init__(self):
         self.kept = {}  # by number
         self.now = 0.0
+        self.rotate_on = ()
 
     def copied(self):
         copy = Model()
         copy.kept, copy.now = {root: kept.copied() for root, kept in self.kept.items()}, self.now
+        copy.rotate_on = self.rotate_on
         return copy
 
     # --- what is there --------------------------------------------------------------------------------------------
@@ -271,18 +273,19 @@ class Model:
         if not data:  # the last key has gone
             kept.is_over, asked.shows = True, {}
             return CLEARS
+        rights = [(key in kept.data, kept.data.get(key)) != (key in data, data.get(key)) for key in self.rotate_on]
         self._keeps(kept, data, kept.user if passed_on else user)
         asked.shows, asked.whose = dict(asked.mine) if passed_on else data, kept.user
         proves = asked.logs_in or asked.proves
         # `rotate()` from before somebody proved who they are takes no card.
-        rotates = asked.rotates is not None and kept.proved == asked.proved
+        rotates = (asked.rotates is not None or any(rights)) and kept.proved == asked.proved
         if passed_on or not (proves or user != asked.owner or rotates):
             return None
         if proves:
             kept.began = kept.proved = self.now
         elif user is None:
             kept.proved = None
-        grace = 0.0 if proves or user != asked.owner else asked.rotates
+        grace = 0.0 if proves or user != asked.owner or any(rights) else asked.rotates
         kept.olds[kept.card] = Old(self.now + grace, owner)
         if card in (None, CLEARS) or card in kept.olds:
             raise Mismatch(f"the session has a new ID, and the response gave {card!r}")

@@ -83,12 +83,18 @@ class Browsers(RuleBasedStateMachine):
         self.count = 0
         self.happened = 0  # requests that came or were answered since the clock was moved
 
-    @initialize(waits=st.none() | st.integers(1, 1000), seal=st.booleans(), user=st.sampled_from([None, "ann"]))
-    def begin(self, waits, seal, user):
+    @initialize(
+        waits=st.none() | st.integers(1, 1000),
+        seal=st.booleans(),
+        user=st.sampled_from([None, "ann"]),
+        rotate_on=st.sampled_from([(), ("z",)]),
+    )
+    def begin(self, waits, seal, user, rotate_on=()):
         """A browser has a session already, and two tabs, so that races are met early."""
         store = MemoryStore(clock=self.clock) if waits is None else LetsOthersIn(waits, clock=self.clock)
         options = {"store": store, "clock": self.clock, "max_age": MAX_AGE, "absolute_timeout": CAP, "seal": seal}
-        options["on_event"] = self.note_event
+        options |= {"on_event": self.note_event, "rotate_on": rotate_on}
+        self.model.rotate_on = rotate_on
         self.managers = [SessionManager(secret_key="k" * 32, **options) for _ in range(2)]
         self.model.now = self.clock()
         self.arrive(0, 0)
