@@ -8,8 +8,8 @@ A transaction is made when something first needs it. A request that only reads h
 from __future__ import annotations
 
 import secrets
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from roomkey.core import acting
 from roomkey.core.case import Case
@@ -44,7 +44,8 @@ class Transaction(Tasks):
         session: the request's.
     """
 
-    impersonate, stop_impersonating = acting.impersonate, acting.stop
+    impersonate: ClassVar[Callable[[Any, object, float], Coroutine[Any, Any, None]]] = acting.impersonate
+    stop_impersonating: ClassVar[Callable[[Any], Coroutine[Any, Any, None]]] = acting.stop
     has_failed: bool = False  # whether a response could not save: the 503 that goes out instead saves nothing
 
     def __init__(self, committer: Committer, session: Session) -> None:
