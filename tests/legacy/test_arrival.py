@@ -28,7 +28,7 @@ from roomkey.legacy import LegacySession, LitestarRedis, RavynCookie, StarletteC
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing.clock import Clock
 from roomkey.wire import codec
-from roomkey.wire.keys import store_key
+from roomkey.wire.keys import hashed_key
 from tests.driver import driver_of
 from tests.legacy.app import Browser, OwnReader, _Refusal, roomkey_with, shop_app
 from tests.legacy.cookies import (
@@ -334,7 +334,7 @@ async def test_what_an_old_cookie_held_does_not_lead_to_the_sealed_session():
     def opened():
         """What is found by way of the mark."""
         mark = hashlib.sha256(b"roomkey: moved in\0session\0" + cookie).digest()
-        envelope, key = driver_of(app).envelope, store_key(mark)
+        envelope, key = driver_of(app).envelope, hashed_key(mark)
         secret = envelope.secret_of(mark)
         while key in store._records:
             record = store._records[key]
