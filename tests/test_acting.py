@@ -19,6 +19,7 @@ from roomkey import (
 )
 from roomkey.core.reply import Cookie
 from roomkey.events import Created, Ended
+from tests.core.unsure import Browser
 from tests.world import START, World
 
 HOUR = 3600.0  # seconds
@@ -533,3 +534,25 @@ async def test_a_request_from_before_somebody_proved_who_they_are(desk):
     with pytest.raises(LoginTooOld):
         await slow.session.impersonate(USER)
     assert await desk.who(visit.card) == (STAFF, None) and await desk.sessions.of(USER) == []
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("mode", ["done", "lost", "late"])
+async def test_a_beginning_that_was_not_answered(mode, waits):
+    """Once it is known that it was done, it is this request's own, which may go on as before."""
+    browser = Browser(waits=waits)
+    await browser.begin(user_id=STAFF)
+    session = await browser.load()
+    await session.impersonate(USER)
+    browser.store.script = [mode]
+    assert await browser.fails_to_save(session)
+    browser.store.script = []
+    session["x"] = 1
+    await browser.save(session)
+    handle = session.handle
+    session.rotate()
+    await browser.save(session)
+    assert session.handle != handle
+    await browser.answer(session)
+    session = await browser.load()
+    assert (session["user_id"], session.actor) == (USER, STAFF)

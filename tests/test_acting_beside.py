@@ -143,6 +143,19 @@ async def test_where_the_users_id_is(user_key, content):
     assert visit.cookie is Cookie.KEEP and visit.session.authenticated_at is None
 
 
+async def test_rights_beside_the_user():
+    """A change of them gives no card of the user's session: the browser keeps that of the actor's."""
+    world = World(rotate_on=("role",))
+    visit = await world.arrive(await world.begin(user_id=STAFF))
+    await visit.session.impersonate(USER)
+    await visit.commit()
+    card = visit.card
+    visit = await world.arrive(card)
+    visit.session["role"] = "editor"
+    await visit.commit()
+    assert visit.cookie is Cookie.KEEP and await world.data(card) == {"user_id": USER, "role": "editor"}
+
+
 def whose(session):
     return session.get("who")
 
