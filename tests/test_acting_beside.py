@@ -6,6 +6,7 @@ import pytest
 
 from roomkey import ConfigurationError, SessionConfig, SessionManager, SessionMiddleware, Sessions
 from roomkey.core.reply import Cookie
+from roomkey.csrf import csrf_token, verify_csrf_token
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing import Clock
 from tests.asgi import SECRET, ask, cookie_in, http_scope, websocket_scope
@@ -141,6 +142,25 @@ async def test_where_the_users_id_is(user_key, content):
     visit.session["user_id"] = USER
     await visit.commit()
     assert visit.cookie is Cookie.KEEP and visit.session.authenticated_at is None
+
+
+async def test_forms_of_one_session_are_refused_in_the_other():
+    """A page that is open in another tab does nothing in the wrong name."""
+    world = World()
+    visit = await world.arrive(await world.begin(user_id=STAFF))
+    own = csrf_token(visit.session)
+    await visit.commit()
+    visit = await world.arrive(visit.card or world.life.keyring.sign(visit.session._at.session_id))
+    assert verify_csrf_token(visit.session, own)
+    await visit.session.impersonate(USER)
+    await visit.commit()
+    visit = await world.arrive(visit.card)
+    assert visit.session.actor == STAFF and not verify_csrf_token(visit.session, own)
+    theirs = csrf_token(visit.session)
+    await visit.session.save()
+    assert verify_csrf_token(visit.session, theirs)
+    await visit.session.stop_impersonating()
+    assert not verify_csrf_token(visit.session, theirs)
 
 
 async def test_rights_beside_the_user():
