@@ -68,7 +68,7 @@ async def test_statements_use_the_indexes(server: PostgresServer, partitions: in
             (sql.of_user_raw, (now, "42")),
             (sql.discard, (now, "42", [b"k"])),
             (sql.scan, ("", 50)),
-            (sql.purge, (now, 50, 500)),
+            (sql.purge, (now, 50, 500, False)),
         ]
         for number, (statement, args) in enumerate(statements):
             await admin.execute(f"PREPARE p{number} AS {statement}")
@@ -212,6 +212,19 @@ async def test_a_table_that_was_emptied_by_hand(server: PostgresServer) -> None:
         assert await store.load(new) is None
         await store.create(new, make_record())
         assert await store.load(new) is not None
+
+
+async def test_the_table_is_made_again_without_its_generation(server: PostgresServer) -> None:
+    """`create_table` for a table that has lost the row of its generation brings back no session that a wipe ended."""
+    async with open_store(server) as store, admin_of(server) as admin:
+        old, new = make_key(), make_key()
+        await store.create(old, make_record())
+        await store.wipe()
+        await admin.execute(f"DELETE FROM \"{store._table}\" WHERE key = ''")
+        assert await store.create_table() is False
+        assert await store.load(old) is None
+        await store.create(new, make_record())
+        assert await store.load(new) is not None and await store.load(old) is None
 
 
 # --- Partitions -------------------------------------------------------------------------------------------------------

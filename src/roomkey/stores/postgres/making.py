@@ -10,6 +10,7 @@ from roomkey.stores.postgres.table import (
     COLUMNS,
     INSPECT,
     LOCK_CLASS,
+    NEW_GENERATION,
     SCHEMA_VERSION,
     examine,
     generation_row,
@@ -47,16 +48,22 @@ def make_ddl(table: str, *, unlogged: bool, partitions: int | None) -> list[str]
                 f"CREATE {kind} IF NOT EXISTS {part} PARTITION OF {quoted}\n"
                 f"    FOR VALUES WITH (MODULUS {partitions}, REMAINDER {number}) WITH ({_STORAGE})"
             )
-    return [*making, *_beside(quoted, name)]
+    return [*making, *_beside(quoted, name, NEW_GENERATION)]
 
 
-def _beside(quoted: str, name: str) -> list[str]:
-    """Return the statements that make what a table has beside its rows."""
+def _beside(quoted: str, name: str, generation: str) -> list[str]:
+    """Return the statements that make what a table has beside its rows.
+
+    Args:
+        quoted: its name in quotes.
+        name: its name without the schema.
+        generation: of its live records, where no row says it.
+    """
     return [
         f'CREATE INDEX IF NOT EXISTS "{name}_purge_at" ON {quoted} (purge_at)',
         f'CREATE INDEX IF NOT EXISTS "{name}_user_id" ON {quoted} (user_id)\n'
         "    WHERE user_id IS NOT NULL AND successor IS NULL",
-        " ".join(generation_row(quoted, "0", "NOTHING").split()),
+        " ".join(generation_row(quoted, generation, "NOTHING").split()),
         f"COMMENT ON TABLE {quoted} IS 'Roomkey sessions, schema {SCHEMA_VERSION}'",
     ]
 
@@ -88,7 +95,10 @@ async def make_table(connection: Connection, table: str, *, unlogged: bool, part
             if not is_old:
                 examine(found, table, rights=False)
             _compare(found, table, unlogged=unlogged, partitions=partitions)
-            making = [*(_from_schema_1(quoted, schema, name) if is_old else []), *_beside(quoted, name)]
+            if is_old:  # its records get the generation that is the column's default
+                making = [*_from_schema_1(quoted, schema, name), *_beside(quoted, name, "0")]
+            else:
+                making = _beside(quoted, name, NEW_GENERATION)
         for statement in making:
             await connection.execute(statement)
     return found is None

@@ -26,6 +26,7 @@ __all__ = [
     "COLUMNS",
     "INSPECT",
     "LOCK_CLASS",
+    "NEW_GENERATION",
     "SCHEMA_VERSION",
     "Statements",
     "creating_command",
@@ -40,6 +41,7 @@ __all__ = [
 
 SCHEMA_VERSION = 2  # in the table's comment; counts up when the table changes
 LOCK_CLASS = 0x526F6F6D  # "Room": the first half of our advisory locks; the second is the table
+NEW_GENERATION = "(random() * 1e15)::bigint"  # which no record has
 
 # Between the key and `purge_at`, columns are in the order of Record's fields.
 COLUMNS = {
@@ -173,10 +175,8 @@ class Statements:
         self.discard: str = f"DELETE {whose} AND textsend(key) = ANY ($3::bytea[])"
         # Where the row of the generation is missing, as after a TRUNCATE by hand, nothing is live, and nothing can be
         # created before it is there again. It gets a generation that no record has.
-        self.begin: str = generation_row(table, "(random() * 1e15)::bigint", "NOTHING")
-        self.wipe: str = generation_row(
-            table, "(random() * 1e15)::bigint", "UPDATE SET generation = excluded.generation"
-        )
+        self.begin: str = generation_row(table, NEW_GENERATION, "NOTHING")
+        self.wipe: str = generation_row(table, NEW_GENERATION, "UPDATE SET generation = excluded.generation")
 
     @staticmethod
     def _typed(*, start: int) -> str:
