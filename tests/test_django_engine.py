@@ -10,13 +10,14 @@ from django.db import models
 from django.test import override_settings
 from django.utils import timezone
 
-from roomkey import SessionDataError, StoreUnavailable
+from roomkey import SessionDataError, SessionManager, StoreUnavailable
 from roomkey.django import SessionStore, get_manager
 from roomkey.errors import LoginTooOld, SessionEnded
 from roomkey.stores.memory import MemoryStore
 from roomkey.testing import Clock
 from tests import django_settings
 from tests.manager.parts import WaitingStore
+from tests.stores.told import ToldStore, elsewhere
 
 EXPIRY = "_session_expiry"
 
@@ -241,6 +242,25 @@ async def test_to_copy_a_session_that_has_ended_meanwhile_in_a_coroutine():
     with pytest.raises(UpdateError):
         await session.acreate()
     assert await get_manager().sessions.of("7") == []
+
+
+def test_to_copy_a_session_that_has_ended_where_sessions_are_kept_near():
+    """A log-out in another process, of which no message has come so far, is final for `create` and for `exists`."""
+    store = ToldStore()
+    with override_settings(ROOMKEY={"store": store, "near_cache": 100}):
+        there = SessionManager(get_manager().config)
+        session = saved(_auth_user_id="7")
+        key = session.session_key
+        assert content(key) == {"_auth_user_id": "7"}
+        with elsewhere():
+            there.sync.sessions.revoke_all("7")
+        assert content(key) == {"_auth_user_id": "7"}, "it was not served from memory"
+        with pytest.raises(UpdateError):
+            session.create()
+        assert not SessionStore().exists(key)
+        assert there.sync.sessions.of("7") == []
+        there.sync.close()
+        get_manager().sync.close()
 
 
 def test_to_delete_a_session_and_create_it_anew():

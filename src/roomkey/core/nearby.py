@@ -23,7 +23,7 @@ from roomkey.stores.base import Record, Unreadable
 from roomkey.stores.near import HasNotices, Near
 from roomkey.wire import codec
 
-__all__ = ["NearLoader", "Nearby", "ask_store", "loader_for"]
+__all__ = ["NearLoader", "Nearby", "ask_store", "is_near", "loader_for"]
 
 
 class Nearby:
@@ -188,6 +188,11 @@ class NearLoader(StoreLoader):
             assert session._at is NOWHERE
         finally:
             transaction.leave()
+
+
+def is_near(session: object) -> bool:
+    """Whether a session may have come from memory, so that `ask_store` has something to do."""
+    return getattr(session, "_nearby", None) is not None
 
 
 async def ask_store(session: object) -> None:

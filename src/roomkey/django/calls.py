@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from asgiref.sync import sync_to_async
 
+from roomkey.core.nearby import ask_store, is_near
 from roomkey.core.session import Session
 from roomkey.manager import SessionManager
 from roomkey.request import Request
@@ -18,9 +19,10 @@ Headers = list[tuple[str, str]]
 
 
 class Calls(Protocol):
-    """What a coroutine asks of the session manager."""
+    """What a coroutine asks of the session manager. `ask` has a session be what the store says: see `ask_store`."""
 
     async def load(self, request: Request) -> Session: ...
+    async def ask(self, session: Session) -> None: ...
     async def save(self, session: Session) -> None: ...
     async def commit(
         self, session: Session, *, status: int, headers: Headers, can_set_cookie: bool | None = None
@@ -35,6 +37,10 @@ class Blocking:
 
     async def load(self, request: Request) -> Session:
         return self._sync.load(request)
+
+    async def ask(self, session: Session) -> None:
+        if is_near(session):
+            self._sync.run(ask_store(session))
 
     async def save(self, session: Session) -> None:
         self._sync.save(session)
@@ -55,6 +61,10 @@ class InThread:
         session: Session = await sync_to_async(self._sync.load)(request)
         return session
 
+    async def ask(self, session: Session) -> None:
+        if is_near(session):
+            await sync_to_async(self._sync.run)(ask_store(session))
+
     async def save(self, session: Session) -> None:
         await sync_to_async(self._sync.save)(session)
 
@@ -74,6 +84,9 @@ class Awaiting:
 
     async def load(self, request: Request) -> Session:
         return await self._manager.load(request)
+
+    async def ask(self, session: Session) -> None:
+        await ask_store(session)
 
     async def save(self, session: Session) -> None:
         await session.save()

@@ -310,7 +310,7 @@ class SessionStore(RoomkeyMethods, SessionBase):  # type: ignore[misc]  # Django
             await calls.save(session)
         except SessionEnded as error:
             raise UpdateError(_ENDED) from error
-        if origin is not None and not (await calls.load(self._bringing(origin)))._at.exists:
+        if origin is not None and not await self._is_there(calls, origin):
             await self._flush(calls)  # asked after the copy was made: a log-out before that is final
             raise UpdateError(_ENDED)
         self.note_saved(session)
@@ -318,7 +318,13 @@ class SessionStore(RoomkeyMethods, SessionBase):  # type: ignore[misc]  # Django
     async def _exists(self, calls: Calls, key: str | None) -> bool:
         if self._is_cycled:
             await self._save(calls, must_create=False)
-        return (await calls.load(self._bringing(key)))._at.exists
+        return await self._is_there(calls, key)
+
+    async def _is_there(self, calls: Calls, key: str | None) -> bool:
+        """Whether the store has the session of this key."""
+        session = await calls.load(self._bringing(key))
+        await calls.ask(session)
+        return session._at.exists
 
     async def _delete(self, calls: Calls, key: str | None) -> None:
         own = self._key
