@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from roomkey import SessionManager
 from roomkey.errors import StoreUnavailable
 from roomkey.stores.migrating import Migrating
 from roomkey.stores.redis import RedisStore
@@ -207,3 +208,17 @@ async def test_moving_between_a_server_and_a_cluster(
     await both.wipe()
     assert await both.of_user("ann") == [] and await both.load(keys[5]) is None
     await both.close()
+
+
+async def test_the_rights_that_near_cache_needs(two: RedisCluster, prefix: str) -> None:
+    """With the rights that the pages name, every node of a cluster tells of changes, and sessions are kept near."""
+    docs = Path(__file__).resolve().parents[3] / "docs"
+    some, more = re.findall(r"account of its own needs .*?`(\+[^`]+)`", (docs / "howto-stores.md").read_text())[:2]
+    near = re.search(r"add `(\+hello [^`]+)`", (docs / "howto-near.md").read_text())
+    assert near is not None
+    rights = [*some.split(), *more.split(), *near[1].split()]
+    for node in two.primaries:
+        node.ask("ACL", "SETUSER", "near", "reset", "on", ">secret", f"~{prefix}*", *rights)
+    store = RedisStore(two.url.replace("//", "//near:secret@"), prefix=prefix)
+    async with SessionManager(secret_key="k" * 32, store=store, near_cache=10) as manager:
+        assert manager.near is not None and manager.near.notices.hold(60)
