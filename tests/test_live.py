@@ -147,6 +147,38 @@ async def test_whatever_ends_a_session_closes_its_sockets(how):
     assert opened.got[-1] == CLOSED
 
 
+async def test_a_socket_behind_two_middlewares_is_followed_once(monkeypatch):
+    """Where an inner middleware serves the same cookie, only the outer one follows the session."""
+    site = Site()
+    site.app = SessionMiddleware(site.app, config=site.app.manager)
+    card, live, followed = await site.log_in(), site.app.manager.live, []
+    follow = live.follow
+    monkeypatch.setattr(live, "follow", lambda *of: followed.append(of) or follow(*of))
+    opened = site.open(card)
+    await looked_at(opened)
+    assert len(followed) == 1
+    await site.get("/logout", card)
+    await opened.task
+    assert opened.got[1:] == [CLOSED]
+
+
+async def test_a_socket_with_two_sessions_follows_both():
+    """Where an inner middleware serves another cookie, the end of either session closes the socket."""
+    for ends in (0, 1):
+        inner = Site(session_cookie="inner")
+        outer = Site()
+        answer = (await ask(inner.app, http_scope("/login", query_string=b"ada")))[0]
+        cards = [await outer.log_in(), cookie_in(answer, b"inner")]
+        both = SessionMiddleware(inner.app, config=outer.app.manager)
+        scope = websocket_scope("/", None)
+        scope["headers"] = [(b"cookie", b"session=%b; inner=%b" % (cards[0], cards[1]))]
+        opened = Open(both, scope)
+        await looked_at(opened)
+        await (outer, inner)[ends].sessions.revoke_all("ada")
+        await until(lambda opened=opened: not opened.is_open)
+        assert opened.got[1:] == [CLOSED]
+
+
 async def test_a_stream_ends():
     """The body of a response without a length ends, its app hears of a disconnect, and what it sends is dropped."""
     site = Site()

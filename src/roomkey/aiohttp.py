@@ -21,7 +21,7 @@ except ImportError as _error:
     raise ImportError('roomkey.aiohttp needs aiohttp: pip install "roomkey[aiohttp]"') from _error
 
 from roomkey.config import SessionConfig, SessionOptions
-from roomkey.core.live import Follower
+from roomkey.core.live import Follower, Why
 from roomkey.core.session import Session
 from roomkey.errors import ConfigurationError, ResponseStarted, StoreUnavailable
 from roomkey.manager import SessionManager
@@ -112,6 +112,18 @@ def _check(app: object) -> None:
         raise ConfigurationError("setup: the app has started: call setup(app, ...) before that")
     if MANAGER in app:
         raise ConfigurationError("setup: the app has Roomkey's sessions already; call it once")
+
+
+class _Open(Follower):
+    """A WebSocket or a stream that ends with its session. `begin` is given whether the app says goodbye itself."""
+
+    __slots__ = ("_begin",)
+
+    def __init__(self, begin: Callable[[bool], None]) -> None:
+        self._begin = begin
+
+    def end(self, why: Why, speaks: bool) -> None:
+        self._begin(speaks)
 
 
 class _Visit:
@@ -296,12 +308,12 @@ class _Sessions:
                 await response.write_eof()
                 request.task.cancel()  # as where the client has gone: nothing else tells it
 
-        def begin(_: object, speaks: bool) -> None:
+        def begin(speaks: bool) -> None:
             self._ending.add(task := asyncio.get_running_loop().create_task(end(GOODBYE if speaks else 0.0)))
             task.add_done_callback(self._ending.discard)
 
-        visit.follower = Follower(visit.session, begin)
-        live.follow(visit.follower)
+        visit.follower = _Open(begin)
+        live.follow(visit.follower, visit.session)
 
     async def _try_again(self, request: web.Request, error: StoreUnavailable) -> web.StreamResponse:
         """Return the page of a 503, or raise it where the app does."""

@@ -9,11 +9,10 @@ Only an app with `live=True` imports this module.
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections import deque
 from collections.abc import Callable, Iterable
 from math import inf
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 from weakref import WeakKeyDictionary
 
 from roomkey.core.registry import Registry
@@ -36,55 +35,78 @@ _CALM = 6  # how many times `live_interval` pass between two looks at everything
 
 
 class Follower:
-    """Something open that follows its session, until it leaves.
+    """Something open that follows its session, from `Live.follow` until it leaves.
 
-    Args:
-        session: of the request.
-        end: is called once, with why the session has ended, and whether the app says goodbye itself.
-        change: is called where another request has saved the session; None: that is of no interest.
-        speaks: whether it is the app that waits for the end.
+    It is a base class without state of its own, because there are many: what is open can be a follower itself.
     """
 
-    __slots__ = ("actors", "change", "end", "key", "record", "session", "speaks", "user")
+    __slots__ = ("key", "session", "user")
 
-    def __init__(
-        self,
-        session: Session,
-        end: Callable[[Why, bool], None],
-        change: Callable[[], None] | None = None,
-        *,
-        speaks: bool = False,
-    ) -> None:
-        self.session: Session = session
-        self.end: Callable[[Why, bool], None] = end
-        self.change: Callable[[], None] | None = change
-        self.speaks: bool = speaks
-        record: Record
-        key, record, *_ = session._loaded  # not `_at`, which would be made for each of many connections
-        self.key: str = key
-        self.record: Record = record
-        self.user: str | None = record.user
-        # Follows the session of whoever acts for the user, which ends this one too. None: nobody acts.
-        self.actors: Follower | None = None
-        actor = None if session._transaction is None else session._transaction.actor
-        if actor is not None:
-            self.actors = copy.copy(self)
-            self.actors.key, self.actors.record, self.actors.user = actor.key, actor.record, actor.user
-            self.end = self.actors.end = _once(end)
-            self.actors.change = None
+    speaks: ClassVar[bool] = False  # whether it is the app that waits for the end
+    hears_changes: ClassVar[bool] = False  # whether it is of interest that another request has saved the session
+
+    session: Session
+    key: str  # of the session in the store; empty: it has none that is kept
+    user: str | None
+
+    def end(self, why: Why, speaks: bool) -> None:
+        """Be told once that the session has ended. `speaks`: whether the app says goodbye itself."""
+        raise NotImplementedError
+
+    def change(self) -> None:
+        """Be told that another request has saved the session."""
+        raise NotImplementedError
 
 
-def _once(end: Callable[[Why, bool], None]) -> Callable[[Why, bool], None]:
-    """Return a function that calls another one, and does nothing from the second time on."""
-    called = False
+class _WaitsForEnd(Follower):
+    """A task that waits for the end of a session."""
 
-    def call(why: Why, says_goodbye: bool) -> None:
-        nonlocal called
-        if not called:
-            called = True
-            end(why, says_goodbye)
+    __slots__ = ("future",)
+    speaks = True
 
-    return call
+    def __init__(self) -> None:
+        self.future: asyncio.Future[Why] = asyncio.get_running_loop().create_future()
+
+    def end(self, why: Why, speaks: bool) -> None:
+        if not self.future.done():
+            self.future.set_result(why)
+
+
+class _WaitsForChange(Follower):
+    """A task that waits until another request saves a session."""
+
+    __slots__ = ("future",)
+    hears_changes = True
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def end(self, why: Why, speaks: bool) -> None:
+        self._tell(False)
+
+    def change(self) -> None:
+        self._tell(True)
+
+    def _tell(self, has_changed: bool) -> None:
+        if not self.future.done():
+            self.future.set_result(has_changed)
+
+
+class _OfActor(Follower):
+    """Follows the session of whoever acts for a user, for something that is open in the user's session."""
+
+    __slots__ = ("live", "opened")
+
+    def __init__(self, live: Live, opened: Follower) -> None:
+        self.live, self.opened = live, opened
+
+    @property
+    def speaks(self) -> bool:  # type: ignore[override]
+        return self.opened.speaks
+
+    def end(self, why: Why, speaks: bool) -> None:
+        if self.live.leave(self.opened):  # else it has been told by its own session
+            self.opened.end(why, speaks)
 
 
 class Live:
@@ -98,28 +120,37 @@ class Live:
     def __init__(self, registry: Registry, interval: float) -> None:
         self._registry, self._interval = registry, interval
         self._here: WeakKeyDictionary[asyncio.AbstractEventLoop, _Here] = WeakKeyDictionary()
+        self._of_actors: dict[Follower, _OfActor] = {}
         registry.store.publish(changes=True)
 
-    def follow(self, follower: Follower) -> bool:
-        """Have something hear of its session. False: it has none that is kept."""
-        if not follower.key:
+    def follow(self, follower: Follower, session: Session) -> bool:
+        """Have something hear of its session. False: that is not kept."""
+        record: Record
+        key, record, *_ = session._loaded  # not `_at`, which would be made for each of many connections
+        follower.session, follower.key, follower.user = session, key, record.user
+        if not key:
             return False
         loop = asyncio.get_running_loop()
         here = self._here.get(loop)
         if here is None:
             here = self._here[loop] = _Here(self._registry, self._interval)
-        here.add(follower)
-        if follower.actors is not None:
-            here.add(follower.actors)
+        here.add(follower, record)
+        actor = None if session._transaction is None else session._transaction.actor
+        if actor is not None:
+            beside = self._of_actors[follower] = _OfActor(self, follower)
+            beside.session, beside.key, beside.user = session, actor.key, actor.record.user
+            here.add(beside, actor.record)
         return True
 
-    def leave(self, follower: Follower) -> None:
-        """Let it hear no more. It may have left already."""
+    def leave(self, follower: Follower) -> bool:
+        """Let it hear no more. False: it has left already."""
         here = self._here.get(asyncio.get_running_loop())
-        if here is not None:
-            here.discard(follower)
-            if follower.actors is not None:
-                here.discard(follower.actors)
+        if here is None:
+            return False
+        beside = self._of_actors.pop(follower, None)
+        if beside is not None:
+            here.discard(beside)
+        return here.discard(follower)
 
     def close(self) -> None:
         """Let nothing in this event loop hear any more: the store closes."""
@@ -129,40 +160,24 @@ class Live:
 
     async def ended(self, session: Session) -> Why:
         """Wait for the end of a session, and return why it ended."""
-        future: asyncio.Future[Why] = asyncio.get_running_loop().create_future()
-
-        def end(why: Why, _: bool) -> None:
-            if not future.done():
-                future.set_result(why)
-
-        follower = Follower(session, end, speaks=True)
-        self._must_follow(follower, "ended")
+        waiting = _WaitsForEnd()
+        self._must_follow(waiting, session, "ended")
         try:
-            return await future
+            return await waiting.future
         finally:
-            self.leave(follower)
+            self.leave(waiting)
 
     async def changed(self, session: Session) -> bool:
         """Wait until another request saves a session. False: it has ended."""
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-        def end(_: Why, __: bool) -> None:
-            if not future.done():
-                future.set_result(False)
-
-        def change() -> None:
-            if not future.done():
-                future.set_result(True)
-
-        follower = Follower(session, end, change)
-        self._must_follow(follower, "changed")
+        waiting = _WaitsForChange()
+        self._must_follow(waiting, session, "changed")
         try:
-            return await future
+            return await waiting.future
         finally:
-            self.leave(follower)
+            self.leave(waiting)
 
-    def _must_follow(self, follower: Follower, method: str) -> None:
-        if not self.follow(follower):
+    def _must_follow(self, follower: Follower, session: Session, method: str) -> None:
+        if not self.follow(follower, session):
             raise ConfigurationError(
                 f"session.{method}(): there is no session yet: put something into it, and let the response start or "
                 "await session.save() first"
@@ -198,13 +213,12 @@ class _Here:
 
     # --- who follows ----------------------------------------------------------------------------------------------
 
-    def add(self, follower: Follower) -> None:
+    def add(self, follower: Follower, record: Record) -> None:
         key = follower.key
-        record = follower.record
         self._at(key, record.created_at, record.expires_at).followers.append(follower)
         # What happened between the load of its session and now may have been told before.
         self._again.append((self._loop.time() + _SETTLED, key))
-        if follower.change is not None and not self._wants_changes:
+        if follower.hears_changes and not self._wants_changes:
             self._wants_changes = True
             self._unwatch()
         if self._task is None:
@@ -215,12 +229,14 @@ class _Here:
                 self._hear, lambda: self._followed.keys(), changes=self._wants_changes
             )
 
-    def discard(self, follower: Follower) -> None:
+    def discard(self, follower: Follower) -> bool:
         known = self._followed.get(follower.key)
-        if known is not None and follower in known.followers:
-            known.followers.remove(follower)
-            if not known.followers:
-                del self._followed[follower.key]
+        if known is None or follower not in known.followers:
+            return False
+        known.followers.remove(follower)
+        if not known.followers:
+            del self._followed[follower.key]
+        return True
 
     def _at(self, key: str, created_at: float, expires_at: float) -> _Followed:
         """Return those that follow a session, of which this is known now."""
@@ -266,7 +282,7 @@ class _Here:
 
     def _weigh(self, follower: Follower, version: int) -> None:
         """Say that a session has changed, unless it was this request that saved it."""
-        if follower.change is None:
+        if not follower.hears_changes:
             return
         session = follower.session
         is_saving = session._transaction is not None and not session._transaction.is_calm
@@ -343,7 +359,7 @@ class _Here:
         self._at(stored.key, record.created_at, record.expires_at).followers.extend(others)
         for follower in others:
             follower.key = stored.key
-            if follower.change is not None and record.version > follower.session._at.record.version:
+            if follower.hears_changes and record.version > follower.session._at.record.version:
                 follower.change()
 
     def _end(self, followers: list[Follower], why: Why) -> None:

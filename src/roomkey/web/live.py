@@ -19,7 +19,6 @@ __all__ = ["CLOSE_CODE", "GOODBYE", "REASON", "LiveApp"]
 CLOSE_CODE, REASON = 4401, "session ended"  # RFC 6455 section 7.4.2: 4000 to 4999 are for apps
 GOODBYE = 1.0  # seconds for an app that says it itself
 _PATIENCE = 5.0  # seconds that a client may take to answer a close
-_FOLLOWED = "roomkey.live"  # in the scope: the connection is followed already
 
 
 class _Gone(OSError):
@@ -40,10 +39,9 @@ class LiveApp:
         self._live, self._session_in = live, session_in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or _FOLLOWED in scope:
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        scope[_FOLLOWED] = True
         connection = _Connection(self._live, self._session_in, scope, receive, send)
         try:
             await self.app(scope, connection.receive, connection.send)
@@ -51,13 +49,13 @@ class LiveApp:
             await connection.leave()
 
 
-class _Connection:
-    """One WebSocket or one response."""
+class _Connection(Follower):
+    """One WebSocket or one response. It follows the session itself, so that no other object does."""
 
     __slots__ = (
         "_closing",
-        "_follower",
         "_has_ended",
+        "_is_followed",
         "_is_over",
         "_live",
         "_receive",
@@ -72,7 +70,7 @@ class _Connection:
         self, live: Live, session_in: Callable[[Scope], object], scope: Scope, receive: Receive, send: Send
     ) -> None:
         self._live, self._session_in, self._scope, self._receive, self._send = live, session_in, scope, receive, send
-        self._follower: Follower | None = None
+        self._is_followed = False
         self._has_ended = False  # whether the app itself has closed it
         self._is_over = False  # whether nothing of the app's goes out any more
         # Tasks that wait for what the client sends, and those that were cancelled here, to wake them. Tuples, because
@@ -109,12 +107,12 @@ class _Connection:
             return
         kind = message["type"]
         await self._send(message)
-        if self._follower is None:
+        if not self._is_followed:
             if kind == "websocket.accept" or (kind == "http.response.start" and _is_stream(message)):
                 self._follow()
         elif kind == "websocket.close" or (kind == "http.response.body" and not message.get("more_body", False)):
             self._has_ended = True
-            self._live.leave(self._follower)
+            self._live.leave(self)
 
     # --- what becomes of it ---------------------------------------------------------------------------------------
 
@@ -136,10 +134,11 @@ class _Connection:
     def _follow(self) -> None:
         session = self._session_in(self._scope)
         if isinstance(session, Session):
-            self._follower = Follower(session, self._end)
-            self._live.follow(self._follower)
+            self._is_followed = True
+            self._live.follow(self, session)
 
-    def _end(self, _: Why, speaks: bool) -> None:
+    def end(self, why: Why, speaks: bool) -> None:
+        """The session has ended. See `Follower`."""
         self._closing = asyncio.get_running_loop().create_task(self._close(GOODBYE if speaks else 0.0))
 
     async def _close(self, after: float) -> None:
@@ -159,8 +158,8 @@ class _Connection:
 
     async def leave(self) -> None:
         """Let go of the connection: the app has returned."""
-        if self._follower is not None:
-            self._live.leave(self._follower)
+        if self._is_followed:
+            self._live.leave(self)
         closing = self._closing
         if closing is None:
             return

@@ -60,6 +60,7 @@ class SessionMiddleware:
         **options: Unpack[SessionOptions],
     ) -> None:
         self.app: App = app
+        self._inner = app  # as it was given
         self.manager: SessionManager = manager_around(app, config, options)
         self.config: SessionConfig = self.manager.config
         if self.manager.live is not None:
@@ -92,7 +93,7 @@ class SessionMiddleware:
         if "session" in scope or kind not in _KINDS:
             # Where an outer middleware serves this cookie, a mounted app sees the one session.
             if kind not in _KINDS or manager.is_own(scope["session"]):
-                await self.app(scope, receive, send)
+                await self._inner(scope, receive, send)
                 return
             if UNCHECKED in scope and self.config.card_header is None:
                 self.manager.reporter.warn_once("unchecked", _UNCHECKED)
