@@ -1,10 +1,11 @@
-"""`live=True` beside ASGI's middleware: Quart and aiohttp on real servers, Litestar, and who refuses it."""
+"""`live=True` on each framework beside Starlette, on real servers, and who refuses it."""
 
 import asyncio
 import contextlib
 import socket
 
 import aiohttp
+import fastapi
 import flask
 import httpx
 import litestar
@@ -12,12 +13,28 @@ import pytest
 import quart
 import uvicorn
 from aiohttp import web
+from fastapi.responses import StreamingResponse
+from lilya.apps import Lilya
+from lilya.middleware import DefineMiddleware
+from lilya.requests import Request as LilyaRequest
+from lilya.responses import StreamingResponse as LilyaStream
+from lilya.routing import Path, WebSocketPath
+from lilya.websockets import WebSocket as LilyaSocket
+from lilya.websockets import WebSocketDisconnect
 from litestar.response import ServerSentEvent
+from ravyn import Gateway, Ravyn, WebSocketGateway
+from ravyn import Request as RavynRequest
+from ravyn import WebSocket as RavynSocket
+from ravyn import get as ravyn_get
+from ravyn import post as ravyn_post
+from ravyn import websocket as ravyn_websocket
 
 import roomkey.aiohttp
 import roomkey.flask
+import roomkey.lilya
 import roomkey.quart
-from roomkey import ConfigurationError, SessionConfig
+import roomkey.ravyn
+from roomkey import ConfigurationError, SessionConfig, SessionMiddleware
 from roomkey.litestar import RoomkeyPlugin
 from tests.asgi import SECRET
 from tests.loop_clock import until
@@ -138,9 +155,98 @@ def on_litestar():
     return served_by_uvicorn(litestar.Litestar([log_in, log_out, talk, stream], plugins=[plugin]))
 
 
-@pytest.mark.parametrize("serve", [on_quart, on_aiohttp, on_litestar])
+async def _ticks():
+    yield b"hello"
+    yield b""  # Lilya sends a chunk when it has the next one
+    await asyncio.Event().wait()
+
+
+async def _talk(socket):
+    await socket.accept()
+    while True:
+        await socket.send_text(await socket.receive_text())
+
+
+def on_fastapi():
+    app = fastapi.FastAPI()
+    app.add_middleware(SessionMiddleware, secret_key=SECRET, store="memory://", live=True)
+
+    @app.post("/login")
+    async def log_in(request: fastapi.Request) -> None:
+        request.session["user_id"] = 7
+
+    @app.post("/logout")
+    async def log_out(request: fastapi.Request) -> None:
+        request.session.clear()
+
+    @app.websocket("/ws")
+    async def talk(socket: fastapi.WebSocket) -> None:
+        with contextlib.suppress(fastapi.WebSocketDisconnect):
+            await _talk(socket)
+
+    @app.get("/stream")
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(_ticks())
+
+    return served_by_uvicorn(app)
+
+
+def on_lilya():
+    async def log_in(request: LilyaRequest) -> None:
+        request.session["user_id"] = 7
+
+    async def log_out(request: LilyaRequest) -> None:
+        request.session.clear()
+
+    async def talk(websocket: LilyaSocket) -> None:
+        with contextlib.suppress(WebSocketDisconnect):
+            await _talk(websocket)
+
+    async def stream() -> LilyaStream:
+        return LilyaStream(_ticks())
+
+    options = {"secret_key": SECRET, "store": "memory://", "live": True}
+    app = Lilya(
+        routes=[
+            Path("/login", log_in, methods=["POST"]),
+            Path("/logout", log_out, methods=["POST"]),
+            Path("/stream", stream),
+            WebSocketPath("/ws", talk),
+        ],
+        middleware=[DefineMiddleware(roomkey.lilya.SessionMiddleware, **options)],
+    )
+    return served_by_uvicorn(app)
+
+
+def on_ravyn():
+    @ravyn_post("/login")
+    async def log_in(request: RavynRequest) -> None:
+        request.session["user_id"] = 7
+
+    @ravyn_post("/logout")
+    async def log_out(request: RavynRequest) -> None:
+        request.session.clear()
+
+    @ravyn_websocket("/ws")
+    async def talk(socket: RavynSocket) -> None:
+        with contextlib.suppress(WebSocketDisconnect):
+            await _talk(socket)
+
+    @ravyn_get("/stream")
+    async def stream() -> LilyaStream:
+        return LilyaStream(_ticks())
+
+    app = Ravyn(
+        routes=[*(Gateway(handler=handler) for handler in (log_in, log_out, stream)), WebSocketGateway(handler=talk)],
+        session_config=roomkey.ravyn.SessionConfig(secret_key=SECRET, store="memory://", live=True),
+        enable_openapi=False,
+    )
+    return served_by_uvicorn(app)
+
+
+@pytest.mark.parametrize("serve", [on_quart, on_aiohttp, on_litestar, on_fastapi, on_lilya, on_ravyn])
 async def test_a_log_out_ends_what_is_open(serve, patient):
-    """A WebSocket is closed with 4401 and a stream ends, on each framework that has its own way to them."""
+    """A WebSocket is closed with 4401 and a stream ends, on each framework."""
     async with serve() as url, httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client:
         card = (await client.post("/login")).cookies["session"]
         cookie = {"cookie": f"session={card}"}

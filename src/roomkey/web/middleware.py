@@ -60,13 +60,14 @@ class SessionMiddleware:
         **options: Unpack[SessionOptions],
     ) -> None:
         self.app: App = app
-        self._inner = app  # as it was given
+        self._live_app: App | None = None  # the same, where what is open ends with its session
         self.manager: SessionManager = manager_around(app, config, options)
         self.config: SessionConfig = self.manager.config
         if self.manager.live is not None:
             from roomkey.web.live import LiveApp  # here, because it needs asyncio, and most apps do without
 
-            self.app = LiveApp(app, self.manager.live, _session_in)
+            # Not as `self.app`: Ravyn sets that again, to the app that it gave.
+            self._live_app = LiveApp(app, self.manager.live, _session_in)
         always = self.config.vary == "always"
         pages = self._pages = ErrorPages(error_page)
         self._kind = with_pages(VaryingResponse if always else Response, pages)
@@ -93,7 +94,7 @@ class SessionMiddleware:
         if "session" in scope or kind not in _KINDS:
             # Where an outer middleware serves this cookie, a mounted app sees the one session.
             if kind not in _KINDS or manager.is_own(scope["session"]):
-                await self._inner(scope, receive, send)
+                await self.app(scope, receive, send)
                 return
             if UNCHECKED in scope and self.config.card_header is None:
                 self.manager.reporter.warn_once("unchecked", _UNCHECKED)
@@ -108,7 +109,7 @@ class SessionMiddleware:
         scope["session"] = session
         response = self._response(manager, session, scope, send)
         try:
-            await self.app(scope, receive, response.send)
+            await (self._live_app or self.app)(scope, receive, response.send)
         except Exception as error:
             unavailable = StoreUnavailable.within(error)  # from what the handler itself asked of the session
             if unavailable is not None:
