@@ -42,15 +42,17 @@ class Looked:
         """Return what is under each of some keys now; nothing of those under which nothing lives."""
         raise NotImplementedError
 
-    async def _has_changed(self) -> bool:
-        """Whether anything may have changed since this was asked last. It costs less than a look."""
-        return True
+    async def _stamp(self) -> object:
+        """Return what is another one where anything may have changed. It costs less than a look."""
+        return object()
 
     async def _listen(self, channel: Channel) -> None:
         seen: dict[str, State | None] = {}
+        stamp: object = None  # of the last look: each event loop has its own
         while True:
             keys = channel.keys()
-            if await self._has_changed() or not keys <= seen.keys():
+            before, stamp = stamp, await self._stamp()
+            if before != stamp or not keys <= seen.keys():
                 found: dict[str, State] = {}
                 asked = list(keys)
                 for first in range(0, len(asked), MOST_AT_ONCE):

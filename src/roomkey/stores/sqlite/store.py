@@ -96,7 +96,6 @@ class SQLiteStore(Looked):
         self._synchronous = synchronous
         self._writes_in_thread = writes_in_thread
         self._worker: Worker | None = None  # None: not used yet, or closed, or this is a fork's child
-        self._stamp: object = None  # of the file, when somebody looked last who watches
         self._lock = threading.Lock()  # held to hand a job to the worker: none may follow the one that closes it
         self._changes: Changes | None = None  # None: nobody wants to be told of changes
         with _forking:
@@ -210,9 +209,8 @@ class SQLiteStore(Looked):
         rows = await self._ask(Kind.READ, table.states, keys)
         return {key: State(version, successor) for key, version, successor in rows}
 
-    async def _has_changed(self) -> bool:
-        before, self._stamp = self._stamp, await self._ask(Kind.READ, table.stamp)
-        return before != self._stamp
+    async def _stamp(self) -> object:
+        return await self._ask(Kind.READ, table.stamp)
 
     async def _write(self, pages: int, work: Work, *args: Any) -> Any:
         """Do what is one statement: in the event loop if nobody is in the way, otherwise in the thread.
