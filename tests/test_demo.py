@@ -107,6 +107,30 @@ def test_a_revoked_session(browser: "Browser", shop: ShopProcess) -> None:  # no
     assert told(page) == ["GET / Cookie refused: its session has ended. Store: 1 load."]
 
 
+@pytest.mark.parametrize("how", ["log-out", "revocation"])
+def test_a_second_window_hears_of_the_end(browser: "Browser", shop: ShopProcess, how: str) -> None:  # noqa: F811
+    """A page that is open in another window says that the guest was logged out elsewhere, and nothing before that."""
+    page = opened(browser, shop)
+    log_in(page)
+    second = page.context.new_page()
+    with second.expect_response("**/live"):
+        second.goto("/cart")
+    word = second.get_by_text("You were logged out elsewhere.")
+    assert word.is_hidden()
+    if how == "log-out":
+        page.get_by_role("button", name="Log out").click()
+        page.get_by_role("heading", name="Key card handed back").wait_for()
+    else:
+        other = opened(browser, shop)
+        log_in(other)
+        assert word.is_hidden()
+        other.goto("/account/devices/")
+        other.get_by_role("button", name="End all others").click()
+    word.wait_for()
+    second.get_by_role("link", name="Log in again").click()
+    second.get_by_role("heading", name="Log in").wait_for()
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(320, "light"), (1280, "dark")])
 def test_it_fits_and_is_accessible(browser: "Browser", shop: ShopProcess, width: int, scheme: Any) -> None:  # noqa: F811
     """No page of the demo is wider than its screen, and axe-core finds nothing in any of them."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from lilya.middleware import DefineMiddleware
+from lilya.responses import StreamingResponse
 from ravyn import Form, Gateway, Include, Ravyn, Request, get, post
 from ravyn.core.config import StaticFilesConfig
 from ravyn.exceptions import HTTPException
@@ -34,12 +35,12 @@ HERE = Path(__file__).parent
 MOST_OF_ONE_ITEM = 20
 RECENT = 600  # seconds since the log-in, for what asks for a recent one
 REMEMBERED = timedelta(days=14)
-# A page may load nothing but the shop's own styles and pictures. Set on the response, not in a middleware: Ravyn makes
-# the pages of an `HTTPException` outside of the middleware that an app brings.
+# A page may load nothing but the shop's own styles, pictures and script, which hears of a log-out elsewhere. Set on the
+# response, not in a middleware: Ravyn makes the pages of an `HTTPException` outside of the app's own middleware.
 PAGE_HEADERS = {
     "content-security-policy": (
-        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
-        "frame-ancestors 'none'"
+        "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
@@ -132,6 +133,19 @@ async def bill(request: Request) -> Response:
 async def logout(request: Request) -> Response:
     request.session.clear()  # empty at the end of the request: the store's entry goes, and so does the cookie
     return see_other("/goodbye")
+
+
+@get("/live")
+async def live(request: Request) -> StreamingResponse:
+    """Tell a page that is open in another window of the end of its session (`static/live.js`)."""
+    if request.session.get("user_id") is None:
+        raise HTTPException(status_code=401, detail="There is no log-in.")  # the browser does not ask again
+
+    async def events() -> AsyncIterator[bytes]:
+        yield b": welcome\n\n"
+        yield f"event: ended\ndata: {await request.session.ended()}\n\n".encode()
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"cache-control": "no-store"})
 
 
 @get("/goodbye")
@@ -275,12 +289,13 @@ def create_app(directory: Path, *, key: str | None = None, store: str | None = N
         store=store or f"sqlite:///{directory}/sessions.sqlite3",
         record_client=True,  # so that guests can tell their devices apart
         on_event=tell,
+        live=True,  # so that a page in another window hears of a log-out
     )
     watch(config.store)
     look = HERE / "templates" / "pages"
     devices = DevicesPage(config, recent=RECENT, log_in_url="/login", home_url="/profile", templates=look)
     manager = OperatorsPage(config, activity=activity, allow=is_manager, home_url="/profile", templates=look)
-    handlers = (shop, cart, add_to_cart, remove_from_cart, login_form, login, profile, bill, logout, goodbye)
+    handlers = (shop, cart, add_to_cart, remove_from_cart, login_form, login, profile, bill, logout, live, goodbye)
     app = Ravyn(
         routes=[
             *(Gateway(handler=handler) for handler in handlers),
