@@ -17,6 +17,7 @@ import redis
 
 from roomkey import SessionConfig
 from roomkey.core.registry import Registry
+from roomkey.core.reporting import Reporter
 from roomkey.errors import StoreUnavailable
 from roomkey.stores.base import Conflict, Record
 from roomkey.stores.redis import RedisStore
@@ -94,9 +95,8 @@ class World:
         self.gate = Gate(self.store._link())
         self.store._link = lambda: self.gate  # type: ignore[method-assign,assignment,return-value]
         self.store._writing._link = self.store._link
-        self.registry = Registry(
-            SessionConfig(secret_key="k" * 32, store=self.store, store_timeout=600), lambda _: None
-        )
+        config = SessionConfig(secret_key="k" * 32, store=self.store, store_timeout=600)
+        self.registry = Registry(config, Reporter(None))
         self.admin: redis.Redis = plain_client(cluster)
         self.rng = random.Random(seed)
         self._names = itertools.count()
@@ -166,7 +166,7 @@ class World:
         try:
             found = {record.data.decode() for _, record in await self.store.of_user(user)}
         finally:
-            self.listing.remove(entry)
+            self.listing = [each for each in self.listing if each is not entry]  # another may be equal
         assert entry[1] <= found, "a session that was there all the while is not on the list"
 
     def any_request(self) -> Coroutine[Any, Any, None]:

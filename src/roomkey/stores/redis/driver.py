@@ -18,7 +18,7 @@ __all__ = ["check_client", "check_driver"]
 _OF_A_CONNECTION = ("_reader", "_writer", "is_connected", "send_packed_command", "read_response")
 _OF_OUR_CONNECTION = (*_OF_A_CONNECTION, "_parser.parse_error", "protocol", "socket_timeout")
 _OF_A_CLUSTER = ("initialize", "get_node", "get_random_node", "aclose", "nodes_manager")
-_OF_ITS_NODES = ("acquire_connection", "release", "disconnect")
+_OF_ITS_NODES = ("acquire_connection", "_free", "disconnect")
 _OF_ITS_MAP = ("nodes_cache", "startup_nodes", "connection_kwargs", "remap_host_port")
 
 
