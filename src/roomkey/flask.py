@@ -86,7 +86,7 @@ class Roomkey(RoomkeyExtension):
             ConfigurationError: as for `Roomkey`, or this is the app's second one.
         """
         interface = _Interface(self._manager_for(app, app.session_interface))
-        if interface.app.manager.live is not None:
+        if interface.app.is_live:  # not asked of the manager, which is made once Flask-Login has come to the app
             raise ConfigurationError(
                 "live: a stream of Flask's runs in a thread, which nothing ends with its session; leave it out"
             )

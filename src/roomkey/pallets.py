@@ -145,6 +145,11 @@ class AppManager:
     plain_http: PlainHTTP  # of the manager
 
     @property
+    def is_live(self) -> bool:
+        """Whether what is open is to end with its session."""
+        return self._config.live
+
+    @property
     def manager(self) -> SessionManager:
         """The app's session manager."""
         if self._manager is None:

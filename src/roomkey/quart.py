@@ -105,7 +105,7 @@ class Roomkey(RoomkeyExtension):
         quart.got_request_exception.connect(interface.fail, app)
         quart.got_websocket_exception.connect(interface.fail, app)
         app.while_serving(interface.while_serving)
-        live = interface.app.manager.live
+        live = interface.app.manager.live if interface.app.is_live else None
         if live is not None:
             app.asgi_app = LiveApp(app.asgi_app, live, session_in)  # type: ignore[assignment,arg-type,method-assign]
         self._added(app, interface.try_again)

@@ -21,6 +21,7 @@ _STATEMENTS = [
     "_DELETE",
     "_PURGE",
     "_PUT_OFF",
+    "_SESSIONS_DUE",
     "_SCAN",
     "_OF_USER",
     "_PLACES",
