@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 [KEYS, COMMANDS] = re.search(
     r"needs the keys `(~\S+)` .*? and `([^`]+)`", (ROOT / "docs/howto-stores.md").read_text()
 ).groups()
+WATCHING = ["&roomkey:*", "+publish", "+subscribe", "+ping"]  # as docs/howto-live.md has it
 
 
 def _with_account(server, *, commands):
@@ -29,7 +30,7 @@ def _with_account(server, *, commands):
 @pytest.fixture(scope="class")
 def server(request):
     with RedisServer() as running:
-        request.cls.url = _with_account(running, commands=COMMANDS.split())
+        request.cls.url = _with_account(running, commands=[*COMMANDS.split(), *WATCHING])
         yield running
 
 
